@@ -1,0 +1,29 @@
+"""Agents with pretrained eyes: training, playing, recording. Stable-Baselines3 does the learning, unchanged."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stillsight.agents.agent import Agent, load
+    from stillsight.agents.features import EncodedVecEnv, EncoderExtractor
+    from stillsight.agents.learn import RlConfig, rl
+
+# The command line answers before torch is imported; names come from their modules when they are first used.
+_LAZY = {
+    "Agent": "agent",
+    "load": "agent",
+    "EncodedVecEnv": "features",
+    "EncoderExtractor": "features",
+    "RlConfig": "learn",
+    "rl": "learn",
+}
+
+__all__ = ["Agent", "EncodedVecEnv", "EncoderExtractor", "RlConfig", "load", "rl"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)

@@ -1,0 +1,297 @@
+"""The algorithms by name: rows with presets for pixels. The classes are Stable-Baselines3's own, unchanged."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stillsight.agents.runs import RunError
+from stillsight.encoders.registry import unknown
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.vec_env import VecEnv
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlgorithmSpec:
+    """One row of the registry.
+
+    Attributes:
+        name: what `--algo` takes.
+        cls: `module:Class`, imported when needed.
+        actions: "discrete", "continuous" or both; empty for a third party's class, whose own check decides.
+        policy: SB3's name of the policy; our features extractor goes into it in every case.
+        net_arch: hidden layers behind the head of `features.HEAD_FEATURES` units.
+        n_envs: environments side by side by default.
+        preset: keyword arguments of the class. Strings "lin_x" are a rate that falls linearly from x to 0.
+        source: where the preset comes from.
+        extra: the extra that brings `cls`.
+    """
+
+    name: str
+    cls: str
+    actions: tuple[str, ...]
+    policy: str = "MlpPolicy"
+    net_arch: tuple[int, ...] = ()
+    n_envs: int = 1
+    preset: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    extra: str | None = None
+
+    def load_class(self) -> type[BaseAlgorithm]:
+        """Import the class.
+
+        Raises:
+            RunError: the module is missing, has no such class, or it is no SB3 algorithm.
+        """
+        module, _, name = self.cls.partition(":")
+        try:
+            cls = getattr(importlib.import_module(module), name)
+        except ImportError as error:
+            advice = f'Run: pip install "stillsight[{self.extra}]"' if self.extra else "Install it first."
+            raise RunError(f"{self.name} comes from {module}, which cannot be imported ({error}). {advice}") from error
+        except AttributeError as error:
+            raise RunError(f"The module {module!r} has no class {name!r}. Type --algo module:Class.") from error
+        from stable_baselines3.common.base_class import BaseAlgorithm
+
+        if not (inspect.isclass(cls) and issubclass(cls, BaseAlgorithm)):
+            raise RunError(f"{self.cls} is no Stable-Baselines3 algorithm. Type --algo ppo, or module:Class of one.")
+        return cls
+
+
+_ZOO = "rl-baselines3-zoo's Atari preset"
+
+_ROWS = [
+    AlgorithmSpec(
+        name="ppo",
+        cls="stable_baselines3:PPO",
+        actions=("discrete", "continuous"),
+        n_envs=8,
+        preset={
+            "n_steps": 128,
+            "batch_size": 256,
+            "n_epochs": 4,
+            "learning_rate": "lin_2.5e-4",
+            "clip_range": "lin_0.1",
+            "ent_coef": 0.01,
+            "vf_coef": 0.5,
+        },
+        source=_ZOO,
+    ),
+    AlgorithmSpec(
+        name="a2c",
+        cls="stable_baselines3:A2C",
+        actions=("discrete", "continuous"),
+        n_envs=16,
+        preset={"n_steps": 5, "learning_rate": 7e-4, "ent_coef": 0.01, "vf_coef": 0.25},
+        source=f"{_ZOO}, with SB3's default rate",
+    ),
+    AlgorithmSpec(
+        name="dqn",
+        cls="stable_baselines3:DQN",
+        actions=("discrete",),
+        preset={
+            "buffer_size": 100_000,
+            "learning_starts": 5_000,
+            "batch_size": 32,
+            "learning_rate": 1e-4,
+            "target_update_interval": 1_000,
+            "train_freq": 4,
+            "gradient_steps": 1,
+            "exploration_fraction": 0.1,
+            "exploration_final_eps": 0.01,
+        },
+        source=f"{_ZOO}, which begins to learn after 100,000 steps and not 5,000",
+    ),
+    AlgorithmSpec(
+        name="sac",
+        cls="stable_baselines3:SAC",
+        actions=("continuous",),
+        net_arch=(256, 256),
+        preset={"buffer_size": 100_000, "learning_starts": 1_000, "batch_size": 256, "learning_rate": 3e-4},
+        source="SB3's defaults (Haarnoja et al. 2018) with a smaller buffer",
+    ),
+    AlgorithmSpec(
+        name="td3",
+        cls="stable_baselines3:TD3",
+        actions=("continuous",),
+        net_arch=(256, 256),
+        preset={
+            "buffer_size": 100_000,
+            "learning_starts": 1_000,
+            "batch_size": 256,
+            "learning_rate": 3e-4,
+            "action_noise": 0.1,
+        },
+        source="SB3's defaults (Fujimoto et al. 2018) with a smaller buffer and rate",
+    ),
+    AlgorithmSpec(
+        name="qrdqn",
+        cls="sb3_contrib:QRDQN",
+        actions=("discrete",),
+        preset={
+            "buffer_size": 100_000,
+            "learning_starts": 5_000,
+            "batch_size": 32,
+            "learning_rate": 1e-4,
+            "target_update_interval": 1_000,
+            "train_freq": 4,
+            "gradient_steps": 1,
+            "exploration_fraction": 0.1,
+            "exploration_final_eps": 0.01,
+        },
+        source="the preset of dqn",
+        extra="contrib",
+    ),
+    AlgorithmSpec(
+        name="tqc",
+        cls="sb3_contrib:TQC",
+        actions=("continuous",),
+        net_arch=(256, 256),
+        preset={"buffer_size": 100_000, "learning_starts": 1_000, "batch_size": 256, "learning_rate": 3e-4},
+        source="the preset of sac",
+        extra="contrib",
+    ),
+    AlgorithmSpec(
+        name="trpo",
+        cls="sb3_contrib:TRPO",
+        actions=("discrete", "continuous"),
+        n_envs=8,
+        preset={"n_steps": 128, "batch_size": 128, "cg_max_steps": 10},
+        source="sb3-contrib's defaults (Schulman et al. 2015) with the rollouts of ppo",
+        extra="contrib",
+    ),
+    AlgorithmSpec(
+        name="recurrent_ppo",
+        cls="sb3_contrib:RecurrentPPO",
+        actions=("discrete", "continuous"),
+        policy="MlpLstmPolicy",
+        n_envs=8,
+        preset={"n_steps": 128, "batch_size": 256, "n_epochs": 4, "learning_rate": "lin_2.5e-4", "ent_coef": 0.01},
+        source="the preset of ppo",
+        extra="contrib",
+    ),
+]
+
+ALGORITHMS: dict[str, AlgorithmSpec] = {row.name: row for row in _ROWS}
+
+
+def spec(name: str) -> AlgorithmSpec:
+    """The row of `name`; for `module:Class` a row without a preset.
+
+    Raises:
+        RunError: no such algorithm, with the nearest name.
+    """
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    if ":" not in name:
+        allowed = "Any other SB3 algorithm goes in as --algo module:Class. Known"
+        raise RunError(unknown("algorithm", name, ALGORITHMS, allowed, "--algo"))
+    extra = "contrib" if name.startswith("sb3_contrib:") else None
+    policy = "MlpLstmPolicy" if "Recurrent" in name else "MlpPolicy"
+    return AlgorithmSpec(name=name, cls=name, actions=(), policy=policy, source="the class's own defaults", extra=extra)
+
+
+def check_actions(row: AlgorithmSpec, actions: str, env: str) -> None:
+    """Raise `RunError` if `row` cannot act in an environment whose actions are "discrete" or "continuous"."""
+    if row.actions and actions in ("discrete", "continuous") and actions not in row.actions:
+        able = [other.name for other in ALGORITHMS.values() if actions in other.actions]
+        raise RunError(
+            f"{row.name} needs {' or '.join(row.actions)} actions, and {env} has {actions} ones. "
+            f"Allowed here: {', '.join(able)}. Type, say: --algo {able[0]}."
+        )
+
+
+def overrides(settings: tuple[str, ...], flag: str) -> dict[str, Any]:
+    """`("n_steps=256", "learning_rate=lin_1e-4")`, as `flag` got them, as keyword arguments.
+
+    Raises:
+        RunError: a setting is not of the form name=value.
+    """
+    found = {}
+    for setting in settings:
+        name, separator, text = setting.partition("=")
+        if not separator or not name.isidentifier():
+            raise RunError(f"{flag} takes name=value, and got {setting!r}. Type, say: {flag} n_steps=256.")
+        try:
+            found[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            found[name] = text
+    return found
+
+
+_OURS = ("policy", "env", "policy_kwargs", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model")
+"""Arguments of SB3's classes that are not `--set`'s, because flags or the agent itself decide them."""
+
+
+def settings(row: AlgorithmSpec, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset of `row` with `chosen` in place of what it names, as it is recorded in the run folder.
+
+    Raises:
+        RunError: the class takes no argument of such a name.
+    """
+    known = [name for name in inspect.signature(row.load_class()).parameters if name not in _OURS]
+    for name in chosen:
+        if name not in known:
+            raise RunError(unknown("setting", name, known, f"{row.name} takes", "--set"))
+    return {**row.preset, **chosen}
+
+
+def make(
+    row: AlgorithmSpec,
+    venv: VecEnv,
+    eyes: Mapping[str, Any],
+    chosen: Mapping[str, Any],
+    *,
+    seed: int,
+    device: str,
+) -> BaseAlgorithm:
+    """The SB3 model: its class unchanged, our features extractor in its policy.
+
+    Args:
+        row: the algorithm.
+        venv: an `EncodedVecEnv`.
+        eyes: arguments of `EncoderExtractor`.
+        chosen: from `settings`.
+        seed: of the policy's weights, of exploration, of sampling and of the environments.
+        device: of policy and updates.
+
+    Raises:
+        RunError: SB3 refuses the combination.
+    """
+    from stillsight.agents.features import EncoderExtractor
+
+    policy_kwargs: dict[str, Any] = {
+        "features_extractor_class": EncoderExtractor,
+        "features_extractor_kwargs": dict(eyes),
+        "normalize_images": False,  # the encoder normalises, by the recipe of its weights
+    }
+    if row.actions:
+        policy_kwargs["net_arch"] = list(row.net_arch)
+    arguments = {name: _value(name, value, venv) for name, value in chosen.items()}
+    try:
+        return row.load_class()(row.policy, venv, policy_kwargs=policy_kwargs, seed=seed, device=device, **arguments)
+    except AssertionError as error:
+        raise RunError(f"{row.name} refuses this combination: {error}") from error
+
+
+def _value(name: str, value: Any, venv: VecEnv) -> Any:
+    if name == "action_noise" and isinstance(value, int | float):
+        import numpy as np
+        from stable_baselines3.common.noise import NormalActionNoise
+
+        shape = venv.action_space.shape
+        assert shape is not None
+        return NormalActionNoise(np.zeros(shape), np.full(shape, float(value)))
+    if isinstance(value, str) and value.startswith("lin_"):
+        from stable_baselines3.common.utils import LinearSchedule
+
+        return LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
+    if name == "train_freq" and isinstance(value, list):
+        return tuple(value)
+    return value

@@ -1,0 +1,117 @@
+"""The command line: names and flags are checked here, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from stillsight.agents.learn import RlConfig, rl
+from stillsight.agents.listing import ListConfig, show
+from stillsight.agents.play import EvaluateConfig, evaluate
+from stillsight.agents.runs import RUNS, Run, RunError, read_config, revive
+from stillsight.agents.video import RecordConfig, record
+from stillsight.encoders.registry import EncoderError, unknown
+from stillsight.encoders.supervised.learn import CifarConfig
+from stillsight.envs import EnvError
+
+FEATURES = Path("data/features")
+"""Where frozen features of data sets are kept between runs."""
+
+RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="A run folder.")]
+
+
+def cifar(config: CifarConfig) -> dict[str, Any]:
+    """Run the supervised track in a run folder."""
+    from stillsight.encoders.supervised.learn import learn
+
+    resumed = config.resume is not None
+    folder = config.resume or config.out or RUNS / config.run_name
+    if resumed:
+        config = revive(CifarConfig, read_config(folder))
+        if (folder / "done").exists():
+            raise RunError(f"{folder} is finished. Its results are in {folder / 'summary.json'}.")
+    config.check()
+    with Run(folder, "cifar", config, resumed=resumed) as run:
+        result = learn(config, run, FEATURES)
+        run.display.close()
+        rows = {name: f"{value:.2%}" for name, value in result.items() if name.endswith("accuracy")}
+        run.display.card("done", {**rows, "folder": str(folder)})
+    return result
+
+
+def _evaluate(run: RunFolder, config: Annotated[EvaluateConfig, tyro.conf.arg(name="")]) -> None:
+    evaluate(run, config)
+
+
+def _record(run: RunFolder, config: Annotated[RecordConfig, tyro.conf.arg(name="")]) -> None:
+    record(run, config)
+
+
+def _list(what: Annotated[ListConfig, tyro.conf.arg(name="")]) -> None:
+    show(what)
+
+
+COMMANDS: dict[str, tuple[Any, Callable[..., Any] | None, str]] = {
+    "rl": (RlConfig, rl, "train an agent whose policy looks through a pretrained encoder"),
+    "cifar": (CifarConfig, cifar, "train a classifier on CIFAR with the same encoders"),
+    "evaluate": (_evaluate, None, "play whole episodes with a trained agent, beside random play"),
+    "record": (_record, None, "record whole episodes of a trained agent as mp4"),
+    "list": (_list, None, "show the encoders, environments, algorithms or runs"),
+}
+"""Name -> (what tyro parses, what is then called with it, summary). Functions are called by tyro itself."""
+
+
+def usage() -> str:
+    """The text of `stillsight --help`."""
+    rows = "\n".join(f"  {name:10} {summary}" for name, (_, _, summary) in COMMANDS.items())
+    return (
+        "usage: stillsight COMMAND [--help] ...\n\n"
+        "Reinforcement-learning agents with pretrained eyes.\n\n"
+        f"commands:\n{rows}\n\n"
+        "Start with: stillsight rl --steps 20_000   (the project's own environment and encoder; no download)"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0; 2 for a user's mistake, which is printed as one sentence. Bugs keep their traceback.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if given else 2
+    if given[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"stillsight {version('stillsight')}")
+        return 0
+    try:
+        return _run(given[0], given[1:])
+    except (EncoderError, EnvError, RunError) as error:
+        print(f"stillsight: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stillsight: stopped.", file=sys.stderr)
+        return 130
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    if name not in COMMANDS:
+        raise RunError(unknown("command", name, COMMANDS, "Commands", "stillsight"))
+    parsed, function, summary = COMMANDS[name]
+    result = tyro.cli(
+        parsed,
+        args=arguments,
+        prog=f"stillsight {name}",
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        config=(tyro.conf.EnumChoicesFromValues, tyro.conf.FlagCreatePairsOff),
+    )
+    if function is not None:
+        function(result)
+    return 0

@@ -1,0 +1,178 @@
+"""One reinforcement-learning run, read from top to bottom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stillsight.agents.runs import RUNS, Run, RunError, read_config, revive
+from stillsight.encoders.choice import EncoderChoice
+
+if TYPE_CHECKING:
+    from stillsight.envs import EnvOptions
+
+EVALUATION_SEED = 10_000
+"""Evaluations play episodes that training does not: their environments' seeds lie this far from the training ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RlConfig(EncoderChoice):
+    """Train an agent whose policy looks through an encoder."""
+
+    env: str = "stillsight/Orchard-v0"
+    """A name of `stillsight list envs`, any Gymnasium id with pixels or rendering, or module:Id."""
+    algo: str = "ppo"
+    """A name of `stillsight list algos`, or module:Class of any SB3 algorithm."""
+    steps: int = 100_000
+    """Environment steps (agent steps, all environments together; a frame skip of 4 makes 4 frames of each)."""
+    n_envs: int | None = None
+    """Environments side by side; the algorithm's own number by default."""
+    workers: bool = False
+    """Give each environment a process of its own; pays where stepping is slow."""
+    frame_stack: int = 4
+    """Frames in an observation; 4 in Mnih et al. 2015. Their features are stacked, so each frame is encoded once."""
+    size: int | None = None
+    """Side of the environment's images in pixels, 0 for its native size; the environment's default otherwise."""
+    frame_skip: int | None = None
+    """Repeat each action this often; the environment's default otherwise."""
+    clip_rewards: bool | None = None
+    """Learn from the sign of rewards; returns are recorded unclipped. The environment's default otherwise."""
+    max_episode_steps: int | None = None
+    """Truncate episodes after this many agent steps."""
+    env_set: tuple[str, ...] = ()
+    """Arguments of the environment itself, as name=value."""
+    set: tuple[str, ...] = ()
+    """Arguments of the algorithm in place of its preset, as name=value; lin_2.5e-4 falls linearly to zero."""
+    head: int = 512
+    """Units of the head between encoder and policy, the same in every mode."""
+    compress: int = 32
+    """Channels to which the head's 1 x 1 convolution brings a grid of features (--pooling grid<k>)."""
+    in_policy: bool = False
+    """Run even a frozen encoder inside the policy, as plain SB3 does: the slow reference for the cached path."""
+    eval_every: int | None = None
+    """Environment steps between evaluations, 0 for none but the last; a tenth of the run by default."""
+    eval_episodes: int = 10
+    """Episodes in an evaluation."""
+    stochastic_eval: bool = False
+    """Sample actions in evaluations instead of taking the most likely one."""
+    checkpoint_every: int | None = None
+    """Environment steps between checkpoints; a tenth of the run by default."""
+    tensorboard: bool = False
+    """Write TensorBoard event files beside metrics.jsonl."""
+    out: Path | None = None
+    """The run folder; results/runs/<name> by default."""
+    resume: Path | None = None
+    """Continue the stopped run in this folder; all other flags are read from it."""
+
+    @property
+    def run_name(self) -> str:
+        """Default name of the run folder."""
+        parts = (self.env.rpartition("/")[2], self.algo, self.encoder, self.mode.value, f"seed{self.seed}")
+        return "-".join(part.replace(":", ".").lower() for part in parts)
+
+    def env_options(self) -> EnvOptions:
+        """The environment's options: its row's defaults with what was asked for on top."""
+        from stillsight.agents.algorithms import overrides
+        from stillsight.envs import resolve
+
+        return resolve(self.env).options.merge(
+            size=self.size,
+            frame_skip=self.frame_skip,
+            clip_rewards=self.clip_rewards,
+            max_episode_steps=self.max_episode_steps,
+            kwargs=overrides(self.env_set, "--env-set") or None,
+        )
+
+    def check(self) -> None:
+        """Refuse names and combinations that cannot work, before torch is imported.
+
+        Raises:
+            EncoderError, EnvError, RunError: what is wrong, what is allowed, what to type.
+        """
+        from stillsight.agents.algorithms import check_actions, overrides, spec
+        from stillsight.envs import resolve
+
+        row = spec(self.algo)
+        self.check_encoder()
+        options = self.env_options()
+        self.check_encoder(options.size or None)
+        check_actions(row, resolve(self.env).actions, self.env)
+        overrides(self.set, "--set")
+        for flag, least in (("steps", 1), ("n_envs", 1), ("frame_stack", 1), ("head", 1), ("compress", 1), ("eval_episodes", 1)):
+            value = getattr(self, flag)
+            if value is not None and value < least:
+                raise RunError(f"--{flag.replace('_', '-')} {value} is too small. Type a number from {least}.")
+
+
+def rl(config: RlConfig) -> dict[str, Any]:
+    """Train an agent and return the run's summary; see the module's `learn`.
+
+    Raises:
+        EncoderError, EnvError, RunError, CheckpointError: a user's mistake; nothing was written.
+    """
+    if config.resume is not None:
+        folder = config.resume
+        if (folder / "done").exists():
+            raise RunError(f"{folder} is finished. Record it with: stillsight record {folder}")
+        config = replace(revive(RlConfig, read_config(folder)), resume=folder)
+        config.check()
+        with Run(folder, "rl", config, resumed=True) as run:
+            return learn(config, run)
+    config.check()
+    with Run(config.out or RUNS / config.run_name, "rl", config) as run:
+        return learn(config, run)
+
+
+def learn(config: RlConfig, run: Run) -> dict[str, Any]:
+    """The run itself: build, say what will happen, learn, evaluate, sum up.
+
+    Args:
+        config: checked.
+        run: a new folder, or one to be resumed.
+    """
+    from stillsight.agents import callbacks, summary
+    from stillsight.agents.agent import make_agent, make_venv
+    from stillsight.agents.algorithms import spec
+    from stillsight.agents.savepoints import Savepoints
+    from stillsight.encoders import device as devices
+
+    devices.seed_everything(config.seed)
+    devices.use_threads(config.threads)
+    devices.fast_math()
+    encoder = config.build_encoder(pinned=True)
+    agent = make_agent(config, encoder, n_envs=config.n_envs or spec(config.algo).n_envs)
+    arena = make_venv(config, encoder, n_envs=1, training=False, seed=config.seed + EVALUATION_SEED)
+    savepoints = Savepoints(run, agent)
+    if run.resumed:
+        savepoints.restore()
+
+    run.card(f"rl · {config.env} · {config.algo} · {config.mode.value} · seed {config.seed}", summary.card(agent))
+    tenth = max(1, config.steps // 10)
+    evaluation = callbacks.Evaluate(
+        run,
+        arena,
+        encoder,
+        every=tenth if config.eval_every is None else config.eval_every,
+        episodes=config.eval_episodes,
+        deterministic=not config.stochastic_eval,
+        savepoints=savepoints,
+    )
+    model = agent.model
+    model.set_logger(callbacks.logger(run, config.tensorboard))
+    keep = callbacks.Checkpoint(tenth if config.checkpoint_every is None else config.checkpoint_every, savepoints)
+    with savepoints.clock(evaluation):
+        model.learn(
+            max(0, config.steps - model.num_timesteps),
+            callback=[callbacks.Episodes(run, config.steps), evaluation, keep],
+            reset_num_timesteps=False,  # counters and schedules go on where a resumed run stopped
+        )
+    savepoints.last()
+    returns = evaluation.evaluate()
+    result = summary.summary(agent, savepoints.ledger, returns, deterministic=not config.stochastic_eval)
+    run.write_json("summary.json", result)
+    run.display.close()
+    run.display.card("done", summary.closing(result, run.folder))
+    arena.close()
+    agent.venv.close()
+    return result

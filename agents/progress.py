@@ -1,0 +1,78 @@
+"""What a person sees while a run works: steps, rate, last results, time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+QUIET_SECONDS = 10.0
+"""Where the output is no terminal (a log, CI), one line is written at most this often."""
+
+
+class ProgressDisplay:
+    """A progress bar in a terminal, a line now and then elsewhere.
+
+    Args:
+        console: where to write.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._began: dict[str, tuple[float, int]] = {}
+        self._told = 0.0
+
+    def card(self, title: str, rows: Mapping[str, str]) -> None:
+        """Print a title and aligned facts."""
+        table = Table.grid(padding=(0, 2))
+        for key, value in rows.items():
+            table.add_row(f"  {key}", value)
+        self.console.print(title, style="bold")
+        self.console.print(table)
+
+    def update(self, what: str, done: int, total: int, **facts: object) -> None:
+        """Say that `done` of `total` is finished, with further facts to show beside it."""
+        now = time.perf_counter()
+        began, first = self._began.setdefault(what, (now, done))
+        rate = (done - first) / (now - began) if now > began else 0.0
+        told = {f"{what}s/s": f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"} if rate and " " not in what else {}
+        text = "  ".join(f"{key} {_short(value)}" for key, value in {**told, **facts}.items())
+        if self.console.is_terminal:
+            self._show(what, done, total, text)
+        elif done >= total or now - self._told >= QUIET_SECONDS:
+            self._told = now
+            left = f"{(total - done) / rate:,.0f} s left" if rate and done < total else ""
+            self.console.print(f"{what} {done:,}/{total:,}  {text}  {left}".rstrip())
+        if done >= total:
+            self._began.pop(what, None)
+
+    def _show(self, what: str, done: int, total: int, text: str) -> None:
+        if self._bar is None:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[facts]}"),
+                console=self.console,
+            )
+            self._bar.start()
+        if what not in self._tasks:
+            self._tasks[what] = self._bar.add_task(what, total=total, facts="")
+        self._bar.update(self._tasks[what], completed=done, facts=text)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+            self._tasks.clear()
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

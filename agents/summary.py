@@ -1,0 +1,109 @@
+"""What a run says of itself: the card before it, summary.json after it, the closing lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stillsight.agents.features import Head, canonical
+from stillsight.encoders import device as devices
+
+if TYPE_CHECKING:
+    from stillsight.agents.agent import Agent
+    from stillsight.agents.savepoints import Ledger
+
+
+def trainable(agent: Agent) -> int:
+    """Number of parameters that some optimizer of the model changes."""
+    return sum(p.numel() for p in agent.model.policy.parameters() if p.requires_grad)
+
+
+def buffer_bytes(agent: Agent) -> int:
+    """Memory of the rollout or replay buffer once it is full, in bytes."""
+    model = agent.model
+    buffer = getattr(model, "replay_buffer", None) or getattr(model, "rollout_buffer", None)
+    arrays = [value for value in vars(buffer).values() if isinstance(value, np.ndarray)] if buffer else []
+    return sum(array.nbytes for array in arrays)
+
+
+def card(agent: Agent) -> dict[str, str]:
+    """What is about to happen, for people."""
+    config, encoder, model = agent.config, agent.encoder, agent.model
+    options = config.env_options().to_json()
+    shape = agent.venv.observation_space.shape
+    assert shape is not None
+    source = encoder.provenance
+    where = "inside the policy, at every look" if config.in_policy else "once per new frame, before the buffer"
+    cut = {None: f"frozen, run {where}", "all": "trained from the first stage on"}.get(
+        encoder.unfreeze, f"trained from {encoder.unfreeze} on; what lies before runs {where}"
+    )
+    return {
+        "env": f"{config.env} x {agent.venv.num_envs}, pixels {agent.venv.pixel_shape}, "
+        + ", ".join(f"{name} {value}" for name, value in options.items() if value),
+        "actions": str(model.action_space),
+        "encoder": f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}; {cut}",
+        "weights": f"{source.kind}: {source.name} {source.sha256[:12]}",
+        "licence": source.licence,
+        "observation": f"{shape[0]} frames of {shape[1:]} {agent.venv.observation_space.dtype}",
+        "head": _head(canonical(model.policy).head),
+        "learns": f"{trainable(agent):,} parameters",
+        "buffer": f"{buffer_bytes(agent) / 1e6:,.1f} MB",
+        "device": f"{model.device}, encoder on {encoder.frozen.device}",
+    }
+
+
+def _head(head: Head) -> str:
+    shared = f"1 x 1 convolution to {head.compress[0].out_channels}, " if head.grid > 1 else ""
+    return f"LayerNorm, {shared}Linear to {head.linear[0].out_features}"
+
+
+def summary(agent: Agent, ledger: Ledger, returns: list[float], *, deterministic: bool) -> dict[str, Any]:
+    """The content of summary.json."""
+    encoder, model, config = agent.encoder, agent.model, agent.config
+    steps = model.num_timesteps
+    return {
+        "env": config.env,
+        "algo": config.algo,
+        "mode": config.mode.value,
+        "seed": config.seed,
+        "return_mean": np.mean(returns),
+        "return_std": np.std(returns),
+        "return_episodes": len(returns),
+        "return_deterministic": deterministic,
+        "best_return_mean": ledger.best,
+        "env_steps": steps,
+        "wall_seconds": ledger.seconds,
+        "env_steps_per_s": steps / ledger.seconds,
+        "images_encoded_per_env_step": ledger.images / steps,
+        "peak_memory_bytes": devices.peak_memory(model.device),
+        "buffer_bytes": buffer_bytes(agent),
+        "trainable_parameters": trainable(agent),
+        "encoder": encoder.name,
+        "tap": encoder.tap,
+        "pooling": encoder.pooling,
+        "resolution": encoder.resolution,
+        "unfreeze": encoder.unfreeze,
+        "in_policy": config.in_policy,
+        "weights_source": encoder.provenance.kind,
+        "weights_name": encoder.provenance.name,
+        "weights_sha256": encoder.provenance.sha256,
+        "weights_licence": encoder.provenance.licence,
+        "encoder_sha256_before": ledger.encoder_sha256,
+        "encoder_sha256_after": agent.sha256(),
+    }
+
+
+def closing(result: dict[str, Any], folder: Path) -> dict[str, str]:
+    """The lines that a person reads at the end of a run."""
+    same = result["encoder_sha256_before"] == result["encoder_sha256_after"]
+    return {
+        "return": f"{result['return_mean']:.2f} ± {result['return_std']:.2f} over {result['return_episodes']} episodes",
+        "speed": f"{result['env_steps_per_s']:,.0f} env steps/s over {result['wall_seconds']:,.0f} s of training",
+        "images": f"{result['images_encoded_per_env_step']:.2f} encoded per env step",
+        "encoder": f"{'unchanged to the bit' if same else 'trained'}, sha256 {result['encoder_sha256_after'][:12]}",
+        "memory": f"{result['peak_memory_bytes'] / 1e9:.2f} GB at most",
+        "folder": str(folder),
+        "video": f"stillsight record {folder}",
+    }

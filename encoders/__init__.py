@@ -1,0 +1,49 @@
+"""Vision backbones as encoders with a cut: frozen before it, learning after it. Needs torch and torchvision alone."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from stillsight.encoders.mode import Mode
+from stillsight.encoders.registry import ENCODERS, EncoderError, EncoderSpec, names, spec
+
+if TYPE_CHECKING:
+    from stillsight.encoders.backbone import Backbone, Preprocessing
+    from stillsight.encoders.recipe import build
+    from stillsight.encoders.encoder import Encoder, Frozen, Learned, Provenance, fingerprint
+
+# The registry answers at once; torch is imported only when a network is wanted.
+_LAZY = {
+    "Backbone": "backbone",
+    "Preprocessing": "backbone",
+    "build": "recipe",
+    "Encoder": "encoder",
+    "Frozen": "encoder",
+    "Learned": "encoder",
+    "Provenance": "encoder",
+    "fingerprint": "encoder",
+}
+
+__all__ = [
+    "ENCODERS",
+    "Backbone",
+    "Encoder",
+    "EncoderError",
+    "EncoderSpec",
+    "Frozen",
+    "Learned",
+    "Mode",
+    "Preprocessing",
+    "Provenance",
+    "build",
+    "fingerprint",
+    "names",
+    "spec",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)

@@ -1,0 +1,47 @@
+"""What every network must tell of itself before it can be an encoder: its stages in order, and its preprocessing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How pixels become the network's input; it travels with the weights.
+
+    Attributes:
+        mean, std: per channel (RGB), of pixels scaled to 0..1.
+        size: side in pixels that the recipe of the weights evaluates at (for ImageNet networks usually 224).
+        interpolation: how the recipe resizes.
+    """
+
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    size: int | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A network, cut into named stages that run one after the other.
+
+    Attributes:
+        model: the network as its author built it; its state_dict gives parameters their official names.
+        stages: name -> module, in order of execution. Each hands on a map `[N, C, h, w]`, tokens `[N, L, C]` or a
+            vector `[N, C]`. Modules are shared with `model`, not copied.
+        preprocessing: the recipe of its weights.
+        tap: stage that is read by default.
+        pooling: pooling by default.
+        class_tokens: how many tokens stand before the patches (1 for a ViT with a class token, 0 otherwise).
+    """
+
+    model: nn.Module
+    stages: Mapping[str, nn.Module]
+    preprocessing: Preprocessing
+    tap: str
+    pooling: str = "global"
+    class_tokens: int = 0

@@ -1,0 +1,98 @@
+"""The flags that choose an encoder, the same on both tracks; they are checked before torch is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from stillsight.encoders.mode import Mode
+from stillsight.encoders.registry import EncoderError, spec
+
+if TYPE_CHECKING:
+    from stillsight.encoders.encoder import Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderChoice:
+    """Which encoder, where it is tapped, what is done with it, and on what it runs."""
+
+    encoder: str = "retina"
+    """A name of `stillsight list encoders`, or your own module:function."""
+    mode: Mode = Mode.FROZEN
+    """frozen: pretrained, not trained. random: random weights, not trained. finetune: pretrained, trained on. scratch:
+    trained from random weights."""
+    tap: str | None = None
+    """Last stage of the encoder that runs; its own last one by default."""
+    pooling: str | None = None
+    """From a map to a vector: global, grid<k>, flatten, softmax or cls; the encoder's own by default."""
+    resolution: int | None = None
+    """Side in pixels that images are resized to before they are encoded; by default they stay as they are."""
+    unfreeze: str | None = None
+    """In finetune and scratch: train from this stage on, all stages by default."""
+    weights: Path | None = None
+    """Weights to start from: a safetensors or .pth file, or the folder of a run that trained its encoder."""
+    weights_folder: Path | None = None
+    """Folder with weights under their official names, searched before torch's cache."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Of the encoder's convolutions and matrix products; auto takes bf16 where the hardware has it."""
+    threads: int | None = None
+    """CPU threads; torch's choice (all cores) by default. One is best where other work runs beside this."""
+
+    def check_encoder(self, side: int | None = None) -> None:
+        """Refuse names and combinations that cannot work.
+
+        Args:
+            side: smaller side, in pixels, of the images that will come; None if it is not known yet.
+
+        Raises:
+            EncoderError: no such encoder or stage, no weights for this mode, images too small.
+        """
+        row = spec(self.encoder)
+        if self.unfreeze is not None and not self.mode.trained:
+            raise EncoderError(
+                f"--unfreeze {self.unfreeze} trains a part of the encoder, and --mode {self.mode.value} trains none. "
+                "Type --mode finetune, or drop --unfreeze."
+            )
+        if self.weights is not None and not self.mode.pretrained:
+            raise EncoderError(
+                f"--mode {self.mode.value} starts from random weights, so --weights has no use. Drop one of them."
+            )
+        if row is None:
+            return
+        tap = row.check_tap(self.tap or row.tap)
+        if self.mode.pretrained and row.weights is None and self.weights is None:
+            raise EncoderError(
+                f"{row.name} has no pretrained weights. Type --mode scratch or --mode random, or give --weights FILE."
+            )
+        side = self.resolution or side
+        if side is not None:
+            row.check_size(side, tap, "--resolution")
+
+    def build_encoder(self, *, pinned: bool, weights: bool = True) -> Encoder:
+        """Build what was chosen, see `recipe.build`.
+
+        Args:
+            pinned: keep BatchNorm statistics fixed and dropout off in the part that learns.
+            weights: False builds it with random weights, for one that is about to be filled from a checkpoint.
+        """
+        from stillsight.encoders.recipe import build
+
+        return build(
+            self.encoder,
+            self.mode if weights else Mode.SCRATCH,
+            tap=self.tap,
+            pooling=self.pooling,
+            resolution=self.resolution,
+            unfreeze=self.unfreeze,
+            weights=self.weights if weights else None,
+            weights_folder=self.weights_folder,
+            seed=self.seed,
+            pinned=pinned,
+            precision=self.precision,
+            device=self.device,
+        )

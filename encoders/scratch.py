@@ -1,0 +1,52 @@
+"""The two networks that pixel agents usually train from scratch. They see pixels scaled to 0..1."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from stillsight.encoders.backbone import Backbone, Preprocessing
+
+
+def nature() -> Backbone:
+    """The three convolutions of Mnih et al. 2015 (Nature 518), for images of 36 px and more (84 px in the paper)."""
+    model = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 32, 8, stride=4), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(32, 64, 4, stride=2), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(64, 64, 3, stride=1), nn.ReLU()),
+    )
+    stages = {f"conv{index + 1}": stage for index, stage in enumerate(model)}
+    return Backbone(model=model, stages=stages, preprocessing=Preprocessing(), tap="conv3", pooling="flatten")
+
+
+class _Residual(nn.Module):
+    """Two 3 x 3 convolutions before which, not after which, the activation stands."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        residual: Tensor = self.layers(maps)
+        return maps + residual
+
+
+def impala() -> Backbone:
+    """The residual network of Espeholt et al. 2018 (IMPALA, figure 3): 16, 32 and 32 channels, each half the size."""
+    widths = (3, 16, 32, 32)
+    blocks = []
+    for before, after in zip(widths, widths[1:], strict=False):
+        last = nn.ReLU() if len(blocks) == 2 else nn.Identity()
+        blocks.append(
+            nn.Sequential(
+                nn.Conv2d(before, after, 3, padding=1),
+                nn.MaxPool2d(3, stride=2, padding=1),
+                _Residual(after),
+                _Residual(after),
+                last,
+            )
+        )
+    model = nn.Sequential(*blocks)
+    stages = {f"block{index + 1}": stage for index, stage in enumerate(model)}
+    return Backbone(model=model, stages=stages, preprocessing=Preprocessing(), tap="block3", pooling="flatten")

@@ -1,0 +1,54 @@
+"""Pixel environments: every Gymnasium id as uint8 `[3, H, W]` observations, through one door.
+
+Names are fetched on first use, so that `import stillsight.envs` and `--help` cost neither torch nor Gymnasium.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import EnvError
+from .options import EnvOptions
+from .registry import ROWS, EnvSpec, resolve
+
+if TYPE_CHECKING:
+    from .making import make_env as make_env
+    from .orchard import BEST_RETURN as BEST_RETURN
+    from .orchard import Orchard as Orchard
+    from .pixels import Pixels as Pixels
+    from .reference import reference_returns as reference_returns
+    from .vector import make_vec as make_vec
+
+_LATER = {
+    "BEST_RETURN": "orchard",
+    "Orchard": "orchard",
+    "Pixels": "pixels",
+    "make_env": "making",
+    "make_vec": "vector",
+    "reference_returns": "reference",
+}
+
+__all__ = [
+    "BEST_RETURN",
+    "ROWS",
+    "EnvError",
+    "EnvOptions",
+    "EnvSpec",
+    "Orchard",
+    "Pixels",
+    "make_env",
+    "make_vec",
+    "reference_returns",
+    "resolve",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LATER[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

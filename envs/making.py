@@ -1,0 +1,113 @@
+"""`make_env`: one environment, from its id to the pixels an agent sees."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
+from stable_baselines3.common.monitor import Monitor
+
+from .errors import EnvError
+from .options import EnvOptions, Scalar
+from .pixels import Pixels
+from .registry import is_atari, resolve
+from .rules import FrameSkip, LifeLoss, sign
+
+_OURS = {
+    "render_mode": "it is always rgb_array",
+    "frameskip": "use the frame skip (--frame-skip)",
+    "obs_type": "an agent sees rgb",
+}
+
+
+def make_env(
+    env_id: str, options: EnvOptions | None = None, *, training: bool = True, seed: int = 0
+) -> gym.Env[Any, Any]:
+    """One environment that observes uint8 `[3, H, W]` and renders `rgb_array`; the order of its wrappers is the text.
+
+    `options` default to those of the id's row. `training=False` shows the true game: rewards are not clipped and a
+    lost life ends nothing. The environment and its action space are seeded with `seed`.
+
+    Raises `EnvError` for an unknown id, a missing package, an observation without an image, and options that the
+    environment does not have.
+    """
+    spec = resolve(env_id)
+    options = options or spec.options
+    atari = is_atari(env_id)
+    _check(env_id, options, atari)
+
+    env = _make(env_id, options, atari)
+    if atari:
+        height, width, _ = env.observation_space.shape or (0, 0, 0)
+        env = gym.wrappers.AtariPreprocessing(
+            env,
+            noop_max=options.noop_max,
+            frame_skip=options.frame_skip,  # the brighter of the last two frames: sprites that flicker stay visible
+            screen_size=options.size or (width, height),
+            terminal_on_life_loss=False,  # Gymnasium's would restart the game at each life; see LifeLoss
+            grayscale_obs=False,
+        )
+    elif options.frame_skip > 1:
+        env = FrameSkip(env, options.frame_skip)
+    env = Pixels(env, options.size)
+    if options.max_episode_steps:
+        env = gym.wrappers.TimeLimit(env, options.max_episode_steps)
+    # Whatever changes rewards or ends for learning's sake stands outside Monitor, so that `info["episode"]["r"]` is
+    # always the true return of the whole game.
+    env = Monitor(env)
+    if training and options.terminal_on_life_loss:
+        env = LifeLoss(env)
+    if training and options.clip_rewards:
+        env = gym.wrappers.TransformReward(env, sign)
+    env.action_space.seed(seed)
+    env.reset(seed=seed)
+    return env
+
+
+def _make(env_id: str, options: EnvOptions, atari: bool) -> gym.Env[Any, Any]:
+    """Gymnasium's own environment, rendering to arrays where it can."""
+    kwargs: dict[str, Any] = dict(options.kwargs)
+    if atari:
+        kwargs["frameskip"] = 1
+    if _renders(env_id):
+        kwargs["render_mode"] = "rgb_array"
+    try:
+        # -1 removes the id's own time limit: ours takes its place and counts agent steps.
+        return gym.make(env_id, max_episode_steps=-1 if options.max_episode_steps else None, **kwargs)
+    except (ImportError, gym.error.DependencyNotInstalled) as error:
+        raise EnvError(f"{env_id} needs a package that cannot be imported: {error}") from error
+    except TypeError as error:
+        if not options.kwargs or "unexpected keyword argument" not in str(error):
+            raise
+        raise EnvError(
+            f"{env_id} does not take the arguments {_listed(options.kwargs)}: {str(error).partition(' was raised')[0]}."
+        ) from error
+
+
+def _renders(env_id: str) -> bool:
+    """Whether to ask for `rgb_array`; one that does not offer it may refuse the argument or warn about it."""
+    entry = gym.registry[env_id.rpartition(":")[2]].entry_point
+    creator = load_env_creator(entry) if isinstance(entry, str) else entry
+    metadata = getattr(creator, "metadata", None)
+    if metadata is not None:
+        return "rgb_array" in (metadata.get("render_modes") or ())
+    # A function carries no metadata; whether it takes the argument is all that can be known before calling it.
+    parameters = inspect.signature(creator).parameters.values() if callable(creator) else ()
+    return any(p.name == "render_mode" or p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _check(env_id: str, options: EnvOptions, atari: bool) -> None:
+    if not atari and (options.noop_max or options.terminal_on_life_loss):
+        raise EnvError(
+            f"{env_id} is no Atari game, and noop_max and terminal_on_life_loss are for those. "
+            "Leave them at 0 and False."
+        )
+    for name, _ in options.kwargs:
+        if name in _OURS:
+            raise EnvError(f"The environment argument {name!r} is set by stillsight: {_OURS[name]}.")
+
+
+def _listed(kwargs: tuple[tuple[str, Scalar], ...]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in kwargs)

@@ -1,0 +1,91 @@
+"""How an environment is shown to an agent: a small frozen record that travels into the run folder as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TypeAlias
+
+from .errors import EnvError
+
+Scalar: TypeAlias = str | int | float | bool | None
+
+LARGEST_SIZE = 1024
+"""Longest side in pixels that `size` may ask for; larger is nearly always a slip of the finger, and fills memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvOptions:
+    """What happens between a Gymnasium environment and the pixels an agent sees.
+
+    Every field is concrete, so a recorded run needs no later default to be understood. `0` means "as the
+    environment has it" for `size` and `max_episode_steps`.
+
+    Raises `EnvError` for a value out of range.
+    """
+
+    size: int = 84
+    """Side of the square observation in pixels, 8..1024; 0 keeps the native size. 84 is Nature DQN's (Mnih 2015)."""
+    frame_skip: int = 1
+    """Environment steps per agent step, at least 1: the action is repeated and the rewards are added up."""
+    clip_rewards: bool = False
+    """Learn from the sign of the reward. Training only; `info["episode"]["r"]` keeps the true return."""
+    max_episode_steps: int = 0
+    """Truncate after this many agent steps, in place of the environment's own limit; 0 keeps its own limit."""
+    noop_max: int = 0
+    """Atari only: each game starts after 1..noop_max random no-ops; 0 starts at once."""
+    terminal_on_life_loss: bool = False
+    """Atari only, training only: the loss of a life ends the episode, but the game goes on and is scored as a whole."""
+    kwargs: tuple[tuple[str, Scalar], ...] = ()
+    """Keyword arguments for `gymnasium.make`, as (name, value) pairs so that the record is hashable."""
+
+    def __post_init__(self) -> None:
+        if self.size != 0 and not 8 <= self.size <= LARGEST_SIZE:
+            raise EnvError(
+                f"An observation of size {self.size} was asked for; the size is 8 to {LARGEST_SIZE} pixels, or 0 for "
+                "the environment's own. Try 64, 84 or 224."
+            )
+        if self.frame_skip < 1:
+            raise EnvError(f"A frame skip of {self.frame_skip} was asked for; it is 1 (no skip) or more. Try 1 or 4.")
+        for name in ("max_episode_steps", "noop_max"):
+            if getattr(self, name) < 0:
+                raise EnvError(f"{name} is {getattr(self, name)}; it is a count of 0 (off) or more. Try 0.")
+
+    def merge(
+        self,
+        *,
+        size: int | None = None,
+        frame_skip: int | None = None,
+        clip_rewards: bool | None = None,
+        max_episode_steps: int | None = None,
+        noop_max: int | None = None,
+        terminal_on_life_loss: bool | None = None,
+        kwargs: Mapping[str, Scalar] | None = None,
+    ) -> EnvOptions:
+        """These options with a user's wishes on top: `None` keeps what is here, `kwargs` are added name by name."""
+        wishes = {
+            "size": size,
+            "frame_skip": frame_skip,
+            "clip_rewards": clip_rewards,
+            "max_episode_steps": max_episode_steps,
+            "noop_max": noop_max,
+            "terminal_on_life_loss": terminal_on_life_loss,
+            "kwargs": None if kwargs is None else tuple({**dict(self.kwargs), **kwargs}.items()),
+        }
+        return replace(self, **{name: value for name, value in wishes.items() if value is not None})  # type: ignore[arg-type]
+
+    def to_json(self) -> dict[str, object]:
+        """A plain dict for `json.dump`; `from_json` is its inverse."""
+        record: dict[str, object] = {field.name: getattr(self, field.name) for field in fields(self)}
+        return record | {"kwargs": dict(self.kwargs)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, object]) -> EnvOptions:
+        """Options read back from a run folder. Raises `EnvError` for a field that does not exist."""
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(record) - set(known)):
+            raise EnvError(f"Environments have no option {', '.join(unknown)}. Known options: {', '.join(known)}.")
+        values = dict(record)
+        if isinstance(kwargs := values.get("kwargs"), Mapping):
+            values["kwargs"] = tuple(kwargs.items())
+        return cls(**values)  # type: ignore[arg-type]

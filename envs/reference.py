@@ -1,0 +1,47 @@
+"""What a return is worth: the scores of a player who acts at random and of one who knows everything."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+import numpy as np
+
+from .errors import EnvError
+from .options import EnvOptions
+from .vector import make_vec
+
+
+class Reference(TypedDict):
+    """Returns of one player, unclipped, over whole games."""
+
+    mean: float
+    std: float
+    """Spread over episodes (population standard deviation)."""
+    episodes: int
+
+
+def reference_returns(
+    env_id: str, episodes: int = 20, seed: int = 0, *, options: EnvOptions | None = None
+) -> dict[str, Reference]:
+    """Plays `episodes` episodes at random, under `"random"`, and by the environment's own `oracle_action()`, under
+    `"oracle"`, where it has one. The demo prints these beside the agent's return.
+
+    Raises `EnvError` for all that `make_vec` does, and for fewer than one episode.
+    """
+    if episodes < 1:
+        raise EnvError(f"{episodes} episodes were asked for; a mean takes at least 1. Try 20.")
+    venv = make_vec(env_id, seed=seed, options=options, training=False)
+    players = ["random", "oracle"] if venv.has_attr("oracle_action") else ["random"]
+    scores: dict[str, Reference] = {}
+    for player in players:
+        venv.seed(seed)  # both meet the same episodes
+        venv.reset()
+        returns: list[float] = []
+        while len(returns) < episodes:
+            action = venv.env_method("oracle_action")[0] if player == "oracle" else venv.action_space.sample()
+            _, _, dones, infos = venv.step(np.asarray([action]))
+            if dones[0]:
+                returns.append(float(infos[0]["episode"]["r"]))
+        scores[player] = Reference(mean=float(np.mean(returns)), std=float(np.std(returns)), episodes=episodes)
+    venv.close()
+    return scores

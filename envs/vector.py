@@ -1,0 +1,50 @@
+"""`make_vec`: the one door to environments, for training, evaluation, video and benchmark alike."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+
+from .errors import EnvError
+from .making import make_env
+from .options import EnvOptions
+from .registry import resolve
+
+
+def make_vec(
+    env_id: str,
+    n_envs: int = 1,
+    *,
+    seed: int = 0,
+    options: EnvOptions | None = None,
+    training: bool = True,
+    workers: int = 0,
+) -> VecEnv:
+    """`n_envs` copies of an environment as a Stable-Baselines3 VecEnv: uint8 `[n_envs, 3, H, W]`, 0..255.
+
+    - Copy i is seeded with `seed + i`, its action space too; the same seed gives the same pixels to the last bit.
+    - `options` default to those of the id's row; `training=False` leaves rewards unclipped and lives unended.
+    - `workers=0` steps all copies in this process, which is fastest for light environments; `workers=n_envs` gives
+      each its own process (SB3 has nothing in between). The pixels are the same.
+    - `get_images()` gives a native RGB frame per copy, uint8 `[H, W, 3]`.
+    - When an episode ends, `infos[i]` holds `episode` (`r`: the unclipped return of the whole game, `l`: agent steps),
+      `terminal_observation`, and `TimeLimit.truncated`.
+
+    Raises `EnvError` for all that `make_env` does, and for counts out of range.
+    """
+    if n_envs < 1:
+        raise EnvError(f"{n_envs} environments were asked for; it takes at least 1. Try 8.")
+    if workers not in (0, n_envs):
+        raise EnvError(
+            f"{workers} workers were asked for {n_envs} environments; a worker runs exactly one. "
+            f"Give 0 (all in this process) or {n_envs}."
+        )
+    options = options or resolve(env_id).options
+    if workers:
+        # A mistake inside a worker would reach the user as a broken pipe; here it is a sentence.
+        make_env(env_id, options, training=training, seed=seed).close()
+    makers = [partial(make_env, env_id, options, training=training, seed=seed + i) for i in range(n_envs)]
+    venv = SubprocVecEnv(makers) if workers else DummyVecEnv(makers)  # type: ignore[arg-type]
+    venv.seed(seed)
+    return venv

@@ -1,0 +1,190 @@
+"""Names become environments, and slips become sentences."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from stillsight.envs import ROWS, EnvError, EnvOptions, EnvSpec, make_vec, resolve
+from stillsight.envs.registry import ATARI
+
+
+def array(observation: object) -> NDArray[np.uint8]:
+    """SB3 types an observation as array, dict or tuple; here it is always the first."""
+    assert isinstance(observation, np.ndarray)
+    return observation
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: row.id)
+def test_every_row_builds_and_keeps_the_contract(row: EnvSpec) -> None:
+    if missing := [module for module in row.needs if find_spec(module) is None]:
+        pytest.skip(f"{row.id} needs {missing} (extra {row.extra})")
+    venv = make_vec(row.id, 1, seed=1)
+    frames = array(venv.reset())
+    side = row.options.size or {"CarRacing-v3": 96}.get(row.id, 64)
+    assert frames.shape == (1, 3, side, side)
+    assert frames.dtype == np.uint8
+    assert frames.std() > 0, "a blank picture"
+    assert venv.observation_space == spaces.Box(0, 255, (3, side, side), np.uint8)
+    assert isinstance(venv.action_space, spaces.Discrete if row.actions == "discrete" else spaces.Box)
+    after, rewards, dones, _ = venv.step(np.array([venv.action_space.sample()]))
+    assert array(after).shape == (1, 3, side, side)
+    assert np.isfinite(rewards).all()
+    assert not dones.any()
+    film = venv.get_images()[0]
+    assert film is not None
+    assert film.dtype == np.uint8
+    assert film.ndim == 3
+    assert film.shape[2] == 3
+    assert row.summary
+    assert (row.extra is None) == (row.needs == ())
+    venv.close()
+
+
+def test_importing_the_package_costs_neither_torch_nor_gymnasium() -> None:
+    code = "import sys, stillsight.envs as e; e.ROWS; e.EnvOptions(); print(sorted({'torch', 'gymnasium', 'numpy', "
+    code += "'cv2', 'stable_baselines3'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_resolving_the_own_environment_needs_no_torch() -> None:
+    code = "import sys, stillsight.envs as e; e.resolve('stillsight/Orchard-v0'); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_every_public_name_is_there_and_others_are_not() -> None:
+    import stillsight.envs as envs
+
+    for name in envs.__all__:
+        assert getattr(envs, name) is not None
+    assert set(dir(envs)) == set(envs.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'make_vex'"):
+        envs.make_vex  # noqa: B018
+
+
+def test_any_gymnasium_id_resolves_with_plain_options() -> None:
+    assert resolve("MountainCar-v0") == EnvSpec(id="MountainCar-v0", options=EnvOptions())
+
+
+def test_every_atari_game_gets_the_atari_defaults_by_any_name() -> None:
+    pytest.importorskip("ale_py")
+    for env_id in ("ALE/Pong-v5", "ALE/Tennis-v5", "ale_py:PongNoFrameskip-v4"):
+        spec = resolve(env_id)
+        assert (spec.id, spec.options, spec.actions) == (env_id, ATARI, "discrete")
+
+
+def test_a_module_is_imported_before_its_id_is_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "import gymnasium as gym\ngym.register('Elsewhere-v3', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
+    (tmp_path / "my_elsewhere.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert resolve("my_elsewhere:Elsewhere-v3").id == "my_elsewhere:Elsewhere-v3"
+    assert array(make_vec("my_elsewhere:Elsewhere-v3").reset()).shape == (1, 3, 84, 84)
+    with pytest.raises(EnvError, match=r"The module 'my_elsewhere' registers no 'Elsewere-v3'\. Did you mean 'Else"):
+        resolve("my_elsewhere:Elsewere-v3")
+    gym.registry.pop("Elsewhere-v3")
+
+
+def test_an_import_that_fails_inside_a_users_module_is_shown_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_broken.py").write_text("import not_to_be_found_anywhere\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="not_to_be_found_anywhere"):
+        resolve("my_broken:Broken-v0")
+
+
+@pytest.mark.parametrize(
+    ("typed", "nearest"),
+    [
+        ("Pong-v5", "ALE/Pong-v5"),
+        ("ALE/Breakuot-v5", "ALE/Breakout-v5"),
+        ("carracing", "CarRacing-v3"),
+        ("CarRacing-v2", "CarRacing-v3"),
+        ("orchard", "stillsight/Orchard-v0"),
+        ("CartPole", "CartPole-v1"),
+    ],
+)
+def test_an_unknown_id_names_the_nearest(typed: str, nearest: str) -> None:
+    with pytest.raises(EnvError, match=f"No environment is called '{typed}'. Did you mean '{nearest}'\\?"):
+        resolve(typed)
+
+
+def test_a_module_that_does_not_exist_is_a_sentence() -> None:
+    with pytest.raises(EnvError, match="The module 'no_such_module' of 'no_such_module:My-v0' cannot be found"):
+        resolve("no_such_module:My-v0")
+
+
+@pytest.mark.parametrize(
+    ("env_id", "module", "extra"),
+    [
+        ("ALE/Pong-v5", "ale_py", "atari"),
+        ("ALE/Tennis-v5", "ale_py", "atari"),
+        ("CarRacing-v3", "Box2D", "box2d"),
+        ("CartPole-v1", "pygame", "box2d"),
+    ],
+)
+def test_a_missing_extra_names_what_to_install(
+    env_id: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)  # Python's way to forbid an import
+    with pytest.raises(EnvError) as caught:
+        resolve(env_id)
+    assert env_id in str(caught.value)
+    assert f'pip install "stillsight[{extra}]"' in str(caught.value)
+
+
+def test_a_package_that_only_building_reveals_as_missing_is_a_sentence() -> None:
+    def build(**_: object) -> gym.Env[object, object]:
+        raise gym.error.DependencyNotInstalled("frobnicator is not installed")
+
+    gym.register("Frob-v0", build)
+    try:
+        with pytest.raises(EnvError, match="Frob-v0 needs a package that cannot be imported: frobnicator"):
+            make_vec("Frob-v0")
+    finally:
+        gym.registry.pop("Frob-v0")
+
+
+def test_an_env_error_is_a_value_error() -> None:
+    assert issubclass(EnvError, ValueError)
+
+
+def test_options_merge_keeps_what_is_not_asked_for() -> None:
+    base = EnvOptions(size=64, frame_skip=4, clip_rewards=True, kwargs=(("a", 1), ("b", 2)))
+    assert base.merge() == base
+    merged = base.merge(size=0, clip_rewards=False, kwargs={"b": 3, "c": None})
+    assert merged == EnvOptions(size=0, frame_skip=4, kwargs=(("a", 1), ("b", 3), ("c", None)))
+
+
+def test_options_survive_json() -> None:
+    import json
+
+    options = EnvOptions(size=0, noop_max=3, terminal_on_life_loss=True, kwargs=(("mode", 1), ("name", "x")))
+    assert EnvOptions.from_json(json.loads(json.dumps(options.to_json()))) == options
+    assert len({options, options.merge()}) == 1, "hashable"
+    with pytest.raises(EnvError, match=r"Environments have no option colour\. Known options: size, frame_skip"):
+        EnvOptions.from_json({"colour": True})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"size": 4}, "size 4 was asked for; the size is 8 to 1024 pixels, or 0"),
+        ({"size": -1}, "size -1 was asked for"),
+        ({"size": 2000}, "size 2000 was asked for"),
+        ({"frame_skip": 0}, "frame skip of 0 was asked for"),
+        ({"max_episode_steps": -5}, "max_episode_steps is -5"),
+        ({"noop_max": -1}, "noop_max is -1"),
+    ],
+)
+def test_options_out_of_range_are_sentences(wrong: dict[str, int], sentence: str) -> None:
+    with pytest.raises(EnvError, match=sentence):
+        EnvOptions().merge(**wrong)  # type: ignore[arg-type]

@@ -98,9 +98,7 @@ def make_venv(config: RlConfig, encoder: Encoder, *, n_envs: int, training: bool
         EnvError: see `make_vec`.
     """
     workers = n_envs if config.workers and training else 0
-    pixels = make_vec(
-        config.env, n_envs, seed=seed, options=config.env_options(), training=training, workers=workers
-    )
+    pixels = make_vec(config.env, n_envs, seed=seed, options=config.env_options(), training=training, workers=workers)
     shape = pixels.observation_space.shape
     assert shape is not None
     config.check_encoder(min(shape[1:]))
@@ -156,7 +154,9 @@ def load(
         path = folder / "checkpoints" / "last.safetensors"
     stored = checkpoint.load(path)
     config = revive(RlConfig, record)
-    config = replace(config, device=device, weights=weights or config.weights, seed=config.seed if seed is None else seed)
+    config = replace(
+        config, device=device, weights=weights or config.weights, seed=config.seed if seed is None else seed
+    )
     # A wholly trained encoder lies in the checkpoint: the weights that it began with are not needed any more.
     needs_weights = not (config.mode is Mode.FINETUNE and config.unfreeze is None)
     encoder = replace(config, seed=record["seed"]).build_encoder(pinned=True, weights=needs_weights)

@@ -13,7 +13,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from stillsight.agents.runs import Run, RunError
 from stillsight.agents.savepoints import Savepoints
-from stillsight.encoders.encoder import Encoder, uncounted
+from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.preprocess import uncounted
 
 
 class Due:
@@ -128,7 +129,12 @@ class MetricsWriter(KVWriter):
     def __init__(self, run: Run) -> None:
         self.run = run
 
-    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+    def write(
+        self,
+        key_values: dict[str, Any],
+        key_excluded: dict[str, tuple[str, ...]],  # noqa: ARG002 - SB3's signature
+        step: int = 0,
+    ) -> None:
         """Append one line with every number of this dump."""
         numbers = {key: value for key, value in key_values.items() if isinstance(value, int | float | np.number)}
         self.run.log("metrics", {"step": step, **numbers})

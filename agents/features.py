@@ -12,16 +12,18 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stillsight.agents.runs import RunError
-from stillsight.encoders.encoder import Encoder, uncounted
+from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.preprocess import uncounted
 
 HEAD_FEATURES = 512
 """Width of the head on the encoder, the same in every mode: that of Mnih et al. 2015."""
 
 
 class FrameStack:
-    """The last `count` frames of each environment, oldest first; an episode starts as `count` copies of its first frame.
+    """The last `count` frames of each environment, oldest first; an episode starts as `count` copies of the first.
 
     Repeating the first frame, as Mnih et al. 2015 did, and not zeros, as SB3's VecFrameStack does: a zero feature is
     not the feature of a black image, and pixels stacked in the policy must give what features stacked here give.
@@ -86,9 +88,12 @@ class EncodedVecEnv(VecEnvWrapper):
             )
         self.encoder = encoder
         self.pixel_shape = (3, int(height), int(width))
-        shape, dtype, low, high = self.pixel_shape, np.dtype(np.uint8), 0.0, 255.0
+        shape: tuple[int, ...] = self.pixel_shape
+        dtype: np.dtype[Any] = np.dtype(np.uint8)
+        low, high = 0.0, 255.0
         if encoder is not None and len(encoder.frozen.steps):
-            shape, dtype, low, high = encoder.frozen.frame_shape(shape), np.dtype(np.float32), -np.inf, np.inf
+            shape, dtype = encoder.frozen.frame_shape(self.pixel_shape), np.dtype(np.float32)
+            low, high = -np.inf, np.inf
         self._stack = FrameStack(venv.num_envs, frame_stack, shape, dtype)
         super().__init__(venv, spaces.Box(low, high, (frame_stack, *shape), dtype.type))
 
@@ -110,7 +115,7 @@ class EncodedVecEnv(VecEnvWrapper):
         if len(ended):
             pixels = np.concatenate([pixels, np.stack([infos[env]["terminal_observation"] for env in ended])])
         frames = self.encode(pixels)
-        for env, last in zip(ended, frames[len(dones) :], strict=True):
+        for env, last in zip(ended.tolist(), frames[len(dones) :], strict=True):
             infos[env]["terminal_observation"] = self._stack.after(env, last)
         return self._stack.push(frames[: len(dones)], dones), rewards, dones, infos
 
@@ -135,17 +140,16 @@ class Head(nn.Module):
         self.grid = grid
         self.norm = nn.LayerNorm(width)
         channels = width // grid**2
-        self.compress = nn.Sequential(nn.Conv2d(channels, compress, 1), nn.ReLU()) if grid > 1 else nn.Identity()
-        self.linear = nn.Sequential(nn.Linear(frames * (compress * grid**2 if grid > 1 else width), units), nn.ReLU())
+        self.compress = nn.Conv2d(channels, compress, 1) if grid > 1 else None
+        self.linear = nn.Linear(frames * (compress * grid**2 if grid > 1 else width), units)
 
     def forward(self, features: Tensor) -> Tensor:
         """`[N, frames, width]` -> `[N, units]`."""
         count = features.shape[:2]
         normed = self.norm(features).flatten(0, 1)
-        if self.grid > 1:
-            normed = self.compress(normed.view(len(normed), -1, self.grid, self.grid))
-        result: Tensor = self.linear(normed.reshape(count[0], -1))
-        return result
+        if self.compress is not None:
+            normed = F.relu(self.compress(normed.view(len(normed), -1, self.grid, self.grid)))
+        return F.relu(self.linear(normed.reshape(count[0], -1)))
 
 
 class EncoderExtractor(BaseFeaturesExtractor):

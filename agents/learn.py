@@ -99,7 +99,14 @@ class RlConfig(EncoderChoice):
         self.check_encoder(options.size or None)
         check_actions(row, resolve(self.env).actions, self.env)
         overrides(self.set, "--set")
-        for flag, least in (("steps", 1), ("n_envs", 1), ("frame_stack", 1), ("head", 1), ("compress", 1), ("eval_episodes", 1)):
+        for flag, least in (
+            ("steps", 1),
+            ("n_envs", 1),
+            ("frame_stack", 1),
+            ("head", 1),
+            ("compress", 1),
+            ("eval_episodes", 1),
+        ):
             value = getattr(self, flag)
             if value is not None and value < least:
                 raise RunError(f"--{flag.replace('_', '-')} {value} is too small. Type a number from {least}.")

@@ -46,7 +46,9 @@ def _encoders() -> Rows:
     for row in ENCODERS.values():
         stages = list(row.stages)
         span = f"{stages[0]} .. {stages[-1]}"
-        rows.append([row.name, span, row.tap, row.pooling, f"{row.stages[row.tap]} px", row.weights or "-", row.summary])
+        rows.append(
+            [row.name, span, row.tap, row.pooling, f"{row.stages[row.tap]} px", row.weights or "-", row.summary]
+        )
     return ["encoder", "taps", "default tap", "pooling", "least image", "weights", ""], rows
 
 
@@ -57,7 +59,10 @@ def _envs() -> Rows:
 
 def _algos() -> Rows:
     rows = [[row.name, row.cls, ", ".join(row.actions), row.extra or "-", row.source] for row in ALGORITHMS.values()]
-    return ["algorithm", "class", "actions", "extra", "preset"], [*rows, ["module:Class", "any SB3 algorithm", "", "", ""]]
+    return ["algorithm", "class", "actions", "extra", "preset"], [
+        *rows,
+        ["module:Class", "any SB3 algorithm", "", "", ""],
+    ]
 
 
 def _runs(folder: Path) -> Rows:
@@ -72,5 +77,7 @@ def _runs(folder: Path) -> Rows:
         what = config.get("env") or config.get("dataset", "")
         score = summary.get("return_mean", summary.get("test_accuracy"))
         state = "done" if (run / "done").exists() else "unfinished"
-        rows.append([str(run), state, what, f"{config['encoder']} {config['mode']}", "" if score is None else f"{score:.4g}"])
+        rows.append(
+            [str(run), state, what, f"{config['encoder']} {config['mode']}", "" if score is None else f"{score:.4g}"]
+        )
     return ["run", "state", "task", "encoder", "result"], rows

@@ -125,7 +125,7 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
         returns.append(episode.total)
         display.update("episode", index + 1, config.episodes, **{"last return": episode.total})
     display.close()
-    result = {
+    result: dict[str, Any] = {
         "checkpoint": config.checkpoint,
         "mean": np.mean(returns),
         "std": np.std(returns),

@@ -1,4 +1,4 @@
-"""The run folder: a plain folder that is enough to play, continue and cite. Written atomically, read without executing."""
+"""The run folder: a plain folder, enough to play, continue and cite. Written atomically, read without executing."""
 
 from __future__ import annotations
 

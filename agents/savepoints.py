@@ -59,7 +59,9 @@ class Savepoints:
         except KeyboardInterrupt:
             advice = "nothing was saved yet"
             if self.run.checkpoint("last").exists():
-                advice = f"continue from its last checkpoint with: stillsight {self.run.command} --resume {self.run.folder}"
+                advice = (
+                    f"continue from its last checkpoint with: stillsight {self.run.command} --resume {self.run.folder}"
+                )
             raise RunError(f"Stopped at step {self.agent.model.num_timesteps:,}; {advice}.") from None
         finally:
             self._settle()
@@ -82,7 +84,7 @@ class Savepoints:
             self.run.save("best", {**state.learned(self.agent.model), **self._facts()}, self._header())
 
     def last(self) -> None:
-        """Keep everything that learning on needs. The replay memory goes first, into a file that the other one names."""
+        """Keep all that learning on needs. The replay memory goes first, into a file that the other one names."""
         self._settle()
         step = self.agent.model.num_timesteps
         replay = state.capture_replay(self.agent.model)

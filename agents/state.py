@@ -47,7 +47,10 @@ def restore(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
         model.set_parameters(state["parameters"], exact_match=True, device=model.device)
         with torch.no_grad():
             for name, value in state["variables"].items():
-                _attribute(model, name).copy_(value)
+                tensor = _attribute(model, name)
+                if tensor is None:
+                    raise KeyError(f"no {name} here")
+                tensor.copy_(value)
     except (KeyError, ValueError, RuntimeError, AttributeError) as error:
         raise CheckpointError(f"The checkpoint does not fit this agent ({str(error).splitlines()[0]}).") from error
     vars(model).update(state["counters"])
@@ -106,9 +109,9 @@ def _attribute(model: BaseAlgorithm, path: str) -> Tensor | None:
 
 
 def _random_state(model: BaseAlgorithm) -> dict[str, Any]:
-    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    _, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
-        "python": list(random.getstate()[1]) + [random.getstate()[2]],
+        "python": [*random.getstate()[1], random.getstate()[2]],
         "numpy": {"keys": torch.from_numpy(np.asarray(keys).astype(np.int64)), "rest": [position, has_gauss, gauss]},
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

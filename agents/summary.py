@@ -55,8 +55,8 @@ def card(agent: Agent) -> dict[str, str]:
 
 
 def _head(head: Head) -> str:
-    shared = f"1 x 1 convolution to {head.compress[0].out_channels}, " if head.grid > 1 else ""
-    return f"LayerNorm, {shared}Linear to {head.linear[0].out_features}"
+    shared = f"1 x 1 convolution to {head.compress.out_channels}, " if head.compress is not None else ""
+    return f"LayerNorm, {shared}Linear to {head.linear.out_features}"
 
 
 def summary(agent: Agent, ledger: Ledger, returns: list[float], *, deterministic: bool) -> dict[str, Any]:

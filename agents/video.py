@@ -129,9 +129,7 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
     for index in range(config.episodes):
         path = folder / "videos" / f"{config.checkpoint}-episode-{index}.mp4"
         with film(path, fps) as shot:
-            episode = play(
-                agent, env, config.seed + index, deterministic=not config.stochastic, watch=shot.append
-            )
+            episode = play(agent, env, config.seed + index, deterministic=not config.stochastic, watch=shot.append)
         facts = {
             **asdict(episode),
             "return": episode.total,

@@ -10,8 +10,9 @@ from stillsight.encoders.registry import ENCODERS, EncoderError, EncoderSpec, na
 
 if TYPE_CHECKING:
     from stillsight.encoders.backbone import Backbone, Preprocessing
+    from stillsight.encoders.encoder import Encoder, Provenance, fingerprint
+    from stillsight.encoders.parts import Frozen, Learned
     from stillsight.encoders.recipe import build
-    from stillsight.encoders.encoder import Encoder, Frozen, Learned, Provenance, fingerprint
 
 # The registry answers at once; torch is imported only when a network is wanted.
 _LAZY = {
@@ -19,8 +20,8 @@ _LAZY = {
     "Preprocessing": "backbone",
     "build": "recipe",
     "Encoder": "encoder",
-    "Frozen": "encoder",
-    "Learned": "encoder",
+    "Frozen": "parts",
+    "Learned": "parts",
     "Provenance": "encoder",
     "fingerprint": "encoder",
 }

@@ -30,7 +30,7 @@ def resnet(name: str) -> Backbone:
 
 
 def features(name: str) -> Backbone:
-    """The families that torchvision writes as one `features` sequence: MobileNet, SqueezeNet, EfficientNet, ConvNeXt."""
+    """The families that torchvision writes as one `features` sequence: MobileNet, EfficientNet, ConvNeXt and others."""
     model = torchvision.models.get_model(name, weights=None)
     stages = {f"features.{index}": stage for index, stage in enumerate(model.features)}
     return Backbone(model=model, stages=stages, preprocessing=recipe(name), tap=list(stages)[-1])
@@ -39,7 +39,7 @@ def features(name: str) -> Backbone:
 class PatchEmbedding(nn.Module):
     """Image `[N, 3, H, W]` -> class token and patch tokens `[N, 1 + L, C]`, positions interpolated to the image."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: torchvision.models.VisionTransformer) -> None:
         super().__init__()
         self.conv_proj = model.conv_proj
         self.class_token = model.class_token
@@ -69,6 +69,4 @@ def vision_transformer(name: str) -> Backbone:
     stages: dict[str, nn.Module] = {"embed": PatchEmbedding(model)}
     stages |= {f"block{index}": block for index, block in enumerate(model.encoder.layers)}
     stages["norm"] = model.encoder.ln
-    return Backbone(
-        model=model, stages=stages, preprocessing=recipe(name), tap="norm", pooling="cls", class_tokens=1
-    )
+    return Backbone(model=model, stages=stages, preprocessing=recipe(name), tap="norm", pooling="cls", class_tokens=1)

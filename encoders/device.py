@@ -1,4 +1,4 @@
-"""The GPU utilities that both tracks share. Each has a meaning on a CPU too, so that one code path is tested everywhere."""
+"""The GPU utilities that both tracks share. Each has a meaning on a CPU too, so one code path is tested everywhere."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def encode_in_batches(
     pixels: Tensor,
     device: torch.device,
     batch: int = 256,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], object] | None = None,
 ) -> Tensor:
     """Encode `[N, 3, H, W]` uint8 pixels that need not fit on the device at once.
 
@@ -113,7 +113,8 @@ def encode_in_batches(
     for start in range(0, len(pixels), batch):
         part = pixels[start : start + batch].to(device, non_blocking=True)
         parts.append(encode(part).float().cpu())
-        progress(min(start + batch, len(pixels)))
+        if progress is not None:
+            progress(min(start + batch, len(pixels)))
     return torch.cat(parts)
 
 

@@ -1,4 +1,4 @@
-"""The encoder: pixels in, features out, with a cut. What stands before the cut is frozen, what stands after it learns."""
+"""The encoder: pixels in, features out, with a cut. What stands before it is frozen, what stands after it learns."""
 
 from __future__ import annotations
 
@@ -6,173 +6,17 @@ import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from stillsight.encoders import device as devices
-from stillsight.encoders.backbone import Backbone, Preprocessing
+from stillsight.encoders.backbone import Backbone
+from stillsight.encoders.parts import Frozen, Learned
 from stillsight.encoders.pooling import Pooling
+from stillsight.encoders.preprocess import ImageCounter, Preprocess
 from stillsight.encoders.registry import EncoderError, unknown
-
-
-class ImageCounter:
-    """Counts the images that enter a network, over all copies of it: copies of a module share one counter."""
-
-    def __init__(self) -> None:
-        self.images = 0
-
-    def __deepcopy__(self, memo: object) -> ImageCounter:
-        return self
-
-
-class Preprocess(nn.Module):
-    """Pixels 0..255 `[N, 3, H, W]` (uint8 or float) -> normalised float32 `[N, 3, h, w]`, by the recipe of the weights.
-
-    Args:
-        recipe: mean, standard deviation and interpolation.
-        resolution: the side to resize to, in pixels; None takes images as they come. The whole image is kept: cropping
-            its centre, as the ImageNet recipes do, would cut an agent's world.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, recipe: Preprocessing, resolution: int | None, counter: ImageCounter) -> None:
-        super().__init__()
-        self.recipe, self.resolution, self.counter = recipe, resolution, counter
-        # Not persistent: the recipe is data of the registry, and a state_dict holds what the weights file holds.
-        self.register_buffer("mean", torch.tensor(recipe.mean).view(1, 3, 1, 1) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(recipe.std).view(1, 3, 1, 1) * 255, persistent=False)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        self.counter.images += len(pixels)
-        images = pixels.to(torch.float32, memory_format=torch.channels_last)
-        if self.resolution is not None and tuple(pixels.shape[2:]) != (self.resolution, self.resolution):
-            images = F.interpolate(
-                images, size=(self.resolution, self.resolution), mode=self.recipe.interpolation, antialias=True
-            )
-        return (images - self.mean) / self.std
-
-
-class Part(nn.Module):
-    """A run of consecutive stages, one side of the cut.
-
-    Args:
-        steps: stage name -> module.
-        official: this part's own state_dict keys -> the names that the network's author gave the same tensors.
-        precision: of the matrix products, see `device.autocast`.
-    """
-
-    def __init__(
-        self, steps: Mapping[str, nn.Module], official: Mapping[str, str], precision: devices.Precision = "float32"
-    ) -> None:
-        super().__init__()
-        self.names = tuple(steps)
-        self.steps = nn.ModuleList(steps.values())
-        self.official = dict(official)
-        self.precision = precision
-
-    def state(self) -> dict[str, Tensor]:
-        """Every parameter and buffer under its official name; the tensors are the live ones."""
-        return {self.official[key]: tensor for key, tensor in self.state_dict(keep_vars=True).items()}
-
-    def sequence(self, tensor: Tensor) -> Tensor:
-        """Run the stages one after the other."""
-        with devices.autocast(tensor.device, self.precision):
-            for step in self.steps:
-                tensor = step(tensor)
-        return tensor
-
-
-class Frozen(Part):
-    """The part before the cut: it does not change, whatever is done to the policy that looks through it.
-
-    It stays in eval mode, builds no graph, refuses re-initialisation, and copies of it are itself. Pixels
-    `[N, 3, H, W]` in; out come float32 features `[N, D]` (cut at the end), maps `[N, C, h, w]` or tokens (cut in
-    between), or the pixels untouched (cut at the start, where nothing is frozen).
-    """
-
-    def __init__(
-        self, steps: Mapping[str, nn.Module], official: Mapping[str, str], precision: devices.Precision = "auto"
-    ) -> None:
-        super().__init__(steps, official, precision)
-        self.requires_grad_(False)
-        self.train(False)
-
-    @property
-    def device(self) -> torch.device:
-        """Where this part lives."""
-        return next((tensor.device for tensor in self.buffers()), torch.device("cpu"))
-
-    def train(self, mode: bool = True) -> Self:
-        """Stay in eval mode: BatchNorm in train mode would rewrite its running statistics."""
-        return super().train(False)
-
-    def apply(self, fn: object) -> Self:
-        """Refuse: Stable-Baselines3's orthogonal initialisation arrives through here and would erase the weights."""
-        return self
-
-    def __deepcopy__(self, memo: object) -> Self:
-        return self
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        if not len(self.steps):
-            return pixels
-        with torch.no_grad():
-            return self.sequence(pixels).float()
-
-    def encode(self, pixels: np.ndarray, batch: int = 256) -> np.ndarray:
-        """Numpy pixels `[N, 3, H, W]` uint8 -> numpy features `[N, ...]`, in batches of at most `batch` images."""
-        if not len(self.steps):
-            return pixels
-        return devices.encode_in_batches(self, torch.from_numpy(pixels), self.device, batch).numpy()
-
-    def frame_shape(self, pixels: tuple[int, int, int]) -> tuple[int, ...]:
-        """Shape of what one frame of shape `pixels` (3, H, W) becomes."""
-        if not len(self.steps):
-            return pixels
-        with uncounted(self):
-            return tuple(self(torch.zeros((1, *pixels), dtype=torch.uint8, device=self.device)).shape[1:])
-
-
-class Learned(Part):
-    """The part after the cut, which a policy trains. Copy it (`copy.deepcopy`) for each network that trains its own.
-
-    Args:
-        pinned: keep every layer in eval mode while it learns: BatchNorm statistics fixed, dropout and stochastic depth
-            off. What reinforcement learning needs (in PPO the ratio of the first update must be one), and not what
-            supervised training from scratch needs.
-        shielded: refuse re-initialisation, as pretrained weights must.
-    """
-
-    def __init__(
-        self,
-        steps: Mapping[str, nn.Module],
-        official: Mapping[str, str],
-        precision: devices.Precision = "float32",
-        *,
-        pinned: bool = True,
-        shielded: bool = True,
-    ) -> None:
-        super().__init__(steps, official, precision)
-        self.pinned, self.shielded = pinned, shielded
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch to train mode unless pinned."""
-        return super().train(mode and not self.pinned)
-
-    def apply(self, fn: Any) -> Self:
-        """Let an initialiser through only to weights that are random anyway."""
-        return self if self.shielded else super().apply(fn)
-
-    def forward(self, cut: Tensor) -> Tensor:
-        """What stands at the cut, `[N, ...]` -> float32 features `[N, D]`. At the end of the network: as it came."""
-        return self.sequence(cut).float() if len(self.steps) else cut.float()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,20 +153,6 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-class uncounted:  # noqa: N801 - reads as a keyword: `with uncounted(encoder):`
-    """Leave the images that are encoded inside out of the count (evaluation, probing of shapes)."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.counters = {id(m.counter): m.counter for m in module.modules() if isinstance(m, Preprocess)}.values()
-
-    def __enter__(self) -> None:
-        self.before = [counter.images for counter in self.counters]
-
-    def __exit__(self, *error: object) -> None:
-        for counter, images in zip(self.counters, self.before, strict=True):
-            counter.images = images
 
 
 def _rebuild(recipe: dict[str, Any], sha256: str) -> Encoder:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Mode(str, Enum):
+class Mode(StrEnum):
     """What is done with an encoder: where its weights come from, and whether they go on learning.
 
     |                    | not trained | trained    |

@@ -55,8 +55,8 @@ class Pooling(nn.Module):
         side = int(self.name.removeprefix("grid"))
         if min(maps.shape[2:]) < side:
             raise EncoderError(
-                f"The tapped stage gives a map of {maps.shape[2]} x {maps.shape[3]}, coarser than --pooling {self.name}. "
-                "Give larger images (--resolution), an earlier stage (--tap) or a smaller grid."
+                f"The tapped stage gives a map of {maps.shape[2]} x {maps.shape[3]}, coarser than --pooling "
+                f"{self.name}. Give larger images (--resolution), an earlier stage (--tap) or a smaller grid."
             )
         return F.adaptive_avg_pool2d(maps, side).flatten(1)
 
@@ -64,7 +64,8 @@ class Pooling(nn.Module):
         """Patch tokens `[N, L, C]` of a square image as a map `[N, C, h, h]`."""
         patches = tokens[:, self.class_tokens :]
         side = int(patches.shape[1] ** 0.5)
-        return patches.transpose(1, 2).unflatten(2, (side, side))
+        maps: Tensor = patches.transpose(1, 2).unflatten(2, (side, side))
+        return maps
 
     def extra_repr(self) -> str:
         return repr(self.name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import Tensor, nn
 
 from stillsight.encoders.backbone import Backbone, Preprocessing
@@ -24,7 +26,10 @@ class _Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
         )
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -35,8 +40,8 @@ class _Residual(nn.Module):
 def impala() -> Backbone:
     """The residual network of Espeholt et al. 2018 (IMPALA, figure 3): 16, 32 and 32 channels, each half the size."""
     widths = (3, 16, 32, 32)
-    blocks = []
-    for before, after in zip(widths, widths[1:], strict=False):
+    blocks: list[nn.Module] = []
+    for before, after in itertools.pairwise(widths):
         last = nn.ReLU() if len(blocks) == 2 else nn.Identity()
         blocks.append(
             nn.Sequential(

@@ -63,7 +63,9 @@ def find(row: EncoderSpec | None, weights: Path | None = None, folder: Path | No
             path = shipped / SHIPPED[row.name]
             return Found(read(path), _provenance("shipped", path))
     if row.weights is None:
-        raise EncoderError(f"{row.name} has no pretrained weights. Use --mode scratch or --mode random, or --weights FILE.")
+        raise EncoderError(
+            f"{row.name} has no pretrained weights. Use --mode scratch or --mode random, or --weights FILE."
+        )
     return _official(row.weights, folder)
 
 
@@ -166,7 +168,9 @@ def read(path: Path) -> dict[str, Tensor]:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise EncoderError(f"{path} holds {type(state).__name__}, not a state_dict of tensors. Save model.state_dict().")
+        raise EncoderError(
+            f"{path} holds {type(state).__name__}, not a state_dict of tensors. Save model.state_dict()."
+        )
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise EncoderError(f"{path} is damaged: {_some(broken)} holds values that are not finite. Get the file again.")
@@ -193,7 +197,9 @@ def load_into(backbone: Backbone, found: Found, tap: str, name: str) -> None:
         complete = [stage for stage in backbone.stages if not _lacks(backbone, stage, wanted, missing)]
         reach = _leading(list(backbone.stages), complete)
         advice = f"They are complete up to {reach}: type --tap {reach}." if reach else f"Are they weights of {name}?"
-        raise EncoderError(f"The weights in {source} lack {_some(missing)}, which {name} needs to reach {tap}. {advice}")
+        raise EncoderError(
+            f"The weights in {source} lack {_some(missing)}, which {name} needs to reach {tap}. {advice}"
+        )
     wrong = [key for key in needed if key in found.state and found.state[key].shape != needed[key].shape]
     if wrong:
         key = wrong[0]

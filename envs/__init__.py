@@ -8,17 +8,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import EnvError
-from .options import EnvOptions
-from .registry import ROWS, EnvSpec, resolve
+from stillsight.envs.errors import EnvError
+from stillsight.envs.options import EnvOptions
+from stillsight.envs.registry import ROWS, EnvSpec, resolve
 
 if TYPE_CHECKING:
-    from .making import make_env as make_env
-    from .orchard import BEST_RETURN as BEST_RETURN
-    from .orchard import Orchard as Orchard
-    from .pixels import Pixels as Pixels
-    from .reference import reference_returns as reference_returns
-    from .vector import make_vec as make_vec
+    from stillsight.envs.making import make_env as make_env
+    from stillsight.envs.orchard import BEST_RETURN as BEST_RETURN
+    from stillsight.envs.orchard import Orchard as Orchard
+    from stillsight.envs.pixels import Pixels as Pixels
+    from stillsight.envs.reference import reference_returns as reference_returns
+    from stillsight.envs.vector import make_vec as make_vec
 
 _LATER = {
     "BEST_RETURN": "orchard",

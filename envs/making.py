@@ -9,11 +9,11 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.monitor import Monitor
 
-from .errors import EnvError
-from .options import EnvOptions, Scalar
-from .pixels import Pixels
-from .registry import is_atari, resolve
-from .rules import FrameSkip, LifeLoss, sign
+from stillsight.envs.errors import EnvError
+from stillsight.envs.options import EnvOptions, Scalar
+from stillsight.envs.pixels import Pixels
+from stillsight.envs.registry import is_atari, resolve
+from stillsight.envs.rules import FrameSkip, LifeLoss, sign
 
 _OURS = {
     "render_mode": "it is always rgb_array",

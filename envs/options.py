@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
 
-from .errors import EnvError
+from stillsight.envs.errors import EnvError
 
 Scalar: TypeAlias = str | int | float | bool | None
 

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from .errors import EnvError
+from stillsight.envs.errors import EnvError
 
 Image: TypeAlias = NDArray[np.uint8]
 Reader: TypeAlias = Callable[[Any], Image]

@@ -6,9 +6,9 @@ from typing import TypedDict
 
 import numpy as np
 
-from .errors import EnvError
-from .options import EnvOptions
-from .vector import make_vec
+from stillsight.envs.errors import EnvError
+from stillsight.envs.options import EnvOptions
+from stillsight.envs.vector import make_vec
 
 
 class Reference(TypedDict):

@@ -11,8 +11,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Literal
 
-from .errors import EnvError
-from .options import EnvOptions
+from stillsight.envs.errors import EnvError
+from stillsight.envs.options import EnvOptions
 
 Actions = Literal["discrete", "continuous", "unknown"]
 
@@ -117,7 +117,7 @@ def resolve(env_id: str) -> EnvSpec:
     """
     import gymnasium as gym
 
-    import_module(".orchard", __package__)  # registers the project's own ids
+    import_module("stillsight.envs.orchard")  # registers the project's own ids
     module, colon, name = env_id.rpartition(":")
     if colon:
         _import(module, env_id)

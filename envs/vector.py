@@ -6,10 +6,10 @@ from functools import partial
 
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
-from .errors import EnvError
-from .making import make_env
-from .options import EnvOptions
-from .registry import resolve
+from stillsight.envs.errors import EnvError
+from stillsight.envs.making import make_env
+from stillsight.envs.options import EnvOptions
+from stillsight.envs.registry import resolve
 
 
 def make_vec(

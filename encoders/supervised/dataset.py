@@ -32,7 +32,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A labelled image data set. `validation` comes out of the training images; `test` is looked at once, at the end."""
+    """A labelled image data set. `validation` comes out of the training images; `test` is looked at once, at last."""
 
     name: str
     train: Split

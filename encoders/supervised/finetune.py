@@ -114,7 +114,7 @@ def train(
                 logits = model(images).float()
             loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
             progress.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             progress.optimizer.step()
             losses += loss.item()
             hits += int((logits.argmax(1) == labels).sum())

@@ -1,4 +1,4 @@
-"""The linear head on frozen features: multinomial logistic regression, its regularisation chosen on validation images."""
+"""The linear head on frozen features: logistic regression, its regularisation chosen on validation images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
-"""L2 penalties that are tried, on standardised features; a coarse form of DINOv2's sweep (Oquab et al. 2024, app. B)."""
+"""L2 penalties that are tried, on standardised features; a coarse form of DINOv2's sweep (Oquab et al. 2024)."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _lbfgs(head: nn.Linear, inputs: Tensor, labels: Tensor, penalty: float, iter
     def loss() -> Tensor:
         optimizer.zero_grad()
         value = F.cross_entropy(head(inputs), labels) + penalty * head.weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)

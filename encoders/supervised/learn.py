@@ -136,16 +136,15 @@ def encoder_width(encoder: Encoder, dataset: Dataset) -> int:
     """Number of features that one image of `dataset` becomes."""
     import torch
 
-    from stillsight.encoders.encoder import uncounted
+    from stillsight.encoders.preprocess import uncounted
 
     with torch.no_grad(), uncounted(encoder):
         encoder.eval()
-        return encoder(dataset.train.images[:2].to(next(encoder.buffers()).device)).shape[1]
+        width: int = encoder(dataset.train.images[:2].to(next(encoder.buffers()).device)).shape[1]
+        return width
 
 
-def _probe(
-    encoder: Encoder, dataset: Dataset, run: Recorder, device: torch.device, cache: Path
-) -> dict[str, float]:
+def _probe(encoder: Encoder, dataset: Dataset, run: Recorder, device: torch.device, cache: Path) -> dict[str, float]:
     """Encode every image once and fit a linear head on the features."""
     from stillsight.encoders.supervised import head as heads
     from stillsight.encoders.supervised.features import features
@@ -219,7 +218,7 @@ def _train(
 def _dtype(name: str, tensor: torch.Tensor) -> torch.dtype:
     import torch
 
-    return getattr(torch, name) if tensor.is_floating_point() else tensor.dtype  # type: ignore[no-any-return]
+    return {"float16": torch.float16, "float32": torch.float32}[name] if tensor.is_floating_point() else tensor.dtype
 
 
 def _round(encoder: Encoder, name: str) -> None:

@@ -1,0 +1,37 @@
+# `make demo` and `make test` each do all of their own set-up on a machine that has nothing but Python and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO ?= results/runs/demo
+
+.PHONY: demo test test-slow lint types clean
+
+# The environment is made again only when pyproject.toml changes.
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("stillsight needs Python 3.11 or newer, and this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing stillsight and what it needs into $(VENV) (PyTorch is the large one) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+demo: $(VENV)/installed
+	@$(BIN)/python -m stillsight.agents.demo --folder $(DEMO)
+
+test: lint types
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+
+test-slow: $(VENV)/installed
+	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+
+lint: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy does not follow the mapping of folders to stillsight.*, so it is shown the folders under that name.
+types: $(VENV)/installed
+	@mkdir -p $(VENV)/typed/stillsight
+	@for folder in agents envs encoders; do ln -sfn "$(CURDIR)/$$folder" $(VENV)/typed/stillsight/$$folder; done
+	MYPYPATH=$(VENV)/typed $(BIN)/mypy -p stillsight
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,130 @@
+"""The two sides of the cut: Frozen, which nothing changes, and Learned, which a policy trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from stillsight.encoders import device as devices
+from stillsight.encoders.preprocess import uncounted
+
+
+class Part(nn.Module):
+    """A run of consecutive stages, one side of the cut.
+
+    Args:
+        steps: stage name -> module.
+        official: this part's own state_dict keys -> the names that the network's author gave the same tensors.
+        precision: of the matrix products, see `device.autocast`.
+    """
+
+    def __init__(
+        self, steps: Mapping[str, nn.Module], official: Mapping[str, str], precision: devices.Precision = "float32"
+    ) -> None:
+        super().__init__()
+        self.names = tuple(steps)
+        self.steps = nn.ModuleList(steps.values())
+        self.official = dict(official)
+        self.precision = precision
+
+    def state(self) -> dict[str, Tensor]:
+        """Every parameter and buffer under its official name; the tensors are the live ones."""
+        return {self.official[key]: tensor for key, tensor in self.state_dict(keep_vars=True).items()}
+
+    def sequence(self, tensor: Tensor) -> Tensor:
+        """Run the stages one after the other."""
+        with devices.autocast(tensor.device, self.precision):
+            for step in self.steps:
+                tensor = step(tensor)
+        return tensor
+
+
+class Frozen(Part):
+    """The part before the cut: it does not change, whatever is done to the policy that looks through it.
+
+    It stays in eval mode, builds no graph, refuses re-initialisation, and copies of it are itself. Pixels
+    `[N, 3, H, W]` in; out come float32 features `[N, D]` (cut at the end), maps `[N, C, h, w]` or tokens (cut in
+    between), or the pixels untouched (cut at the start, where nothing is frozen).
+    """
+
+    def __init__(
+        self, steps: Mapping[str, nn.Module], official: Mapping[str, str], precision: devices.Precision = "auto"
+    ) -> None:
+        super().__init__(steps, official, precision)
+        self.requires_grad_(False)
+        self.train(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where this part lives."""
+        return next((tensor.device for tensor in self.buffers()), torch.device("cpu"))
+
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002 - nn.Module's signature
+        """Stay in eval mode: BatchNorm in train mode would rewrite its running statistics."""
+        return super().train(False)
+
+    def apply(self, fn: object) -> Self:  # noqa: ARG002 - nn.Module's signature
+        """Refuse: Stable-Baselines3's orthogonal initialisation arrives through here and would erase the weights."""
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        if not len(self.steps):
+            return pixels
+        with torch.no_grad():
+            return self.sequence(pixels).float()
+
+    def encode(self, pixels: np.ndarray, batch: int = 256) -> np.ndarray:
+        """Numpy pixels `[N, 3, H, W]` uint8 -> numpy features `[N, ...]`, in batches of at most `batch` images."""
+        if not len(self.steps):
+            return pixels
+        return devices.encode_in_batches(self, torch.from_numpy(pixels), self.device, batch).numpy()
+
+    def frame_shape(self, pixels: tuple[int, int, int]) -> tuple[int, ...]:
+        """Shape of what one frame of shape `pixels` (3, H, W) becomes."""
+        if not len(self.steps):
+            return pixels
+        with uncounted(self):
+            return tuple(self(torch.zeros((1, *pixels), dtype=torch.uint8, device=self.device)).shape[1:])
+
+
+class Learned(Part):
+    """The part after the cut, which a policy trains. Copy it (`copy.deepcopy`) for each network that trains its own.
+
+    Args:
+        pinned: keep every layer in eval mode while it learns: BatchNorm statistics fixed, dropout and stochastic depth
+            off. What reinforcement learning needs (in PPO the ratio of the first update must be one), and not what
+            supervised training from scratch needs.
+        shielded: refuse re-initialisation, as pretrained weights must.
+    """
+
+    def __init__(
+        self,
+        steps: Mapping[str, nn.Module],
+        official: Mapping[str, str],
+        precision: devices.Precision = "float32",
+        *,
+        pinned: bool = True,
+        shielded: bool = True,
+    ) -> None:
+        super().__init__(steps, official, precision)
+        self.pinned, self.shielded = pinned, shielded
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to train mode unless pinned."""
+        return super().train(mode and not self.pinned)
+
+    def apply(self, fn: Any) -> Self:
+        """Let an initialiser through only to weights that are random anyway."""
+        return self if self.shielded else super().apply(fn)
+
+    def forward(self, cut: Tensor) -> Tensor:
+        """What stands at the cut, `[N, ...]` -> float32 features `[N, D]`. At the end of the network: as it came."""
+        return self.sequence(cut).float() if len(self.steps) else cut.float()

@@ -1,0 +1,62 @@
+"""Pixels to a network's input, by the recipe of its weights; and the count of the images that took this way."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stillsight.encoders.backbone import Preprocessing
+
+
+class ImageCounter:
+    """Counts the images that enter a network, over all copies of it: copies of a module share one counter."""
+
+    def __init__(self) -> None:
+        self.images = 0
+
+    def __deepcopy__(self, memo: object) -> ImageCounter:
+        return self
+
+
+class Preprocess(nn.Module):
+    """Pixels 0..255 `[N, 3, H, W]` (uint8 or float) -> normalised float32 `[N, 3, h, w]`, by the recipe of the weights.
+
+    Args:
+        recipe: mean, standard deviation and interpolation.
+        resolution: the side to resize to, in pixels; None takes images as they come. The whole image is kept: cropping
+            its centre, as the ImageNet recipes do, would cut an agent's world.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, recipe: Preprocessing, resolution: int | None, counter: ImageCounter) -> None:
+        super().__init__()
+        self.recipe, self.resolution, self.counter = recipe, resolution, counter
+        # Not persistent: the recipe is data of the registry, and a state_dict holds what the weights file holds.
+        self.register_buffer("mean", torch.tensor(recipe.mean).view(1, 3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(recipe.std).view(1, 3, 1, 1) * 255, persistent=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        self.counter.images += len(pixels)
+        images = pixels.to(torch.float32, memory_format=torch.channels_last)
+        if self.resolution is not None and tuple(pixels.shape[2:]) != (self.resolution, self.resolution):
+            images = F.interpolate(
+                images, size=(self.resolution, self.resolution), mode=self.recipe.interpolation, antialias=True
+            )
+        return (images - self.mean) / self.std
+
+
+class uncounted:  # noqa: N801 - reads as a keyword: `with uncounted(encoder):`
+    """Leave the images that are encoded inside out of the count (evaluation, probing of shapes)."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.counters = {id(m.counter): m.counter for m in module.modules() if isinstance(m, Preprocess)}.values()
+
+    def __enter__(self) -> None:
+        self.before = [counter.images for counter in self.counters]
+
+    def __exit__(self, *error: object) -> None:
+        for counter, images in zip(self.counters, self.before, strict=True):
+            counter.images = images

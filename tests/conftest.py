@@ -1,0 +1,48 @@
+"""What the tests of all folders share: the real data beside the checkout, and the rule that it may not be skipped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("STILLSIGHT_SHARED", ROOT.parent / "shared"))
+REQUIRED = "STILLSIGHT_REQUIRE_REAL_DATA"
+
+# Tests compare numbers and run beside each other; more threads would make them neither exact nor faster.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with real weights and data; tests that ask for it are skipped where it is absent."""
+    if not (SHARED / "weights").is_dir():
+        if os.environ.get(REQUIRED):
+            pytest.fail(f"{REQUIRED} is set, and the real weights and data are not there")
+        pytest.skip("the real weights and data (../shared) are not here")
+    return SHARED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say plainly whether the real-data tests ran."""
+    skipped = [r for r in terminalreporter.getreports("skipped") if "real_data" in r.keywords]
+    ran = [r for r in terminalreporter.getreports("passed") if "real_data" in r.keywords and r.when == "call"]
+    terminalreporter.write_line(f"real-data tests: {len(ran)} ran, {len(skipped)} skipped")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a session that had to run the real-data tests and skipped one of them."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not os.environ.get(REQUIRED) or reporter is None:
+        return
+    if any("real_data" in report.keywords for report in reporter.getreports("skipped")):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

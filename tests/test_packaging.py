@@ -1,0 +1,47 @@
+"""Only `stillsight` enters site-packages: `agents` is another distribution's import name."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Names of the files in a wheel built from the tracked files."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, tracked.split("\0")):
+        if (root / name).is_file() and not name.startswith("results/"):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((root / name).read_bytes())
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(out), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+    return zipfile.ZipFile(next(out.glob("*.whl"))).namelist()
+
+
+def test_the_wheel_holds_one_top_level_name(wheel: list[str]) -> None:
+    top = {name.split("/")[0] for name in wheel if ".dist-info/" not in name}
+    assert top == {"stillsight"}
+
+
+def test_the_wheel_holds_every_module_and_the_shipped_encoder(wheel: list[str], root: Path) -> None:
+    for package in ("agents", "envs", "encoders"):
+        for file in (root / package).rglob("*.py"):
+            assert f"stillsight/{file.relative_to(root)}" in wheel
+        assert f"stillsight/{package}/py.typed" in wheel
+    assert "stillsight/encoders/pretrained/retina.safetensors" in wheel
+    assert "stillsight/encoders/pretrained/retina.md" in wheel
+
+
+def test_the_script_at_the_top_is_the_console_script(root: Path) -> None:
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    assert project["scripts"] == {"stillsight": "stillsight.agents.cli:main"}
+    shown = subprocess.run([sys.executable, "train.py", "--help"], cwd=root, capture_output=True, text=True, check=True)
+    assert "usage: stillsight COMMAND" in shown.stdout
+    assert len((root / "train.py").read_text().splitlines()) < 20

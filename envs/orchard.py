@@ -16,7 +16,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from stillsight.envs. import scenery
+from stillsight.envs import scenery
 
 OBJECTS = 10
 """Objects in an episode."""

@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-DEMO ?= results/runs/demo
+# A new folder each time: a run never overwrites another.
+DEMO := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: demo test test-slow lint types clean
 
@@ -15,7 +16,10 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 demo: $(VENV)/installed
-	@$(BIN)/python -m stillsight.agents.demo --folder $(DEMO)
+	@$(BIN)/stillsight rl --env stillsight/Orchard-v0 --algo ppo --encoder retina --mode frozen --steps 150_000 --eval-episodes 20 --out $(DEMO)
+	@$(BIN)/stillsight evaluate $(DEMO) --episodes 50 --random-episodes 50
+	@$(BIN)/stillsight record $(DEMO)
+	@echo "Everything is in $(DEMO): summary.json, eval.jsonl, checkpoints/, videos/. More: $(BIN)/stillsight --help"
 
 test: lint types
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)

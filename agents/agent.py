@@ -87,7 +87,7 @@ def make_venv(config: RlConfig, encoder: Encoder, *, n_envs: int, training: bool
     """Environments as the policy of `config` sees them.
 
     Args:
-        config: what was asked for.
+        config: resolved.
         encoder: from `config.build_encoder`.
         n_envs: environments side by side.
         training: False shows the true game: rewards unclipped, lives unended.
@@ -102,7 +102,7 @@ def make_venv(config: RlConfig, encoder: Encoder, *, n_envs: int, training: bool
     shape = pixels.observation_space.shape
     assert shape is not None
     config.check_encoder(min(shape[1:]))
-    return EncodedVecEnv(pixels, None if config.in_policy else encoder, config.frame_stack)
+    return EncodedVecEnv(pixels, None if config.in_policy else encoder, config.frame_stack or 1)
 
 
 def make_agent(
@@ -118,7 +118,7 @@ def make_agent(
         EncoderError, EnvError: see `make_venv`.
     """
     row = algorithms.spec(config.algo)
-    chosen = algorithms.settings(row, algorithms.overrides(config.set, "--set"))
+    chosen = algorithms.overrides(config.set, "--set")
     if playing and "buffer_size" in chosen:
         chosen["buffer_size"] = 1
     venv = make_venv(config, encoder, n_envs=n_envs, training=training, seed=config.seed)

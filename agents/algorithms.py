@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stillsight.agents.presets import preset
 from stillsight.agents.runs import RunError
 from stillsight.encoders.registry import unknown
 
@@ -229,8 +230,8 @@ _OURS = ("policy", "env", "policy_kwargs", "seed", "device", "verbose", "tensorb
 """Arguments of SB3's classes that are not `--set`'s, because flags or the agent itself decide them."""
 
 
-def settings(row: AlgorithmSpec, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The preset of `row` with `chosen` in place of what it names, as it is recorded in the run folder.
+def settings(row: AlgorithmSpec, env: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset of `row`, on top of it that of `env`, on top of both what was `chosen`.
 
     Raises:
         RunError: the class takes no argument of such a name.
@@ -239,7 +240,7 @@ def settings(row: AlgorithmSpec, chosen: Mapping[str, Any]) -> dict[str, Any]:
     for name in chosen:
         if name not in known:
             raise RunError(unknown("setting", name, known, f"{row.name} takes", "--set"))
-    return {**row.preset, **chosen}
+    return {**row.preset, **preset(env, row.name).settings, **chosen}
 
 
 def make(

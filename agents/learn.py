@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stillsight.agents.presets import preset
 from stillsight.agents.runs import RUNS, Run, RunError, read_config, revive
 from stillsight.encoders.choice import EncoderChoice
 
@@ -30,8 +31,9 @@ class RlConfig(EncoderChoice):
     """Environments side by side; the algorithm's own number by default."""
     workers: bool = False
     """Give each environment a process of its own; pays where stepping is slow."""
-    frame_stack: int = 4
-    """Frames in an observation; 4 in Mnih et al. 2015. Their features are stacked, so each frame is encoded once."""
+    frame_stack: int | None = None
+    """Frames in an observation, whose features are stacked, so that each frame is encoded once. 4 unless the
+    environment's preset says otherwise."""
     size: int | None = None
     """Side of the environment's images in pixels, 0 for its native size; the environment's default otherwise."""
     frame_skip: int | None = None
@@ -84,6 +86,31 @@ class RlConfig(EncoderChoice):
             kwargs=overrides(self.env_set, "--env-set") or None,
         )
 
+    def resolved(self) -> RlConfig:
+        """With every default written out, so that config.json says what ran even where rows and presets change later.
+
+        Raises:
+            RunError: the algorithm takes no such setting.
+        """
+        from stillsight.agents import algorithms
+
+        row = algorithms.spec(self.algo)
+        settings = algorithms.settings(row, self.env, algorithms.overrides(self.set, "--set"))
+        options = self.env_options()
+        tenth = max(1, self.steps // 10)
+        return replace(
+            self.for_control(),
+            n_envs=self.n_envs or row.n_envs,
+            frame_stack=self.frame_stack or preset(self.env, self.algo).frame_stack,
+            size=options.size,
+            frame_skip=options.frame_skip,
+            clip_rewards=options.clip_rewards,
+            max_episode_steps=options.max_episode_steps,
+            eval_every=tenth if self.eval_every is None else self.eval_every,
+            checkpoint_every=tenth if self.checkpoint_every is None else self.checkpoint_every,
+            set=tuple(f"{name}={value!r}" for name, value in settings.items()),
+        )
+
     def check(self) -> None:
         """Refuse names and combinations that cannot work, before torch is imported.
 
@@ -94,9 +121,9 @@ class RlConfig(EncoderChoice):
         from stillsight.envs import resolve
 
         row = spec(self.algo)
-        self.check_encoder()
+        self.for_control().check_encoder()
         options = self.env_options()
-        self.check_encoder(options.size or None)
+        self.for_control().check_encoder(options.size or None)
         check_actions(row, resolve(self.env).actions, self.env)
         overrides(self.set, "--set")
         for flag, least in (
@@ -127,6 +154,7 @@ def rl(config: RlConfig) -> dict[str, Any]:
         with Run(folder, "rl", config, resumed=True) as run:
             return learn(config, run)
     config.check()
+    config = config.resolved()
     with Run(config.out or RUNS / config.run_name, "rl", config) as run:
         return learn(config, run)
 
@@ -140,7 +168,6 @@ def learn(config: RlConfig, run: Run) -> dict[str, Any]:
     """
     from stillsight.agents import callbacks, summary
     from stillsight.agents.agent import make_agent, make_venv
-    from stillsight.agents.algorithms import spec
     from stillsight.agents.savepoints import Savepoints
     from stillsight.encoders import device as devices
 
@@ -148,26 +175,25 @@ def learn(config: RlConfig, run: Run) -> dict[str, Any]:
     devices.use_threads(config.threads)
     devices.fast_math()
     encoder = config.build_encoder(pinned=True)
-    agent = make_agent(config, encoder, n_envs=config.n_envs or spec(config.algo).n_envs)
+    agent = make_agent(config, encoder, n_envs=config.n_envs or 1)
     arena = make_venv(config, encoder, n_envs=1, training=False, seed=config.seed + EVALUATION_SEED)
     savepoints = Savepoints(run, agent)
     if run.resumed:
         savepoints.restore()
 
     run.card(f"rl · {config.env} · {config.algo} · {config.mode.value} · seed {config.seed}", summary.card(agent))
-    tenth = max(1, config.steps // 10)
     evaluation = callbacks.Evaluate(
         run,
         arena,
         encoder,
-        every=tenth if config.eval_every is None else config.eval_every,
+        every=config.eval_every or 0,
         episodes=config.eval_episodes,
         deterministic=not config.stochastic_eval,
         savepoints=savepoints,
     )
     model = agent.model
     model.set_logger(callbacks.logger(run, config.tensorboard))
-    keep = callbacks.Checkpoint(tenth if config.checkpoint_every is None else config.checkpoint_every, savepoints)
+    keep = callbacks.Checkpoint(config.checkpoint_every or 0, savepoints)
     with savepoints.clock(evaluation):
         model.learn(
             max(0, config.steps - model.num_timesteps),

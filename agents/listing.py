@@ -35,7 +35,10 @@ def show(config: ListConfig) -> None:
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*row)
-    Console(soft_wrap=True, highlight=False).print(table if rows else f"No runs in {config.folder}.")
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=240)  # a pipe has no width; cells must not be cut for it
+    console.print(table if rows else f"No runs in {config.folder}.")
 
 
 Rows = tuple[list[str], list[list[str]]]
@@ -47,9 +50,9 @@ def _encoders() -> Rows:
         stages = list(row.stages)
         span = f"{stages[0]} .. {stages[-1]}"
         rows.append(
-            [row.name, span, row.tap, row.pooling, f"{row.stages[row.tap]} px", row.weights or "-", row.summary]
+            [row.name, span, " ".join(row.control), f"{row.tap} {row.pooling}", row.weights or "-", row.summary]
         )
-    return ["encoder", "taps", "default tap", "pooling", "least image", "weights", ""], rows
+    return ["encoder", "taps", "in rl", "in cifar", "weights", ""], rows
 
 
 def _envs() -> Rows:

@@ -26,6 +26,7 @@ class ProgressDisplay:
         self._tasks: dict[str, TaskID] = {}
         self._began: dict[str, tuple[float, int]] = {}
         self._told = 0.0
+        self._last: tuple[str, int] = ("", 0)
 
     def card(self, title: str, rows: Mapping[str, str]) -> None:
         """Print a title and aligned facts."""
@@ -37,6 +38,9 @@ class ProgressDisplay:
 
     def update(self, what: str, done: int, total: int, **facts: object) -> None:
         """Say that `done` of `total` is finished, with further facts to show beside it."""
+        if (what, done) == self._last and done >= total:
+            return  # a rollout that runs past the end reports it again and again
+        self._last = (what, done)
         now = time.perf_counter()
         began, first = self._began.setdefault(what, (now, done))
         rate = (done - first) / (now - began) if now > began else 0.0

@@ -48,6 +48,7 @@ def card(agent: Agent) -> dict[str, str]:
         "licence": source.licence,
         "observation": f"{shape[0]} frames of {shape[1:]} {agent.venv.observation_space.dtype}",
         "head": _head(canonical(model.policy).head),
+        "settings": ", ".join(config.set),
         "learns": f"{trainable(agent):,} parameters",
         "buffer": f"{buffer_bytes(agent) / 1e6:,.1f} MB",
         "device": f"{model.device}, encoder on {encoder.frozen.device}",

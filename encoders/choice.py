@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.registry import EncoderError, spec
@@ -23,9 +23,10 @@ class EncoderChoice:
     """frozen: pretrained, not trained. random: random weights, not trained. finetune: pretrained, trained on. scratch:
     trained from random weights."""
     tap: str | None = None
-    """Last stage of the encoder that runs; its own last one by default."""
+    """Last stage of the encoder that runs. By default its last one in cifar, and an earlier one in rl, see `list`."""
     pooling: str | None = None
-    """From a map to a vector: global, grid<k>, flatten, softmax or cls; the encoder's own by default."""
+    """From a map to a vector: global, grid<k>, flatten, softmax or cls. By default the encoder's own, and in rl,
+    without --tap, a grid, which keeps places apart."""
     resolution: int | None = None
     """Side in pixels that images are resized to before they are encoded; by default they stay as they are."""
     unfreeze: str | None = None
@@ -42,6 +43,14 @@ class EncoderChoice:
     """Of the encoder's convolutions and matrix products; auto takes bf16 where the hardware has it."""
     threads: int | None = None
     """CPU threads; torch's choice (all cores) by default. One is best where other work runs beside this."""
+
+    def for_control(self) -> Self:
+        """With tap and pooling filled in, where neither was chosen, by what the encoder's row says for agents."""
+        row = spec(self.encoder)
+        if row is None or self.tap is not None or self.pooling is not None:
+            return self
+        tap, pooling = row.control
+        return replace(self, tap=tap, pooling=pooling)
 
     def check_encoder(self, side: int | None = None) -> None:
         """Refuse names and combinations that cannot work.

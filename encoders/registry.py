@@ -26,6 +26,8 @@ class EncoderSpec:
         stages: tap name -> smallest image side, in pixels, that this stage can take. Order is the order of execution.
         tap: the stage that is read when no `--tap` is given.
         pooling: the pooling when no `--pooling` is given.
+        control: tap and pooling for agents when neither is given. Control needs to know where things are, which a
+            network's last, globally pooled features have lost; PIE-G (Yuan et al. 2022) taps a ResNet after layer2.
         weights: a torchvision weights entry ("ResNet18_Weights.IMAGENET1K_V1"), "shipped", or None: scratch only.
         arguments: passed to the builder.
         multiple: image sides must be multiples of this many pixels (patch size of a vision transformer).
@@ -37,6 +39,7 @@ class EncoderSpec:
     stages: Mapping[str, int]
     tap: str
     pooling: str = "global"
+    control: tuple[str, str]
     weights: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
     multiple: int = 1
@@ -79,18 +82,20 @@ def _resnet(name: str, weights: str, summary: str) -> EncoderSpec:
         arguments={"name": name},
         stages={"stem": 4, "layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32},
         tap="layer4",
+        control=("layer2", "grid6"),
         weights=weights,
         summary=summary,
     )
 
 
-def _features(name: str, weights: str, least: list[int], summary: str) -> EncoderSpec:
+def _features(name: str, weights: str, least: list[int], control: int, summary: str) -> EncoderSpec:
     return EncoderSpec(
         name=name,
         builder="stillsight.encoders.backbones:features",
         arguments={"name": name},
         stages={f"features.{index}": side for index, side in enumerate(least)},
         tap=f"features.{len(least) - 1}",
+        control=(f"features.{control}", "grid6"),
         weights=weights,
         summary=summary,
     )
@@ -102,6 +107,7 @@ _ROWS = [
         builder="stillsight.encoders.retina:retina",
         stages={"stem": 2, "layer1": 2, "layer2": 4, "layer3": 8},
         tap="layer3",
+        control=("layer2", "grid6"),
         weights="shipped",
         summary="the small residual network that ships with stillsight, pretrained on CIFAR-100; no download",
     ),
@@ -112,18 +118,21 @@ _ROWS = [
         "mobilenet_v2",
         "MobileNet_V2_Weights.IMAGENET1K_V1",
         [2, 2, 4, 4, 8, 8, 8, 16, 16, 16, 16, 16, 16, 16, 32, 32, 32, 32, 32],
+        6,
         "MobileNetV2 (Sandler et al. 2018), ImageNet-1k",
     ),
     _features(
         "mobilenet_v3_small",
         "MobileNet_V3_Small_Weights.IMAGENET1K_V1",
         [2, 4, 8, 8, 16, 16, 16, 16, 16, 32, 32, 32, 32],
+        3,
         "MobileNetV3-Small (Howard et al. 2019), ImageNet-1k",
     ),
     _features(
         "mobilenet_v3_large",
         "MobileNet_V3_Large_Weights.IMAGENET1K_V1",
         [2, 2, 4, 4, 8, 8, 8, 16, 16, 16, 16, 16, 16, 32, 32, 32, 32],
+        6,
         "MobileNetV3-Large (Howard et al. 2019), ImageNet-1k",
     ),
     # SqueezeNet does not pad its first convolution, and its pools round up: these are the smallest sides that pass.
@@ -131,18 +140,21 @@ _ROWS = [
         "squeezenet1_1",
         "SqueezeNet1_1_Weights.IMAGENET1K_V1",
         [3, 3, 7, 7, 7, 15, 15, 15, 31, 31, 31, 31, 31],
+        7,
         "SqueezeNet 1.1 (Iandola et al. 2016), ImageNet-1k",
     ),
     _features(
         "efficientnet_b0",
         "EfficientNet_B0_Weights.IMAGENET1K_V1",
         [2, 2, 4, 8, 16, 16, 32, 32, 32],
+        3,
         "EfficientNet-B0 (Tan and Le 2019), ImageNet-1k",
     ),
     _features(
         "convnext_tiny",
         "ConvNeXt_Tiny_Weights.IMAGENET1K_V1",
         [4, 4, 8, 8, 16, 16, 32, 32],
+        3,
         "ConvNeXt-T (Liu et al. 2022), ImageNet-1k",
     ),
     EncoderSpec(
@@ -152,6 +164,7 @@ _ROWS = [
         stages={"embed": 16} | {f"block{index}": 16 for index in range(12)} | {"norm": 16},
         tap="norm",
         pooling="cls",
+        control=("block5", "grid4"),
         weights="ViT_B_16_Weights.IMAGENET1K_V1",
         multiple=16,
         summary="ViT-B/16 (Dosovitskiy et al. 2021), ImageNet-1k; position embeddings are interpolated to the image",
@@ -162,6 +175,7 @@ _ROWS = [
         stages={"conv1": 8, "conv2": 20, "conv3": 36},
         tap="conv3",
         pooling="flatten",
+        control=("conv3", "flatten"),
         summary="the Nature DQN network (Mnih et al. 2015), from scratch only",
     ),
     EncoderSpec(
@@ -170,6 +184,7 @@ _ROWS = [
         stages={"block1": 2, "block2": 4, "block3": 8},
         tap="block3",
         pooling="flatten",
+        control=("block3", "flatten"),
         summary="the IMPALA residual network (Espeholt et al. 2018), from scratch only",
     ),
 ]

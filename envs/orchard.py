@@ -1,6 +1,6 @@
 """Orchard: the project's own pixel environment. Fruit and hazards fall; catch the first, dodge the second.
 
-It needs numpy and nothing else, an episode is about 110 steps, and the best return is known exactly, so it serves for a
+It needs numpy and nothing else, an episode is about 90 steps, and the best return is known exactly, so it serves for a
 first run in a minute, for tests, and for experiments in which perception is the hard part: fruit and hazards share
 their colours, so only shape and texture tell them apart.
 
@@ -31,11 +31,11 @@ SPEED = 5.0
 """Pixels that the basket moves in one step at full speed."""
 REACH = 6.0
 """An object is caught when its centre lands within this many pixels of the basket's centre."""
-LEFT, RIGHT = 6.0, 57.0
+LEFT, RIGHT = 6.0, 41.0
 """Range of the centres of basket and objects in pixels: both stay wholly inside the frame."""
-TOP, RIM = 6.0, 54.0
+TOP, RIM = 6.0, 38.0
 """Rows, in pixels, at which an object's centre appears and lands."""
-SHORTEST_FALL, LONGEST_FALL = 9, 11
+SHORTEST_FALL, LONGEST_FALL = 7, 9
 """Steps from appearing to landing, drawn per object."""
 
 # The promise behind BEST_RETURN: even the fastest object at the far side can be reached.
@@ -47,13 +47,13 @@ STATE_SIZE = 3 + len(scenery.KINDS)
 class Orchard(gym.Env[NDArray[np.uint8], Any]):
     """Catch fruit (+1), dodge stones and wasps (-1), ignore nothing: an episode is 10 objects, 6 of them fruit.
 
-    - Observation: uint8 `[64, 64, 3]`, RGB, 0..255.
+    - Observation: uint8 `[48, 48, 3]`, RGB, 0..255.
     - Action: `Discrete(3)` (left, stay, right), or with `continuous=True` a float32 `Box(-1, 1, (1,))`, the velocity as
       a part of full speed (5 pixels a step; negative is left).
     - Reward: on the step in which an object lands in the basket, +1 for fruit and -1 for a hazard; otherwise 0.
-    - End: terminated when the tenth object has landed, after 99..119 steps. Never truncated.
+    - End: terminated when the tenth object has landed, after 79..99 steps. Never truncated.
     - `info["state"]`: float32 `[8]`, see `state`. `info["caught"]`, `info["stung"]`: fruit and hazards caught so far.
-    - `render()`: uint8 `[256, 256, 3]`, each pixel four times as wide and high.
+    - `render()`: uint8 `[192, 192, 3]`, each pixel four times as wide and high.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 15}  # noqa: RUF012 - Gymnasium's own way
@@ -107,7 +107,7 @@ class Orchard(gym.Env[NDArray[np.uint8], Any]):
         return self._frame(), reward, terminated, False, self._info()
 
     def render(self) -> NDArray[np.uint8] | None:
-        """The present frame for people, uint8 `[256, 256, 3]`; `None` without `render_mode="rgb_array"`."""
+        """The present frame for people, uint8 `[192, 192, 3]`; `None` without `render_mode="rgb_array"`."""
         if self.render_mode != "rgb_array":
             return None
         return self._frame().repeat(4, axis=0).repeat(4, axis=1)

@@ -44,7 +44,7 @@ def _atari(game: str, summary: str = "") -> EnvSpec:
     )
 
 
-_ORCHARD = EnvOptions(size=0)  # 64 x 64 by birth
+_ORCHARD = EnvOptions(size=0)  # 48 x 48 by birth
 
 _ROWS = (
     EnvSpec(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 Colour = tuple[float, float, float] | NDArray[np.float64]
 
-SIZE = 64
+SIZE = 48
 """Side of the square frame in pixels."""
 FRUIT = ("apple", "pear", "cherries")
 HAZARDS = ("stone", "wasp")
@@ -176,13 +176,13 @@ def basket() -> Sprite:
 
 @cache
 def _stretch(coarse: int) -> NDArray[np.float64]:
-    """`[64, coarse]`: straight-line interpolation from `coarse` values to the frame's 64."""
+    """`[48, coarse]`: straight-line interpolation from `coarse` values to the frame's 48."""
     position = np.linspace(0.0, coarse - 1.0, SIZE)[:, None]
     return np.maximum(0.0, 1.0 - np.abs(position - np.arange(coarse)))
 
 
 def background(random: np.random.Generator) -> NDArray[np.uint8]:
-    """A new scene, uint8 `[64, 64, 3]`: a sky between two colours, three ranges of hills, cloudy and grainy texture.
+    """A new scene, uint8 `[48, 48, 3]`: a sky between two colours, three ranges of hills, cloudy and grainy texture.
 
     Paler than the objects: a scene is there to vary what an encoder sees, not to hide what matters.
     """
@@ -197,7 +197,7 @@ def background(random: np.random.Generator) -> NDArray[np.uint8]:
     for layer, value in enumerate((0.80, 0.71, 0.62)):
         slow, fast = random.uniform(0.4, 1.2), random.uniform(1.5, 3.0)
         phase, other = random.uniform(0.0, 2 * np.pi, 2)
-        crest = 28 + 10 * layer + random.uniform(-4, 4) + 5 * np.sin(slow * x + phase) + 2 * np.sin(fast * x + other)
+        crest = 21 + 8 * layer + random.uniform(-3, 3) + 4 * np.sin(slow * x + phase) + 2 * np.sin(fast * x + other)
         scene[y >= crest] = colour(0.4, value)
     stretch = _stretch(9)
     # Mostly light and shadow, a little colour.

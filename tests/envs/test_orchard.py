@@ -37,7 +37,7 @@ def test_the_oracle_earns_the_best_return_with_every_seed(continuous: bool) -> N
     for seed in range(200):
         total, steps, info = play(env, seed)
         assert total == BEST_RETURN
-        assert 99 <= steps <= 119
+        assert 79 <= steps <= 99
         assert (info["caught"], info["stung"]) == (6, 0)
 
 
@@ -99,12 +99,12 @@ def test_actions_move_the_basket_by_what_they_say() -> None:
     env.reset(seed=3)
     env._basket = 30.0
     for action, place in ((0, 25.0), (1, 25.0), (2, 30.0)):
-        assert env.step(action)[4]["state"][0] == np.float32(place / 64)
+        assert env.step(action)[4]["state"][0] == np.float32(place / 48)
     env = Orchard(continuous=True)
     env.reset(seed=3)
     env._basket = 30.0
     for velocity, place in ((-0.5, 27.5), (0.0, 27.5), (1.0, 32.5), (9.0, 37.5)):
-        assert env.step(np.array([velocity], np.float32))[4]["state"][0] == np.float32(place / 64)
+        assert env.step(np.array([velocity], np.float32))[4]["state"][0] == np.float32(place / 48)
 
 
 def stream(seed: int, steps: int = 150) -> NDArray[np.uint8]:
@@ -148,7 +148,7 @@ def test_version_0_stays_what_it_is() -> None:
         "cherries",
     ]
     assert env._columns.tolist() == [6, 12, 6, 40, 33, 39, 19, 38, 45, 25]
-    np.testing.assert_allclose(info["state"][:3] * 64, [20.0, 6.0, 6.0], atol=1e-4)
+    np.testing.assert_allclose(info["state"][:3] * 48, [20.0, 6.0, 6.0], atol=1e-4)
 
 
 def test_the_object_and_the_basket_are_where_the_state_says() -> None:
@@ -156,11 +156,11 @@ def test_the_object_and_the_basket_are_where_the_state_says() -> None:
     frame, info = env.reset(seed=4)
     changed = (frame != env._background).any(axis=2)
     rows, columns = np.nonzero(changed[:20])
-    x, y = info["state"][1:3] * 64
+    x, y = info["state"][1:3] * 48
     assert abs((rows.min() + rows.max()) / 2 - y) <= 1
     assert abs((columns.min() + columns.max()) / 2 - x) <= 1
     columns = np.nonzero(changed[50:].any(axis=0))[0]
-    assert (columns.min() + columns.max()) / 2 == info["state"][0] * 64
+    assert (columns.min() + columns.max()) / 2 == info["state"][0] * 48
     assert 12 <= np.ptp(columns) + 1 <= 14
 
 
@@ -169,7 +169,7 @@ def test_rendering_repeats_each_pixel_four_times() -> None:
     frame, _ = env.reset(seed=1)
     film = env.render()
     assert film is not None
-    assert film.shape == (256, 256, 3)
+    assert film.shape == (192, 192, 3)
     assert (film[::4, ::4] == frame).all()
     assert (film[3::4, 3::4] == frame).all()
     assert Orchard().render() is None

@@ -1,0 +1,144 @@
+"""Every command and every program in the README runs, in the README's order, in one empty folder."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+
+from stillsight.agents import callbacks, cli
+from stillsight.encoders import weights
+from stillsight.encoders.supervised import dataset
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+SMALLER = {"--steps": "64", "--episodes": "1", "--epochs": "1"}
+"""What the test puts in place of the README's numbers; the rest of each command stays as it is printed."""
+SMALL = ["--n-envs", "1", "--set", "n_steps=32", "batch_size=32", "n_epochs=1", "--eval-every", "0", "--head", "16"]
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks in `language`."""
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """Every shell line of the README, as words, without its comment."""
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def smaller(words: list[str]) -> list[str]:
+    """The same command with fewer steps, episodes and epochs."""
+    pairs = zip(["", *words], words, strict=False)
+    short = [SMALLER.get(before, word) for before, word in pairs]
+    return short + SMALL + ["--eval-episodes", "1"] if words[0] == "rl" and "--resume" not in words else short
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty working folder with what the README says must be there: weights, data, an encoder of one's own."""
+    here = tmp_path_factory.mktemp("readme")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        patch.syspath_prepend(str(here))
+        (here / "my_encoders.py").write_text(blocks("python")[-1])
+        # A stand-in for the download; its random weights cannot have the official hash.
+        state = torchvision.models.mobilenet_v2(weights=None).state_dict()
+        (here / "official").mkdir()
+        torch.save(state, here / "official" / "mobilenet_v2-b0353104.pth")
+        patch.setenv(weights.FOLDER_VARIABLE, str(here / "official"))
+        patch.setattr(weights, "check_hash", lambda *_: None)
+        patch.setattr(dataset, "load", _ten_colours)
+        yield here
+
+
+def _ten_colours(name: str, *_: object) -> dataset.Dataset:
+    """Ten classes, each a colour with noise, in place of CIFAR's 170 MB."""
+    generator = torch.Generator().manual_seed(0)
+    colours = torch.randint(0, 256, (10, 3, 1, 1), generator=generator)
+
+    def split(count: int) -> dataset.Split:
+        labels = torch.arange(count) % 10
+        noise = torch.randint(-20, 20, (count, 3, 32, 32), generator=generator)
+        return dataset.Split((colours[labels] + noise).clamp(0, 255).to(torch.uint8), labels)
+
+    return dataset.Dataset(name, split(512), split(50), split(50), tuple("abcdefghij"))
+
+
+def _interrupted(folder: Path) -> None:
+    """A run that was stopped after its first checkpoint, for the README to resume."""
+
+    def stop(self: callbacks.Episodes) -> bool:
+        if self.num_timesteps > 40:
+            raise KeyboardInterrupt
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.Episodes, "_on_step", stop)
+        words = ["rl", "--steps", "64", "--out", str(folder), "--checkpoint-every", "32", *SMALL]
+        assert cli.main(words) == 2
+    assert (folder / "checkpoints" / "last.safetensors").exists()
+
+
+@pytest.mark.usefixtures("folder")
+def test_every_stillsight_command_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    ours = [words[1:] for words in commands() if words[0] == "stillsight"]
+    assert len(ours) >= 15
+    for words in ours:
+        if "--resume" in words:
+            _interrupted(Path(words[-1]))
+        before = set(Path("results").rglob("done"))
+        shown = ["--out", f"results/runs/{len(before)}"] if words[0] == "rl" and "--out" not in words else []
+        if "--resume" in words or "--help" in words:
+            shown = []
+        try:
+            code = cli.main([*smaller(words), *shown])
+        except SystemExit as stop:  # --help
+            code = int(stop.code or 0)
+        assert code == 0, (words, capsys.readouterr().err)
+
+
+def test_every_other_command_is_one_of_the_makefile(root: Path) -> None:
+    others = [words for words in commands() if words[0] != "stillsight"]
+    assert others == [["make", "demo"], ["make", "test"]]
+    for words in others:
+        shown = subprocess.run(["make", "-n", *words[1:]], cwd=root, capture_output=True, text=True, check=True)
+        assert "stillsight" in shown.stdout or "pytest" in shown.stdout
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_commands_of_the_demo_parse(root: Path) -> None:
+    shown = subprocess.run(["make", "-n", "demo"], cwd=root, capture_output=True, text=True, check=True)
+    lines = [line for line in shown.stdout.splitlines() if "bin/stillsight " in line]
+    assert [shlex.split(line)[1] for line in lines] == ["rl", "evaluate", "record"]
+    for line in lines:
+        words = smaller(shlex.split(line.replace("\\", ""))[1:])
+        assert cli.main(words) == 0
+
+
+@pytest.mark.usefixtures("folder")
+def test_every_program_runs() -> None:
+    if not Path("results/runs/first").exists():
+        words = ["rl", "--out", "results/runs/first", "--steps", "64", "--eval-episodes", "1", *SMALL]
+        assert cli.main(words) == 0
+    programs = blocks("python")
+    assert len(programs) == 3
+    for program in programs:
+        names: dict[str, object] = {"__name__": "readme"}
+        exec(textwrap.dedent(program), names)
+        if "model" in names and "venv" in names:
+            assert names["model"].num_timesteps == 256  # type: ignore[attr-defined]
+        if "action" in names:
+            assert names["env"].action_space.contains(int(names["action"]))  # type: ignore[attr-defined,call-overload]
+
+
+def test_every_published_path_exists(root: Path) -> None:
+    for path in re.findall(r"`((?:tests|encoders|envs|agents|results/published)/[\w/.]*)`", README):
+        assert (root / path).exists(), path

@@ -12,6 +12,7 @@ import tyro
 from stillsight.agents.learn import RlConfig, rl
 from stillsight.agents.listing import ListConfig, show
 from stillsight.agents.play import EvaluateConfig, evaluate
+from stillsight.agents.plots import PlotConfig, plot
 from stillsight.agents.runs import RUNS, Run, RunError, read_config, revive
 from stillsight.agents.video import RecordConfig, record
 from stillsight.encoders.registry import EncoderError, unknown
@@ -51,6 +52,13 @@ def _record(run: RunFolder, config: Annotated[RecordConfig, tyro.conf.arg(name="
     record(run, config)
 
 
+def _plot(
+    runs: Annotated[list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]", help="Run folders.")],
+    config: Annotated[PlotConfig, tyro.conf.arg(name="")],
+) -> None:
+    plot(runs, config)
+
+
 def _list(what: Annotated[ListConfig, tyro.conf.arg(name="")]) -> None:
     show(what)
 
@@ -60,6 +68,7 @@ COMMANDS: dict[str, tuple[Any, Callable[..., Any] | None, str]] = {
     "cifar": (CifarConfig, cifar, "train a classifier on CIFAR with the same encoders"),
     "evaluate": (_evaluate, None, "play whole episodes with a trained agent, beside random play"),
     "record": (_record, None, "record whole episodes of a trained agent as mp4"),
+    "plot": (_plot, None, "draw the learning curves of runs"),
     "list": (_list, None, "show the encoders, environments, algorithms or runs"),
 }
 """Name -> (what tyro parses, what is then called with it, summary). Functions are called by tyro itself."""

@@ -86,8 +86,9 @@ def build(
         "device": str(device),
     }
     target = devices.pick_device(str(device))
-    devices.channels_last(encoder, target).to(target)
-    return encoder
+    # The learned part keeps its layout: SB3's orthogonal initialisation cannot write into NHWC tensors.
+    devices.channels_last(encoder.frozen, target)
+    return encoder.to(target)
 
 
 def _path(path: Path | str | None) -> Path | None:

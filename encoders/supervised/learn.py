@@ -172,6 +172,7 @@ def _train(
     config: CifarConfig, encoder: Encoder, dataset: Dataset, width: int, run: Recorder, device: torch.device
 ) -> dict[str, float]:
     """Train encoder and head together, save after each epoch, and test once at the end."""
+    from stillsight.encoders import device as devices
     from stillsight.encoders.supervised import finetune
 
     recipe = finetune.Recipe(
@@ -184,6 +185,7 @@ def _train(
         precision=config.precision,
     )
     model = finetune.Classifier(encoder, len(dataset.classes), width).to(device)
+    devices.channels_last(model, device)
     progress = finetune.start(model, recipe, config.seed)
     stored = run.load("last", device)
     if stored is not None:

@@ -108,14 +108,14 @@ def test_a_terminated_episode_is_not_truncated_and_reports_its_return() -> None:
         total, done = total + float(rewards[0]), bool(dones[0])
     assert infos[0]["TimeLimit.truncated"] is False
     assert infos[0]["episode"]["r"] == total == 6.0
-    assert infos[0]["terminal_observation"].shape == (3, 64, 64)
+    assert infos[0]["terminal_observation"].shape == (3, 48, 48)
 
 
 def test_frames_to_film_are_native() -> None:
     venv = make_vec(ORCHARD, 2, options=EnvOptions(size=32))
     assert array(venv.reset()).shape == (2, 3, 32, 32)
     images = venv.get_images()
-    assert [image.shape for image in images if image is not None] == [(256, 256, 3)] * 2
+    assert [image.shape for image in images if image is not None] == [(192, 192, 3)] * 2
     tiled = venv.render()
     assert tiled is not None
     assert tiled.shape == (512, 256, 3)

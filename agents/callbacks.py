@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.logger import KVWriter, Logger
+from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import VecEnv
 
-from stillsight.agents.runs import Run, RunError
+from stillsight.agents.runs import Run
 from stillsight.agents.savepoints import Savepoints
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.preprocess import uncounted
@@ -144,19 +144,8 @@ class MetricsWriter(KVWriter):
 
 
 def logger(run: Run, tensorboard: bool) -> Logger:
-    """SB3's logger, writing into the run folder.
-
-    Raises:
-        RunError: TensorBoard is asked for and not installed.
-    """
+    """SB3's logger, writing into the run folder."""
     writers: list[KVWriter] = [MetricsWriter(run)]
     if tensorboard:
-        try:
-            from stable_baselines3.common.logger import TensorBoardOutputFormat
-
-            writers.append(TensorBoardOutputFormat(str(run.folder / "tensorboard")))
-        except (ImportError, AssertionError) as error:
-            raise RunError(
-                'TensorBoard is not installed. Run: pip install "stillsight[tensorboard]", or drop --tensorboard.'
-            ) from error
+        writers.append(TensorBoardOutputFormat(str(run.folder / "tensorboard")))
     return Logger(str(run.folder), writers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +127,10 @@ class RlConfig(EncoderChoice):
         self.for_control().check_encoder(options.size or None)
         check_actions(row, resolve(self.env).actions, self.env)
         overrides(self.set, "--set")
+        if self.tensorboard and find_spec("tensorboard") is None:
+            raise RunError(
+                'TensorBoard is not installed. Run: pip install "stillsight[tensorboard]", or drop --tensorboard.'
+            )
         for flag, least in (
             ("steps", 1),
             ("n_envs", 1),

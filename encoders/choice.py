@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from stillsight.encoders.mode import Mode
-from stillsight.encoders.registry import EncoderError, spec
+from stillsight.encoders.registry import EncoderError, check_pooling, spec, unknown
 
 if TYPE_CHECKING:
     from stillsight.encoders.encoder import Encoder
@@ -71,6 +71,8 @@ class EncoderChoice:
             raise EncoderError(
                 f"--mode {self.mode.value} starts from random weights, so --weights has no use. Drop one of them."
             )
+        if self.pooling is not None:
+            check_pooling(self.pooling)
         if row is None:
             return
         tap = row.check_tap(self.tap or row.tap)
@@ -78,6 +80,10 @@ class EncoderChoice:
             raise EncoderError(
                 f"{row.name} has no pretrained weights. Type --mode scratch or --mode random, or give --weights FILE."
             )
+        reached = [*list(row.stages)[: list(row.stages).index(tap) + 1], "all"]
+        if self.unfreeze is not None and self.unfreeze not in reached:
+            allowed = f"Up to the tap {tap}, {row.name} can be unfrozen from"
+            raise EncoderError(unknown("stage", self.unfreeze, reached, allowed, "--unfreeze"))
         side = self.resolution or side
         if side is not None:
             row.check_size(side, tap, "--resolution")

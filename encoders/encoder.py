@@ -45,7 +45,7 @@ class Encoder(nn.Module):
         backbone: the network and its stages.
         name: what it is called in cards and run folders.
         tap: last stage that runs; what lies behind it is not even kept.
-        pooling: see `pooling.ALLOWED`.
+        pooling: see `registry.POOLINGS`.
         resolution: side in pixels that images are resized to; None takes them as they come.
         unfreeze: the cut: None freezes everything, a stage's name trains from that stage on, "all" trains everything.
         pinned, shielded: see `Learned`.

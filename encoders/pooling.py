@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stillsight.encoders.registry import EncoderError
-
-ALLOWED = "global, grid1 .. grid32 (a k x k grid of averages), flatten, softmax (spatial softmax), cls (class token)"
-
-
-def check_pooling(name: str) -> str:
-    """Return `name` if it is a pooling; raise `EncoderError` otherwise."""
-    grid = re.fullmatch(r"grid(\d+)", name)
-    if name in ("global", "flatten", "softmax", "cls") or (grid and 1 <= int(grid[1]) <= 32):
-        return name
-    raise EncoderError(f"There is no pooling named {name!r}. Allowed: {ALLOWED}. Type, say: --pooling grid4.")
+from stillsight.encoders.registry import EncoderError, check_pooling
 
 
 class Pooling(nn.Module):
@@ -28,7 +16,7 @@ class Pooling(nn.Module):
     expected (x, y) of each channel's activation, in -1..1 (Finn et al. 2016, "Deep spatial autoencoders").
 
     Args:
-        name: see `ALLOWED`.
+        name: see `registry.POOLINGS`.
         class_tokens: how many leading tokens are no patches.
     """
 

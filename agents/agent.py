@@ -125,7 +125,8 @@ def make_agent(
     discrete = isinstance(venv.action_space, spaces.Discrete)
     algorithms.check_actions(row, "discrete" if discrete else "continuous", config.env)
     eyes = {"encoder": encoder, "features_dim": config.head, "compress": config.compress}
-    model = algorithms.make(row, venv, eyes, chosen, seed=config.seed, device=config.device)
+    replay = {"dtype": config.replay_dtype}
+    model = algorithms.make(row, venv, eyes, chosen, replay, seed=config.seed, device=config.device)
     return Agent(config, encoder, venv, model)
 
 

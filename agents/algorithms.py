@@ -248,6 +248,7 @@ def make(
     venv: VecEnv,
     eyes: Mapping[str, Any],
     chosen: Mapping[str, Any],
+    replay: Mapping[str, Any],
     *,
     seed: int,
     device: str,
@@ -259,12 +260,16 @@ def make(
         venv: an `EncodedVecEnv`.
         eyes: arguments of `EncoderExtractor`.
         chosen: from `settings`.
+        replay: arguments of `FrameReplayBuffer`, which off-policy algorithms learn from.
         seed: of the policy's weights, of exploration, of sampling and of the environments.
         device: of policy and updates.
 
     Raises:
         RunError: SB3 refuses the combination.
     """
+    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+    from stillsight.agents.buffers import FrameReplayBuffer, check_memory, needed_bytes
     from stillsight.agents.features import EncoderExtractor
 
     policy_kwargs: dict[str, Any] = {
@@ -275,8 +280,14 @@ def make(
     if row.actions:
         policy_kwargs["net_arch"] = list(row.net_arch)
     arguments = {name: _value(name, value, venv) for name, value in chosen.items()}
+    cls = row.load_class()
+    # SB3 gathers n-step returns in a buffer class of its own, which takes the place of ours.
+    if issubclass(cls, OffPolicyAlgorithm) and chosen.get("n_steps", 1) == 1:
+        arguments |= {"replay_buffer_class": FrameReplayBuffer, "replay_buffer_kwargs": dict(replay)}
+        size = chosen.get("buffer_size") or inspect.signature(cls).parameters["buffer_size"].default
+        check_memory(needed_bytes(venv.observation_space, size, str(replay["dtype"])), size)
     try:
-        return row.load_class()(row.policy, venv, policy_kwargs=policy_kwargs, seed=seed, device=device, **arguments)
+        return cls(row.policy, venv, policy_kwargs=policy_kwargs, seed=seed, device=device, **arguments)
     except AssertionError as error:
         raise RunError(f"{row.name} refuses this combination: {error}") from error
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from stillsight.agents.presets import preset
 from stillsight.agents.runs import RUNS, Run, RunError, read_config, revive
@@ -47,6 +47,8 @@ class RlConfig(EncoderChoice):
     """Arguments of the environment itself, as name=value."""
     set: tuple[str, ...] = ()
     """Arguments of the algorithm in place of its preset, as name=value; lin_2.5e-4 falls linearly to zero."""
+    replay_dtype: Literal["float16", "float32"] = "float16"
+    """How replay memory keeps features; each frame's are kept once. Pixels stay bytes."""
     head: int = 512
     """Units of the head between encoder and policy, the same in every mode."""
     compress: int = 32

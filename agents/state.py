@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.buffers import ReplayBuffer
 from torch import Tensor
 
+from stillsight.agents.buffers import FrameReplayBuffer
 from stillsight.agents.checkpoint import CheckpointError
 
 _NOT_COUNTERS = ("verbose", "start_time", "n_envs", "seed")
@@ -70,17 +70,10 @@ def restore_learned(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
         raise CheckpointError(f"The checkpoint does not fit this agent ({str(error).splitlines()[0]}).") from error
 
 
-_REPLAY = ("observations", "next_observations", "actions", "rewards", "dones", "timeouts")
-
-
 def capture_replay(model: BaseAlgorithm) -> dict[str, Any] | None:
     """The filled part of the replay memory, or None for algorithms without one."""
     buffer = getattr(model, "replay_buffer", None)
-    if not isinstance(buffer, ReplayBuffer):
-        return None
-    filled = buffer.buffer_size if buffer.full else buffer.pos
-    arrays = {name: torch.from_numpy(getattr(buffer, name)[:filled]) for name in _REPLAY if hasattr(buffer, name)}
-    return {"pos": buffer.pos, "full": buffer.full, "arrays": arrays}
+    return buffer.state() if isinstance(buffer, FrameReplayBuffer) else None
 
 
 def restore_replay(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
@@ -90,15 +83,11 @@ def restore_replay(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
         CheckpointError: its size or shapes differ from this model's.
     """
     buffer = getattr(model, "replay_buffer", None)
-    assert isinstance(buffer, ReplayBuffer)
-    for name, tensor in state["arrays"].items():
-        array = getattr(buffer, name)
-        if len(tensor) > len(array) or tuple(tensor.shape[1:]) != array.shape[1:]:
-            raise CheckpointError(
-                f"The stored replay memory holds {name} {tuple(tensor.shape)}, and this agent's takes {array.shape}."
-            )
-        array[: len(tensor)] = tensor.numpy()
-    buffer.pos, buffer.full = state["pos"], state["full"]
+    assert isinstance(buffer, FrameReplayBuffer)
+    try:
+        buffer.restore(state)
+    except ValueError as error:
+        raise CheckpointError(f"The checkpoint does not fit this agent: {error}.") from error
 
 
 def _attribute(model: BaseAlgorithm, path: str) -> Tensor | None:

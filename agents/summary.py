@@ -24,8 +24,7 @@ def buffer_bytes(agent: Agent) -> int:
     """Memory of the rollout or replay buffer once it is full, in bytes."""
     model = agent.model
     buffer = getattr(model, "replay_buffer", None) or getattr(model, "rollout_buffer", None)
-    arrays = [value for value in vars(buffer).values() if isinstance(value, np.ndarray)] if buffer else []
-    return sum(array.nbytes for array in arrays)
+    return sum(value.nbytes for value in vars(buffer).values() if isinstance(value, np.ndarray)) if buffer else 0
 
 
 def card(agent: Agent) -> dict[str, str]:

@@ -39,6 +39,7 @@ def save(path: Path, tree: Mapping[str, Any], metadata: Mapping[str, str] | None
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, partial, header)
+        partial.chmod(0o644)  # safetensors writes for its owner alone
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

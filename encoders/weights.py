@@ -23,8 +23,8 @@ from stillsight.encoders.registry import EncoderError, EncoderSpec
 FOLDER_VARIABLE = "STILLSIGHT_WEIGHTS"
 """Environment variable that names a folder of weight files under their official names."""
 
-SHIPPED = {"retina": "retina.safetensors"}
-"""Encoder -> file in encoders/pretrained/."""
+SHIPPED = {"retina": ("retina.safetensors", "162ded15")}
+"""Encoder -> file in encoders/pretrained/ and the first digits of its sha256."""
 
 ENCODER_FILE = "checkpoints/encoder.safetensors"
 """Where a run folder keeps the encoder that it trained; this is what makes a run folder usable as `--weights`."""
@@ -60,8 +60,10 @@ def find(row: EncoderSpec | None, weights: Path | None = None, folder: Path | No
         raise EncoderError("A third party's encoder has no registered weights. Add --weights FILE, or --mode random.")
     if row.weights == "shipped":
         with importlib.resources.as_file(importlib.resources.files("stillsight.encoders") / "pretrained") as shipped:
-            path = shipped / SHIPPED[row.name]
-            return Found(read(path), _provenance("shipped", path))
+            name, prefix = SHIPPED[row.name]
+            provenance = _provenance("shipped", shipped / name)
+            check_hash(shipped / name, provenance.sha256, prefix)
+            return Found(read(shipped / name), provenance)
     if row.weights is None:
         raise EncoderError(
             f"{row.name} has no pretrained weights. Use --mode scratch or --mode random, or --weights FILE."

@@ -206,7 +206,8 @@ def _train(
         run.save("last", state | {"generator": progress.generator.get_state()})
     _round(encoder, config.save_dtype)
     saved = {name: tensor.detach().to(_dtype(config.save_dtype, tensor)) for name, tensor in encoder.state().items()}
-    facts = {"encoder": encoder.name, "dataset": dataset.name, "license": "trained by this run; its data's terms apply"}
+    licence = f"{encoder.provenance.licence}; trained here on {dataset.name} (Krizhevsky 2009)"
+    facts = {"encoder": encoder.name, "dataset": dataset.name, "license": licence.removeprefix("none needed; ")}
     run.save("encoder", saved, facts)
     run.save("head", {"weight": model.head.weight, "bias": model.head.bias})
     return {

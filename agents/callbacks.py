@@ -14,7 +14,6 @@ from stable_baselines3.common.vec_env import VecEnv
 from stillsight.agents.runs import Run
 from stillsight.agents.savepoints import Savepoints
 from stillsight.encoders.encoder import Encoder
-from stillsight.encoders.preprocess import uncounted
 
 
 class Due:
@@ -90,7 +89,7 @@ class Evaluate(BaseCallback):
     def evaluate(self) -> list[float]:
         """Play now; returns the episodes' returns."""
         began = time.perf_counter()
-        with uncounted(self.encoder), uncounted(self.model.policy):
+        with self.encoder.counter.paused():
             returns, lengths = evaluate_policy(
                 self.model, self.venv, self.episodes, deterministic=self.deterministic, return_episode_rewards=True
             )

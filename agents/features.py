@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 from stillsight.agents.runs import RunError
 from stillsight.encoders.encoder import Encoder
-from stillsight.encoders.preprocess import uncounted
 
 HEAD_FEATURES = 512
 """Width of the head on the encoder, the same in every mode: that of Mnih et al. 2015."""
@@ -175,7 +174,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
         self._frozen = (encoder.frozen,)  # in a tuple, because nn.Module would register it
         self.learned = copy.deepcopy(encoder.learned)
         count, *shape = observation_space.shape
-        with torch.no_grad(), uncounted(encoder):
+        with torch.no_grad(), encoder.counter.paused():
             sample = torch.zeros((1, *shape), device=encoder.frozen.device)
             if observation_space.dtype == np.uint8:
                 sample = encoder.frozen(sample)

@@ -84,6 +84,8 @@ class EncoderChoice:
         if self.unfreeze is not None and self.unfreeze not in reached:
             allowed = f"Up to the tap {tap}, {row.name} can be unfrozen from"
             raise EncoderError(unknown("stage", self.unfreeze, reached, allowed, "--unfreeze"))
+        if self.resolution is not None and self.resolution < 1:
+            raise EncoderError(f"--resolution {self.resolution} is no size. Type a number of pixels, say 64.")
         side = self.resolution or side
         if side is not None:
             row.check_size(side, tap, "--resolution")

@@ -85,7 +85,7 @@ class Encoder(nn.Module):
         steps |= {**stages, "pooling": Pooling(self.pooling, backbone.class_tokens)}
         cut = self._cut(list(steps))
         before, after = dict(list(steps.items())[:cut]), dict(list(steps.items())[cut:])
-        self.frozen = Frozen(before, _official(before, backbone.model), precision)
+        self.frozen = Frozen(before, _official(before, backbone.model), self.counter, precision)
         self.learned = Learned(after, _official(after, backbone.model), pinned=pinned, shielded=shielded)
 
     def _cut(self, steps: list[str]) -> int:
@@ -105,6 +105,11 @@ class Encoder(nn.Module):
         return features
 
     @property
+    def device(self) -> torch.device:
+        """Where the encoder lives."""
+        return next((tensor.device for tensor in self.learned.buffers()), self.frozen.device)
+
+    @property
     def grid(self) -> int:
         """Side of the grid of places that features keep apart (channels first), 1 where they are one vector."""
         return int(self.pooling.removeprefix("grid")) if self.pooling.startswith("grid") else 1
@@ -116,6 +121,13 @@ class Encoder(nn.Module):
     def sha256(self) -> str:
         """One hash over parameters and buffers: equal if and only if no bit of them has changed."""
         return fingerprint(self.state())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Encoder:
+        # Not through __reduce__, which would build the copy anew, without what the learned part has learned since.
+        twin = Encoder.__new__(Encoder)
+        memo[id(self)] = twin
+        twin.__dict__.update({name: copy.deepcopy(value, memo) for name, value in self.__dict__.items()})
+        return twin
 
     def __reduce__(self) -> Any:
         # SB3's own `model.save` pickles the policy's keyword arguments. An encoder goes in as its recipe and its hash,
@@ -138,11 +150,10 @@ def up_to(backbone: Backbone, tap: str, name: str = "encoder") -> dict[str, nn.M
 
 
 def _official(steps: Mapping[str, nn.Module], model: nn.Module) -> dict[str, str]:
-    """Map the state_dict keys of a `Part` made of `steps` to those of `model`, by the identity of the tensors."""
+    """Map the state_dict keys of a list of `steps` to those of `model`, by the identity of the tensors."""
     names = {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items()}
-    part = nn.Module()
-    part.steps = nn.ModuleList(steps.values())
-    return {key: names[id(tensor)] for key, tensor in part.state_dict(keep_vars=True).items()}
+    listed = nn.ModuleList(steps.values())
+    return {key: names[id(tensor)] for key, tensor in listed.state_dict(keep_vars=True).items()}
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:

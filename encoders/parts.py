@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -10,30 +10,29 @@ import torch
 from torch import Tensor, nn
 
 from stillsight.encoders import device as devices
-from stillsight.encoders.preprocess import uncounted
+from stillsight.encoders.preprocess import ImageCounter
 
 
 class Part(nn.Module):
     """A run of consecutive stages, one side of the cut.
 
     Args:
-        steps: stage name -> module.
-        official: this part's own state_dict keys -> the names that the network's author gave the same tensors.
+        names: of the stages.
+        official: keys of the stages' state_dict -> the names that the network's author gave the same tensors.
         precision: of the matrix products, see `device.autocast`.
     """
 
-    def __init__(
-        self, steps: Mapping[str, nn.Module], official: Mapping[str, str], precision: devices.Precision = "float32"
-    ) -> None:
+    steps: nn.ModuleList
+
+    def __init__(self, names: Iterable[str], official: Mapping[str, str], precision: devices.Precision) -> None:
         super().__init__()
-        self.names = tuple(steps)
-        self.steps = nn.ModuleList(steps.values())
+        self.names = tuple(names)
         self.official = dict(official)
         self.precision = precision
 
     def state(self) -> dict[str, Tensor]:
         """Every parameter and buffer under its official name; the tensors are the live ones."""
-        return {self.official[key]: tensor for key, tensor in self.state_dict(keep_vars=True).items()}
+        return {self.official[key]: tensor for key, tensor in self.steps.state_dict(keep_vars=True).items()}
 
     def sequence(self, tensor: Tensor) -> Tensor:
         """Run the stages one after the other."""
@@ -46,29 +45,53 @@ class Part(nn.Module):
 class Frozen(Part):
     """The part before the cut: it does not change, whatever is done to the policy that looks through it.
 
-    It stays in eval mode, builds no graph, refuses re-initialisation, and copies of it are itself. Pixels
-    `[N, 3, H, W]` in; out come float32 features `[N, D]` (cut at the end), maps `[N, C, h, w]` or tokens (cut in
+    Its stages are no registered sub-modules: no optimizer, polyak update, state_dict or initialiser that walks over a
+    policy meets them. They stay in eval mode, build no graph, and a copy of this part is itself; it follows `.to()` to
+    another device and keeps its dtype.
+
+    Pixels `[N, 3, H, W]` in; out come float32 features `[N, D]` (cut at the end), maps `[N, C, h, w]` or tokens (cut in
     between), or the pixels untouched (cut at the start, where nothing is frozen).
+
+    Args:
+        steps: stage name -> module; the first is a `Preprocess`.
+        official, precision: see `Part`.
+        counter: of the images that pass.
     """
 
     def __init__(
-        self, steps: Mapping[str, nn.Module], official: Mapping[str, str], precision: devices.Precision = "auto"
+        self,
+        steps: Mapping[str, nn.Module],
+        official: Mapping[str, str],
+        counter: ImageCounter,
+        precision: devices.Precision = "auto",
     ) -> None:
         super().__init__(steps, official, precision)
-        self.requires_grad_(False)
+        self.counter = counter
+        hidden = nn.ModuleList(steps.values()).requires_grad_(False).eval()
+        self._hidden = (hidden,)  # in a tuple, because nn.Module would register it
         self.train(False)
+
+    @property
+    def steps(self) -> nn.ModuleList:  # type: ignore[override]
+        """The stages, in order."""
+        return self._hidden[0]
 
     @property
     def device(self) -> torch.device:
         """Where this part lives."""
-        return next((tensor.device for tensor in self.buffers()), torch.device("cpu"))
+        return next((tensor.device for tensor in self.steps.buffers()), torch.device("cpu"))
 
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002 - nn.Module's signature
-        """Stay in eval mode: BatchNorm in train mode would rewrite its running statistics."""
+        """Stay in eval mode."""
         return super().train(False)
 
-    def apply(self, fn: object) -> Self:  # noqa: ARG002 - nn.Module's signature
-        """Refuse: Stable-Baselines3's orthogonal initialisation arrives through here and would erase the weights."""
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        # nn.Module's own door for `.to()`, `.cuda()`, `.half()` and the like.
+        def move(tensor: Tensor) -> Tensor:
+            moved: Tensor = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor
+
+        self.steps._apply(move, recurse)
         return self
 
     def __deepcopy__(self, memo: object) -> Self:
@@ -90,7 +113,7 @@ class Frozen(Part):
         """Shape of what one frame of shape `pixels` (3, H, W) becomes."""
         if not len(self.steps):
             return pixels
-        with uncounted(self):
+        with self.counter.paused():
             return tuple(self(torch.zeros((1, *pixels), dtype=torch.uint8, device=self.device)).shape[1:])
 
 
@@ -114,6 +137,7 @@ class Learned(Part):
         shielded: bool = True,
     ) -> None:
         super().__init__(steps, official, precision)
+        self.steps = nn.ModuleList(steps.values()).requires_grad_(True)
         self.pinned, self.shielded = pinned, shielded
         self.train(self.training)
 

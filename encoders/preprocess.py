@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +17,15 @@ class ImageCounter:
 
     def __init__(self) -> None:
         self.images = 0
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the images that are encoded inside out of the count (evaluation, probing of shapes)."""
+        before = self.images
+        try:
+            yield
+        finally:
+            self.images = before
 
     def __deepcopy__(self, memo: object) -> ImageCounter:
         return self
@@ -46,17 +58,3 @@ class Preprocess(nn.Module):
                 images, size=(self.resolution, self.resolution), mode=self.recipe.interpolation, antialias=True
             )
         return (images - self.mean) / self.std
-
-
-class uncounted:  # noqa: N801 - reads as a keyword: `with uncounted(encoder):`
-    """Leave the images that are encoded inside out of the count (evaluation, probing of shapes)."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.counters = {id(m.counter): m.counter for m in module.modules() if isinstance(m, Preprocess)}.values()
-
-    def __enter__(self) -> None:
-        self.before = [counter.images for counter in self.counters]
-
-    def __exit__(self, *error: object) -> None:
-        for counter, images in zip(self.counters, self.before, strict=True):
-            counter.images = images

@@ -151,7 +151,7 @@ _ROWS = [
     _features(
         "squeezenet1_1",
         "SqueezeNet1_1_Weights.IMAGENET1K_V1",
-        [3, 3, 7, 7, 7, 15, 15, 15, 31, 31, 31, 31, 31],
+        [3, 3, 5, 5, 5, 9, 9, 9, 17, 17, 17, 17, 17],
         7,
         "SqueezeNet 1.1 (Iandola et al. 2016), ImageNet-1k",
     ),
@@ -231,8 +231,8 @@ def builder(path: str) -> Any:
     """
     module, _, function = path.partition(":")
     try:
-        return getattr(importlib.import_module(module), function)
-    except ImportError as error:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, ValueError, TypeError) as error:  # the last two: an empty or a relative module name
         raise EncoderError(
             f"The encoder {path!r} cannot be imported: {error}. Give --encoder module:function with a module that "
             "Python can import from here."
@@ -241,6 +241,9 @@ def builder(path: str) -> Any:
         raise EncoderError(
             f"The module {module!r} has no function {function!r}. Give --encoder module:function."
         ) from error
+    if not callable(found):
+        raise EncoderError(f"{path} is {type(found).__name__}, not a function. Give --encoder module:function.")
+    return found
 
 
 def make_backbone(name: str) -> Backbone:

@@ -6,7 +6,6 @@ import hashlib
 import importlib.resources
 import os
 import pickle
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,8 +102,8 @@ def _official(entry: str, folder: Path | None) -> Found:
             check_hash(place / name, provenance.sha256, prefix)
             return Found(read(place / name), provenance)
     path = cache / name
-    cache.mkdir(parents=True, exist_ok=True)
     try:
+        cache.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=True)
     except (URLError, OSError, RuntimeError) as error:
         raise EncoderError(
@@ -159,13 +158,15 @@ def read(path: Path) -> dict[str, Tensor]:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise _damaged(path, error) from error
     except pickle.UnpicklingError as error:
         raise EncoderError(
             f"{path} is damaged, or holds Python objects and not only tensors, and stillsight runs no code from a "
             "weights file. Save the state_dict alone: torch.save(model.state_dict(), FILE)."
         ) from error
+    except (
+        Exception
+    ) as error:  # whatever torch's unpickler makes of arbitrary bytes: IndexError, EOFError, KeyError ...
+        raise _damaged(path, error) from error
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
@@ -180,7 +181,8 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def _damaged(path: Path, error: Exception) -> EncoderError:
-    return EncoderError(f"{path} is damaged or incomplete ({str(error).splitlines()[0]}). Get the file again.")
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return EncoderError(f"{path} is damaged or incomplete ({reason}). Get the file again.")
 
 
 def load_into(backbone: Backbone, found: Found, tap: str, name: str) -> None:

@@ -90,6 +90,11 @@ def learn(config: CifarConfig, run: Recorder, cache: Path) -> dict[str, Any]:
     device = devices.pick_device(config.device)
     before = encoder.sha256()
     dataset = load(config.dataset, config.data, config.validation)
+    if config.mode.trained and config.batch > len(dataset.train):
+        raise EncoderError(
+            f"--batch {config.batch} is larger than the {len(dataset.train):,} training images. Type --batch 256, or "
+            "hold fewer out (--validation)."
+        )
     width = encoder_width(encoder, dataset)
     trained = sum(p.numel() for p in encoder.learned.parameters()) + (width + 1) * len(dataset.classes)
     run.card(
@@ -136,11 +141,9 @@ def encoder_width(encoder: Encoder, dataset: Dataset) -> int:
     """Number of features that one image of `dataset` becomes."""
     import torch
 
-    from stillsight.encoders.preprocess import uncounted
-
-    with torch.no_grad(), uncounted(encoder):
+    with torch.no_grad(), encoder.counter.paused():
         encoder.eval()
-        width: int = encoder(dataset.train.images[:2].to(next(encoder.buffers()).device)).shape[1]
+        width: int = encoder(dataset.train.images[:2].to(encoder.device)).shape[1]
         return width
 
 
@@ -205,7 +208,8 @@ def _train(
         state = {"model": model.state_dict(), "optimizer": progress.optimizer.state_dict(), "epoch": epoch}
         run.save("last", state | {"generator": progress.generator.get_state()})
     _round(encoder, config.save_dtype)
-    saved = {name: tensor.detach().to(_dtype(config.save_dtype, tensor)) for name, tensor in encoder.state().items()}
+    rounded = {name: tensor.to(_dtype(config.save_dtype, tensor)) for name, tensor in encoder.learned.state().items()}
+    saved = encoder.frozen.state() | rounded
     licence = f"{encoder.provenance.licence}; trained here on {dataset.name} (Krizhevsky 2009)"
     facts = {"encoder": encoder.name, "dataset": dataset.name, "license": licence.removeprefix("none needed; ")}
     run.save("encoder", saved, facts)
@@ -225,9 +229,9 @@ def _dtype(name: str, tensor: torch.Tensor) -> torch.dtype:
 
 
 def _round(encoder: Encoder, name: str) -> None:
-    """Round the encoder to what will be saved, so that what is tested is what is saved."""
+    """Round what was trained to what will be saved, so that what is tested is what is saved."""
     import torch
 
     with torch.no_grad():
-        for tensor in encoder.state().values():
+        for tensor in encoder.learned.state().values():
             tensor.copy_(tensor.to(_dtype(name, tensor)))

@@ -1,0 +1,178 @@
+"""A run folder is an agent that acts on pixels, as its policy acted in training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from stillsight.agents import Agent, RlConfig, checkpoint, load, rl
+from stillsight.agents.checkpoint import CheckpointError
+from stillsight.agents.play import EvaluateConfig, evaluate
+from stillsight.agents.runs import RunError
+from stillsight.encoders import EncoderError
+from stillsight.encoders.retina import retina
+from stillsight.envs import make_env, make_vec
+
+Tiny = Callable[..., RlConfig]
+
+
+def true_game(agent: Agent, seed: int) -> Any:
+    return make_env(agent.config.env, agent.config.env_options(), training=False, seed=seed)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"in_policy": True},
+        {"mode": "finetune", "unfreeze": "layer1"},
+        {"mode": "scratch"},
+        {"algo": "dqn"},
+        {"algo": "sac"},
+        {"algo": "recurrent_ppo"},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())) or "cached",
+)
+def test_a_loaded_agent_acts_on_pixels_as_the_policy_does_on_its_observations(
+    tiny: Tiny, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    chosen = {"algo": "ppo", **changes}
+    rl(tiny(chosen.pop("algo"), steps=64, out=tmp_path / "run", **chosen))
+    agent = load(tmp_path / "run", "last")
+    twin = load(tmp_path / "run", "last")  # recurrent policies remember; each path has its own memory
+    venv, env = agent.venv, true_game(agent, agent.config.seed)
+    observation, (pixels, _) = venv.reset(), env.reset(seed=agent.config.seed)
+    memory: Any = None
+    start = np.ones(1, bool)
+    for _ in range(45):  # across two ends of episodes
+        expected, memory = agent.model.predict(observation, memory, start, deterministic=True)
+        action = twin.predict(pixels)
+        if action.dtype == np.float32:
+            np.testing.assert_allclose(action, expected[0], atol=1e-5)
+        else:
+            assert action == expected[0]
+        observation, _, start, _ = venv.step(expected)  # type: ignore[assignment]
+        pixels, _, terminated, truncated, _ = env.step(expected[0])
+        assert start[0] == (terminated or truncated)
+        if start[0]:
+            pixels, _ = env.reset()
+            twin.reset()
+
+
+def test_best_and_last_are_the_files_of_that_name(trained: Path) -> None:
+    tree = checkpoint.load(trained / "checkpoints" / "best.safetensors")
+    for tensor in tree["policy"].values():
+        tensor.zero_()
+    checkpoint.save(trained / "checkpoints" / "best.safetensors", tree)
+    best, last = load(trained, "best"), load(trained, "last")
+    assert not any(tensor.any() for tensor in best.model.policy.state_dict().values())
+    stored = checkpoint.load(trained / "checkpoints" / "last.safetensors")["parameters"]["policy"]
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in last.model.policy.state_dict().items())
+    assert load(trained).model.policy.state_dict()["action_net.weight"].any() == torch.tensor(False)
+
+
+def test_without_a_best_checkpoint_the_last_one_plays(trained: Path) -> None:
+    (trained / "checkpoints" / "best.safetensors").unlink()
+    stored = checkpoint.load(trained / "checkpoints" / "last.safetensors")["parameters"]["policy"]
+    state = load(trained).model.policy.state_dict()
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in state.items())
+    (trained / "checkpoints" / "last.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="There is no checkpoint"):
+        load(trained)
+
+
+def test_evaluate_gives_what_a_loop_by_hand_gives(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = evaluate(trained, EvaluateConfig(episodes=3, seed=77, random_episodes=2, device="cpu"))
+    agent = load(trained, device="cpu")
+    env = true_game(agent, 77)
+    returns = []
+    for index in range(3):
+        pixels, _ = env.reset(seed=77 + index)
+        agent.reset()
+        total, over = 0.0, False
+        while not over:
+            pixels, reward, terminated, truncated, _ = env.step(int(agent.predict(pixels)))
+            total, over = total + float(reward), terminated or truncated
+        returns.append(total)
+    assert result["returns"] == returns
+    assert result["mean"] == pytest.approx(np.mean(returns))
+    assert set(result) >= {"random", "oracle", "std", "deterministic", "checkpoint", "seed"}
+    (line,) = (trained / "evaluations.jsonl").read_text().splitlines()
+    assert json.loads(line)["returns"] == returns
+    assert "over 3 episodes" in capsys.readouterr().out
+    again = evaluate(trained, EvaluateConfig(episodes=3, seed=77, random_episodes=0, device="cpu"))
+    assert again["returns"] == returns
+    assert "random" not in again
+    assert len((trained / "evaluations.jsonl").read_text().splitlines()) == 2
+
+
+def test_reset_forgets_the_frames_of_the_last_episode(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = load(trained)
+    pixels = make_vec("stillsight/Orchard-v0", 6, options=agent.config.env_options()).reset()
+    assert isinstance(pixels, np.ndarray)
+    stacks = []
+    original = agent.model.predict
+
+    def predict(observation: Any, *arguments: Any) -> Any:
+        stacks.append(observation.copy())
+        return original(observation, *arguments)
+
+    monkeypatch.setattr(agent.model, "predict", predict)
+    for frame in pixels[:4]:
+        agent.predict(frame)
+    agent.reset()
+    agent.predict(pixels[5])
+    features = agent.venv.encode(pixels)
+    np.testing.assert_allclose(stacks[0][0], features[[0, 0, 0]], atol=1e-5)
+    np.testing.assert_allclose(stacks[3][0], features[[1, 2, 3]], atol=1e-5)
+    np.testing.assert_allclose(stacks[4][0], features[[5, 5, 5]], atol=1e-5)
+
+
+def test_a_finetuned_agent_needs_its_first_weights_no_more(tiny: Tiny, tmp_path: Path, retina_file: Path) -> None:
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes(retina_file.read_bytes())
+    result = rl(tiny("ppo", mode="finetune", weights=weights, steps=64, out=tmp_path / "run"))
+    weights.unlink()
+    assert load(tmp_path / "run", "last").sha256() == result["encoder_sha256_after"] != result["encoder_sha256_before"]
+
+
+@pytest.mark.parametrize("changes", [{}, {"mode": "finetune", "unfreeze": "layer1"}], ids=["frozen", "partly"])
+def test_weights_that_have_moved_are_named_anew(
+    tiny: Tiny, tmp_path: Path, retina_file: Path, changes: dict[str, Any]
+) -> None:
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes(retina_file.read_bytes())
+    result = rl(tiny("ppo", weights=weights, steps=32, out=tmp_path / "run", **changes))
+    moved = weights.rename(tmp_path / "moved.safetensors")
+    with pytest.raises(EncoderError, match=r"There is no file .*mine\.safetensors"):
+        load(tmp_path / "run")
+    assert load(tmp_path / "run", "last", weights=moved).sha256() == result["encoder_sha256_after"]
+    save_file(retina().model.state_dict(), moved)
+    with pytest.raises(RunError, match=r"was trained on frozen retina weights .* Say where the right ones are"):
+        load(tmp_path / "run", weights=moved)
+
+
+def test_a_random_encoder_is_made_again_from_its_seed(tiny: Tiny, tmp_path: Path) -> None:
+    result = rl(tiny("ppo", mode="random", seed=9, steps=32, out=tmp_path / "run"))
+    assert load(tmp_path / "run", seed=123).sha256() == result["encoder_sha256_after"]
+
+
+def test_a_classifier_is_no_agent(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"command": "cifar", "dataset": "cifar10"}))
+    with pytest.raises(RunError, match="is a cifar run, and only rl runs hold an agent"):
+        load(tmp_path)
+
+
+def test_a_checkpoint_of_another_agent_is_a_sentence(trained: Path, tiny: Tiny, tmp_path: Path) -> None:
+    rl(tiny("ppo", head=8, steps=32, out=tmp_path / "run"))
+    stranger = (tmp_path / "run" / "checkpoints" / "last.safetensors").read_bytes()
+    (trained / "checkpoints" / "best.safetensors").write_bytes(stranger)
+    with pytest.raises(CheckpointError, match="does not fit this agent"):
+        load(trained)

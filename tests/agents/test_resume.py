@@ -1,0 +1,225 @@
+"""A run that was stopped goes on where its last checkpoint stands, and nothing that it had is lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from stillsight.agents import RlConfig, callbacks, checkpoint, rl, state
+from stillsight.agents.checkpoint import CheckpointError
+from stillsight.agents.runs import RunError
+from stillsight.agents.savepoints import Savepoints
+from stillsight.encoders.retina import retina
+
+Tiny = Callable[..., RlConfig]
+ALGOS = ["ppo", "dqn", "sac", "td3"]
+STEPS = 128
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Ctrl-C once `step` is reached, until it is undone."""
+    original = callbacks.Episodes._on_step
+
+    def on_step(self: callbacks.Episodes) -> bool:
+        if self.num_timesteps >= step:
+            raise KeyboardInterrupt
+        return original(self)
+
+    monkeypatch.setattr(callbacks.Episodes, "_on_step", on_step)
+
+
+def interrupt(config: RlConfig, step: int) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, step)
+        with pytest.raises(RunError, match=rf"Stopped at step {step}"):
+            rl(config)
+    assert config.out is not None
+    return config.out
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def last(folder: Path) -> dict[str, Any]:
+    return checkpoint.load(folder / "checkpoints" / "last.safetensors")
+
+
+def policy(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = last(folder)["parameters"]["policy"]
+    return found
+
+
+def equal(first: Path, second: Path) -> bool:
+    one, other = policy(first), policy(second)
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+def test_a_stopped_run_goes_on_from_its_last_checkpoint(
+    tiny: Tiny, tmp_path: Path, algo: str, monkeypatch: pytest.MonkeyPatch, same: Callable[[Any, Any], bool]
+) -> None:
+    rate = ("learning_rate=lin_1e-3",)
+    config = tiny(algo, steps=STEPS, checkpoint_every=32, set=(*tiny(algo).set, *rate))
+    config = RlConfig(**{**vars(config), "out": tmp_path / "run"})
+    folder = interrupt(config, 80)
+    assert not (folder / "done").exists()
+    assert not (folder / "summary.json").exists()
+    stored = last(folder)
+    assert stored["step"] == 64
+    replay = stored["replay"]
+    assert (replay is None) == (algo == "ppo")
+    memory = checkpoint.load(folder / "checkpoints" / f"{replay}.safetensors") if replay else None
+
+    seen: dict[str, Any] = {}
+    original = Savepoints.restore
+
+    def restore(self: Savepoints) -> None:
+        original(self)
+        again = {**state.capture(self.agent.model), **self._facts(), "ledger": asdict(self.ledger), "replay": replay}
+        seen["last"] = same(again, stored)
+        seen["memory"] = same(state.capture_replay(self.agent.model), memory)
+
+    monkeypatch.setattr(Savepoints, "restore", restore)
+    result = rl(RlConfig(resume=folder))
+    # Weights, moments of Adam, counters, generators, replay memory, ledger: every bit of what was saved is back.
+    assert seen == {"last": True, "memory": True}
+
+    assert (folder / "done").exists()
+    assert result["env_steps"] == STEPS == last(folder)["step"]
+    assert result["wall_seconds"] > stored["ledger"]["seconds"] > 0
+    assert result["encoder_sha256_before"] == result["encoder_sha256_after"] == stored["ledger"]["encoder_sha256"]
+    # The environments begin anew once, and each of the 128 steps is counted once.
+    assert STEPS <= round(result["images_encoded_per_env_step"] * STEPS) <= 1.2 * STEPS
+    assert len(json.loads((folder / "machine.json").read_text())["sessions"]) == 2
+    assert len(list((folder / "checkpoints").glob("replay-*"))) == (0 if algo == "ppo" else 1)
+
+    whole = RlConfig(**{**vars(config), "out": tmp_path / "whole"})
+    rl(whole)
+    one, other = last(folder)["counters"], last(tmp_path / "whole")["counters"]
+    for name in ("num_timesteps", "_n_updates", "exploration_rate", "_n_calls", "_current_progress_remaining"):
+        assert (name in one) == (name in other)
+        assert one.get(name) == pytest.approx(other.get(name)), name
+    assert one["_current_progress_remaining"] == pytest.approx(0.0)
+    rates = [[group["lr"] for group in optimizer(run)] for run in (folder, tmp_path / "whole")]
+    assert rates[0] == pytest.approx(rates[1])
+    assert rates[0][0] < 1e-3 / 2
+
+
+def optimizer(folder: Path) -> list[dict[str, Any]]:
+    parameters = last(folder)["parameters"]
+    return [group for name in sorted(parameters) if "optimizer" in name for group in parameters[name]["param_groups"]]
+
+
+def test_going_on_twice_from_one_checkpoint_gives_one_result(tiny: Tiny, tmp_path: Path) -> None:
+    import shutil
+
+    folder = interrupt(tiny("ppo", steps=STEPS, checkpoint_every=32, out=tmp_path / "run"), 80)
+    shutil.copytree(folder, tmp_path / "copy")
+    before = policy(folder)
+    rl(RlConfig(resume=folder))
+    rl(RlConfig(resume=tmp_path / "copy"))
+    assert equal(folder, tmp_path / "copy")
+    assert any((tensor != before[name]).any() for name, tensor in policy(folder).items())
+
+
+def test_a_run_that_was_stopped_before_its_first_checkpoint_starts_from_the_beginning(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    folder = interrupt(tiny("ppo", out=tmp_path / "run"), 16)
+    assert not (folder / "checkpoints" / "last.safetensors").exists()
+    result = rl(RlConfig(resume=folder))
+    assert (folder / "done").exists()
+    assert result["env_steps"] == 96
+    rl(tiny("ppo", out=tmp_path / "whole"))
+    assert equal(folder, tmp_path / "whole")
+
+
+def test_a_resumed_run_plays_other_episodes_than_those_that_it_began_with(tiny: Tiny, tmp_path: Path) -> None:
+    folder = interrupt(tiny("ppo", steps=STEPS, checkpoint_every=32, out=tmp_path / "run"), 80)
+    frames = []
+    original = Savepoints.restore
+
+    def restore(self: Savepoints) -> None:
+        frames.append(self.agent.venv.reset())
+        original(self)
+        frames.append(self.agent.venv.reset())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Savepoints, "restore", restore)
+        rl(RlConfig(resume=folder))
+    assert (frames[0] != frames[1]).any()
+
+
+def test_a_finished_run_is_not_resumed(trained: Path) -> None:
+    before = files(trained)
+    with pytest.raises(RunError, match=r"is finished\. Record it with: stillsight record"):
+        rl(RlConfig(resume=trained))
+    assert files(trained) == before
+
+
+def test_other_encoder_weights_are_refused(tiny: Tiny, tmp_path: Path, retina_file: Path) -> None:
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes(retina_file.read_bytes())
+    folder = interrupt(tiny("ppo", weights=weights, checkpoint_every=32, out=tmp_path / "run"), 80)
+    save_file(retina().model.state_dict(), weights)
+    before = files(folder)
+    with pytest.raises(RunError, match=r"was trained on frozen retina weights with sha256 .*mine\.safetensors gives"):
+        rl(RlConfig(resume=folder))
+    assert files(folder) == before
+
+
+@pytest.mark.parametrize("which", ["last", "replay"])
+def test_a_truncated_checkpoint_is_a_sentence_and_nothing_is_lost(tiny: Tiny, tmp_path: Path, which: str) -> None:
+    folder = interrupt(tiny("dqn", steps=STEPS, checkpoint_every=32, out=tmp_path / "run"), 80)
+    (path,) = (folder / "checkpoints").glob(f"{which}*.safetensors")
+    path.write_bytes(path.read_bytes()[:-100])
+    before = files(folder)
+    with pytest.raises(CheckpointError, match="is damaged or incomplete"):
+        rl(RlConfig(resume=folder))
+    assert files(folder) == before
+
+
+def test_a_folder_without_a_run_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"is no run folder: it has no config\.json"):
+        rl(RlConfig(resume=tmp_path))
+    (tmp_path / "config.json").write_text('{"command": "rl", "env": ')
+    with pytest.raises(RunError, match=r"config\.json is damaged"):
+        rl(RlConfig(resume=tmp_path))
+
+
+def test_an_encoder_that_learns_goes_on_too(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny("ppo", mode="finetune", steps=STEPS, checkpoint_every=32, out=tmp_path / "run")
+    folder = interrupt(config, 80)
+    result = rl(RlConfig(resume=folder))
+    assert result["encoder_sha256_before"] == last(folder)["ledger"]["encoder_sha256"]
+    assert result["encoder_sha256_before"] != result["encoder_sha256_after"]
+
+
+def test_the_best_agent_of_a_stopped_session_is_not_overwritten_by_a_worse_one(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The checkpoint of step 64 knows nothing of the evaluation at step 96, whose agent best.safetensors holds.
+    scores = iter([1.0, 2.0, 5.0, 3.0, 3.0, 3.0])
+    monkeypatch.setattr(callbacks, "evaluate_policy", lambda *_, **__: ([next(scores)], [20]))
+    config = tiny("ppo", steps=STEPS, checkpoint_every=64, eval_every=32, out=tmp_path / "run")
+    folder = interrupt(config, 98)
+    rows = [json.loads(line)["mean"] for line in (folder / "eval.jsonl").read_text().splitlines()]
+    assert rows == [1.0, 2.0, 5.0]
+    assert last(folder)["step"] == 64
+    best = (folder / "checkpoints" / "best.safetensors").read_bytes()
+    result = rl(RlConfig(resume=folder))
+    assert (folder / "checkpoints" / "best.safetensors").read_bytes() == best
+    assert result["best_return_mean"] == 5.0

@@ -14,6 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stillsight.agents import algorithms, checkpoint, state
 from stillsight.agents.features import EncodedVecEnv, FrameStack, encoder_state
 from stillsight.agents.learn import RlConfig
+from stillsight.agents.model import make_model, overrides
 from stillsight.agents.runs import RunError, read_config, revive
 from stillsight.encoders.encoder import Encoder, fingerprint
 from stillsight.encoders.mode import Mode
@@ -118,7 +119,7 @@ def make_agent(
         EncoderError, EnvError: see `make_venv`.
     """
     row = algorithms.spec(config.algo)
-    chosen = algorithms.overrides(config.set, "--set")
+    chosen = overrides(config.set, "--set")
     if playing and "buffer_size" in chosen:
         chosen["buffer_size"] = 1
     venv = make_venv(config, encoder, n_envs=n_envs, training=training, seed=config.seed)
@@ -126,7 +127,7 @@ def make_agent(
     algorithms.check_actions(row, "discrete" if discrete else "continuous", config.env)
     eyes = {"encoder": encoder, "features_dim": config.head, "compress": config.compress}
     replay = {"dtype": config.replay_dtype}
-    model = algorithms.make(row, venv, eyes, chosen, replay, seed=config.seed, device=config.device)
+    model = make_model(row, venv, eyes, chosen, replay, seed=config.seed, device=config.device)
     return Agent(config, encoder, venv, model)
 
 

@@ -99,4 +99,6 @@ def _unflatten(node: Any, file: Any) -> Any:
 
 
 def _join(path: str, key: object) -> str:
-    return f"{path}/{key}" if path else str(key)
+    # Escaped as in a JSON pointer (RFC 6901), integers marked, so that two keys never share a path.
+    name = key.replace("~", "~0").replace("/", "~1") if isinstance(key, str) else f"[{key}]"
+    return f"{path}/{name}" if path else name

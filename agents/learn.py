@@ -78,7 +78,7 @@ class RlConfig(EncoderChoice):
 
     def env_options(self) -> EnvOptions:
         """The environment's options: its row's defaults with what was asked for on top."""
-        from stillsight.agents.algorithms import overrides
+        from stillsight.agents.model import overrides
         from stillsight.envs import resolve
 
         return resolve(self.env).options.merge(
@@ -95,10 +95,11 @@ class RlConfig(EncoderChoice):
         Raises:
             RunError: the algorithm takes no such setting.
         """
-        from stillsight.agents import algorithms
+        from stillsight.agents import model
+        from stillsight.agents.algorithms import spec
 
-        row = algorithms.spec(self.algo)
-        settings = algorithms.settings(row, self.env, algorithms.overrides(self.set, "--set"))
+        row = spec(self.algo)
+        settings = model.settings(row, self.env, model.overrides(self.set, "--set"))
         options = self.env_options()
         tenth = max(1, self.steps // 10)
         return replace(
@@ -120,7 +121,8 @@ class RlConfig(EncoderChoice):
         Raises:
             EncoderError, EnvError, RunError: what is wrong, what is allowed, what to type.
         """
-        from stillsight.agents.algorithms import check_actions, overrides, spec
+        from stillsight.agents.algorithms import check_actions, spec
+        from stillsight.agents.model import overrides
         from stillsight.envs import resolve
 
         row = spec(self.algo)
@@ -140,6 +142,8 @@ class RlConfig(EncoderChoice):
             ("head", 1),
             ("compress", 1),
             ("eval_episodes", 1),
+            ("eval_every", 0),
+            ("checkpoint_every", 0),
         ):
             value = getattr(self, flag)
             if value is not None and value < least:

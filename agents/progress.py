@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 QUIET_SECONDS = 10.0
 """Where the output is no terminal (a log, CI), one line is written at most this often."""
@@ -21,7 +20,7 @@ class ProgressDisplay:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or Console(highlight=False)
         self._bar: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
         self._began: dict[str, tuple[float, int]] = {}
@@ -30,11 +29,10 @@ class ProgressDisplay:
 
     def card(self, title: str, rows: Mapping[str, str]) -> None:
         """Print a title and aligned facts."""
-        table = Table.grid(padding=(0, 2))
-        for key, value in rows.items():
-            table.add_row(f"  {key}", value)
-        self.console.print(title, style="bold")
-        self.console.print(table)
+        self.console.print(title, style="bold", markup=False)
+        width = max(map(len, rows), default=0)
+        for key, value in rows.items():  # soft: a command that the console broke in two could not be copied
+            self.console.print(f"  {key:{width}}  {value}", soft_wrap=True, markup=False)
 
     def update(self, what: str, done: int, total: int, **facts: object) -> None:
         """Say that `done` of `total` is finished, with further facts to show beside it."""
@@ -51,7 +49,7 @@ class ProgressDisplay:
         elif done >= total or now - self._told >= QUIET_SECONDS:
             self._told = now
             left = f"{(total - done) / rate:,.0f} s left" if rate and done < total else ""
-            self.console.print(f"{what} {done:,}/{total:,}  {text}  {left}".rstrip())
+            self.console.print(f"{what} {done:,}/{total:,}  {text}  {left}".rstrip(), soft_wrap=True, markup=False)
         if done >= total:
             self._began.pop(what, None)
 

@@ -99,6 +99,15 @@ class Run:
         self._begin()
         append_line(self.folder / f"{stream}.jsonl", row)
 
+    def rewind(self, step: int) -> None:
+        """Cut the records of steps after `step`, which a resumed run plays again."""
+        for stream in ("metrics", "episodes", "eval"):
+            path = self.folder / f"{stream}.jsonl"
+            if path.exists():
+                lines = path.read_text().splitlines(keepends=True)
+                kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+                write_atomically(path, "".join(kept))
+
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file at once or not at all."""
         self._begin()

@@ -81,7 +81,7 @@ class Savepoints:
         """Keep what acting needs, if `mean` beats every evaluation before it."""
         if mean > self.ledger.best:
             self.ledger.best = mean
-            self.run.save("best", {**state.learned(self.agent.model), **self._facts()}, self._header())
+            self.run.save("best", {**state.learned(self.agent.model), **self._facts(), "mean": mean}, self._header())
 
     def last(self) -> None:
         """Keep all that learning on needs. The replay memory goes first, into a file that the other one names."""
@@ -121,6 +121,10 @@ class Savepoints:
         # The environments begin new episodes, and not the very ones that the run began with.
         self.agent.venv.seed(self.agent.config.seed + model.num_timesteps)
         self.ledger = Ledger(**stored["ledger"])
+        best = self.run.load("best", model.device)
+        if best is not None:  # it may be younger than the checkpoint from which learning goes on
+            self.ledger.best = max(self.ledger.best, best["mean"])
+        self.run.rewind(model.num_timesteps)
         self._images = self.agent.encoder.counter.images
 
     def _facts(self) -> dict[str, Any]:

@@ -62,10 +62,11 @@ class Pixels(gym.ObservationWrapper[Image, Any, Any]):
         self._last = np.ascontiguousarray(image.transpose(2, 0, 1))
         return self._last
 
-    def render(self) -> Image:
-        """A frame to film, uint8 `[H, W, 3]`."""
+    def render(self) -> Image | None:
+        """A frame to film, uint8 `[H, W, 3]`, or None from an environment that promises frames and gives none."""
         if self.env.render_mode == "rgb_array":
-            return np.asarray(self.env.render(), np.uint8)
+            frame = self.env.render()
+            return None if frame is None else np.asarray(frame, np.uint8)
         return self._last.transpose(1, 2, 0).copy()
 
 

@@ -15,6 +15,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 
 from stillsight.agents import algorithms
 from stillsight.agents.buffers import FrameReplayBuffer, check_memory, needed_bytes
+from stillsight.agents.model import make_model
 from stillsight.agents.runs import RunError
 
 ACTIONS = spaces.Box(-1, 1, (2,), np.float32)
@@ -83,7 +84,8 @@ def test_what_is_stored_equals_a_buffer_of_whole_stacks(
     count: int, n_envs: int, slots: int, steps: list[list[int]]
 ) -> None:
     buffer = FrameReplayBuffer(slots * n_envs, space(count), ACTIONS, "cpu", n_envs)
-    player, plain = Player(count, n_envs), {}
+    player = Player(count, n_envs)
+    plain: dict[tuple[int, float], dict[str, np.ndarray]] = {}
     for ends in steps:
         for env, row in player.step(buffer, ends[:n_envs]):
             plain[env, float(row["observations"][-1, 0])] = row
@@ -95,7 +97,7 @@ def test_what_is_stored_equals_a_buffer_of_whole_stacks(
     for env in range(n_envs):
         ages = [key[1] for key in plain if key[0] == env]
         kept = [key[1] for key in found if key[0] == env]
-        # Nothing is given up that the ring still holds whole: what is kept is the end of what was played, without a gap.
+        # Nothing is given up that the ring still holds whole: what is kept is the end of what was played.
         assert sorted(kept) == sorted(ages)[-len(kept) :]
         # At most a slot for each episode end and the history of the oldest are no transitions.
         ended = sum(ends[env] > 0 for ends in steps)
@@ -104,7 +106,8 @@ def test_what_is_stored_equals_a_buffer_of_whole_stacks(
 
 def test_sampling_draws_only_whole_transitions_and_all_of_them() -> None:
     buffer = FrameReplayBuffer(40, space(3), ACTIONS, "cpu", 2)
-    player, plain = Player(3, 2), {}
+    player = Player(3, 2)
+    plain: dict[tuple[int, float], dict[str, np.ndarray]] = {}
     for step in range(70):
         for env, row in player.step(buffer, [int(step % 7 == 6), 2 * int(step % 5 == 4)]):
             plain[env, float(row["observations"][-1, 0])] = row
@@ -201,7 +204,7 @@ def test_off_policy_algorithms_learn_from_it() -> None:
     row = algorithms.spec("sac")
     chosen = {"buffer_size": 200, "learning_starts": 20, "batch_size": 8}
     eyes = {"encoder": encoder, "features_dim": 8}
-    model = algorithms.make(row, venv, eyes, chosen, {"dtype": "float16"}, seed=0, device="cpu")
+    model = make_model(row, venv, eyes, chosen, {"dtype": "float16"}, seed=0, device="cpu")
     assert isinstance(model, SAC)
     assert isinstance(model.replay_buffer, FrameReplayBuffer)
     model.learn(40)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
@@ -37,10 +39,23 @@ class Recorder(BaseCallback):
         return True
 
 
+def calm(model: BaseAlgorithm) -> None:
+    """Put a larger number beside the gradient's size, by which Adam and RMSprop divide the gradient.
+
+    With SB3's 1e-8, a gradient that is nothing but rounding moves a weight as far as a true one, and two runs that
+    differ in the order of a sum drift apart within forty updates.
+    """
+    for path in model._get_torch_save_params()[0]:
+        if path.endswith("optimizer"):
+            for group in attrgetter(path)(model).param_groups:
+                group["eps"] = 1e-2
+
+
 def train(config: RlConfig, steps: int) -> tuple[Agent, np.ndarray]:
     torch.set_num_threads(1)
     seed_everything(config.seed)
     agent = make_agent(config.resolved(), config.build_encoder(pinned=True), n_envs=2)
+    calm(agent.model)
     before = {name: tensor.clone() for name, tensor in agent.model.policy.state_dict().items()}
     recorder = Recorder()
     agent.model.learn(steps, recorder)
@@ -59,15 +74,10 @@ def assert_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_the_cached_path_is_the_in_policy_path(tiny: Tiny, algo: str, cut: str) -> None:
-    steps = 256 if cut == "frozen" else 192
-    chosen = dict(CUTS[cut])
-    if algo in ("a2c", "tqc") and cut != "frozen":
-        # RMSprop and Adam divide a gradient by its own size, so that rounding alone moves a weight as far as a
-        # gradient does. Where three convolutions learn at these two rows' own rates, that grows past the tolerance.
-        chosen["set"] = (*tiny(algo).set, "learning_rate=1e-5")
-    cached, actions = train(tiny(algo, **chosen), steps)
+    steps = 256 if cut == "frozen" else 96 if algo == "trpo" else 192
+    cached, actions = train(tiny(algo, **CUTS[cut]), steps)
     looked = cached.encoder.counter.images
-    in_policy, expected = train(tiny(algo, in_policy=True, **chosen), steps)
+    in_policy, expected = train(tiny(algo, in_policy=True, **CUTS[cut]), steps)
     assert cached.model._n_updates == in_policy.model._n_updates > 0
     assert looked < in_policy.encoder.counter.images / 3, "or both ran the same way and nothing was compared"
     if actions.dtype == np.float32:

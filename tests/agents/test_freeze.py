@@ -180,7 +180,7 @@ def test_initialisation_goes_past_pretrained_weights_that_learn_and_reaches_rand
 @pytest.mark.parametrize("algo", ["ppo", "dqn", "sac", "td3"])
 def test_the_frozen_part_is_in_no_state_dict_and_in_no_optimizer(tiny: Tiny, algo: str, in_policy: bool) -> None:
     agent = build(tiny(algo, in_policy=in_policy))
-    frozen = {tensor.data_ptr() for tensor in agent.encoder.frozen.state_dict().values() if tensor.numel()}
+    frozen = {tensor.data_ptr() for tensor in agent.encoder.frozen.steps.state_dict().values() if tensor.numel()}
     assert len(frozen) > 10
     policy = agent.model.policy
     held = [*policy.state_dict().values(), *policy.parameters(), *policy.buffers()]

@@ -231,7 +231,7 @@ def test_wherever_the_cut_lies_the_network_is_the_same(network: tuple[str, Backb
         features.square().sum().backward()
         assert all(parameter.grad is not None for parameter in learnable), cut
         assert any(float(p.grad.abs().max()) > 0 for p in learnable if p.grad is not None)
-        assert all(parameter.grad is None for parameter in encoder.frozen.parameters()), cut
+        assert all(parameter.grad is None for parameter in encoder.frozen.steps.parameters()), cut
         encoder.zero_grad(set_to_none=True)
 
 
@@ -611,5 +611,5 @@ def test_parts_are_what_they_say() -> None:
     assert isinstance(encoder.learned, Learned)
     assert isinstance(encoder.frozen.steps[0], Preprocess)
     assert encoder.frozen.device == torch.device("cpu")
-    assert not any(parameter.requires_grad for parameter in encoder.frozen.parameters())
+    assert not any(parameter.requires_grad for parameter in encoder.frozen.steps.parameters())
     assert all(parameter.requires_grad for parameter in encoder.learned.parameters())

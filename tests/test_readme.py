@@ -116,7 +116,7 @@ def test_every_other_command_is_one_of_the_makefile(root: Path) -> None:
 @pytest.mark.usefixtures("folder")
 def test_the_commands_of_the_demo_parse(root: Path) -> None:
     shown = subprocess.run(["make", "-n", "demo"], cwd=root, capture_output=True, text=True, check=True)
-    lines = [line for line in shown.stdout.splitlines() if "bin/stillsight " in line]
+    lines = [line for line in shown.stdout.splitlines() if line.startswith(".venv/bin/stillsight ")]
     assert [shlex.split(line)[1] for line in lines] == ["rl", "evaluate", "record"]
     for line in lines:
         words = smaller(shlex.split(line.replace("\\", ""))[1:])

@@ -38,7 +38,10 @@ def smaller(words: list[str]) -> list[str]:
     """The same command with fewer steps, episodes and epochs."""
     pairs = zip(["", *words], words, strict=False)
     short = [SMALLER.get(before, word) for before, word in pairs]
-    return short + SMALL + ["--eval-episodes", "1"] if words[0] == "rl" and "--resume" not in words else short
+    if words[0] != "rl" or "--resume" in words:
+        return short
+    steps = [] if "--steps" in words else ["--steps", SMALLER["--steps"]]
+    return [*short, *steps, *SMALL, "--eval-episodes", "1"]
 
 
 @pytest.fixture(scope="module")

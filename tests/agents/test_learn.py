@@ -15,6 +15,7 @@ from stillsight.agents import RlConfig, checkpoint, rl
 from stillsight.agents.agent import make_agent
 from stillsight.agents.algorithms import ALGORITHMS
 from stillsight.agents.features import canonical
+from stillsight.agents.presets import preset
 from stillsight.agents.runs import RunError, read_config, revive
 from stillsight.encoders import Mode
 
@@ -156,7 +157,8 @@ def test_settings_reach_the_algorithm_and_rates_fall_linearly(tiny: Tiny) -> Non
     chosen = ("n_steps=24", "batch_size=12", "learning_rate=lin_4e-4", "clip_range=lin_0.2", "gamma=0.9")
     model = agent_of(tiny("ppo", set=chosen)).model
     assert (model.n_steps, model.batch_size, model.gamma) == (24, 12, 0.9)
-    assert model.ent_coef == 0.01, "the preset's where nothing was chosen"
+    orchard = preset("stillsight/Orchard-v0", "ppo").settings
+    assert model.ent_coef == orchard["ent_coef"], "the preset's where nothing was chosen"
     assert [model.lr_schedule(left) for left in (1.0, 0.5, 0.0)] == pytest.approx([4e-4, 2e-4, 0.0])
     assert [model.clip_range(left) for left in (1.0, 0.25)] == pytest.approx([0.2, 0.05])
     td3 = agent_of(tiny("td3")).model

@@ -118,7 +118,7 @@ def test_frames_to_film_are_native() -> None:
     assert [image.shape for image in images if image is not None] == [(192, 192, 3)] * 2
     tiled = venv.render()
     assert tiled is not None
-    assert tiled.shape == (512, 256, 3)
+    assert tiled.shape == (2 * 192, 192, 3)
 
 
 @pytest.mark.parametrize(

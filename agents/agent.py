@@ -13,6 +13,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from stillsight.agents import algorithms, checkpoint, state
 from stillsight.agents.features import EncodedVecEnv, FrameStack, encoder_state
+from stillsight.agents.first_look import first_look
 from stillsight.agents.learn import RlConfig
 from stillsight.agents.model import make_model, overrides
 from stillsight.agents.runs import RunError, read_config, revive
@@ -125,7 +126,14 @@ def make_agent(
     venv = make_venv(config, encoder, n_envs=n_envs, training=training, seed=config.seed)
     discrete = isinstance(venv.action_space, spaces.Discrete)
     algorithms.check_actions(row, "discrete" if discrete else "continuous", config.env)
-    eyes = {"encoder": encoder, "features_dim": config.head, "compress": config.compress}
+    # One that will not learn gets the numbers from its checkpoint.
+    statistics = None if playing else first_look(config, encoder, n_envs)
+    eyes = {
+        "encoder": encoder,
+        "features_dim": config.head,
+        "compress": config.compress,
+        "statistics": statistics,
+    }
     replay = {"dtype": config.replay_dtype}
     model = make_model(row, venv, eyes, chosen, replay, seed=config.seed, device=config.device)
     return Agent(config, encoder, venv, model)

@@ -24,7 +24,7 @@ class AlgorithmSpec:
         cls: `module:Class`, imported when needed.
         actions: "discrete", "continuous" or both; empty for a third party's class, whose own check decides.
         policy: SB3's name of the policy; our features extractor goes into it in every case.
-        net_arch: hidden layers behind the head of `features.HEAD_FEATURES` units.
+        net_arch: hidden layers behind the head of `head.HEAD_FEATURES` units.
         n_envs: environments side by side by default.
         preset: keyword arguments of the class. Strings "lin_x" are a rate that falls linearly from x to 0.
         source: where the preset comes from.

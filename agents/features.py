@@ -12,13 +12,10 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from stillsight.agents.head import HEAD_FEATURES, Head, Statistics
 from stillsight.agents.runs import RunError
 from stillsight.encoders.encoder import Encoder
-
-HEAD_FEATURES = 512
-"""Width of the head on the encoder, the same in every mode: that of Mnih et al. 2015."""
 
 
 class FrameStack:
@@ -119,38 +116,6 @@ class EncodedVecEnv(VecEnvWrapper):
         return self._stack.push(frames[: len(dones)], dones), rewards, dones, infos
 
 
-class Head(nn.Module):
-    """What every mode puts between encoder and policy: LayerNorm, a shared 1 x 1 convolution on grids, Linear, ReLU.
-
-    On a k x k grid of C channels, a linear layer alone would have to learn what an object looks like once for each of
-    the k x k places. The 1 x 1 convolution learns it once; the compression layers of Sax et al. 2019 and of VC-1
-    (Majumdar et al. 2023) do the same.
-
-    Args:
-        frames: in a stack.
-        width: features of one frame.
-        grid: side of the grid that `width` falls into, or 1 for a vector.
-        compress: channels that the 1 x 1 convolution leaves.
-        units: width of the result.
-    """
-
-    def __init__(self, frames: int, width: int, grid: int, compress: int, units: int) -> None:
-        super().__init__()
-        self.grid = grid
-        self.norm = nn.LayerNorm(width)
-        channels = width // grid**2
-        self.compress = nn.Conv2d(channels, compress, 1) if grid > 1 else None
-        self.linear = nn.Linear(frames * (compress * grid**2 if grid > 1 else width), units)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """`[N, frames, width]` -> `[N, units]`."""
-        count = features.shape[:2]
-        normed = self.norm(features).flatten(0, 1)
-        if self.compress is not None:
-            normed = F.relu(self.compress(normed.view(len(normed), -1, self.grid, self.grid)))
-        return F.relu(self.linear(normed.reshape(count[0], -1)))
-
-
 class EncoderExtractor(BaseFeaturesExtractor):
     """A policy's eyes: what learns of the encoder, and the head that every mode shares.
 
@@ -165,10 +130,16 @@ class EncoderExtractor(BaseFeaturesExtractor):
         encoder: the one that the `EncodedVecEnv` has, or None there and the encoder here (in-policy).
         features_dim: width of the head.
         compress: channels that the head's 1 x 1 convolution leaves where the encoder gives a grid.
+        statistics: of the features, which the head standardises by; `first_look` gathers them.
     """
 
     def __init__(
-        self, observation_space: spaces.Box, encoder: Encoder, features_dim: int = HEAD_FEATURES, compress: int = 32
+        self,
+        observation_space: spaces.Box,
+        encoder: Encoder,
+        features_dim: int = HEAD_FEATURES,
+        compress: int = 32,
+        statistics: Statistics | None = None,
     ) -> None:
         super().__init__(observation_space, features_dim)
         self._frozen = (encoder.frozen,)  # in a tuple, because nn.Module would register it
@@ -180,7 +151,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
                 sample = encoder.frozen(sample)
             self.frame_shape = tuple(sample.shape[1:])
             width = self.learned(sample.to(_device(self.learned))).shape[1]
-        self.head = Head(count, width, encoder.grid, compress, features_dim)
+        self.head = Head(count, width, encoder.grid, compress, features_dim, statistics)
 
     def forward(self, observations: Tensor) -> Tensor:
         frames = observations.flatten(0, 1)

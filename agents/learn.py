@@ -53,6 +53,9 @@ class RlConfig(EncoderChoice):
     """Units of the head between encoder and policy, the same in every mode."""
     compress: int = 32
     """Channels to which the head's 1 x 1 convolution brings a grid of features (--pooling grid<k>)."""
+    standardise: int = 512
+    """Frames of random play by which the head standardises features before it begins to learn; 0 leaves them as they
+    are."""
     in_policy: bool = False
     """Run even a frozen encoder inside the policy, as plain SB3 does: the slow reference for the cached path."""
     eval_every: int | None = None
@@ -141,6 +144,7 @@ class RlConfig(EncoderChoice):
             ("frame_stack", 1),
             ("head", 1),
             ("compress", 1),
+            ("standardise", 0),
             ("eval_episodes", 1),
             ("eval_every", 0),
             ("checkpoint_every", 0),

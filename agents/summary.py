@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stillsight.agents.features import Head, canonical
+from stillsight.agents.features import canonical
+from stillsight.agents.head import Head
 from stillsight.encoders import device as devices
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def card(agent: Agent) -> dict[str, str]:
 
 def _head(head: Head) -> str:
     shared = f"1 x 1 convolution to {head.compress.out_channels}, " if head.compress is not None else ""
-    return f"LayerNorm, {shared}Linear to {head.linear.out_features}"
+    return f"standardised features, LayerNorm, {shared}Linear to {head.linear.out_features}"
 
 
 def summary(agent: Agent, ledger: Ledger, returns: list[float], *, deterministic: bool) -> dict[str, Any]:

@@ -106,6 +106,7 @@ def tiny(retina_file: Path) -> Callable[..., RlConfig]:
             "frame_stack": 3,
             "head": 16,
             "compress": 4,
+            "standardise": 8,
             "max_episode_steps": 20,
             "eval_every": 0,
             "eval_episodes": 1,

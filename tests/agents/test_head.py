@@ -1,0 +1,97 @@
+"""The head standardises by fixed numbers, which random play gives before anything is learned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from stillsight.agents import RlConfig
+from stillsight.agents.agent import make_agent
+from stillsight.agents.features import canonical
+from stillsight.agents.first_look import first_look
+from stillsight.agents.head import FLOOR, LARGEST, Head, Standardise, Statistics
+from stillsight.envs import make_vec
+
+Tiny = Callable[..., RlConfig]
+
+
+def test_features_get_mean_zero_and_deviation_one() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(1000, 3) * torch.tensor([0.5, 2.0, 3.0]) + torch.tensor([10.0, 0.0, -5.0])
+    module = Standardise(3, Statistics(features.mean(0), features.std(0, correction=0)))
+    standard = module(features)
+    torch.testing.assert_close(standard.mean(0), torch.zeros(3), atol=1e-5, rtol=0.0)
+    torch.testing.assert_close(standard.std(0, correction=0), torch.ones(3), atol=1e-4, rtol=0.0)
+
+
+def test_a_dead_feature_stays_quiet_and_a_wild_one_is_clipped() -> None:
+    module = Standardise(2, Statistics(torch.zeros(2), torch.tensor([0.0, 2.0])))
+    floor = FLOOR * 1.0  # of the mean deviation
+    torch.testing.assert_close(
+        module(torch.tensor([0.001, 1e6])), torch.tensor([0.001 / floor, LARGEST]), rtol=1e-4, atol=0
+    )
+
+
+def test_a_small_change_on_a_large_constant_reaches_the_policy() -> None:
+    # The failure it prevents: beside features that differ among each other a hundred times more than they move,
+    # LayerNorm alone leaves almost nothing of the movement.
+    torch.manual_seed(0)
+    still = torch.randn(64) * 100
+    features = still + torch.randn(500, 64)
+    plain = Head(1, 64, 1, 1, 8)
+    standard = Head(1, 64, 1, 1, 8, Statistics(features.mean(0), features.std(0)))
+    standard.load_state_dict({**plain.state_dict(), **standard.standardise.state_dict(prefix="standardise.")})
+    moves = [head.norm(head.standardise(features)).std(0).mean().item() for head in (plain, standard)]
+    assert moves[0] < 0.02
+    assert moves[1] == pytest.approx(1.0, abs=0.1)
+
+
+def test_no_statistics_leave_features_as_they_are() -> None:
+    features = torch.randn(5, 4)
+    assert torch.equal(Standardise(4, None)(features), features)
+
+
+@pytest.mark.parametrize("mode", ["frozen", "scratch"])
+def test_a_first_look_is_the_statistics_of_random_play(tiny: Tiny, mode: str) -> None:
+    config = tiny(mode=mode, standardise=24).resolved()
+    encoder = config.build_encoder(pinned=True)
+    found = first_look(config, encoder, 2)
+    venv = make_vec(config.env, 2, seed=config.seed + 30_000, options=config.env_options())
+    frames = [venv.reset()]
+    for _ in range(11):
+        frames.append(venv.step(np.array([venv.action_space.sample(), venv.action_space.sample()]))[0])
+    with torch.no_grad():
+        features = encoder(torch.from_numpy(np.concatenate(frames)))
+    assert found is not None
+    assert len(features) == 24
+    torch.testing.assert_close(found.mean, features.mean(0))
+    torch.testing.assert_close(found.std, features.std(0, correction=0))
+
+
+def test_every_network_of_an_agent_standardises_alike_and_training_does_not_move_it(tiny: Tiny) -> None:
+    config = tiny("td3", standardise=16)
+    encoder = config.build_encoder(pinned=True)
+    agent = make_agent(config.resolved(), encoder, n_envs=2)
+    policy = agent.model.policy
+    expected = first_look(config.resolved(), encoder, 2)
+    assert expected is not None
+    agent.model.learn(64)
+    for name in ("actor", "actor_target", "critic", "critic_target"):
+        torch.testing.assert_close(getattr(policy, name).features_extractor.head.standardise.mean, expected.mean)
+
+
+def test_zero_looks_at_nothing(tiny: Tiny) -> None:
+    config = tiny(standardise=0).resolved()
+    agent = make_agent(config, config.build_encoder(pinned=True), n_envs=1)
+    head = canonical(agent.model.policy).head
+    assert torch.equal(head.standardise.mean, torch.zeros_like(head.standardise.mean))
+
+
+def test_the_images_of_the_first_look_are_not_counted_as_training(tiny: Tiny) -> None:
+    config = tiny(standardise=64).resolved()
+    encoder = config.build_encoder(pinned=True)
+    first_look(config, encoder, 2)
+    assert encoder.counter.images == 0

@@ -129,7 +129,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
         observation_space: of an `EncodedVecEnv`.
         encoder: the one that the `EncodedVecEnv` has, or None there and the encoder here (in-policy).
         features_dim: width of the head.
-        compress: channels that the head's 1 x 1 convolution leaves where the encoder gives a grid.
+        compress: channels that the head's 1 x 1 convolution leaves at each place of each frame; 0 does without it.
         statistics: of the features, which the head standardises by; `first_look` gathers them.
     """
 
@@ -151,7 +151,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
                 sample = encoder.frozen(sample)
             self.frame_shape = tuple(sample.shape[1:])
             width = self.learned(sample.to(_device(self.learned))).shape[1]
-        self.head = Head(count, width, encoder.grid, compress, features_dim, statistics)
+        self.head = Head(count, width, encoder.places, compress, features_dim, statistics)
 
     def forward(self, observations: Tensor) -> Tensor:
         frames = observations.flatten(0, 1)

@@ -52,36 +52,38 @@ class Standardise(nn.Module):
 
 
 class Head(nn.Module):
-    """Standardise, LayerNorm, a shared 1 x 1 convolution on grids, Linear, ReLU.
+    """Standardise, LayerNorm, a 1 x 1 convolution that all places and frames share, Linear, ReLU.
 
     On a k x k grid of C channels, a linear layer alone would have to learn what an object looks like once for each of
-    the k x k places. The 1 x 1 convolution learns it once; the compression layers of Sax et al. 2019 and of VC-1
-    (Majumdar et al. 2023) do the same.
+    the k x k places, and on any stack once for each frame. The 1 x 1 convolution learns it once; the compression
+    layers of Sax et al. 2019 and of VC-1 (Majumdar et al. 2023) do the same. It also keeps the head, and with it
+    update and checkpoint, small.
 
     Args:
         frames: in a stack.
         width: features of one frame.
-        grid: side of the grid that `width` falls into, or 1 for a vector.
-        compress: channels that the 1 x 1 convolution leaves.
+        places: how many places `width` keeps apart, channels first: k * k on a grid, 1 for a vector, 0 for features
+            that are not channels at places.
+        compress: channels that the 1 x 1 convolution leaves; 0 does without it, as `places` 0 does.
         units: width of the result.
         statistics: of the features, see `Standardise`.
     """
 
     def __init__(
-        self, frames: int, width: int, grid: int, compress: int, units: int, statistics: Statistics | None = None
+        self, frames: int, width: int, places: int, compress: int, units: int, statistics: Statistics | None = None
     ) -> None:
         super().__init__()
-        self.grid = grid
+        self.places = places
         self.standardise = Standardise(width, statistics)
         self.norm = nn.LayerNorm(width)
-        channels = width // grid**2
-        self.compress = nn.Conv2d(channels, compress, 1) if grid > 1 else None
-        self.linear = nn.Linear(frames * (compress * grid**2 if grid > 1 else width), units)
+        shared = bool(compress and places)
+        self.compress = nn.Conv2d(width // places, compress, 1) if shared else None
+        self.linear = nn.Linear(frames * (compress * places if shared else width), units)
 
     def forward(self, features: Tensor) -> Tensor:
         """`[N, frames, width]` -> `[N, units]`."""
         count = features.shape[:2]
         normed = self.norm(self.standardise(features)).flatten(0, 1)
         if self.compress is not None:
-            normed = F.relu(self.compress(normed.view(len(normed), -1, self.grid, self.grid)))
+            normed = F.relu(self.compress(normed.view(len(normed), -1, self.places, 1)))
         return F.relu(self.linear(normed.reshape(count[0], -1)))

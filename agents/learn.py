@@ -52,7 +52,8 @@ class RlConfig(EncoderChoice):
     head: int = 512
     """Units of the head between encoder and policy, the same in every mode."""
     compress: int = 32
-    """Channels to which the head's 1 x 1 convolution brings a grid of features (--pooling grid<k>)."""
+    """Channels to which the head's 1 x 1 convolution brings the features of each place of each frame; 0 does without
+    it."""
     standardise: int = 512
     """Frames of random play by which the head standardises features before it begins to learn; 0 leaves them as they
     are."""
@@ -143,7 +144,7 @@ class RlConfig(EncoderChoice):
             ("n_envs", 1),
             ("frame_stack", 1),
             ("head", 1),
-            ("compress", 1),
+            ("compress", 0),
             ("standardise", 0),
             ("eval_episodes", 1),
             ("eval_every", 0),

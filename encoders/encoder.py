@@ -110,9 +110,12 @@ class Encoder(nn.Module):
         return next((tensor.device for tensor in self.learned.buffers()), self.frozen.device)
 
     @property
-    def grid(self) -> int:
-        """Side of the grid of places that features keep apart (channels first), 1 where they are one vector."""
-        return int(self.pooling.removeprefix("grid")) if self.pooling.startswith("grid") else 1
+    def places(self) -> int:
+        """How many places features keep apart, channels first: k * k on a grid, 1 for a vector, 0 where they are not
+        channels at places (flatten)."""
+        if self.pooling == "flatten":
+            return 0
+        return int(self.pooling.removeprefix("grid")) ** 2 if self.pooling.startswith("grid") else 1
 
     def state(self) -> dict[str, Tensor]:
         """Every parameter and buffer up to the tap, under its official name."""

@@ -20,7 +20,20 @@ from stillsight.encoders.supervised import dataset
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 SMALLER = {"--steps": "128", "--episodes": "1", "--epochs": "1"}
 """What the test puts in place of the README's numbers; the rest of each command stays as it is printed."""
-SMALL = ["--n-envs", "1", "--set", "n_steps=32", "batch_size=32", "n_epochs=1", "--eval-every", "0", "--head", "16", "--standardise", "8"]
+SMALL = [
+    "--n-envs",
+    "1",
+    "--set",
+    "n_steps=32",
+    "batch_size=32",
+    "n_epochs=1",
+    "--eval-every",
+    "0",
+    "--head",
+    "16",
+    "--standardise",
+    "8",
+]
 
 
 def blocks(language: str) -> list[str]:

@@ -49,6 +49,26 @@ def test_a_small_change_on_a_large_constant_reaches_the_policy() -> None:
     assert moves[1] == pytest.approx(1.0, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    ("places", "compress", "joined"), [(4, 3, 2 * 3 * 4), (1, 3, 2 * 3), (1, 0, 2 * 8), (0, 3, 2 * 8)]
+)
+def test_the_convolution_is_shared_by_places_and_frames(places: int, compress: int, joined: int) -> None:
+    torch.manual_seed(0)
+    head = Head(2, 8, places, compress, 5)
+    assert head.linear.in_features == joined
+    features = torch.randn(3, 2, 8)
+    assert head(features).shape == (3, 5)
+    if head.compress is None:
+        return
+    # By hand: channel c of place p is feature c * places + p; each place of each frame meets the same weights.
+    normed = head.norm(features).view(3, 2, 8 // places, places)
+    weight, bias = head.compress.weight.view(compress, -1), head.compress.bias
+    assert bias is not None
+    small = torch.relu(torch.einsum("kc,nfcp->nfkp", weight, normed) + bias[:, None])
+    expected = torch.relu(head.linear(small.reshape(3, -1)))
+    torch.testing.assert_close(head(features), expected)
+
+
 def test_no_statistics_leave_features_as_they_are() -> None:
     features = torch.randn(5, 4)
     assert torch.equal(Standardise(4, None)(features), features)

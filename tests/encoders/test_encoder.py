@@ -268,11 +268,12 @@ def test_names_that_do_not_exist_are_refused_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pooling", "grid", "width"), [("global", 1, 256), ("grid3", 3, 256 * 9), ("flatten", 1, 4096)]
+    ("pooling", "places", "width"),
+    [("global", 1, 256), ("softmax", 1, 512), ("grid3", 9, 256 * 9), ("flatten", 0, 4096)],
 )
-def test_the_grid_tells_how_many_places_features_keep_apart(pooling: str, grid: int, width: int) -> None:
+def test_an_encoder_tells_how_many_places_its_features_keep_apart(pooling: str, places: int, width: int) -> None:
     encoder = Encoder(make_backbone("retina"), pooling=pooling, precision="float32")
-    assert encoder.grid == grid
+    assert encoder.places == places
     assert encoder(random_pixels(32)).shape == (2, width)
 
 

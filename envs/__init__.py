@@ -13,6 +13,7 @@ from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import ROWS, EnvSpec, resolve
 
 if TYPE_CHECKING:
+    from stillsight.envs.atari import NativeAtariVecEnv as NativeAtariVecEnv
     from stillsight.envs.making import make_env as make_env
     from stillsight.envs.orchard import BEST_RETURN as BEST_RETURN
     from stillsight.envs.orchard import Orchard as Orchard
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _LATER = {
     "BEST_RETURN": "orchard",
+    "NativeAtariVecEnv": "atari",
     "Orchard": "orchard",
     "Pixels": "pixels",
     "make_env": "making",
@@ -35,6 +37,7 @@ __all__ = [
     "EnvError",
     "EnvOptions",
     "EnvSpec",
+    "NativeAtariVecEnv",
     "Orchard",
     "Pixels",
     "make_env",

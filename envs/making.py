@@ -45,7 +45,7 @@ def make_env(
             env,
             noop_max=options.noop_max,
             frame_skip=options.frame_skip,  # the brighter of the last two frames: sprites that flicker stay visible
-            screen_size=options.size or (width, height),
+            screen_size=(width, height),  # Pixels resizes: it takes nothing under 16 pixels for an image
             terminal_on_life_loss=False,  # Gymnasium's would restart the game at each life; see LifeLoss
             grayscale_obs=False,
         )

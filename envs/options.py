@@ -33,7 +33,7 @@ class EnvOptions:
     max_episode_steps: int = 0
     """Truncate after this many agent steps, in place of the environment's own limit; 0 keeps its own limit."""
     noop_max: int = 0
-    """Atari only: each game starts after 1..noop_max random no-ops; 0 starts at once."""
+    """Atari only: each game starts after up to this many random no-ops; 0 starts at once."""
     terminal_on_life_loss: bool = False
     """Atari only, training only: the loss of a life ends the episode, but the game goes on and is scored as a whole."""
     kwargs: tuple[tuple[str, Scalar], ...] = ()

@@ -31,6 +31,14 @@ class EncoderChoice:
     """Side in pixels that images are resized to before they are encoded; by default they stay as they are."""
     unfreeze: str | None = None
     """In finetune and scratch: train from this stage on, all stages by default."""
+    adapt: Literal["all", "norm", "lora"] = "all"
+    """What learns in finetune and scratch. all: every weight. norm: the scales and shifts of normalisation layers.
+    lora: low-rank additions to the weights of convolutions, linear layers and attention (Hu et al. 2021)."""
+    batchnorm: Literal["frozen", "train"] | None = None
+    """Statistics of BatchNorm in the part that learns. frozen: they stay, in training as in use. train: each batch is
+    normalised by its own and moves them. By default frozen, and in cifar with --adapt all train."""
+    lora_rank: int = 8
+    """Rank of the additions of --adapt lora."""
     weights: Path | None = None
     """Weights to start from: a safetensors or .pth file, or the folder of a run that trained its encoder."""
     weights_folder: Path | None = None
@@ -67,6 +75,7 @@ class EncoderChoice:
                 f"--unfreeze {self.unfreeze} trains a part of the encoder, and --mode {self.mode.value} trains none. "
                 "Type --mode finetune, or drop --unfreeze."
             )
+        self._check_adaptation()
         if self.weights is not None and not self.mode.pretrained:
             raise EncoderError(
                 f"--mode {self.mode.value} starts from random weights, so --weights has no use. Drop one of them."
@@ -90,11 +99,26 @@ class EncoderChoice:
         if side is not None:
             row.check_size(side, tap, "--resolution")
 
+    def _check_adaptation(self) -> None:
+        chosen = f"--adapt {self.adapt}" if self.adapt != "all" else f"--batchnorm {self.batchnorm}"
+        if (self.adapt != "all" or self.batchnorm == "train") and not self.mode.trained:
+            raise EncoderError(
+                f"{chosen} says how the encoder learns, and with --mode {self.mode.value} it does not. "
+                f"Type --mode finetune, or drop {chosen}."
+            )
+        if self.lora_rank < 1:
+            raise EncoderError(f"--lora-rank {self.lora_rank} adds nothing. Type a number from 1, say --lora-rank 8.")
+        if self.lora_rank != EncoderChoice.lora_rank and self.adapt != "lora":
+            raise EncoderError(
+                f"--lora-rank {self.lora_rank} has no use with --adapt {self.adapt}. Type --adapt lora, or drop it."
+            )
+
     def build_encoder(self, *, pinned: bool, weights: bool = True) -> Encoder:
         """Build what was chosen, see `recipe.build`.
 
         Args:
-            pinned: keep BatchNorm statistics fixed and dropout off in the part that learns.
+            pinned: keep dropout off in the part that learns, and BatchNorm statistics fixed unless --batchnorm says
+                train.
             weights: False builds it with random weights, for one that is about to be filled from a checkpoint.
         """
         from stillsight.encoders.recipe import build
@@ -106,6 +130,9 @@ class EncoderChoice:
             pooling=self.pooling,
             resolution=self.resolution,
             unfreeze=self.unfreeze,
+            adapt=self.adapt,
+            batchnorm=self.batchnorm,
+            lora_rank=self.lora_rank,
             weights=self.weights if weights else None,
             weights_folder=self.weights_folder,
             seed=self.seed,

@@ -74,10 +74,15 @@ def has_bf16(device: torch.device) -> bool:
     return False
 
 
+def wants_bf16(device: torch.device, precision: Precision) -> bool:
+    """Whether `precision` means bfloat16 here (`auto`: where the hardware has it)."""
+    return precision == "bf16" or (precision == "auto" and has_bf16(device))
+
+
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
-    """The context in which convolutions and matrix products run in `precision` (`auto`: bf16 where hardware has it)."""
-    wanted = precision == "bf16" or (precision == "auto" and has_bf16(device))
-    return torch.autocast(device.type, dtype=torch.bfloat16) if wanted else contextlib.nullcontext()
+    """The context in which convolutions and matrix products run in `precision`."""
+    bf16 = wants_bf16(device, precision)
+    return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else contextlib.nullcontext()
 
 
 def channels_last(module: nn.Module, device: torch.device) -> nn.Module:
@@ -112,7 +117,10 @@ def encode_in_batches(
     """
     parts = []
     for start in range(0, len(pixels), batch):
-        part = pixels[start : start + batch].to(device, non_blocking=True)
+        part = pixels[start : start + batch]
+        if device.type == "cuda":
+            part = part.pin_memory()  # the only memory from which a copy to the GPU overlaps with its work
+        part = part.to(device, non_blocking=True)
         parts.append(encode(part).float().cpu())
         if progress is not None:
             progress(min(start + batch, len(pixels)))

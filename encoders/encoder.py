@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stillsight.encoders import device as devices
+from stillsight.encoders.adapt import Adaptation
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.parts import Frozen, Learned
 from stillsight.encoders.pooling import Pooling
@@ -48,12 +49,12 @@ class Encoder(nn.Module):
         pooling: see `registry.POOLINGS`.
         resolution: side in pixels that images are resized to; None takes them as they come.
         unfreeze: the cut: None freezes everything, a stage's name trains from that stage on, "all" trains everything.
-        pinned, shielded: see `Learned`.
+        pinned, shielded, adaptation: see `Learned`.
         precision: of the frozen part; the learned part computes in float32.
         provenance: of the weights.
 
     Raises:
-        EncoderError: no such stage or pooling.
+        EncoderError: no such stage or pooling, or nothing that could learn in the way of `adaptation`.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Encoder(nn.Module):
         unfreeze: str | None = None,
         pinned: bool = True,
         shielded: bool = True,
+        adaptation: Adaptation | None = None,
         precision: devices.Precision = "auto",
         provenance: Provenance | None = None,
     ) -> None:
@@ -86,7 +88,8 @@ class Encoder(nn.Module):
         cut = self._cut(list(steps))
         before, after = dict(list(steps.items())[:cut]), dict(list(steps.items())[cut:])
         self.frozen = Frozen(before, _official(before, backbone.model), self.counter, precision)
-        self.learned = Learned(after, _official(after, backbone.model), pinned=pinned, shielded=shielded)
+        names = _official(after, backbone.model)
+        self.learned = Learned(after, names, pinned=pinned, shielded=shielded, adaptation=adaptation)
 
     def _cut(self, steps: list[str]) -> int:
         """Index of the first step that learns."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from operator import attrgetter
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from stillsight.encoders import device as devices
+from stillsight.encoders.adapt import Adaptation
+from stillsight.encoders.engine import Engine, choose
+from stillsight.encoders.engine import Name as EngineName
 from stillsight.encoders.preprocess import ImageCounter
 
 
@@ -69,6 +74,7 @@ class Frozen(Part):
         self.counter = counter
         hidden = nn.ModuleList(steps.values()).requires_grad_(False).eval()
         self._hidden = (hidden,)  # in a tuple, because nn.Module would register it
+        self._engine: tuple[Engine, ...] = ()  # likewise
         self.train(False)
 
     @property
@@ -92,6 +98,7 @@ class Frozen(Part):
             return moved if moved.dtype == tensor.dtype else tensor
 
         self.steps._apply(move, recurse)
+        self._engine = ()  # it was made for where the weights were
         return self
 
     def __deepcopy__(self, memo: object) -> Self:
@@ -101,7 +108,45 @@ class Frozen(Part):
         if not len(self.steps):
             return pixels
         with torch.no_grad():
-            return self.sequence(pixels).float()
+            if self.engine.name == "eager":
+                return self.sequence(pixels).float()
+            self.counter.images += len(pixels)
+            return self.engine(pixels)
+
+    @property
+    def prepared(self) -> bool:
+        """Whether `prepare` was called since the weights last moved."""
+        return bool(self._engine)
+
+    @property
+    def engine(self) -> Engine:
+        """How this part is run; the stages one after the other until `prepare` has found something faster."""
+        return self._engine[0] if self._engine else Engine("eager", self.sequence)
+
+    def prepare(
+        self, pixels: tuple[int, int, int], *, wanted: EngineName = "auto", batch: int | None = None, forwards: int = 0
+    ) -> Engine:
+        """Make ready for images of shape `pixels`, see `engine.choose`. The stages themselves stay as they are.
+
+        Raises:
+            EncoderError: the engine that was asked for is not to be had here.
+        """
+        if len(self.steps):
+            steps = dict(zip(self.names, self.steps, strict=True))
+            with self.counter.paused():
+                self._engine = (
+                    choose(
+                        steps,
+                        lambda images: self.sequence(images).float(),
+                        self.precision,
+                        self.device,
+                        pixels,
+                        wanted=wanted,
+                        batch=batch,
+                        forwards=forwards,
+                    ),
+                )
+        return self.engine
 
     def encode(self, pixels: np.ndarray, batch: int = 256) -> np.ndarray:
         """Numpy pixels `[N, 3, H, W]` uint8 -> numpy features `[N, ...]`, in batches of at most `batch` images."""
@@ -120,11 +165,17 @@ class Frozen(Part):
 class Learned(Part):
     """The part after the cut, which a policy trains. Copy it (`copy.deepcopy`) for each network that trains its own.
 
+    What of it does not learn is a buffer and no parameter, see `adapt.settle`.
+
     Args:
         pinned: keep every layer in eval mode while it learns: BatchNorm statistics fixed, dropout and stochastic depth
             off. What reinforcement learning needs (in PPO the ratio of the first update must be one), and not what
             supervised training from scratch needs.
-        shielded: refuse re-initialisation, as pretrained weights must.
+        shielded: refuse re-initialisation, as pretrained weights must, and all that `adaptation` does not train.
+        adaptation: what learns; by default everything.
+
+    Raises:
+        EncoderError: nothing here can learn in the way of `adaptation`.
     """
 
     def __init__(
@@ -135,15 +186,28 @@ class Learned(Part):
         *,
         pinned: bool = True,
         shielded: bool = True,
+        adaptation: Adaptation | None = None,
     ) -> None:
         super().__init__(steps, official, precision)
+        adaptation = adaptation or Adaptation()
         self.steps = nn.ModuleList(steps.values()).requires_grad_(True)
-        self.pinned, self.shielded = pinned, shielded
+        adaptation.prepare(self.steps, self.names)
+        self.pinned, self.shielded = pinned, shielded or adaptation.what != "all"
+        self.moves_statistics = adaptation.moves_statistics(pinned)
         self.train(self.training)
 
+    def state(self) -> dict[str, Tensor]:
+        """Every parameter and buffer under its official name: the live ones, low-rank additions added to their W."""
+        with torch.no_grad():
+            return {name: attrgetter(key)(self.steps) for key, name in self.official.items()}
+
     def train(self, mode: bool = True) -> Self:
-        """Switch to train mode unless pinned."""
-        return super().train(mode and not self.pinned)
+        """Switch to train mode unless pinned; BatchNorm goes by `Adaptation.batchnorm`."""
+        super().train(mode and not self.pinned)
+        for module in self.modules():
+            if isinstance(module, _BatchNorm):
+                module.train(mode and self.moves_statistics)
+        return self
 
     def apply(self, fn: Any) -> Self:
         """Let an initialiser through only to weights that are random anyway."""

@@ -38,12 +38,13 @@ class Preprocess(nn.Module):
         recipe: mean, standard deviation and interpolation.
         resolution: the side to resize to, in pixels; None takes images as they come. The whole image is kept: cropping
             its centre, as the ImageNet recipes do, would cut an agent's world.
+        counter: of the images that pass; None where another counts them.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, recipe: Preprocessing, resolution: int | None, counter: ImageCounter) -> None:
+    def __init__(self, recipe: Preprocessing, resolution: int | None, counter: ImageCounter | None) -> None:
         super().__init__()
         self.recipe, self.resolution, self.counter = recipe, resolution, counter
         # Not persistent: the recipe is data of the registry, and a state_dict holds what the weights file holds.
@@ -51,10 +52,15 @@ class Preprocess(nn.Module):
         self.register_buffer("std", torch.tensor(recipe.std).view(1, 3, 1, 1) * 255, persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        self.counter.images += len(pixels)
+        if self.counter is not None:
+            self.counter.images += len(pixels)
         images = pixels.to(torch.float32, memory_format=torch.channels_last)
         if self.resolution is not None and tuple(pixels.shape[2:]) != (self.resolution, self.resolution):
             images = F.interpolate(
                 images, size=(self.resolution, self.resolution), mode=self.recipe.interpolation, antialias=True
             )
         return (images - self.mean) / self.std
+
+    def uncounted(self) -> Preprocess:
+        """The same recipe for an engine, whose images its caller counts."""
+        return Preprocess(self.recipe, self.resolution, None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from stillsight.encoders import device as devices
 from stillsight.encoders import weights as sources
+from stillsight.encoders.adapt import Adaptation
 from stillsight.encoders.encoder import Encoder, Provenance
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.registry import make_backbone, spec
@@ -21,6 +23,9 @@ def build(
     pooling: str | None = None,
     resolution: int | None = None,
     unfreeze: str | None = None,
+    adapt: Literal["all", "norm", "lora"] = "all",
+    batchnorm: Literal["frozen", "train"] | None = None,
+    lora_rank: int = 8,
     weights: Path | str | None = None,
     weights_folder: Path | str | None = None,
     seed: int = 0,
@@ -38,10 +43,11 @@ def build(
         pooling: from maps to a vector: global, grid<k>, flatten, softmax, cls. By default the network's own.
         resolution: side in pixels that images are resized to; None takes them as they come.
         unfreeze: in the trained modes, the first stage that learns; None trains all.
+        adapt, batchnorm, lora_rank: what learns in the trained modes, see `Adaptation`.
         weights: a file or a run folder to take the weights from instead of the registered ones.
         weights_folder: where to look for weights under their official names before torch's cache.
         seed: of random weights.
-        pinned: keep BatchNorm statistics fixed and dropout off in the part that learns.
+        pinned: keep dropout off in the part that learns, and BatchNorm statistics fixed unless `batchnorm` says so.
         precision: of the frozen part: auto (bf16 where the hardware has it), float32, bf16.
         device: auto, cpu, cuda, cuda:N, mps.
 
@@ -68,6 +74,7 @@ def build(
         unfreeze=(unfreeze or "all") if mode.trained else None,
         pinned=pinned,
         shielded=mode.pretrained,
+        adaptation=Adaptation(what=adapt, batchnorm=batchnorm, rank=lora_rank, seed=seed),
         precision=precision,
         provenance=provenance,
     )
@@ -78,6 +85,9 @@ def build(
         "pooling": pooling,
         "resolution": resolution,
         "unfreeze": unfreeze,
+        "adapt": adapt,
+        "batchnorm": batchnorm,
+        "lora_rank": lora_rank,
         "weights": None if weights is None else str(weights),
         "weights_folder": None if weights_folder is None else str(weights_folder),
         "seed": seed,

@@ -176,6 +176,7 @@ def _train(
 ) -> dict[str, float]:
     """Train encoder and head together, save after each epoch, and test once at the end."""
     from stillsight.encoders import device as devices
+    from stillsight.encoders.adapt import merge
     from stillsight.encoders.supervised import finetune
 
     recipe = finetune.Recipe(
@@ -207,6 +208,7 @@ def _train(
     for epoch in finetune.train(model, *splits, recipe, progress, report):
         state = {"model": model.state_dict(), "optimizer": progress.optimizer.state_dict(), "epoch": epoch}
         run.save("last", state | {"generator": progress.generator.get_state()})
+    merge(encoder.learned)
     _round(encoder, config.save_dtype)
     rounded = {name: tensor.to(_dtype(config.save_dtype, tensor)) for name, tensor in encoder.learned.state().items()}
     saved = encoder.frozen.state() | rounded

@@ -416,6 +416,14 @@ def test_a_trained_encoder_is_saved_as_it_was_tested_and_becomes_weights(tmp_pat
 
 @pytest.mark.usefixtures("small_data")
 @pytest.mark.parametrize("save_dtype", ["float32", "float16"])
+def test_low_rank_additions_are_saved_inside_the_weights(tmp_path: Path, pretrained: Path, save_dtype: str) -> None:
+    chosen = config(Mode.FINETUNE, pretrained, adapt="lora", lora_rank=2, save_dtype=save_dtype)
+    summary = learn(chosen, Folder(tmp_path / "run"), tmp_path)
+    reused = config(Mode.FROZEN, tmp_path / "run").build_encoder(pinned=True)
+    assert reused.sha256() == summary["encoder_sha256_after"] != summary["encoder_sha256_before"]
+
+
+@pytest.mark.parametrize("save_dtype", ["float32", "float16"])
 def test_only_the_unfrozen_stages_change(tmp_path: Path, pretrained: Path, save_dtype: str) -> None:
     before = load_file(pretrained)
     learn(config(Mode.FINETUNE, pretrained, unfreeze="layer2", save_dtype=save_dtype), Folder(tmp_path / "r"), tmp_path)

@@ -1,0 +1,46 @@
+"""Folding BatchNorm into the convolution before it: the same function in inference, one pass over memory fewer."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+def fold(stage: nn.Module) -> nn.Module:
+    """A copy of `stage` in eval mode with every BatchNorm2d that follows a Conv2d folded into it.
+
+    Which layer follows which is read from the traced graph. A module that cannot be traced (its Python code looks at
+    values) is copied as it is.
+    """
+    twin = copy.deepcopy(stage).eval()
+    try:
+        traced = fx.symbolic_trace(twin)
+    except Exception:
+        return twin
+    modules = dict(traced.named_modules())
+    for node in list(traced.graph.nodes):
+        before = node.args[0] if node.op == "call_module" and node.args else None
+        if not (isinstance(before, fx.Node) and before.op == "call_module" and len(before.users) == 1):
+            continue
+        conv, norm = modules[str(before.target)], modules[str(node.target)]
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and _once(traced.graph, before, node):
+            fused = fuse_conv_bn_eval(conv, norm)
+            _put(traced, str(before.target), fused)
+            node.replace_all_uses_with(before)
+            traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced
+
+
+def _once(graph: fx.Graph, *nodes: fx.Node) -> bool:
+    """Whether each node's module is called nowhere else: one that is used twice cannot be folded into one place."""
+    targets = [node.target for node in graph.nodes if node.op == "call_module"]
+    return all(targets.count(node.target) == 1 for node in nodes)
+
+
+def _put(root: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    setattr(root.get_submodule(parent), name, module)

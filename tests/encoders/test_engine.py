@@ -1,0 +1,170 @@
+"""Engines: whichever runs, the features are the network's own, each image is counted once, the choice is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stillsight.encoders import engine as engines
+from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.recipe import build
+from stillsight.encoders.registry import EncoderError
+
+SHAPE = (3, 32, 32)
+
+
+@pytest.fixture(autouse=True)
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder instead of the user's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "stillsight" / "engines.json"
+
+
+def encoder(name: str = "retina", **choices: str) -> Encoder:
+    return build(name, "random", device="cpu", **{"precision": "float32", **choices})  # type: ignore[arg-type]
+
+
+def images(count: int) -> Tensor:
+    return torch.randint(0, 256, (count, *SHAPE), dtype=torch.uint8, generator=torch.Generator().manual_seed(count))
+
+
+@pytest.mark.parametrize("name", ["folded", "onnx", pytest.param("compiled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("unfreeze", [None, "layer2"])
+def test_every_engine_computes_what_the_network_computes(name: engines.Name, unfreeze: str | None) -> None:
+    if name == "onnx":
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnxscript")
+    frozen = build("retina", "finetune" if unfreeze else "frozen", unfreeze=unfreeze, precision="float32").frozen
+    expected = {count: frozen(images(count)) for count in (1, 4, 7, 9)}
+    before = frozen.counter.images
+    assert frozen.prepare(SHAPE, wanted=name, batch=4).name == name
+    assert frozen.counter.images == before, "what is tried at the start is no image of the run"
+    for count, features in expected.items():
+        torch.testing.assert_close(frozen(images(count)), features, atol=1e-4, rtol=1e-4)
+    assert frozen.counter.images == before + 1 + 4 + 7 + 9
+
+
+def test_bfloat16_stays_within_its_rounding() -> None:
+    twin = encoder(precision="bf16")
+    expected = twin.frozen(images(8))
+    twin.frozen.prepare(SHAPE, wanted="folded")
+    found = twin.frozen(images(8))
+    assert found.dtype == torch.float32
+    assert float((found - expected).abs().max() / expected.abs().max()) < 0.03
+
+
+def test_the_weights_themselves_are_never_touched() -> None:
+    eyes = encoder()
+    before = eyes.sha256()
+    eyes.frozen.prepare(SHAPE, wanted="folded")
+    eyes.frozen(images(3))
+    assert eyes.sha256() == before
+    assert "bn1.weight" in " ".join(eyes.state()), "under their official names, BatchNorm included"
+
+
+class Record:
+    """Stands for a compiled program, which takes one number of images alone."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        self.sizes.append(len(pixels))
+        return pixels.float().mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("count", "whole", "rest"),
+    [(8, [8], []), (9, [8], [1]), (16, [8, 8], []), (13, [8, 8], []), (4, [8], []), (3, [], [3])],
+)
+def test_a_fixed_batch_is_filled_up_and_a_small_rest_goes_another_way(
+    count: int, whole: list[int], rest: list[int]
+) -> None:
+    fixed, free = Record(), Record()
+    pixels = images(count)
+    features = engines.Engine("fixed", fixed, batch=8, rest=free)(pixels)
+    torch.testing.assert_close(features, pixels.float().mean((2, 3)))
+    assert (fixed.sizes, free.sizes) == (whole, rest)
+
+
+def test_auto_times_only_what_the_work_ahead_repays(monkeypatch: pytest.MonkeyPatch, memory: Path) -> None:
+    tried: list[str] = []
+    original = engines._Workshop.engine
+
+    def watch(self: engines._Workshop, name: str) -> engines.Engine | None:
+        tried.append(name)
+        if name in ("onnx", "compiled"):
+            return engines.Engine(name, self.folded)
+        return original(self, name)
+
+    def seconds(several: Mapping[str, object], _: Tensor) -> dict[str, float]:
+        return {name: {"folded": 0.01, "onnx": 0.02, "compiled": 0.004}[name] for name in several}
+
+    monkeypatch.setattr(engines._Workshop, "engine", watch)
+    monkeypatch.setattr(engines, "_seconds", seconds)
+    frozen = encoder().frozen
+    assert frozen.prepare(SHAPE, batch=4).name == "folded"
+    assert frozen.prepare(SHAPE, batch=4, forwards=1_000).name == "folded"  # ten seconds of work
+    assert tried == ["folded", "folded"]
+    assert frozen.prepare(SHAPE, batch=4, forwards=3_000).name == "folded"  # thirty: ONNX Runtime is tried, and slower
+    assert tried[2:] == ["folded", "onnx"]
+    memory.unlink()
+    chosen = frozen.prepare(SHAPE, batch=4, forwards=1_000_000)
+    assert chosen.name == "compiled"
+    assert str(chosen) == "compiled (folded 10.0 ms, onnx 20.0 ms, compiled 4.0 ms a batch)"
+    assert list(json.loads(memory.read_text()).values()) == ["compiled"]
+
+    def elsewise(*_: object) -> dict[str, float]:
+        raise AssertionError("a choice that was made is not made again: the run would not be the same run")
+
+    monkeypatch.setattr(engines, "_seconds", elsewise)
+    assert encoder().frozen.prepare(SHAPE, batch=4, forwards=1_000_000).name == "compiled"
+    memory.write_text("damaged")
+    with pytest.raises(AssertionError, match="not be the same run"):
+        encoder().frozen.prepare(SHAPE, batch=4, forwards=1_000_000)
+
+
+def test_an_engine_that_is_not_to_be_had_is_a_sentence() -> None:
+    with pytest.raises(EncoderError, match=r"--engine graph cannot be used here: .*CUDA.*Type --engine auto\."):
+        encoder().frozen.prepare(SHAPE, wanted="graph")
+
+
+class Wrong(nn.Module):
+    """An inference copy that computes something else, as a broken compiler's would."""
+
+    dtype = torch.float32
+
+    def __init__(self, *_: object) -> None:
+        super().__init__()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return pixels.float().mean((2, 3)).repeat(1, 1000)[:, :256]
+
+
+def test_an_engine_that_computes_something_else_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "Inference", Wrong)
+    frozen = encoder().frozen
+    expected = frozen(images(2))
+    with pytest.raises(EncoderError, match=r"its features differ from the network's own by \d"):
+        frozen.prepare(SHAPE, wanted="folded")
+    assert frozen.prepare(SHAPE).name == "eager"
+    assert torch.equal(frozen(images(2)), expected)
+
+
+def test_moved_weights_ask_for_a_new_engine() -> None:
+    eyes = encoder()
+    eyes.frozen.prepare(SHAPE, wanted="folded")
+    assert eyes.frozen.prepared
+    eyes.to("cpu")
+    assert not eyes.frozen.prepared
+
+
+def test_where_nothing_is_frozen_nothing_is_prepared() -> None:
+    frozen = build("retina", "scratch", device="cpu").frozen
+    assert frozen.prepare(SHAPE, wanted="compiled").name == "eager"
+    assert frozen(images(2)).dtype == torch.uint8

@@ -1,0 +1,87 @@
+"""Folding BatchNorm changes no output and leaves the original alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from stillsight.encoders.encoder import fingerprint
+from stillsight.encoders.fold import fold
+
+
+def lively(model: nn.Module) -> nn.Module:
+    """Statistics of a network that has seen data: with mean 0 and variance 1, forgetting them would not show."""
+    generator = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0.0, 0.3, generator=generator)
+            module.running_var.uniform_(0.5, 2.0, generator=generator)
+    return model.eval()
+
+
+def norms(model: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0"])
+def test_a_folded_network_is_the_same_function_without_batch_norm(name: str) -> None:
+    torch.manual_seed(0)
+    model = lively(getattr(torchvision.models, name)(weights=None))
+    before = fingerprint(model.state_dict())
+    folded = fold(model)
+    assert norms(model) > 0
+    assert norms(folded) == 0
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(images), model(images), atol=1e-4, rtol=1e-4)
+    assert fingerprint(model.state_dict()) == before
+
+
+class Shared(nn.Module):
+    """One convolution used twice, once before BatchNorm: folding it would change the other use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(self.norm(self.conv(images)))
+
+
+class Fork(nn.Module):
+    """The convolution's output is also needed before BatchNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.conv(images)
+        return maps + self.norm(maps)
+
+
+class Looks(nn.Module):
+    """Python code that depends on values cannot be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.norm(self.conv(images))
+        return maps if maps.sum() > 0 else -maps
+
+
+@pytest.mark.parametrize("kind", [Shared, Fork, Looks])
+def test_what_cannot_be_folded_stays_as_it_is(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model = lively(kind())
+    folded = fold(model)
+    assert norms(folded) == 1
+    images = torch.randn(4, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(images), model(images))

@@ -104,6 +104,9 @@ def make_venv(config: RlConfig, encoder: Encoder, *, n_envs: int, training: bool
     shape = pixels.observation_space.shape
     assert shape is not None
     config.check_encoder(min(shape[1:]))
+    if not encoder.frozen.prepared:  # once, for the training environments, which come first
+        ahead = config.steps // n_envs if training and not config.in_policy else 0
+        encoder.frozen.prepare((3, shape[1], shape[2]), wanted=config.engine, batch=n_envs, forwards=ahead)
     return EncodedVecEnv(pixels, None if config.in_policy else encoder, config.frame_stack or 1)
 
 
@@ -135,7 +138,9 @@ def make_agent(
         "statistics": statistics,
     }
     replay = {"dtype": config.replay_dtype}
-    model = make_model(row, venv, eyes, chosen, replay, seed=config.seed, device=config.device)
+    model = make_model(
+        row, venv, eyes, chosen, replay, seed=config.seed, device=config.device, encoder_lr=config.encoder_lr
+    )
     return Agent(config, encoder, venv, model)
 
 

@@ -28,6 +28,8 @@ class AlgorithmSpec:
         n_envs: environments side by side by default.
         preset: keyword arguments of the class. Strings "lin_x" are a rate that falls linearly from x to 0.
         source: where the preset comes from.
+        encoder_loss: which loss trains the encoder, where it learns.
+        natural_gradient: the step that trains the encoder knows no learning rate.
         extra: the extra that brings `cls`.
     """
 
@@ -39,6 +41,8 @@ class AlgorithmSpec:
     n_envs: int = 1
     preset: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
+    encoder_loss: str = "as its class has it"
+    natural_gradient: bool = False
     extra: str | None = None
 
     def load_class(self) -> type[BaseAlgorithm]:
@@ -63,6 +67,8 @@ class AlgorithmSpec:
 
 
 _ZOO = "rl-baselines3-zoo's Atari preset"
+_POLICY_AND_VALUE = "policy and value losses together"
+_CRITIC = "the critic's temporal difference alone; the actor looks through the critic's eyes"
 
 _ROWS = [
     AlgorithmSpec(
@@ -80,6 +86,7 @@ _ROWS = [
             "vf_coef": 0.5,
         },
         source=_ZOO,
+        encoder_loss=_POLICY_AND_VALUE,
     ),
     AlgorithmSpec(
         name="a2c",
@@ -88,6 +95,7 @@ _ROWS = [
         n_envs=16,
         preset={"n_steps": 5, "learning_rate": 7e-4, "ent_coef": 0.01, "vf_coef": 0.25},
         source=f"{_ZOO}, with SB3's default rate",
+        encoder_loss=_POLICY_AND_VALUE,
     ),
     AlgorithmSpec(
         name="dqn",
@@ -105,6 +113,7 @@ _ROWS = [
             "exploration_final_eps": 0.01,
         },
         source=f"{_ZOO}, which begins to learn after 100,000 steps and not 5,000",
+        encoder_loss="the temporal difference",
     ),
     AlgorithmSpec(
         name="sac",
@@ -113,6 +122,7 @@ _ROWS = [
         net_arch=(256,),
         preset={"buffer_size": 100_000, "learning_starts": 1_000, "batch_size": 256, "learning_rate": 3e-4},
         source="SB3's defaults (Haarnoja et al. 2018), the head in place of the first of two layers, a smaller buffer",
+        encoder_loss=_CRITIC,
     ),
     AlgorithmSpec(
         name="td3",
@@ -127,6 +137,7 @@ _ROWS = [
             "action_noise": 0.1,
         },
         source="SB3's defaults (Fujimoto et al. 2018), the head as the first of two layers, a smaller buffer and rate",
+        encoder_loss=_CRITIC,
     ),
     AlgorithmSpec(
         name="qrdqn",
@@ -144,6 +155,7 @@ _ROWS = [
             "exploration_final_eps": 0.01,
         },
         source="the preset of dqn",
+        encoder_loss="the quantile regression of the temporal difference",
         extra="contrib",
     ),
     AlgorithmSpec(
@@ -153,6 +165,7 @@ _ROWS = [
         net_arch=(256,),
         preset={"buffer_size": 100_000, "learning_starts": 1_000, "batch_size": 256, "learning_rate": 3e-4},
         source="the preset of sac",
+        encoder_loss=_CRITIC,
         extra="contrib",
     ),
     AlgorithmSpec(
@@ -162,6 +175,8 @@ _ROWS = [
         n_envs=8,
         preset={"n_steps": 128, "batch_size": 128, "cg_max_steps": 10},
         source="sb3-contrib's defaults (Schulman et al. 2015) with the rollouts of ppo",
+        encoder_loss="the policy's objective alone, by the natural-gradient step",
+        natural_gradient=True,
         extra="contrib",
     ),
     AlgorithmSpec(
@@ -172,6 +187,7 @@ _ROWS = [
         n_envs=8,
         preset={"n_steps": 128, "batch_size": 256, "n_epochs": 4, "learning_rate": "lin_2.5e-4", "ent_coef": 0.01},
         source="the preset of ppo",
+        encoder_loss=_POLICY_AND_VALUE,
         extra="contrib",
     ),
 ]
@@ -192,7 +208,17 @@ def spec(name: str) -> AlgorithmSpec:
         raise RunError(unknown("algorithm", name, ALGORITHMS, allowed, "--algo"))
     extra = "contrib" if name.startswith("sb3_contrib:") else None
     policy = "MlpLstmPolicy" if "Recurrent" in name else "MlpPolicy"
-    return AlgorithmSpec(name=name, cls=name, actions=(), policy=policy, source="the class's own defaults", extra=extra)
+    known = {row.cls: row for row in _ROWS}.get(name)
+    return AlgorithmSpec(
+        name=name,
+        cls=name,
+        actions=(),
+        policy=policy,
+        source="the class's own defaults",
+        encoder_loss=known.encoder_loss if known else AlgorithmSpec.encoder_loss,
+        natural_gradient=known is not None and known.natural_gradient,
+        extra=extra,
+    )
 
 
 def check_actions(row: AlgorithmSpec, actions: str, env: str) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from stillsight.agents.head import HEAD_FEATURES, Head, Statistics
 from stillsight.agents.runs import RunError
 from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.parts import Learned
 
 
 class FrameStack:
@@ -88,6 +89,8 @@ class EncodedVecEnv(VecEnvWrapper):
         dtype: np.dtype[Any] = np.dtype(np.uint8)
         low, high = 0.0, 255.0
         if encoder is not None and len(encoder.frozen.steps):
+            if not encoder.frozen.prepared:
+                encoder.frozen.prepare(self.pixel_shape)
             shape, dtype = encoder.frozen.frame_shape(self.pixel_shape), np.dtype(np.float32)
             low, high = -np.inf, np.inf
         self._stack = FrameStack(venv.num_envs, frame_stack, shape, dtype)
@@ -144,6 +147,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
         super().__init__(observation_space, features_dim)
         self._frozen = (encoder.frozen,)  # in a tuple, because nn.Module would register it
         self.learned = copy.deepcopy(encoder.learned)
+        self._leader: tuple[EncoderExtractor, ...] = ()
         count, *shape = observation_space.shape
         with torch.no_grad(), encoder.counter.paused():
             sample = torch.zeros((1, *shape), device=encoder.frozen.device)
@@ -158,9 +162,20 @@ class EncoderExtractor(BaseFeaturesExtractor):
         if tuple(frames.shape[1:]) != self.frame_shape:
             frozen = self._frozen[0]
             frames = frozen(frames.to(frozen.device)).to(observations.device)
-        features: Tensor = self.learned(frames)
-        head: Tensor = self.head(features.unflatten(0, observations.shape[:2]))
+        head: Tensor = self.head(self._look(frames).unflatten(0, observations.shape[:2]))
         return head
+
+    def look_through(self, leader: EncoderExtractor) -> None:
+        """Drop the learned part and use that of `leader` from now on, by reference and without training it."""
+        self.learned = Learned({}, {})
+        self._leader = (leader,)  # in a tuple, because nn.Module would register it
+
+    def _look(self, frames: Tensor) -> Tensor:
+        if self._leader:
+            with torch.no_grad():
+                return self._leader[0]._look(frames)
+        features: Tensor = self.learned(frames)
+        return features
 
 
 def _device(module: nn.Module) -> torch.device:

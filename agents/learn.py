@@ -57,8 +57,14 @@ class RlConfig(EncoderChoice):
     standardise: int = 512
     """Frames of random play by which the head standardises features before it begins to learn; 0 leaves them as they
     are."""
+    encoder_lr: float = 1.0
+    """Learning rate of the part of the encoder that learns, as a multiple of the algorithm's, whose schedule it
+    follows."""
     in_policy: bool = False
     """Run even a frozen encoder inside the policy, as plain SB3 does: the slow reference for the cached path."""
+    engine: Literal["auto", "eager", "folded", "compiled", "onnx", "graph"] = "auto"
+    """How the frozen part is run: eager as its author wrote it; folded with BatchNorm folded and weights rounded once;
+    compiled by torch; onnx by ONNX Runtime; graph as a CUDA graph. auto measures what the length of the run repays."""
     eval_every: int | None = None
     """Environment steps between evaluations, 0 for none but the last; a tenth of the run by default."""
     eval_episodes: int = 10
@@ -114,6 +120,7 @@ class RlConfig(EncoderChoice):
             frame_skip=options.frame_skip,
             clip_rewards=options.clip_rewards,
             max_episode_steps=options.max_episode_steps,
+            batchnorm="frozen" if self.batchnorm is None and self.mode.trained else self.batchnorm,
             eval_every=tenth if self.eval_every is None else self.eval_every,
             checkpoint_every=tenth if self.checkpoint_every is None else self.checkpoint_every,
             set=tuple(f"{name}={value!r}" for name, value in settings.items()),
@@ -135,6 +142,7 @@ class RlConfig(EncoderChoice):
         self.for_control().check_encoder(options.size or None)
         check_actions(row, resolve(self.env).actions, self.env)
         overrides(self.set, "--set")
+        self._check_rate(row.natural_gradient)
         if self.tensorboard and find_spec("tensorboard") is None:
             raise RunError(
                 'TensorBoard is not installed. Run: pip install "stillsight[tensorboard]", or drop --tensorboard.'
@@ -153,6 +161,25 @@ class RlConfig(EncoderChoice):
             value = getattr(self, flag)
             if value is not None and value < least:
                 raise RunError(f"--{flag.replace('_', '-')} {value} is too small. Type a number from {least}.")
+
+    def _check_rate(self, natural_gradient: bool) -> None:
+        if not 0 < self.encoder_lr < float("inf"):
+            raise RunError(
+                f"--encoder-lr {self.encoder_lr:g} is no multiple of a learning rate. Type a number above 0, say 0.1; "
+                "to keep the encoder as it is, type --mode frozen."
+            )
+        if self.encoder_lr == 1.0:
+            return
+        if not self.mode.trained:
+            raise RunError(
+                f"--encoder-lr {self.encoder_lr:g} is the rate of an encoder that learns, and with --mode "
+                f"{self.mode.value} it does not. Type --mode finetune, or drop --encoder-lr."
+            )
+        if natural_gradient:
+            raise RunError(
+                f"--encoder-lr {self.encoder_lr:g} has no use with --algo {self.algo}, whose natural-gradient step has "
+                "no learning rate. Drop --encoder-lr, or type --algo ppo."
+            )
 
 
 def rl(config: RlConfig) -> dict[str, Any]:
@@ -184,6 +211,7 @@ def learn(config: RlConfig, run: Run) -> dict[str, Any]:
     """
     from stillsight.agents import callbacks, summary
     from stillsight.agents.agent import make_agent, make_venv
+    from stillsight.agents.features import encoder_state
     from stillsight.agents.savepoints import Savepoints
     from stillsight.encoders import device as devices
 
@@ -217,6 +245,11 @@ def learn(config: RlConfig, run: Run) -> dict[str, Any]:
             reset_num_timesteps=False,  # counters and schedules go on where a resumed run stopped
         )
     savepoints.last()
+    if config.mode.trained:
+        # For --weights: the whole network under its official names, so that another run can start from it.
+        licence = f"{encoder.provenance.licence}; trained here on {config.env}".removeprefix("none needed; ")
+        facts = {"encoder": encoder.name, "env": config.env, "license": licence}
+        run.save("encoder", encoder_state(encoder, model.policy), facts)
     returns = evaluation.evaluate()
     result = summary.summary(agent, savepoints.ledger, returns, deterministic=not config.stochastic_eval)
     run.write_json("summary.json", result)

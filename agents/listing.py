@@ -37,7 +37,7 @@ def show(config: ListConfig) -> None:
         table.add_row(*row)
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=240)  # a pipe has no width; cells must not be cut for it
+        console = Console(highlight=False, width=300)  # a pipe has no width; cells must not be cut for it
     console.print(table if rows else f"No runs in {config.folder}.")
 
 
@@ -61,10 +61,13 @@ def _envs() -> Rows:
 
 
 def _algos() -> Rows:
-    rows = [[row.name, row.cls, ", ".join(row.actions), row.extra or "-", row.source] for row in ALGORITHMS.values()]
-    return ["algorithm", "class", "actions", "extra", "preset"], [
+    rows = [
+        [row.name, row.cls, ", ".join(row.actions), row.extra or "-", row.source, row.encoder_loss]
+        for row in ALGORITHMS.values()
+    ]
+    return ["algorithm", "class", "actions", "extra", "preset", "an encoder that learns is trained by"], [
         *rows,
-        ["module:Class", "any SB3 algorithm", "", "", ""],
+        ["module:Class", "any SB3 algorithm", "", "", "", ""],
     ]
 
 

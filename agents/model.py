@@ -61,6 +61,7 @@ def make_model(
     *,
     seed: int,
     device: str,
+    encoder_lr: float = 1.0,
 ) -> BaseAlgorithm:
     """The SB3 model: its class unchanged, our features extractor in its policy.
 
@@ -72,14 +73,19 @@ def make_model(
         replay: arguments of `FrameReplayBuffer`, which off-policy algorithms learn from.
         seed: of the policy's weights, of exploration, of sampling and of the environments.
         device: of policy and updates.
+        encoder_lr: what learns of the encoder learns at this multiple of the algorithm's rate.
 
     Raises:
         RunError: SB3 refuses the combination.
     """
     from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+    from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-    from stillsight.agents.buffers import FrameReplayBuffer, check_memory, needed_bytes
+    from stillsight.agents.buffers import FrameReplayBuffer
+    from stillsight.agents.critic_eyes import follow_critic
+    from stillsight.agents.encoder_rate import scale
     from stillsight.agents.features import EncoderExtractor
+    from stillsight.agents.rollouts import FrameRolloutBuffer
 
     policy_kwargs: dict[str, Any] = {
         "features_extractor_class": EncoderExtractor,
@@ -90,19 +96,34 @@ def make_model(
         policy_kwargs["net_arch"] = list(row.net_arch)
     cls = row.load_class()
     try:
-        arguments = {name: _value(name, value, venv) for name, value in chosen.items()}
+        given = arguments(chosen, venv)
         # SB3 gathers n-step returns in a buffer class of its own, which takes the place of ours.
         if issubclass(cls, OffPolicyAlgorithm) and chosen.get("n_steps", 1) == 1:
-            arguments |= {"replay_buffer_class": FrameReplayBuffer, "replay_buffer_kwargs": dict(replay)}
-            size = int(chosen.get("buffer_size") or inspect.signature(cls).parameters["buffer_size"].default)
-            check_memory(needed_bytes(venv.observation_space, size, str(replay["dtype"])), size)
-        return cls(row.policy, venv, policy_kwargs=policy_kwargs, seed=seed, device=device, **arguments)
+            given |= {"replay_buffer_class": FrameReplayBuffer, "replay_buffer_kwargs": dict(replay)}
+        # So do classes that collect in a way of their own (RecurrentPPO, MaskablePPO).
+        elif getattr(cls, "collect_rollouts", None) is OnPolicyAlgorithm.collect_rollouts and stacked(venv):
+            given["rollout_buffer_class"] = FrameRolloutBuffer
+        model = cls(row.policy, venv, policy_kwargs=policy_kwargs, seed=seed, device=device, **given)
     except RunError:
         raise
     except (AssertionError, ValueError, TypeError) as error:
         # SB3 checks its arguments with asserts, and some only by using them.
-        given = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
-        raise RunError(f"{row.name} refuses these settings ({error}): {given}. Change them with --set.") from error
+        listed = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
+        raise RunError(f"{row.name} refuses these settings ({error}): {listed}. Change them with --set.") from error
+    follow_critic(model.policy)
+    scale(model.policy, encoder_lr)
+    return model
+
+
+def stacked(venv: VecEnv) -> bool:
+    """Whether observations are stacks of several frames."""
+    shape = venv.observation_space.shape
+    return shape is not None and shape[0] > 1
+
+
+def arguments(chosen: Mapping[str, Any], venv: VecEnv) -> dict[str, Any]:
+    """Settings as the algorithm's class takes them: schedules, noise and frequencies as SB3's own objects."""
+    return {name: _value(name, value, venv) for name, value in chosen.items()}
 
 
 def _value(name: str, value: Any, venv: VecEnv) -> Any:

@@ -7,18 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stillsight.agents.algorithms import spec
+from stillsight.agents.encoder_rate import optimizers
 from stillsight.agents.features import canonical
 from stillsight.agents.head import Head
 from stillsight.encoders import device as devices
+from stillsight.encoders.engine import Engine
 
 if TYPE_CHECKING:
     from stillsight.agents.agent import Agent
+    from stillsight.agents.learn import RlConfig
     from stillsight.agents.savepoints import Ledger
 
 
 def trainable(agent: Agent) -> int:
     """Number of parameters that some optimizer of the model changes."""
-    return sum(p.numel() for p in agent.model.policy.parameters() if p.requires_grad)
+    groups = [group for optimizer in optimizers(agent.model.policy).values() for group in optimizer.param_groups]
+    return sum(parameter.numel() for group in groups for parameter in group["params"] if parameter.requires_grad)
 
 
 def buffer_bytes(agent: Agent) -> int:
@@ -44,6 +49,7 @@ def card(agent: Agent) -> dict[str, str]:
         + ", ".join(f"{name} {value}" for name, value in options.items() if value),
         "actions": str(model.action_space),
         "encoder": f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}; {cut}",
+        **({"encoder learns": _learning(config)} if config.mode.trained else {}),
         "weights": f"{source.kind}: {source.name} {source.sha256[:12]}",
         "licence": source.licence,
         "observation": f"{shape[0]} frames of {shape[1:]} {agent.venv.observation_space.dtype}",
@@ -52,7 +58,23 @@ def card(agent: Agent) -> dict[str, str]:
         "learns": f"{trainable(agent):,} parameters",
         "buffer": f"{buffer_bytes(agent) / 1e6:,.1f} MB",
         "device": f"{model.device}, encoder on {encoder.frozen.device}",
+        **({"engine": _engine(encoder.frozen.engine)} if len(encoder.frozen.steps) else {}),
     }
+
+
+def _engine(engine: Engine) -> str:
+    dropped = "".join(f"; not {name}: {why}" for name, why in engine.dropped.items())
+    return f"{engine}{dropped}"
+
+
+def _learning(config: RlConfig) -> str:
+    what = {
+        "all": "every weight",
+        "norm": "scales and shifts of normalisation layers",
+        "lora": f"additions of rank {config.lora_rank}",
+    }[config.adapt]
+    rate = "" if config.encoder_lr == 1.0 else f", at {config.encoder_lr:g} times the learning rate"
+    return f"{what}, BatchNorm statistics {config.batchnorm}; from {spec(config.algo).encoder_loss}{rate}"
 
 
 def _head(head: Head) -> str:
@@ -86,7 +108,15 @@ def summary(agent: Agent, ledger: Ledger, returns: list[float], *, deterministic
         "pooling": encoder.pooling,
         "resolution": encoder.resolution,
         "unfreeze": encoder.unfreeze,
+        "adapt": config.adapt if config.mode.trained else None,
+        "batchnorm": config.batchnorm,
+        "lora_rank": config.lora_rank if config.adapt == "lora" else None,
+        "encoder_lr": config.encoder_lr if config.mode.trained else None,
+        "encoder_loss": spec(config.algo).encoder_loss if config.mode.trained else None,
         "in_policy": config.in_policy,
+        "vec_env": type(agent.venv.venv).__name__,
+        "engine": encoder.frozen.engine.name if len(encoder.frozen.steps) else None,
+        "engine_seconds_per_batch": encoder.frozen.engine.seconds,
         "weights_source": encoder.provenance.kind,
         "weights_name": encoder.provenance.name,
         "weights_sha256": encoder.provenance.sha256,

@@ -23,8 +23,10 @@ TOLERANCE = 1e-5
 
 CUTS: dict[str, dict[str, Any]] = {
     "frozen": {},
-    "cut_in_between": {"mode": "finetune", "tap": "layer2", "unfreeze": "layer2"},
+    "cut_after_the_stem": {"mode": "finetune", "tap": "layer1", "unfreeze": "layer1"},
+    "cut_after_layer1": {"mode": "finetune", "tap": "layer2", "unfreeze": "layer2"},
 }
+STEPS = {"frozen": 256, "cut_after_the_stem": 96, "cut_after_layer1": 128}
 
 
 class Recorder(BaseCallback):
@@ -74,10 +76,20 @@ def assert_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_the_cached_path_is_the_in_policy_path(tiny: Tiny, algo: str, cut: str) -> None:
-    steps = 256 if cut == "frozen" else 96 if algo == "trpo" else 192
-    cached, actions = train(tiny(algo, **CUTS[cut]), steps)
+    assert_one_algorithm(tiny, algo, 64 if algo == "trpo" and cut != "frozen" else STEPS[cut], CUTS[cut])
+
+
+@pytest.mark.parametrize("adapt", ["norm", "lora"])
+@pytest.mark.parametrize("algo", ["ppo", "dqn", "td3"])
+def test_it_is_where_only_some_of_the_trained_part_learns(tiny: Tiny, algo: str, adapt: str) -> None:
+    changes = {**CUTS["cut_after_layer1"], "adapt": adapt, "encoder_lr": 0.5}
+    assert_one_algorithm(tiny, algo, STEPS["cut_after_layer1"], changes)
+
+
+def assert_one_algorithm(tiny: Tiny, algo: str, steps: int, changes: dict[str, Any]) -> None:
+    cached, actions = train(tiny(algo, **changes), steps)
     looked = cached.encoder.counter.images
-    in_policy, expected = train(tiny(algo, in_policy=True, **CUTS[cut]), steps)
+    in_policy, expected = train(tiny(algo, in_policy=True, **changes), steps)
     assert cached.model._n_updates == in_policy.model._n_updates > 0
     assert looked < in_policy.encoder.counter.images / 3, "or both ran the same way and nothing was compared"
     if actions.dtype == np.float32:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stillsight.agents.agent import Agent, load
+    from stillsight.agents.diagnosis.diagnose import diagnose
+    from stillsight.agents.diagnosis.finding import Finding
     from stillsight.agents.features import EncodedVecEnv, EncoderExtractor
     from stillsight.agents.learn import RlConfig, rl
 
@@ -14,13 +16,15 @@ if TYPE_CHECKING:
 _LAZY = {
     "Agent": "agent",
     "load": "agent",
+    "diagnose": "diagnosis.diagnose",
     "EncodedVecEnv": "features",
     "EncoderExtractor": "features",
+    "Finding": "diagnosis.finding",
     "RlConfig": "learn",
     "rl": "learn",
 }
 
-__all__ = ["Agent", "EncodedVecEnv", "EncoderExtractor", "RlConfig", "load", "rl"]
+__all__ = ["Agent", "EncodedVecEnv", "EncoderExtractor", "Finding", "RlConfig", "diagnose", "load", "rl"]
 
 
 def __getattr__(name: str) -> Any:

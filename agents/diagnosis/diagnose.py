@@ -1,0 +1,82 @@
+"""diagnose(): what will go wrong, or has, with the pretrained network in any Stable-Baselines3 model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from torch import Tensor
+
+from stillsight.agents.diagnosis import costs, originals, probe, symptoms, updates
+from stillsight.agents.diagnosis.finding import Case, Finding, Severity
+from stillsight.agents.runs import RunError
+
+CHECKS = (
+    symptoms.weights_lost,
+    symptoms.layers_woken,
+    symptoms.pixels_misread,
+    updates.frozen_but_optimised,
+    updates.averaged,
+    costs.copies,
+    costs.images_repeated,
+)
+
+
+def diagnose(model: Any, *, weights: Mapping[str, Tensor] | Path | str | None = None) -> list[Finding]:
+    """Say what happens to the vision network in the policy of `model`, an SB3 or sb3-contrib algorithm.
+
+    The model is as it was afterwards: parameters, buffers, train and eval flags, random generators, environments. The
+    features extractor runs forward three times, on a black, a white and a noise observation.
+
+    Args:
+        model: built or loaded, trained or not.
+        weights: that the network was loaded with, as a state_dict or a file; without them lost weights are recognised
+            only by the mark of orthogonal initialisation.
+
+    Returns:
+        Findings, the worst first; none where the policy holds no backbone.
+
+    Raises:
+        RunError: no SB3 model; weights of another network, or no network to compare them with.
+        EncoderError: the weights file is damaged.
+    """
+    policy = getattr(model, "policy", None)
+    if not isinstance(model, BaseAlgorithm) or not isinstance(policy, BasePolicy):
+        raise RunError(
+            f"diagnose takes a Stable-Baselines3 model with a policy, and got {type(model).__name__}. "
+            "Type, say: diagnose(PPO('CnnPolicy', env))."
+        )
+    reference = None if weights is None else originals.originals(weights)
+    found = probe.networks(policy)
+    findings = list(updates.rates_overwritten(policy))
+    if not found:
+        if reference is not None:
+            raise RunError(
+                "This policy holds no network with convolutions or attention that weights could be compared with. "
+                "Leave weights out: diagnose(model)."
+            )
+        return findings
+    with probe.untouched(policy, found):
+        woken = probe.woken(policy, found)
+        sight = None
+        try:
+            sight = probe.look(policy, found[0])
+        except Exception as error:  # whatever a stranger's forward raises
+            findings.append(_unseen(found[0], error))
+    case = Case(model, policy, found, sight, woken, reference)
+    findings += [finding for check in CHECKS for finding in check(case)]
+    return sorted(findings, key=lambda finding: get_args(Severity).index(finding.severity))
+
+
+def _unseen(network: probe.Network, error: Exception) -> Finding:
+    return Finding(
+        "not-run",
+        "note",
+        f"policy.{network.where}",
+        f"The features extractor does not run on a black image of its observation space ({error}), so what reaches the "
+        "network was not measured.",
+        "Make forward accept a batch of one, and call diagnose again.",
+    )

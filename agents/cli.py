@@ -14,7 +14,9 @@ from stillsight.agents.learn import RlConfig, rl
 from stillsight.agents.listing import ListConfig, show
 from stillsight.agents.play import EvaluateConfig, evaluate
 from stillsight.agents.plots import PlotConfig, plot
+from stillsight.agents.replay_cost import ReplayConfig, replay_cost
 from stillsight.agents.runs import RUNS, Run, RunError, read_config, revive
+from stillsight.agents.throughput import ThroughputConfig, throughput
 from stillsight.agents.video import RecordConfig, record
 from stillsight.encoders.registry import EncoderError, unknown
 from stillsight.encoders.supervised.learn import CifarConfig
@@ -53,6 +55,16 @@ def _record(run: RunFolder, config: Annotated[RecordConfig, tyro.conf.arg(name="
     record(run, config)
 
 
+def _throughput(
+    run: Annotated[RlConfig, tyro.conf.arg(name="")], config: Annotated[ThroughputConfig, tyro.conf.arg(name="")]
+) -> None:
+    throughput(run, config)
+
+
+def _replay(config: Annotated[ReplayConfig, tyro.conf.arg(name="")]) -> None:
+    replay_cost(config)
+
+
 def _plot(
     runs: Annotated[list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]", help="Run folders.")],
     config: Annotated[PlotConfig, tyro.conf.arg(name="")],
@@ -69,6 +81,8 @@ COMMANDS: dict[str, tuple[Any, Callable[..., Any] | None, str]] = {
     "cifar": (CifarConfig, cifar, "train a classifier on CIFAR with the same encoders"),
     "evaluate": (_evaluate, None, "play whole episodes with a trained agent, beside random play"),
     "record": (_record, None, "record whole episodes of a trained agent as mp4"),
+    "throughput": (_throughput, None, "measure how fast a run goes, beside stock SB3 and beside the floor"),
+    "replay": (_replay, None, "measure what replay memory takes, and how fast it is sampled"),
     "plot": (_plot, None, "draw the learning curves of runs"),
     "list": (_list, None, "show the encoders, environments, algorithms or runs"),
 }

@@ -18,22 +18,14 @@ from stillsight.encoders import weights
 from stillsight.encoders.supervised import dataset
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-SMALLER = {"--steps": "128", "--episodes": "1", "--epochs": "1"}
+SMALLER = {"--steps": "128", "--episodes": "1", "--epochs": "1", "--rounds": "1", "--transitions": "2_000"}
 """What the test puts in place of the README's numbers; the rest of each command stays as it is printed."""
-SMALL = [
-    "--n-envs",
-    "1",
-    "--set",
-    "n_steps=32",
-    "batch_size=32",
-    "n_epochs=1",
-    "--eval-every",
-    "0",
-    "--head",
-    "16",
-    "--standardise",
-    "8",
-]
+SMALL = ["--n-envs", "1", "--eval-every", "0", "--head", "16", "--standardise", "8"]
+FEW = {
+    "ppo": ["--set", "n_steps=32", "batch_size=32", "n_epochs=1"],
+    "sac": ["--set", "learning_starts=64", "batch_size=8", "train_freq=8"],
+}
+"""Settings with few updates, by algorithm."""
 
 
 def blocks(language: str) -> list[str]:
@@ -51,10 +43,13 @@ def smaller(words: list[str]) -> list[str]:
     """The same command with fewer steps, episodes and epochs."""
     pairs = zip(["", *words], words, strict=False)
     short = [SMALLER.get(before, word) for before, word in pairs]
+    few = [*SMALL, *FEW["sac" if "sac" in words else "ppo"]]
+    if words[0] == "throughput":
+        return [*short, *few, "--seconds", "0.01", "--size", "32"]
     if words[0] != "rl" or "--resume" in words:
         return short
     steps = [] if "--steps" in words else ["--steps", SMALLER["--steps"]]
-    return [*short, *steps, *SMALL, "--eval-episodes", "1"]
+    return [*short, *steps, *few, "--eval-episodes", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +93,7 @@ def _interrupted(folder: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(callbacks.Episodes, "_on_step", stop)
-        words = ["rl", "--steps", "64", "--out", str(folder), "--checkpoint-every", "32", *SMALL]
+        words = ["rl", "--steps", "64", "--out", str(folder), "--checkpoint-every", "32", *SMALL, *FEW["ppo"]]
         assert cli.main(words) == 2
     assert (folder / "checkpoints" / "last.safetensors").exists()
 
@@ -142,10 +137,10 @@ def test_the_commands_of_the_demo_parse(root: Path) -> None:
 @pytest.mark.usefixtures("folder")
 def test_every_program_runs() -> None:
     if not Path("results/runs/first").exists():
-        words = ["rl", "--out", "results/runs/first", "--steps", "64", "--eval-episodes", "1", *SMALL]
+        words = ["rl", "--out", "results/runs/first", "--steps", "64", "--eval-episodes", "1", *SMALL, *FEW["ppo"]]
         assert cli.main(words) == 0
     programs = blocks("python")
-    assert len(programs) == 3
+    assert len(programs) == 5
     for program in programs:
         names: dict[str, object] = {"__name__": "readme"}
         exec(textwrap.dedent(program), names)

@@ -1,0 +1,179 @@
+"""Throughput: counts are exact, ratios are of the same round, errors of a measuring process arrive as they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from stillsight.agents import RlConfig
+from stillsight.agents import arms as measuring
+from stillsight.agents import throughput as module
+from stillsight.agents.algorithms import ALGORITHMS
+from stillsight.agents.arms import ARMS, Floor, Ours, Stock
+from stillsight.agents.runs import RunError
+from stillsight.agents.stock import StockExtractor
+from stillsight.agents.throughput import ThroughputConfig, throughput
+from stillsight.encoders.encoder import fingerprint
+
+Tiny = Callable[..., RlConfig]
+
+
+@pytest.fixture(autouse=True)
+def _few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "PREFILL", 24)
+    monkeypatch.setattr(measuring, "STOCK_SLOTS", 100)
+
+
+def test_stock_encodes_a_frame_for_every_look_at_it_and_we_encode_it_once(tiny: Tiny) -> None:
+    # T3 of the measured traps: PPO 1 + epochs (and the last value of a rollout), SAC 1 + 5 batches a step, by frames.
+    ppo = tiny(set=("n_steps=16", "batch_size=32", "n_epochs=2"), max_episode_steps=1000).resolved()
+    stock = Stock(ppo).measure(0.0)
+    assert stock["env_steps"] == 32
+    assert stock["images_encoded_per_env_step"] == pytest.approx(3 * (1 + 2 + 1 / 16))
+    ours = Ours(ppo).measure(0.0)
+    assert ours["images_encoded_per_env_step"] <= 1.1
+    in_policy = Ours(replace(ppo, in_policy=True)).measure(0.0)
+    assert in_policy["images_encoded_per_env_step"] == pytest.approx(stock["images_encoded_per_env_step"])
+    chosen = ("learning_starts=24", "batch_size=8", "buffer_size=300", "train_freq=1")
+    sac = tiny("sac", set=chosen, n_envs=1, max_episode_steps=1000).resolved()
+    found = Stock(sac).measure(0.0)
+    assert found["images_encoded_per_env_step"] == pytest.approx(3 * (1 + 5 * 8), rel=0.1)
+    assert Ours(sac).measure(0.0)["images_encoded_per_env_step"] <= 1.1
+
+
+@pytest.mark.parametrize("algo", sorted(ALGORITHMS))
+def test_every_algorithm_is_measured_in_every_arm(tiny: Tiny, algo: str) -> None:
+    config = tiny(algo).resolved()
+    for name, arm in ARMS.items():
+        if name == "stock" and algo == "trpo":
+            continue  # stock TRPO asks for gradients of parameters that require none, and raises
+        made = arm(config)
+        row, facts = made.measure(0.01), made.facts()
+        assert row["env_steps_per_s"] > 0
+        if name == "floor":
+            assert set(row["seconds_per_env_step"]) == {"environment", "encoder", "update"}
+            continue
+        assert sum(row["shares"].values()) == pytest.approx(1.0)
+        assert {"environment", "encoder", "update"} <= set(row["shares"])
+        assert facts["checkpoint_bytes"] > 0
+        assert facts["buffer_bytes"] > 0
+
+
+def test_the_stock_arm_is_stock(tiny: Tiny) -> None:
+    config = tiny(head=24).resolved()
+    encoder = config.build_encoder(pinned=True)
+    before = fingerprint(encoder.state())
+    arm = Stock(config)
+    (extractor,) = {m for m in arm.model.policy.modules() if isinstance(m, StockExtractor)}
+    assert type(arm.model).__module__.startswith("stable_baselines3.")
+    assert {p.dtype for p in extractor.backbone.parameters()} == {torch.float32}
+    # Frozen with care: the comparison is with someone who knows the traps.
+    assert not any(p.requires_grad for p in extractor.backbone.parameters())
+    weights = extractor.backbone.state_dict()
+    arm.measure(0.0)
+    assert fingerprint(extractor.backbone.state_dict()) == fingerprint(weights)
+    assert fingerprint(encoder.state()) == before
+    # The same features as ours, from the same pixels.
+    pixels = torch.randint(0, 256, (2, 9, 16, 16), dtype=torch.uint8)
+    frames = pixels.unflatten(1, (3, 3)).flatten(0, 1)
+    expected = encoder(frames).unflatten(0, (2, 3)).flatten(1)
+    torch.testing.assert_close(extractor._look(pixels), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_floor_is_the_sum_of_its_parts(tiny: Tiny) -> None:
+    row = Floor(tiny().resolved()).measure(0.03)
+    assert row["env_steps_per_s"] == pytest.approx(1 / sum(row["seconds_per_env_step"].values()))
+
+
+def test_updates_counted_by_episodes_are_a_sentence(tiny: Tiny) -> None:
+    config = tiny("dqn", n_envs=1, set=("train_freq=[1, 'episode']", "buffer_size=100", "batch_size=4"))
+    with pytest.raises(RunError, match=r"train_freq counts episodes\. Type --set train_freq=1"):
+        Ours(config.resolved())
+
+
+class Fake:
+    """Stands for a measuring process, with rates that are known."""
+
+    rates: dict[str, list[float]]
+
+    def __init__(self, name: str, run: RlConfig) -> None:
+        self.name, self.run = name, run
+        self.left = list(self.rates[name])
+
+    def answer(self) -> dict[str, Any]:
+        return {}
+
+    def ask(self, seconds: float | None) -> dict[str, Any]:
+        if seconds is None:
+            return {"buffer_bytes": 2_000_000}
+        return {"env_steps_per_s": self.left.pop(0), "shares": {"encoder": 0.25, "rest": 0.75}}
+
+    def stop(self) -> None:
+        pass
+
+
+def test_ratios_are_of_the_same_round(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The machine is half as fast in the second round: the ratio of medians would say 15, each round says 10 or 20.
+    Fake.rates = {"stock": [10.0, 5.0, 10.0], "cached": [100.0, 50.0, 200.0], "floor": [200.0, 100.0, 250.0]}
+    monkeypatch.setattr(module, "_Process", Fake)
+    found = throughput(tiny(), ThroughputConfig(arms=("stock", "cached", "floor"), rounds=3, json=True))
+    assert found["ratios"]["cached / stock"] == {"median": 10.0, "least": 10.0, "most": 20.0}
+    assert found["ratios"]["cached / floor"] == {"median": 0.5, "least": 0.5, "most": 0.8}
+    assert found["arms"]["cached"]["env_steps_per_s"] == 100.0
+    assert found["arms"]["cached"]["env_steps_per_s_range"] == [50.0, 200.0]
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["ratios"] == found["ratios"]
+    assert torch.__version__.startswith(printed["machine"]["versions"]["torch"])
+    throughput(tiny(), ThroughputConfig(arms=("stock", "cached", "floor"), rounds=3))
+    table = capsys.readouterr().out
+    assert "cached / stock: 10  (10 .. 20)" in table
+    assert "25%" in table
+
+
+def test_a_real_process_measures_and_its_errors_come_back(tiny: Tiny) -> None:
+    found = throughput(tiny(), ThroughputConfig(arms=("cached",), rounds=1, seconds=0.01))
+    assert found["arms"]["cached"]["images_encoded_per_env_step"] <= 1.2
+    config = tiny("dqn", n_envs=1, set=("train_freq=[1, 'episode']", "buffer_size=100", "batch_size=4"))
+    with pytest.raises(RunError, match="train_freq counts episodes"):
+        throughput(config, ThroughputConfig(arms=("cached",), rounds=1, seconds=0.01))
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "sentence"),
+    [
+        (ThroughputConfig(rounds=0), {}, r"--rounds and --seconds must be above 0"),
+        (ThroughputConfig(seconds=float("nan")), {}, r"--rounds and --seconds must be above 0"),
+        (ThroughputConfig(), {"in_policy": True}, r"Drop --in-policy\."),
+    ],
+)
+def test_what_measures_nothing_is_a_sentence(
+    tiny: Tiny, config: ThroughputConfig, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(RunError, match=sentence):
+        throughput(tiny(**changes), config)
+
+
+def test_a_process_that_dies_is_a_sentence(tiny: Tiny) -> None:
+    process = module._Process("stock", tiny())
+    ours, theirs = module.multiprocessing.get_context("spawn").Pipe()
+    theirs.close()
+    process._ends = (ours, None)
+    with pytest.raises(RunError, match=r"measured stock ended by itself; .* --arms in-policy cached floor\."):
+        process.answer()
+
+
+def test_a_typical_step_is_timed(tiny: Tiny) -> None:
+    dqn = measuring.settings(tiny("dqn").resolved(), short=False)
+    assert dqn == {"learning_starts": 24, "exploration_initial_eps": 0.01}
+    ppo = tiny(set=("n_steps=128", "batch_size=64"), n_envs=2).resolved()
+    assert measuring.settings(ppo, short=True) == {"n_steps": 32}
+    assert measuring.settings(ppo, short=False) == {}
+    assert np.isclose(Ours(replace(ppo, in_policy=True)).unit, 64)

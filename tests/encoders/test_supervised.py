@@ -423,6 +423,7 @@ def test_low_rank_additions_are_saved_inside_the_weights(tmp_path: Path, pretrai
     assert reused.sha256() == summary["encoder_sha256_after"] != summary["encoder_sha256_before"]
 
 
+@pytest.mark.usefixtures("small_data")
 @pytest.mark.parametrize("save_dtype", ["float32", "float16"])
 def test_only_the_unfrozen_stages_change(tmp_path: Path, pretrained: Path, save_dtype: str) -> None:
     before = load_file(pretrained)

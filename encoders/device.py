@@ -74,6 +74,13 @@ def has_bf16(device: torch.device) -> bool:
     return False
 
 
+def processor(device: torch.device) -> str:
+    """What computes there, as it calls itself, with the vector instructions that torch uses of a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.cpu.get_capabilities().get('cpu_name', '')} {torch.backends.cpu.get_cpu_capability()}".strip()
+
+
 def wants_bf16(device: torch.device, precision: Precision) -> bool:
     """Whether `precision` means bfloat16 here (`auto`: where the hardware has it)."""
     return precision == "bf16" or (precision == "auto" and has_bf16(device))

@@ -264,7 +264,7 @@ def memory() -> Path:
 
 def _key(module: nn.Module, device: torch.device, sample: Tensor) -> str:
     size = sum(parameter.numel() for parameter in module.parameters())
-    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    processor = devices.processor(device)
     shape = "x".join(map(str, sample.shape))
     dtype = next((str(p.dtype) for p in module.parameters()), "none")
     onnx = "onnx" if find_spec("onnxruntime") else "no onnx"

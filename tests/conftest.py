@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("STILLSIGHT_SHARED", ROOT.parent / "shared"))
 REQUIRED = "STILLSIGHT_REQUIRE_REAL_DATA"
+
+# Choices of engines are kept in the user's cache folder; tests and the processes that they start have one of their own.
+_CACHE = tempfile.TemporaryDirectory(prefix="stillsight-cache-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 # Tests compare numbers and run beside each other; more threads would make them neither exact nor faster.
 torch.set_num_threads(1)

@@ -45,7 +45,7 @@ def smaller(words: list[str]) -> list[str]:
     short = [SMALLER.get(before, word) for before, word in pairs]
     few = [*SMALL, *FEW["sac" if "sac" in words else "ppo"]]
     if words[0] == "throughput":
-        return [*short, *few, "--seconds", "0.01", "--size", "32"]
+        return [*short, *few, "--seconds", "0.01", "--size", "32", "--engine", "folded"]
     if words[0] != "rl" or "--resume" in words:
         return short
     steps = [] if "--steps" in words else ["--steps", SMALLER["--steps"]]

@@ -112,6 +112,7 @@ def tiny(retina_file: Path) -> Callable[..., RlConfig]:
             "eval_episodes": 1,
             "checkpoint_every": 0,
             "precision": "float32",
+            "engine": "folded",
             "replay_dtype": "float32",
             "device": "cpu",
             "threads": 1,

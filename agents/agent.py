@@ -19,7 +19,7 @@ from stillsight.agents.model import make_model, overrides
 from stillsight.agents.runs import RunError, read_config, revive
 from stillsight.encoders.encoder import Encoder, fingerprint
 from stillsight.encoders.mode import Mode
-from stillsight.envs import make_vec
+from stillsight.envs import make_vec, workers_pay
 
 
 @dataclass
@@ -99,8 +99,12 @@ def make_venv(config: RlConfig, encoder: Encoder, *, n_envs: int, training: bool
         EncoderError: the images are too small for the encoder.
         EnvError: see `make_vec`.
     """
-    workers = n_envs if config.workers and training else 0
-    pixels = make_vec(config.env, n_envs, seed=seed, options=config.env_options(), training=training, workers=workers)
+    options = config.env_options()
+    wanted = training and config.workers != "off"
+    if wanted and config.workers == "auto":
+        wanted = workers_pay(config.env, n_envs, options, seed=seed)
+    workers = n_envs if wanted else 0
+    pixels = make_vec(config.env, n_envs, seed=seed, options=options, training=training, workers=workers)
     shape = pixels.observation_space.shape
     assert shape is not None
     config.check_encoder(min(shape[1:]))

@@ -184,7 +184,7 @@ class Floor:
     def __init__(self, config: RlConfig) -> None:
         self.ours = Ours(config)
         agent = self.ours.agent
-        self.venv = make_vec(config.env, agent.venv.num_envs, seed=config.seed, options=config.env_options())
+        self.venv = agent.venv.venv
         self.frames = np.asarray(self.venv.reset())
 
     def measure(self, seconds: float) -> dict[str, Any]:

@@ -30,8 +30,8 @@ class RlConfig(EncoderChoice):
     """Environment steps (agent steps, all environments together; a frame skip of 4 makes 4 frames of each)."""
     n_envs: int | None = None
     """Environments side by side; the algorithm's own number by default."""
-    workers: bool = False
-    """Give each environment a process of its own; pays where stepping is slow."""
+    workers: Literal["auto", "on", "off"] = "auto"
+    """A process for each environment. auto steps them both ways first, where stepping is slow, and keeps the faster."""
     frame_stack: int | None = None
     """Frames in an observation, whose features are stacked, so that each frame is encoded once. 4 unless the
     environment's preset says otherwise."""

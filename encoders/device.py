@@ -122,15 +122,18 @@ def encode_in_batches(
     Returns:
         float32 features `[N, ...]` on the CPU.
     """
-    parts = []
+    parts: list[Tensor] = []
     for start in range(0, len(pixels), batch):
         part = pixels[start : start + batch]
         if device.type == "cuda":
             part = part.pin_memory()  # the only memory from which a copy to the GPU overlaps with its work
-        part = part.to(device, non_blocking=True)
-        parts.append(encode(part).float().cpu())
+        features = encode(part.to(device, non_blocking=True)).float()
+        if parts:  # fetched only now, with the next batch under way
+            parts[-1] = parts[-1].cpu()
+        parts.append(features)
         if progress is not None:
             progress(min(start + batch, len(pixels)))
+    parts[-1] = parts[-1].cpu()
     return torch.cat(parts)
 
 

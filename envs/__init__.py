@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stillsight.envs.pixels import Pixels as Pixels
     from stillsight.envs.reference import reference_returns as reference_returns
     from stillsight.envs.vector import make_vec as make_vec
+    from stillsight.envs.workers import workers_pay as workers_pay
 
 _LATER = {
     "BEST_RETURN": "orchard",
@@ -29,6 +30,7 @@ _LATER = {
     "make_env": "making",
     "make_vec": "vector",
     "reference_returns": "reference",
+    "workers_pay": "workers",
 }
 
 __all__ = [
@@ -44,6 +46,7 @@ __all__ = [
     "make_vec",
     "reference_returns",
     "resolve",
+    "workers_pay",
 ]
 
 

@@ -1,0 +1,55 @@
+"""Whether processes of their own make environments faster here: by stepping them both ways."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
+
+from stillsight.envs.atari import NativeAtariVecEnv
+from stillsight.envs.options import EnvOptions
+from stillsight.envs.vector import make_vec
+
+LIGHT = 5e-4
+"""Seconds an environment step below which processes are not tried: sending an image to and fro takes as long."""
+
+SECONDS = 1.5
+"""How long each way is timed, after the first steps."""
+
+
+def workers_pay(env_id: str, n_envs: int, options: EnvOptions, *, seed: int = 0) -> bool:
+    """Whether `n_envs` training environments step faster in a process each than all in this one.
+
+    Both ways show the same pixels, so what is found changes the speed of a run and nothing else. Light environments are
+    told by a few steps; Atari's native ones step in threads already.
+
+    Raises:
+        EnvError: see `make_vec`.
+    """
+    if n_envs < 2 or (os.cpu_count() or 1) < 2:
+        return False
+    here = make_vec(env_id, n_envs, seed=seed, options=options)
+    if isinstance(here, NativeAtariVecEnv) or seconds_per_step(here, 0.0) < LIGHT:
+        here.close()
+        return False
+    alone = seconds_per_step(here, SECONDS)
+    here.close()
+    there = make_vec(env_id, n_envs, seed=seed, options=options, workers=n_envs)
+    together = seconds_per_step(there, SECONDS)
+    there.close()
+    return together < alone
+
+
+def seconds_per_step(venv: VecEnv, seconds: float) -> float:
+    """Median seconds of one environment step under random actions, over `seconds` and five steps of all at least."""
+    venv.reset()
+    times: list[float] = []
+    until = time.perf_counter() + seconds
+    while len(times) < 5 or time.perf_counter() < until:
+        actions = np.array([venv.action_space.sample() for _ in range(venv.num_envs)])
+        began = time.perf_counter()
+        venv.step(actions)
+        times.append(time.perf_counter() - began)
+    return float(np.median(times)) / venv.num_envs

@@ -1,0 +1,77 @@
+"""Processes of their own are taken where they were measured to be faster, and nowhere else."""
+
+from __future__ import annotations
+
+import pytest
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+
+from stillsight.envs import EnvOptions, make_vec, resolve
+from stillsight.envs import workers as module
+from stillsight.envs.workers import seconds_per_step, workers_pay
+
+ORCHARD = "stillsight/Orchard-v0"
+
+
+@pytest.fixture(autouse=True)
+def _two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 2)
+
+
+def timed(monkeypatch: pytest.MonkeyPatch, here: float, apart: float) -> list[type[VecEnv]]:
+    """Pretend that steps take so long; the result lists what was timed."""
+    asked: list[type[VecEnv]] = []
+
+    def seconds(venv: VecEnv, _: float) -> float:
+        asked.append(type(venv))
+        return {DummyVecEnv: here, SubprocVecEnv: apart}[type(venv)]
+
+    monkeypatch.setattr(module, "seconds_per_step", seconds)
+    return asked
+
+
+@pytest.mark.parametrize(("here", "apart", "pays"), [(0.010, 0.006, True), (0.010, 0.011, False)])
+def test_the_faster_way_is_taken(monkeypatch: pytest.MonkeyPatch, here: float, apart: float, pays: bool) -> None:
+    asked = timed(monkeypatch, here, apart)
+    assert workers_pay(ORCHARD, 2, EnvOptions()) is pays
+    assert asked == [DummyVecEnv, DummyVecEnv, SubprocVecEnv]
+
+
+def test_a_light_environment_is_not_even_tried_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = timed(monkeypatch, 0.0001, 0.0)
+    assert not workers_pay(ORCHARD, 2, EnvOptions())
+    assert asked == [DummyVecEnv]
+
+
+def test_one_environment_or_one_core_need_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = timed(monkeypatch, 1.0, 0.0)
+    assert not workers_pay(ORCHARD, 1, EnvOptions())
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 1)
+    assert not workers_pay(ORCHARD, 2, EnvOptions())
+    assert asked == []
+
+
+def test_native_atari_has_threads_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ale_py")
+    asked = timed(monkeypatch, 1.0, 0.0)
+    assert not workers_pay("ALE/Pong-v5", 2, resolve("ALE/Pong-v5").options)
+    assert asked == []
+
+
+def test_a_step_of_one_environment_is_what_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    class Slow:
+        """Takes eight seconds a step of four environments."""
+
+        num_envs = 4
+        action_space = make_vec(ORCHARD, 1).action_space
+
+        def reset(self) -> None:
+            now[0] += 1000.0
+
+        def step(self, actions: object) -> None:
+            assert len(actions) == 4  # type: ignore[arg-type]
+            now[0] += 8.0
+
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    assert seconds_per_step(Slow(), 100.0) == 2.0  # type: ignore[arg-type]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from statistics import median
@@ -104,8 +107,9 @@ class _Process:
 
             context = multiprocessing.get_context("spawn")
             ours, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs, self.name, replace(self.run, out=None)), daemon=False)
-            process.start()
+            process = context.Process(target=serve, args=(theirs, self.name, replace(self.run, out=None)))
+            with _as_stock() if self.name == "stock" else contextlib.nullcontext():
+                process.start()
             theirs.close()
             self._ends = (ours, process)
         try:
@@ -133,6 +137,17 @@ class _Process:
             self._ends[0].close()
             self._ends[1].terminate()
             self._ends[1].join()
+
+
+@contextlib.contextmanager
+def _as_stock() -> Iterator[None]:
+    """Without what our command line sets in the environment: stock is started by the user's own script."""
+    spin = os.environ.pop("GOMP_SPINCOUNT", None)
+    try:
+        yield
+    finally:
+        if spin is not None:
+            os.environ["GOMP_SPINCOUNT"] = spin
 
 
 def _arm(rows: list[dict[str, Any]]) -> dict[str, Any]:

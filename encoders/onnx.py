@@ -25,6 +25,8 @@ def session(module: nn.Module, sample: Tensor) -> Callable[[Tensor], Tensor]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
+    # Its threads would go on spinning after their work, on the cores that torch and the environments need next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     running = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     name = running.get_inputs()[0].name
 

@@ -6,6 +6,7 @@ import inspect
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Any
 
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFrequencyUnit
 
 from stillsight.agents import algorithms, checkpoint, state, summary
 from stillsight.agents.agent import Agent, make_agent
+from stillsight.agents.callbacks import light
 from stillsight.agents.clock import Clock
 from stillsight.agents.features import EncoderExtractor
 from stillsight.agents.learn import RlConfig
@@ -63,10 +66,12 @@ class Arm:
         model: an SB3 model.
         clock: watching its parts.
         images: gives the number of images encoded so far.
+        callbacks: that a run has too.
     """
 
-    def __init__(self, model: BaseAlgorithm, clock: Clock, images: Any) -> None:
+    def __init__(self, model: BaseAlgorithm, clock: Clock, images: Any, callbacks: Sequence[BaseCallback] = ()) -> None:
         self.model, self.clock, self.images = model, clock, images
+        self.callbacks = list(callbacks)
         model.set_logger(Logger(None, []))
         if isinstance(model, OffPolicyAlgorithm):
             frequency: Any = model.train_freq  # SB3 has made a TrainFreq of whatever it was given
@@ -75,12 +80,15 @@ class Arm:
                     "throughput times updates by steps, and train_freq counts episodes. Type --set train_freq=1."
                 )
             self.unit = int(frequency.frequency) * model.n_envs
-            model.learn(PREFILL, reset_num_timesteps=False)
+            self._learn(PREFILL)
         else:
             self.unit = int(model.n_steps) * model.n_envs  # type: ignore[attr-defined]
         began = time.perf_counter()
-        model.learn(self.unit, reset_num_timesteps=False)
+        self._learn(self.unit)
         self.rate = self.unit / (time.perf_counter() - began)
+
+    def _learn(self, steps: int) -> None:
+        self.model.learn(steps, callback=self.callbacks, reset_num_timesteps=False)
 
     def measure(self, seconds: float) -> dict[str, Any]:
         """Learn for about `seconds`, one update at least."""
@@ -88,7 +96,7 @@ class Arm:
         images, before = self.images(), self.model.num_timesteps
         self.clock.seconds.clear()
         began = time.perf_counter()
-        self.model.learn(steps, reset_num_timesteps=False)
+        self._learn(steps)
         devices.synchronize(self.clock.device)
         spent = time.perf_counter() - began
         done = self.model.num_timesteps - before
@@ -119,7 +127,8 @@ class Ours(Arm):
         config = replace(config, set=tuple(f"{name}={value!r}" for name, value in chosen.items()))
         encoder = config.build_encoder(pinned=True)
         self.agent: Agent = make_agent(config, encoder, n_envs=config.n_envs or 1)
-        super().__init__(self.agent.model, Clock(encoder.device), lambda: encoder.counter.images)
+        clock = Clock(encoder.device)
+        super().__init__(self.agent.model, clock, lambda: encoder.counter.images, light(config, encoder))
         _watch(self.clock, self.agent.model, self.agent.venv.venv)
         self.clock.watch(self.agent.venv, "encode", "encoder")
         self.clock.watch(encoder.frozen, "forward", "encoder")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
@@ -14,6 +15,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from stillsight.agents.runs import Run
 from stillsight.agents.savepoints import Savepoints
 from stillsight.encoders.encoder import Encoder
+
+if TYPE_CHECKING:
+    from stillsight.agents.learn import RlConfig
 
 
 class Due:
@@ -120,6 +124,41 @@ class Checkpoint(BaseCallback):
 
     def _on_step(self) -> bool:
         return True
+
+
+class LightSteps(BaseCallback):
+    """One CPU thread for the policy while it acts; all of them for the encoder and for updates.
+
+    To act, a policy on ready features multiplies a few rows. To wake the other threads for that takes longer than it
+    saves: for eight environments on two cores 0.6 ms a step in place of 0.2.
+
+    Args:
+        encoder: frozen to its end, and run before the policy.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.frozen = encoder.frozen
+
+    def _on_rollout_start(self) -> None:
+        self.frozen.threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    def _on_rollout_end(self) -> None:
+        if self.frozen.threads is not None:
+            torch.set_num_threads(self.frozen.threads)
+            self.frozen.threads = None
+
+    def _on_training_end(self) -> None:
+        self._on_rollout_end()
+
+    def _on_step(self) -> bool:
+        return True
+
+
+def light(config: RlConfig, encoder: Encoder) -> list[BaseCallback]:
+    """`LightSteps`, where the policy gets ready features."""
+    return [LightSteps(encoder)] if encoder.unfreeze is None and not config.in_policy else []
 
 
 class MetricsWriter(KVWriter):

@@ -241,7 +241,7 @@ def learn(config: RlConfig, run: Run) -> dict[str, Any]:
     with savepoints.clock(evaluation):
         model.learn(
             max(0, config.steps - model.num_timesteps),
-            callback=[callbacks.Episodes(run, config.steps), evaluation, keep],
+            callback=[callbacks.Episodes(run, config.steps), evaluation, keep, *callbacks.light(config, encoder)],
             reset_num_timesteps=False,  # counters and schedules go on where a resumed run stopped
         )
     savepoints.last()

@@ -57,6 +57,20 @@ def use_threads(count: int | None) -> None:
         torch.set_num_threads(count)
 
 
+@contextlib.contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Compute on `count` CPU threads inside, None for as many as before."""
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def fast_math(enabled: bool = True) -> None:
     """Allow TF32 and let cuDNN choose its kernels by timing. Without it float32 on a GPU is exact, and slower."""
     torch.set_float32_matmul_precision("high" if enabled else "highest")

@@ -75,6 +75,7 @@ class Frozen(Part):
         hidden = nn.ModuleList(steps.values()).requires_grad_(False).eval()
         self._hidden = (hidden,)  # in a tuple, because nn.Module would register it
         self._engine: tuple[Engine, ...] = ()  # likewise
+        self.threads: int | None = None  # for `encode`, where everything beside it computes on fewer
         self.train(False)
 
     @property
@@ -152,7 +153,8 @@ class Frozen(Part):
         """Numpy pixels `[N, 3, H, W]` uint8 -> numpy features `[N, ...]`, in batches of at most `batch` images."""
         if not len(self.steps):
             return pixels
-        return devices.encode_in_batches(self, torch.from_numpy(pixels), self.device, batch).numpy()
+        with devices.threads(self.threads):
+            return devices.encode_in_batches(self, torch.from_numpy(pixels), self.device, batch).numpy()
 
     def frame_shape(self, pixels: tuple[int, int, int]) -> tuple[int, ...]:
         """Shape of what one frame of shape `pixels` (3, H, W) becomes."""

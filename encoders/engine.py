@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import os
 import time
 import warnings
@@ -203,6 +204,8 @@ class _Workshop:
         return {"compiled": self._compiled, "onnx": self._onnx, "graph": self._graph}[name]()
 
     def _compiled(self) -> Run:
+        # It warns of a CUDA compiler without a GPU, which nobody here asked for.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         # Freezing lets the compiler lay weights out for the kernels once and for all.
         options: dict[str, str | int | bool | Callable[..., object]] = {"freezing": self.device.type == "cpu"}
         compiled: Run = torch.compile(self.folded, dynamic=False, options=options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,20 @@ def save(path: Path, tree: Mapping[str, Any], metadata: Mapping[str, str] | None
         tree: nested dicts and lists with tensors, numbers, strings, booleans and None. A flat dict of tensors becomes a
             plain safetensors file that other programs read.
         metadata: further header entries.
+
+    Raises:
+        CheckpointError: the disk is too full.
     """
     tensors: dict[str, Tensor] = {}
     structure = _flatten(tree, "", tensors, {})
     header = {STRUCTURE: json.dumps(structure), **(metadata or {})}
     path.parent.mkdir(parents=True, exist_ok=True)
+    needed, free = sum(tensor.nbytes for tensor in tensors.values()), shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise CheckpointError(
+            f"The checkpoint {path} needs {needed:,} bytes, and its disk has {free:,} free. The one before it is kept: "
+            f"make room, then type --resume {path.parent.parent}."
+        )
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, partial, header)

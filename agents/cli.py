@@ -10,20 +10,20 @@ from typing import Annotated, Any
 
 import tyro
 
+from stillsight.agents.cifar import cifar, cifar_throughput
 from stillsight.agents.learn import RlConfig, rl
 from stillsight.agents.listing import ListConfig, show
 from stillsight.agents.play import EvaluateConfig, evaluate
 from stillsight.agents.plots import PlotConfig, plot
 from stillsight.agents.replay_cost import ReplayConfig, replay_cost
-from stillsight.agents.runs import RUNS, Run, RunError, read_config, revive
+from stillsight.agents.runs import RunError
 from stillsight.agents.throughput import ThroughputConfig, throughput
 from stillsight.agents.video import RecordConfig, record
 from stillsight.encoders.registry import EncoderError, unknown
 from stillsight.encoders.supervised.learn import CifarConfig
+from stillsight.encoders.supervised.predict import PredictConfig, predict
+from stillsight.encoders.supervised.throughput import CifarThroughputConfig
 from stillsight.envs import EnvError
-
-FEATURES = Path("data/features")
-"""Where frozen features of data sets are kept between runs."""
 
 SPIN = "GOMP_SPINCOUNT"
 """The environment variable that says how long OpenMP's threads (GNU's, in torch for Linux) spin."""
@@ -31,27 +31,18 @@ SPIN = "GOMP_SPINCOUNT"
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="A run folder.")]
 
 
-def cifar(config: CifarConfig) -> dict[str, Any]:
-    """Run the supervised track in a run folder."""
-    from stillsight.encoders.supervised.learn import learn
-
-    resumed = config.resume is not None
-    folder = config.resume or config.out or RUNS / config.run_name
-    if resumed:
-        config = revive(CifarConfig, read_config(folder))
-        if (folder / "done").exists():
-            raise RunError(f"{folder} is finished. Its results are in {folder / 'summary.json'}.")
-    config.check()
-    with Run(folder, "cifar", config, resumed=resumed) as run:
-        result = learn(config, run, FEATURES)
-        run.display.close()
-        rows = {name: f"{value:.2%}" for name, value in result.items() if name.endswith("accuracy")}
-        run.display.card("done", {**rows, "folder": str(folder)})
-    return result
-
-
 def _evaluate(run: RunFolder, config: Annotated[EvaluateConfig, tyro.conf.arg(name="")]) -> None:
     evaluate(run, config)
+
+
+def _predict(
+    run: RunFolder,
+    images: Annotated[
+        list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help="Picture files or folders.")
+    ],
+    config: Annotated[PredictConfig, tyro.conf.arg(name="")],
+) -> None:
+    predict(run, images, config)
 
 
 def _record(run: RunFolder, config: Annotated[RecordConfig, tyro.conf.arg(name="")]) -> None:
@@ -81,10 +72,16 @@ def _list(what: Annotated[ListConfig, tyro.conf.arg(name="")]) -> None:
 
 COMMANDS: dict[str, tuple[Any, Callable[..., Any] | None, str]] = {
     "rl": (RlConfig, rl, "train an agent whose policy looks through a pretrained encoder"),
-    "cifar": (CifarConfig, cifar, "train a classifier on CIFAR with the same encoders"),
-    "evaluate": (_evaluate, None, "play whole episodes with a trained agent, beside random play"),
+    "cifar": (CifarConfig, cifar, "train a classifier on CIFAR or an image folder with the same encoders"),
+    "evaluate": (_evaluate, None, "play whole episodes with an agent, or test a classifier once more"),
+    "predict": (_predict, None, "say what is on pictures, with the classifier of a cifar run"),
     "record": (_record, None, "record whole episodes of a trained agent as mp4"),
     "throughput": (_throughput, None, "measure how fast a run goes, beside stock SB3 and beside the floor"),
+    "cifar-throughput": (
+        CifarThroughputConfig,
+        cifar_throughput,
+        "measure how fast a cifar run trains, beside a plain loop",
+    ),
     "replay": (_replay, None, "measure what replay memory takes, and how fast it is sampled"),
     "plot": (_plot, None, "draw the learning curves of runs"),
     "list": (_list, None, "show the encoders, environments, algorithms or runs"),
@@ -94,7 +91,7 @@ COMMANDS: dict[str, tuple[Any, Callable[..., Any] | None, str]] = {
 
 def usage() -> str:
     """The text of `stillsight --help`."""
-    rows = "\n".join(f"  {name:10} {summary}" for name, (_, _, summary) in COMMANDS.items())
+    rows = "\n".join(f"  {name:16} {summary}" for name, (_, _, summary) in COMMANDS.items())
     return (
         "usage: stillsight COMMAND [--help] ...\n\n"
         "Reinforcement-learning agents with pretrained eyes.\n\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,10 +41,24 @@ class PlayChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(PlayChoice):
-    """Play whole episodes with a trained agent and print their returns, beside those of random play."""
+    """Play whole episodes with a trained agent and print their returns, beside those of random play; or classify the
+    images of a cifar run again and compare with what it recorded."""
 
     random_episodes: int = 20
     """Episodes of random play to compare with; 0 for none."""
+    split: Literal["test", "validation"] = "test"
+    """Of a cifar run: which images."""
+    data: Path | None = None
+    """Of a cifar run: the folder of its data set, if it has moved."""
+
+    def check_command(self, folder: Path, command: str) -> None:
+        """Refuse flags that a run of `command` has no use for, instead of passing over them."""
+        for item in fields(self):
+            fits = item.name in ("weights", "device") or (item.name in ("split", "data")) == (command == "cifar")
+            if not fits and getattr(self, item.name) != item.default:
+                flag = item.name.replace("_", "-")
+                other = "rl" if command == "cifar" else "cifar"
+                raise RunError(f"--{flag} is for {other} runs, and {folder} is a run of {command}. Drop it.")
 
 
 @dataclass(frozen=True)
@@ -98,7 +112,7 @@ def _show(env: gym.Env[Any, Any], watch: Callable[[np.ndarray], None] | None) ->
 
 
 def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
-    """Play, print, and append the result to the run's evaluations.jsonl.
+    """Play, print, and append the result to the run's evaluations.jsonl. A cifar run is judged instead, see `judge`.
 
     Args:
         folder: the run's.
@@ -108,7 +122,12 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
         RunError, CheckpointError: no such run or checkpoint, or it is damaged.
     """
     config.check()
-    read_config(folder)
+    record = read_config(folder)
+    config.check_command(folder, record.get("command", "rl"))
+    if record.get("command") == "cifar":
+        from stillsight.agents.judge import judge
+
+        return judge(folder, record, config.split, data=config.data, weights=config.weights, device=config.device)
     import numpy as np
 
     from stillsight.agents.agent import load

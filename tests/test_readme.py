@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -44,6 +46,8 @@ def smaller(words: list[str]) -> list[str]:
     pairs = zip(["", *words], words, strict=False)
     short = [SMALLER.get(before, word) for before, word in pairs]
     few = [*SMALL, *FEW["sac" if "sac" in words else "ppo"]]
+    if words[0] == "cifar-throughput":
+        return [*short, "--updates", "1", "--batch", "8", "--workers", "0"]
     if words[0] == "throughput":
         return [*short, *few, "--seconds", "0.01", "--size", "32", "--engine", "folded"]
     if words[0] != "rl" or "--resume" in words:
@@ -67,6 +71,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv(weights.FOLDER_VARIABLE, str(here / "official"))
         patch.setattr(weights, "check_hash", lambda *_: None)
         patch.setattr(dataset, "load", _ten_colours)
+        (here / "photos").mkdir()
+        cv2.imwrite(str(here / "photo.png"), np.zeros((50, 40, 3), np.uint8))
         yield here
 
 

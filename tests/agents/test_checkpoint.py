@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
+from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,3 +187,16 @@ def test_nothing_in_the_file_is_pickled(tmp_path: Path) -> None:
     )
     with pytest.raises(pickle.UnpicklingError):
         pickle.loads(content)
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run" / "checkpoints" / "last.safetensors"
+    checkpoint.save(path, {"weight": torch.zeros(100)})
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 399))
+    with pytest.raises(
+        CheckpointError, match=rf"needs 400 bytes, and its disk has 399 free.*--resume {tmp_path}/run\.$"
+    ):
+        checkpoint.save(path, {"weight": torch.ones(100)})
+    assert [file.name for file in path.parent.iterdir()] == ["last.safetensors"]
+    assert torch.equal(checkpoint.load(path)["weight"], torch.zeros(100))

@@ -1,0 +1,80 @@
+"""CIFAR runs in a run folder, alone or under torchrun."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from stillsight.agents.runs import RUNS, Run, RunError, read_config, revive
+from stillsight.encoders.supervised.distributed import Onlooker, joined
+from stillsight.encoders.supervised.learn import CifarConfig
+from stillsight.encoders.supervised.throughput import CifarThroughputConfig
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+def cifar(config: CifarConfig) -> dict[str, Any]:
+    """Run the supervised track in a run folder. Under torchrun only the first process writes and talks.
+
+    Raises:
+        RunError: the folder is finished, not to be resumed, or in use.
+        EncoderError: see `CifarConfig.check` and `learn`.
+    """
+    from stillsight.encoders.supervised.learn import learn
+
+    resumed = config.resume is not None
+    folder = config.resume or config.out or RUNS / config.run_name
+    if resumed:
+        config = revive(CifarConfig, read_config(folder))
+        if (folder / "done").exists():
+            raise RunError(f"{folder} is finished. Its results are in {folder / 'summary.json'}.")
+    config.check()
+    if config.tensorboard and find_spec("tensorboard") is None:
+        raise RunError(
+            'TensorBoard is not installed. Run: pip install "stillsight[tensorboard]", or drop --tensorboard.'
+        )
+    with joined(config.device) as world:
+        if not world.first:
+            return learn(config, Onlooker(folder), config.cache)
+        kind = Charted if config.tensorboard else Run
+        with kind(folder, "cifar", config, resumed=resumed) as run:
+            result = learn(config, run, config.cache)
+            run.display.close()
+            scores = {name: value for name, value in result.items() if name.endswith("accuracy") and value is not None}
+            rows = {name: f"{value:.2%}" for name, value in scores.items()}
+            run.display.card("done", {**rows, "report": str(folder / "report" / "report.md"), "folder": str(folder)})
+            return result
+
+
+class Charted(Run):
+    """A run folder that keeps its numbers as TensorBoard curves too, over the epochs."""
+
+    writer: SummaryWriter | None = None
+
+    def log(self, stream: str, row: Mapping[str, Any]) -> None:
+        """Append `row`, and a point to the curve of each of its numbers."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        super().log(stream, row)
+        self.writer = self.writer or SummaryWriter(str(self.folder / "tensorboard"))
+        for name, value in row.items():
+            if name != "epoch" and value is not None:
+                self.writer.add_scalar(f"{stream}/{name}", value, row.get("epoch", 0))
+        self.writer.flush()
+
+
+def cifar_throughput(config: CifarThroughputConfig) -> dict[str, Any]:
+    """Measure training beside the plain loop and print images/s, see `throughput.compare`."""
+    from stillsight.agents.progress import ProgressDisplay
+    from stillsight.encoders.supervised.throughput import compare
+
+    config.check()
+    display = ProgressDisplay()
+    measured = compare(config, lambda arm, rate: display.console.print(f"{arm}: {rate:,.0f} images/s", soft_wrap=True))
+    rows = {name: f"{found['median']:,.0f} images/s" for name, found in measured["arms"].items()}
+    ratios = {name: f"{found['median']:.2f}x" for name, found in measured["ratios"].items()}
+    facts = {key: str(measured[key]) for key in ("encoder", "resolution", "batch", "device", "threads", "workers")}
+    display.card("cifar training, medians", {**facts, **rows, **ratios})
+    return measured

@@ -1,0 +1,76 @@
+"""The frozen way: every image is encoded once, and a head is fitted to the features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.supervised import head as heads
+from stillsight.encoders.supervised.config import CifarConfig
+from stillsight.encoders.supervised.dataset import Dataset
+from stillsight.encoders.supervised.features import features
+from stillsight.encoders.supervised.linear import LinearHead
+
+if TYPE_CHECKING:
+    from stillsight.encoders.supervised.learn import Recorder
+
+
+def probe(
+    config: CifarConfig, encoder: Encoder, dataset: Dataset, run: Recorder, device: torch.device, cache: Path
+) -> tuple[dict[str, Any], Tensor]:
+    """Fit the head, save it, and return what came out and the logits of the test images, `[N, classes]`."""
+    found = _features(config, encoder, dataset, run, cache)
+    parts = {name: tensor.to(device) for name, tensor in found.items()}
+    labels = dataset.train.labels.repeat(1 + config.views).to(device)
+    train = (parts["train"], labels)
+    validation = (parts["validation"], dataset.validation.labels.to(device))
+    fitted = heads.fit(config.head, train, validation, len(dataset.classes), seed=config.seed)
+    logits = fitted.head(parts["test"])
+    # Each training image is its own nearest neighbour: for k-NN this number would be dear and say nothing.
+    seen = {} if config.head == "knn" else {"train_accuracy": heads.accuracy(fitted.head(train[0]), labels)}
+    row = {
+        **seen,
+        "validation_accuracy": fitted.validation_accuracy if len(dataset.validation) else None,
+        **fitted.chosen,
+    }
+    run.log("metrics", row)
+    run.save("head", fitted.head.state(), {"head": config.head})
+    facts = {
+        "head": config.head,
+        "refit": fitted.refit,
+        "views": config.views,
+        "images_encoded": encoder.counter.images,
+        "engine": encoder.frozen.engine.name,
+    }
+    return row | facts, logits
+
+
+def warm_start(
+    config: CifarConfig, dataset: Dataset, run: Recorder, device: torch.device, cache: Path
+) -> tuple[LinearHead, dict[str, Any]]:
+    """The linear head on the features as they are before fine-tuning, and what it reaches.
+
+    It is not fitted to the validation images, which training stops by.
+    """
+    encoder = config.frozen().build_encoder(pinned=True)
+    found = _features(config, encoder, dataset, run, cache)
+    train = (found["train"].to(device), dataset.train.labels.repeat(1 + config.views).to(device))
+    validation = (found["validation"].to(device), dataset.validation.labels.to(device))
+    fitted = heads.fit("linear", train, validation, len(dataset.classes), refit=False)
+    assert isinstance(fitted.head, LinearHead)
+    facts = {
+        "warm_start_validation_accuracy": fitted.validation_accuracy,
+        "warm_start_penalty": fitted.chosen["penalty"],
+    }
+    return fitted.head, facts | {"images_encoded": encoder.counter.images}
+
+
+def _features(config: CifarConfig, encoder: Encoder, dataset: Dataset, run: Recorder, cache: Path) -> dict[str, Tensor]:
+    def progress(part: str, done: int, total: int) -> None:
+        run.progress(f"encode {part}", done, total)
+
+    return features(encoder, dataset, cache, progress, config.views, config.seed, config)

@@ -1,0 +1,32 @@
+"""What the tests of the supervised track share: a small problem that anything with eyes can learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from stillsight.encoders.supervised.dataset import Dataset, Split
+
+Coloured = Callable[[int, int], Split]
+
+
+@pytest.fixture(scope="session")
+def coloured() -> Coloured:
+    """(count, seed) -> images that are mostly red, green or blue, with noise."""
+
+    def images(count: int, seed: int) -> Split:
+        generator = torch.Generator().manual_seed(seed)
+        labels = torch.arange(count) % 3
+        pixels = torch.randint(0, 120, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
+        pixels[torch.arange(count), labels] += 100
+        return Split(pixels, labels)
+
+    return images
+
+
+@pytest.fixture(scope="session")
+def colours(coloured: Coloured) -> Dataset:
+    """Sixty-six images in three colours."""
+    return Dataset("colours", coloured(36, 1), coloured(15, 2), coloured(15, 3), ("red", "green", "blue"))

@@ -16,7 +16,7 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 demo: $(VENV)/installed
-	@$(BIN)/stillsight rl --env stillsight/Orchard-v0 --algo ppo --encoder retina --mode frozen --steps 130_000 --compress 64 --eval-every 26_000 --out $(DEMO)
+	@$(BIN)/stillsight rl --env stillsight/Orchard-v0 --algo ppo --encoder retina --mode frozen --steps 160_000 --compress 64 --eval-every 32_000 --out $(DEMO)
 	@$(BIN)/stillsight evaluate $(DEMO) --episodes 50 --random-episodes 50
 	@$(BIN)/stillsight record $(DEMO)
 	@echo "Everything is in $(DEMO): summary.json, eval.jsonl, checkpoints/, videos/. More: $(BIN)/stillsight --help"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -142,9 +143,12 @@ def make_agent(
         "statistics": statistics,
     }
     replay = {"dtype": config.replay_dtype}
-    model = make_model(
-        row, venv, eyes, chosen, replay, seed=config.seed, device=config.device, encoder_lr=config.encoder_lr
-    )
+    with warnings.catch_warnings():
+        if playing:  # SB3 warns of minibatches that one environment does not fill, and none will be asked for
+            warnings.simplefilter("ignore", UserWarning)
+        model = make_model(
+            row, venv, eyes, chosen, replay, seed=config.seed, device=config.device, encoder_lr=config.encoder_lr
+        )
     return Agent(config, encoder, venv, model)
 
 

@@ -70,6 +70,18 @@ _ZOO = "rl-baselines3-zoo's Atari preset"
 _POLICY_AND_VALUE = "policy and value losses together"
 _CRITIC = "the critic's temporal difference alone; the actor looks through the critic's eyes"
 
+_DQN = {
+    "buffer_size": 100_000,
+    "learning_starts": 5_000,
+    "batch_size": 32,
+    "learning_rate": 1e-4,
+    "target_update_interval": 1_000,
+    "train_freq": 4,
+    "gradient_steps": 1,
+    "exploration_fraction": 0.1,
+    "exploration_final_eps": 0.01,
+}
+
 _ROWS = [
     AlgorithmSpec(
         name="ppo",
@@ -101,17 +113,7 @@ _ROWS = [
         name="dqn",
         cls="stable_baselines3:DQN",
         actions=("discrete",),
-        preset={
-            "buffer_size": 100_000,
-            "learning_starts": 5_000,
-            "batch_size": 32,
-            "learning_rate": 1e-4,
-            "target_update_interval": 1_000,
-            "train_freq": 4,
-            "gradient_steps": 1,
-            "exploration_fraction": 0.1,
-            "exploration_final_eps": 0.01,
-        },
+        preset=_DQN,
         source=f"{_ZOO}, which begins to learn after 100,000 steps and not 5,000",
         encoder_loss="the temporal difference",
     ),
@@ -143,17 +145,7 @@ _ROWS = [
         name="qrdqn",
         cls="sb3_contrib:QRDQN",
         actions=("discrete",),
-        preset={
-            "buffer_size": 100_000,
-            "learning_starts": 5_000,
-            "batch_size": 32,
-            "learning_rate": 1e-4,
-            "target_update_interval": 1_000,
-            "train_freq": 4,
-            "gradient_steps": 1,
-            "exploration_fraction": 0.1,
-            "exploration_final_eps": 0.01,
-        },
+        preset=_DQN,
         source="the preset of dqn",
         encoder_loss="the quantile regression of the temporal difference",
         extra="contrib",

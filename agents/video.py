@@ -142,7 +142,8 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
         }
         del facts["total"]
         write_atomically(path.with_suffix(".json"), json.dumps(plain(facts), indent=2) + "\n")
-        display.console.print(f"{path}  return {episode.total:g}, {shot.frames} frames at {fps} frames/s")
+        seen = f"{path}  return {episode.total:g}, {shot.frames} frames at {fps} frames/s"
+        display.console.print(seen, soft_wrap=True, markup=False)
         written.append(path)
     env.close()
     return written

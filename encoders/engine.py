@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
-import os
-import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from stillsight.encoders import choices
 from stillsight.encoders import device as devices
 from stillsight.encoders.fold import fold
 from stillsight.encoders.preprocess import Preprocess
@@ -114,8 +111,8 @@ def choose(
 ) -> Engine:
     """Prepare the engine that is `wanted`; for "auto" the fastest whose preparation the work ahead repays.
 
-    A choice by timing is kept for this machine and this shape (in `memory()`), so that the same run started twice is
-    the same run: engines round differently.
+    A choice by timing is kept for this machine and this shape (in `choices.memory()`), so that the same run started
+    twice is the same run: engines round differently.
 
     Args:
         steps: the frozen stages, a `Preprocess` first.
@@ -143,8 +140,8 @@ def choose(
     engine = made.engine("folded") or Engine("eager", reference)
     if batch is None or not forwards:
         return engine
-    key = _key(made.folded, device, sample)
-    known = _recall(key)
+    key = choices.key(made.folded, device, sample)
+    known = choices.recall(key)
     if known is not None:
         return made.engine(known) or engine
     tried = {engine.name: engine}
@@ -156,7 +153,7 @@ def choose(
         seconds = _seconds(tried, sample)
         engine = tried[min(seconds, key=seconds.__getitem__)]
         engine.seconds = seconds
-        _remember(key, engine.name)
+        choices.remember(key, engine.name)
     engine.dropped = made.dropped
     return engine
 
@@ -258,39 +255,3 @@ def _seconds(engines: Mapping[str, Engine], sample: Tensor) -> dict[str, float]:
                     engine(sample)
                     times[name].append(seconds())
     return {name: sorted(values)[len(values) // 2] for name, values in times.items()}
-
-
-def memory() -> Path:
-    """The file in which choices are kept: stillsight/engines.json in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stillsight" / "engines.json"
-
-
-def _key(module: nn.Module, device: torch.device, sample: Tensor) -> str:
-    size = sum(parameter.numel() for parameter in module.parameters())
-    processor = devices.processor(device)
-    shape = "x".join(map(str, sample.shape))
-    dtype = next((str(p.dtype) for p in module.parameters()), "none")
-    onnx = "onnx" if find_spec("onnxruntime") else "no onnx"
-    return f"{torch.__version__} {processor} {torch.get_num_threads()} threads, {onnx}: {size} {dtype} {shape}"
-
-
-def _recall(key: str) -> str | None:
-    try:
-        known = json.loads(memory().read_text()).get(key)
-    except (OSError, ValueError, AttributeError):
-        return None
-    return known if isinstance(known, str) else None
-
-
-def _remember(key: str, name: str) -> None:
-    try:
-        known = json.loads(memory().read_text())
-    except (OSError, ValueError):
-        known = {}
-    partial = memory().with_suffix(f".{os.getpid()}.{time.monotonic_ns()}.part")
-    try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({**known, key: name}, indent=1))
-        partial.replace(memory())
-    except OSError:
-        return  # a cache that cannot be kept costs the next run a measurement, and nothing else

@@ -46,6 +46,8 @@ def smaller(words: list[str]) -> list[str]:
     pairs = zip(["", *words], words, strict=False)
     short = [SMALLER.get(before, word) for before, word in pairs]
     few = [*SMALL, *FEW["sac" if "sac" in words else "ppo"]]
+    if "--head" in words:  # given twice, it would be an error
+        few = [word for word in few if word not in ("--head", "16")]
     if words[0] == "cifar-throughput":
         return [*short, "--updates", "1", "--batch", "8", "--workers", "0"]
     if words[0] == "throughput":

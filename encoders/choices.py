@@ -1,0 +1,53 @@
+"""Which engine was the fastest for which network, shape and machine: choices that are kept between runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from stillsight.encoders import device as devices
+
+
+def memory() -> Path:
+    """The file in which choices are kept: stillsight/engines.json in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stillsight" / "engines.json"
+
+
+def key(module: nn.Module, device: torch.device, sample: Tensor) -> str:
+    """What a choice depends on: the processor, the versions, the network's size and precision, the shape of a batch."""
+    size = sum(parameter.numel() for parameter in module.parameters())
+    processor = devices.processor(device)
+    shape = "x".join(map(str, sample.shape))
+    dtype = next((str(p.dtype) for p in module.parameters()), "none")
+    onnx = "onnx" if find_spec("onnxruntime") else "no onnx"
+    return f"{torch.__version__} {processor} {torch.get_num_threads()} threads, {onnx}: {size} {dtype} {shape}"
+
+
+def recall(key: str) -> str | None:
+    """The engine that was chosen under `key`, or None."""
+    try:
+        known = json.loads(memory().read_text()).get(key)
+    except (OSError, ValueError, AttributeError):
+        return None
+    return known if isinstance(known, str) else None
+
+
+def remember(key: str, name: str) -> None:
+    """Keep that `name` was chosen under `key`, where the disk allows it."""
+    try:
+        known = json.loads(memory().read_text())
+    except (OSError, ValueError):
+        known = {}
+    partial = memory().with_suffix(f".{os.getpid()}.{time.monotonic_ns()}.part")
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps({**known, key: name}, indent=1))
+        partial.replace(memory())
+    except OSError:
+        return  # a cache that cannot be kept costs the next run a measurement, and nothing else

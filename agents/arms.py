@@ -145,7 +145,7 @@ class Ours(Arm):
             checkpoint.save(path, state.learned(self.model))
             playing = path.stat().st_size
         return {
-            "buffer_bytes": summary.buffer_bytes(self.agent),
+            "buffer_bytes": summary.buffer_bytes(self.model),
             "checkpoint_bytes": learning_on,
             "playing_checkpoint_bytes": playing,
             "peak_memory_bytes": devices.peak_memory(self.clock.device),
@@ -178,8 +178,7 @@ class Stock(Arm):
 
     def facts(self) -> dict[str, Any]:
         """What it takes; replay memory and rollouts as they would be at the configured size."""
-        buffer = getattr(self.model, "replay_buffer", None) or getattr(self.model, "rollout_buffer", None)
-        taken = sum(value.nbytes for value in vars(buffer).values() if isinstance(value, np.ndarray))
+        taken = summary.buffer_bytes(self.model)
         return {
             "buffer_bytes": int(taken * (self.slots / STOCK_SLOTS if self.slots else self.rollout)),
             "checkpoint_bytes": self.checkpoint_bytes,

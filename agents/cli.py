@@ -17,16 +17,13 @@ from stillsight.agents.play import EvaluateConfig, evaluate
 from stillsight.agents.plots import PlotConfig, plot
 from stillsight.agents.replay_cost import ReplayConfig, replay_cost
 from stillsight.agents.runs import RunError
-from stillsight.agents.throughput import ThroughputConfig, throughput
+from stillsight.agents.throughput import SPIN, ThroughputConfig, throughput
 from stillsight.agents.video import RecordConfig, record
 from stillsight.encoders.registry import EncoderError, unknown
 from stillsight.encoders.supervised.learn import CifarConfig
 from stillsight.encoders.supervised.predict import PredictConfig, predict
 from stillsight.encoders.supervised.throughput import CifarThroughputConfig
 from stillsight.envs import EnvError
-
-SPIN = "GOMP_SPINCOUNT"
-"""The environment variable that says how long OpenMP's threads (GNU's, in torch for Linux) spin."""
 
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="A run folder.")]
 

@@ -15,6 +15,8 @@ from stillsight.encoders import device as devices
 from stillsight.encoders.engine import Engine
 
 if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
     from stillsight.agents.agent import Agent
     from stillsight.agents.learn import RlConfig
     from stillsight.agents.savepoints import Ledger
@@ -26,9 +28,8 @@ def trainable(agent: Agent) -> int:
     return sum(parameter.numel() for group in groups for parameter in group["params"] if parameter.requires_grad)
 
 
-def buffer_bytes(agent: Agent) -> int:
+def buffer_bytes(model: BaseAlgorithm) -> int:
     """Memory of the rollout or replay buffer once it is full, in bytes."""
-    model = agent.model
     buffer = getattr(model, "replay_buffer", None) or getattr(model, "rollout_buffer", None)
     return sum(value.nbytes for value in vars(buffer).values() if isinstance(value, np.ndarray)) if buffer else 0
 
@@ -56,7 +57,7 @@ def card(agent: Agent) -> dict[str, str]:
         "head": _head(canonical(model.policy).head),
         "settings": ", ".join(config.set),
         "learns": f"{trainable(agent):,} parameters",
-        "buffer": f"{buffer_bytes(agent) / 1e6:,.1f} MB",
+        "buffer": f"{buffer_bytes(agent.model) / 1e6:,.1f} MB",
         "device": f"{model.device}, encoder on {encoder.frozen.device}",
         **({"engine": _engine(encoder.frozen.engine)} if len(encoder.frozen.steps) else {}),
     }
@@ -101,7 +102,7 @@ def summary(agent: Agent, ledger: Ledger, returns: list[float], *, deterministic
         "env_steps_per_s": steps / ledger.seconds,
         "images_encoded_per_env_step": ledger.images / steps,
         "peak_memory_bytes": devices.peak_memory(model.device),
-        "buffer_bytes": buffer_bytes(agent),
+        "buffer_bytes": buffer_bytes(agent.model),
         "trainable_parameters": trainable(agent),
         "encoder": encoder.name,
         "tap": encoder.tap,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 Name = Literal["stock", "in-policy", "cached", "floor"]
 NAMES: tuple[Name, ...] = ("stock", "in-policy", "cached", "floor")
+SPIN = "GOMP_SPINCOUNT"
+"""The environment variable that says how long OpenMP's threads (GNU's, in torch for Linux) spin."""
 PARTS = ("environment", "encoder", "policy", "update", "rest")
 
 
@@ -142,12 +144,12 @@ class _Process:
 @contextlib.contextmanager
 def _as_stock() -> Iterator[None]:
     """Without what our command line sets in the environment: stock is started by the user's own script."""
-    spin = os.environ.pop("GOMP_SPINCOUNT", None)
+    spin = os.environ.pop(SPIN, None)
     try:
         yield
     finally:
         if spin is not None:
-            os.environ["GOMP_SPINCOUNT"] = spin
+            os.environ[SPIN] = spin
 
 
 def _arm(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -197,13 +199,7 @@ def _print(console: Console, found: dict[str, Any]) -> None:
     images = "images_encoded_per_env_step"
     row("images encoded / env step", [f"{arm[images]:,.2f}" if images in arm else "" for arm in arms])
     for part in PARTS:
-        shares = [arm.get("shares", {}).get(part) for arm in arms]
-        alone = [arm.get("seconds_per_env_step", {}).get(part) for arm in arms]
-        cells = zip(shares, alone, strict=True)
-        row(
-            f"  {part}",
-            [f"{s:.0%}" if s is not None else f"{1e3 * a:.3g} ms" if a is not None else "" for s, a in cells],
-        )
+        row(f"  {part}", [_part(arm, part) for arm in arms])
     for label, key in (
         ("buffer", "buffer_bytes"),
         ("checkpoint, to go on", "checkpoint_bytes"),

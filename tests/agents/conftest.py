@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +134,12 @@ def _trained(tiny: Callable[..., RlConfig], tmp_path_factory: pytest.TempPathFac
 def trained(_trained: Path, tmp_path: Path) -> Path:
     """The folder of a finished PPO run with a frozen encoder; a copy, so that a test may break it."""
     return Path(shutil.copytree(_trained, tmp_path / "trained"))
+
+
+@pytest.fixture
+def settings_restored() -> Iterator[None]:
+    """A run switches on fast arithmetic for the whole process, which other tests must not see."""
+    precision = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = True, False

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from stillsight.agents import cifar as command
@@ -20,14 +18,7 @@ from stillsight.agents.runs import RunError
 from stillsight.encoders import Mode
 from stillsight.encoders.supervised.learn import CifarConfig
 
-
-@pytest.fixture(autouse=True)
-def settings_restored() -> Iterator[None]:
-    """A run switches on fast arithmetic for the whole process, which other tests must not see."""
-    precision = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(precision)
-    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = True, False
+pytestmark = pytest.mark.usefixtures("settings_restored")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,7 @@ from stillsight.encoders.supervised.learn import CifarConfig
 Tiny = Callable[..., RlConfig]
 
 
-@pytest.fixture(autouse=True)
-def settings_restored() -> Iterator[None]:
-    """A run switches on fast arithmetic for the whole process, which other tests must not see."""
-    precision = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(precision)
-    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = True, False
+pytestmark = pytest.mark.usefixtures("settings_restored")
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,3 +33,14 @@ def coloured() -> Coloured:
 def colours(coloured: Coloured) -> Dataset:
     """Sixty-six images in three colours."""
     return Dataset("colours", coloured(36, 1), coloured(15, 2), coloured(15, 3), ("red", "green", "blue"))
+
+
+@pytest.fixture(scope="session")
+def program() -> Any:
+    """The small training that is killed, or started by torchrun, as a module."""
+    spec = importlib.util.spec_from_file_location("train_once", Path(__file__).with_name("train_once.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -19,17 +18,6 @@ from stillsight.encoders.supervised import distributed
 from stillsight.encoders.supervised.learn import Recorder
 
 PROGRAM = Path(__file__).with_name("train_once.py")
-
-
-@pytest.fixture(scope="module")
-def program() -> Any:
-    """The small training that torchrun starts, as a module."""
-    spec = importlib.util.spec_from_file_location("train_once", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import math
 import random
 import secrets
@@ -398,17 +397,6 @@ def _plain(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: _plain(value) for key, value in tree.items()}
     return [_plain(value) for value in tree] if isinstance(tree, list) else tree
-
-
-@pytest.fixture(scope="module")
-def program() -> Any:
-    """The small training that is a process of its own, as a module."""
-    spec = importlib.util.spec_from_file_location("train_once", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_a_training_that_is_killed_again_and_again_ends_on_the_same_bits(program: Any, tmp_path: Path) -> None:

@@ -199,6 +199,14 @@ _ROWS = [
         control=("block3", "flatten"),
         summary="the IMPALA residual network (Espeholt et al. 2018), from scratch only",
     ),
+    EncoderSpec(
+        name="airbench",
+        builder="stillsight.encoders.scratch:airbench",
+        stages={"stem": 2, "block1": 3, "block2": 5, "block3": 9},
+        tap="block3",
+        control=("block2", "grid6"),
+        summary="the network of airbench94 (Jordan 2024) for pictures of about 32 px, from scratch only",
+    ),
 ]
 
 ENCODERS: dict[str, EncoderSpec] = {row.name: row for row in _ROWS}

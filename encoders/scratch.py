@@ -1,4 +1,4 @@
-"""The two networks that pixel agents usually train from scratch. They see pixels scaled to 0..1."""
+"""Networks that are trained from scratch: the two that pixel agents usually are, and one for small pictures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import itertools
 from torch import Tensor, nn
 
 from stillsight.encoders.backbone import Backbone, Preprocessing
+
+
+# Mean and standard deviation of the CIFAR-10 training images, per channel, pixels scaled to 0..1.
+CIFAR10 = Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616), size=32)
 
 
 def nature() -> Backbone:
@@ -55,3 +59,29 @@ def impala() -> Backbone:
     model = nn.Sequential(*blocks)
     stages = {f"block{index + 1}": stage for index, stage in enumerate(model)}
     return Backbone(model=model, stages=stages, preprocessing=Preprocessing(), tap="block3", pooling="flatten")
+
+
+def airbench() -> Backbone:
+    """The network of airbench94 (Jordan 2024, arXiv 2404.00498, section 3.1), for pictures of about 32 px; 2.0 million
+    parameters.
+
+    Made to reach 94 % on CIFAR-10 with little arithmetic: no layer but the first sees the image at full size, and each
+    block halves it before its BatchNorm. The paper fits the first layer to the patches of the data set and keeps it;
+    here it learns like the others, from random weights.
+    """
+    blocks = [nn.Sequential(nn.Conv2d(3, 24, 2), nn.GELU())]
+    for before, after in itertools.pairwise((24, 64, 256, 256)):
+        blocks.append(
+            nn.Sequential(
+                nn.Conv2d(before, after, 3, padding=1, bias=False),
+                nn.MaxPool2d(2),
+                nn.BatchNorm2d(after),
+                nn.GELU(),
+                nn.Conv2d(after, after, 3, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.GELU(),
+            )
+        )
+    model = nn.Sequential(*blocks)
+    stages = {name: stage for name, stage in zip(("stem", "block1", "block2", "block3"), model, strict=True)}
+    return Backbone(model=model, stages=stages, preprocessing=CIFAR10, tap="block3")

@@ -207,3 +207,15 @@ def test_every_public_name_is_there_and_others_are_not() -> None:
         assert getattr(encoders, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'biuld'"):
         encoders.biuld  # noqa: B018
+
+
+def test_airbench_is_the_network_of_the_paper() -> None:
+    """2.0 million parameters and 31, 15, 7 and 3 px maps for CIFAR's 32 (Jordan 2024, section 3.1 and its listing)."""
+    backbone = make_backbone("airbench")
+    sizes = []
+    maps = torch.zeros(1, 3, 32, 32)
+    for stage in backbone.stages.values():
+        maps = stage(maps)
+        sizes.append((maps.shape[1], maps.shape[3]))
+    assert sizes == [(24, 31), (64, 15), (256, 7), (256, 3)]
+    assert sum(parameter.numel() for parameter in backbone.model.parameters()) == 1_970_232

@@ -141,6 +141,7 @@ def make_agent(
         "features_dim": config.head,
         "compress": config.compress,
         "statistics": statistics,
+        "shift": config.augment == "shift",
     }
     replay = {"dtype": config.replay_dtype}
     with warnings.catch_warnings():

@@ -30,6 +30,7 @@ class AlgorithmSpec:
         source: where the preset comes from.
         encoder_loss: which loss trains the encoder, where it learns.
         natural_gradient: the step that trains the encoder knows no learning rate.
+        off_policy: it learns from a replay memory, and may so be shown what it did not see.
         extra: the extra that brings `cls`.
     """
 
@@ -43,6 +44,7 @@ class AlgorithmSpec:
     source: str = ""
     encoder_loss: str = "as its class has it"
     natural_gradient: bool = False
+    off_policy: bool = False
     extra: str | None = None
 
     def load_class(self) -> type[BaseAlgorithm]:
@@ -116,6 +118,7 @@ _ROWS = [
         preset=_DQN,
         source=f"{_ZOO}, which begins to learn after 100,000 steps and not 5,000",
         encoder_loss="the temporal difference",
+        off_policy=True,
     ),
     AlgorithmSpec(
         name="sac",
@@ -125,6 +128,7 @@ _ROWS = [
         preset={"buffer_size": 100_000, "learning_starts": 1_000, "batch_size": 256, "learning_rate": 3e-4},
         source="SB3's defaults (Haarnoja et al. 2018), the head in place of the first of two layers, a smaller buffer",
         encoder_loss=_CRITIC,
+        off_policy=True,
     ),
     AlgorithmSpec(
         name="td3",
@@ -140,6 +144,7 @@ _ROWS = [
         },
         source="SB3's defaults (Fujimoto et al. 2018), the head as the first of two layers, a smaller buffer and rate",
         encoder_loss=_CRITIC,
+        off_policy=True,
     ),
     AlgorithmSpec(
         name="qrdqn",
@@ -148,6 +153,7 @@ _ROWS = [
         preset=_DQN,
         source="the preset of dqn",
         encoder_loss="the quantile regression of the temporal difference",
+        off_policy=True,
         extra="contrib",
     ),
     AlgorithmSpec(
@@ -158,6 +164,7 @@ _ROWS = [
         preset={"buffer_size": 100_000, "learning_starts": 1_000, "batch_size": 256, "learning_rate": 3e-4},
         source="the preset of sac",
         encoder_loss=_CRITIC,
+        off_policy=True,
         extra="contrib",
     ),
     AlgorithmSpec(
@@ -209,6 +216,7 @@ def spec(name: str) -> AlgorithmSpec:
         source="the class's own defaults",
         encoder_loss=known.encoder_loss if known else AlgorithmSpec.encoder_loss,
         natural_gradient=known is not None and known.natural_gradient,
+        off_policy=known is not None and known.off_policy,
         extra=extra,
     )
 

@@ -92,6 +92,7 @@ class Evaluate(BaseCallback):
 
     def evaluate(self) -> list[float]:
         """Play now; returns the episodes' returns."""
+        trained = self.savepoints.seconds()
         began = time.perf_counter()
         with self.encoder.counter.paused():
             returns, lengths = evaluate_policy(
@@ -100,7 +101,7 @@ class Evaluate(BaseCallback):
         self.seconds += time.perf_counter() - began
         assert isinstance(returns, list)
         row = {"step": self.num_timesteps, "mean": np.mean(returns), "std": np.std(returns), "returns": returns}
-        self.run.log("eval", {**row, "lengths": lengths})
+        self.run.log("eval", {**row, "lengths": lengths, "train_seconds": trained})
         self.savepoints.best(float(np.mean(returns)))
         return returns
 

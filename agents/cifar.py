@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from stillsight.agents.runs import RUNS, Run, RunError, read_config, revive
+from stillsight.agents.runs import RUNS, Run, RunError, machine, plain, read_config, revive
 from stillsight.encoders.supervised.distributed import Onlooker, joined
 from stillsight.encoders.supervised.learn import CifarConfig
 from stillsight.encoders.supervised.throughput import CifarThroughputConfig
@@ -40,12 +41,22 @@ def cifar(config: CifarConfig) -> dict[str, Any]:
             return learn(config, Onlooker(folder), config.cache)
         kind = Charted if config.tensorboard else Run
         with kind(folder, "cifar", config, resumed=resumed) as run:
+            if resumed:
+                run.rewind(_epochs(run), "epoch")
             result = learn(config, run, config.cache)
             run.display.close()
             scores = {name: value for name, value in result.items() if name.endswith("accuracy") and value is not None}
             rows = {name: f"{value:.2%}" for name, value in scores.items()}
             run.display.card("done", {**rows, "report": str(folder / "report" / "report.md"), "folder": str(folder)})
             return result
+
+
+def _epochs(run: Run) -> int:
+    """Epochs that the stopped run had saved. It may have logged one more: a row is written before its checkpoint."""
+    import torch
+
+    stored = run.load("last", torch.device("cpu"))
+    return 0 if stored is None else int(stored["epoch"])
 
 
 class Charted(Run):
@@ -58,7 +69,8 @@ class Charted(Run):
         from torch.utils.tensorboard import SummaryWriter
 
         super().log(stream, row)
-        self.writer = self.writer or SummaryWriter(str(self.folder / "tensorboard"))
+        if self.writer is None:  # a resumed run draws again what it had not saved
+            self.writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=row.get("epoch", 0))
         for name, value in row.items():
             if name != "epoch" and value is not None:
                 self.writer.add_scalar(f"{stream}/{name}", value, row.get("epoch", 0))
@@ -66,15 +78,35 @@ class Charted(Run):
 
 
 def cifar_throughput(config: CifarThroughputConfig) -> dict[str, Any]:
-    """Measure training beside the plain loop and print images/s, see `throughput.compare`."""
+    """Measure a cifar run beside the plain way, print the numbers and return them, see `throughput.compare`."""
+    from rich.console import Console
+
     from stillsight.agents.progress import ProgressDisplay
     from stillsight.encoders.supervised.throughput import compare
 
     config.check()
-    display = ProgressDisplay()
-    measured = compare(config, lambda arm, rate: display.console.print(f"{arm}: {rate:,.0f} images/s", soft_wrap=True))
-    rows = {name: f"{found['median']:,.0f} images/s" for name, found in measured["arms"].items()}
-    ratios = {name: f"{found['median']:.2f}x" for name, found in measured["ratios"].items()}
+    display = ProgressDisplay(Console(highlight=False, stderr=config.json))
+
+    def told(number: float) -> str:
+        return f"{number:,.0f} images/s" if config.mode.trained else f"{number:,.2f} s"
+
+    measured = compare(config, lambda arm, number: display.console.print(f"{arm}: {told(number)}", soft_wrap=True))
+    if config.json:
+        print(json.dumps({"config": plain(config), "machine": machine(), **measured}, indent=2))
+        return measured
+    rows = {
+        name: f"{told(found['median'])}  ({told(found['least'])} .. {told(found['most'])})"
+        for name, found in measured["arms"].items()
+    }
+    ratios = {
+        name: f"{found['median']:.2f}x  ({found['least']:.2f} .. {found['most']:.2f})"
+        for name, found in measured["ratios"].items()
+    }
     facts = {key: str(measured[key]) for key in ("encoder", "resolution", "batch", "device", "threads", "workers")}
-    display.card("cifar training, medians", {**facts, **rows, **ratios})
+    if config.mode.trained:
+        title = "cifar training, medians"
+    else:
+        title = f"{config.epochs} plain epochs and heads on features, medians"
+        facts |= {f"engine {precision}": engine for precision, engine in measured["engines"].items()}
+    display.card(title, {**facts, **rows, **ratios})
     return measured

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import tyro
 
+from stillsight.agents.benchmark.benchmark import BenchmarkConfig, benchmark
+from stillsight.agents.benchmark.report import ReportConfig, report
 from stillsight.agents.cifar import cifar, cifar_throughput
 from stillsight.agents.learn import RlConfig, rl
 from stillsight.agents.listing import ListConfig, show
@@ -63,6 +65,25 @@ def _plot(
     plot(runs, config)
 
 
+def _benchmark(
+    spec: Annotated[
+        Path | None,
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="SPEC.toml", help="What to compare; or say it by flags."),
+    ] = None,
+    *,
+    config: Annotated[BenchmarkConfig, tyro.conf.arg(name="")],
+) -> int:
+    return benchmark(spec, config)
+
+
+def _report(
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER", help="A benchmark's folder.")],
+    config: Annotated[ReportConfig, tyro.conf.arg(name="")],
+) -> int:
+    return report(folder, config)
+
+
 def _list(what: Annotated[ListConfig, tyro.conf.arg(name="")]) -> None:
     show(what)
 
@@ -79,6 +100,8 @@ COMMANDS: dict[str, tuple[Any, Callable[..., Any] | None, str]] = {
         cifar_throughput,
         "measure how fast a cifar run trains, beside a plain loop",
     ),
+    "benchmark": (_benchmark, None, "compare encoders, modes and algorithms over seeds, with controls and statistics"),
+    "report": (_report, None, "write tables, plots and a page from a benchmark's folder"),
     "replay": (_replay, None, "measure what replay memory takes, and how fast it is sampled"),
     "plot": (_plot, None, "draw the learning curves of runs"),
     "list": (_list, None, "show the encoders, environments, algorithms or runs"),
@@ -141,4 +164,5 @@ def _run(name: str, arguments: list[str]) -> int:
     )
     if function is not None:
         function(result)
-    return 0
+        return 0
+    return result if isinstance(result, int) else 0

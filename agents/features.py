@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import Tensor, nn
 
 from stillsight.agents.head import HEAD_FEATURES, Head, Statistics
+from stillsight.agents.random_shift import RandomShift
 from stillsight.agents.runs import RunError
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.parts import Learned
@@ -134,6 +135,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
         features_dim: width of the head.
         compress: channels that the head's 1 x 1 convolution leaves at each place of each frame; 0 does without it.
         statistics: of the features, which the head standardises by; `first_look` gathers them.
+        shift: see pixels through `RandomShift`.
     """
 
     def __init__(
@@ -143,8 +145,10 @@ class EncoderExtractor(BaseFeaturesExtractor):
         features_dim: int = HEAD_FEATURES,
         compress: int = 32,
         statistics: Statistics | None = None,
+        shift: bool = False,
     ) -> None:
         super().__init__(observation_space, features_dim)
+        self.shift = RandomShift() if shift else nn.Identity()
         self._frozen = (encoder.frozen,)  # in a tuple, because nn.Module would register it
         self.learned = copy.deepcopy(encoder.learned)
         self._leader: tuple[EncoderExtractor, ...] = ()
@@ -158,7 +162,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
         self.head = Head(count, width, encoder.places, compress, features_dim, statistics)
 
     def forward(self, observations: Tensor) -> Tensor:
-        frames = observations.flatten(0, 1)
+        frames = self.shift(observations).flatten(0, 1)
         if tuple(frames.shape[1:]) != self.frame_shape:
             frozen = self._frozen[0]
             frames = frozen(frames.to(frozen.device)).to(observations.device)

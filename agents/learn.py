@@ -43,6 +43,11 @@ class RlConfig(EncoderChoice):
     """Learn from the sign of rewards; returns are recorded unclipped. The environment's default otherwise."""
     max_episode_steps: int | None = None
     """Truncate episodes after this many agent steps."""
+    shift: str | None = None
+    """Train and evaluate under a visual shift: hue, noise, blur, occluder or overlay. `stillsight evaluate --shift`
+    plays an agent under one that it never saw."""
+    shift_strength: float | None = None
+    """Strength of --shift, 0 to 1; 0.5 by default."""
     env_set: tuple[str, ...] = ()
     """Arguments of the environment itself, as name=value."""
     set: tuple[str, ...] = ()
@@ -60,6 +65,9 @@ class RlConfig(EncoderChoice):
     encoder_lr: float = 1.0
     """Learning rate of the part of the encoder that learns, as a multiple of the algorithm's, whose schedule it
     follows."""
+    augment: Literal["none", "shift"] = "none"
+    """shift: while a replay memory is learned from, an encoder that learns as a whole sees its images moved by up to 4
+    pixels each way (DrQ, Kostrikov et al. 2021)."""
     in_policy: bool = False
     """Run even a frozen encoder inside the policy, as plain SB3 does: the slow reference for the cached path."""
     engine: Literal["auto", "eager", "folded", "compiled", "onnx", "graph"] = "auto"
@@ -96,6 +104,8 @@ class RlConfig(EncoderChoice):
             frame_skip=self.frame_skip,
             clip_rewards=self.clip_rewards,
             max_episode_steps=self.max_episode_steps,
+            shift=self.shift,
+            shift_strength=self.shift_strength,
             kwargs=overrides(self.env_set, "--env-set") or None,
         )
 
@@ -120,6 +130,8 @@ class RlConfig(EncoderChoice):
             frame_skip=options.frame_skip,
             clip_rewards=options.clip_rewards,
             max_episode_steps=options.max_episode_steps,
+            shift=options.shift,
+            shift_strength=options.shift_strength,
             batchnorm="frozen" if self.batchnorm is None and self.mode.trained else self.batchnorm,
             eval_every=tenth if self.eval_every is None else self.eval_every,
             checkpoint_every=tenth if self.checkpoint_every is None else self.checkpoint_every,
@@ -143,6 +155,7 @@ class RlConfig(EncoderChoice):
         check_actions(row, resolve(self.env).actions, self.env)
         overrides(self.set, "--set")
         self._check_rate(row.natural_gradient)
+        self._check_augment(row.off_policy)
         if self.tensorboard and find_spec("tensorboard") is None:
             raise RunError(
                 'TensorBoard is not installed. Run: pip install "stillsight[tensorboard]", or drop --tensorboard.'
@@ -161,6 +174,20 @@ class RlConfig(EncoderChoice):
             value = getattr(self, flag)
             if value is not None and value < least:
                 raise RunError(f"--{flag.replace('_', '-')} {value} is too small. Type a number from {least}.")
+
+    def _check_augment(self, off_policy: bool) -> None:
+        if self.augment == "none":
+            return
+        if not self.mode.trained or self.unfreeze not in (None, "all"):
+            raise RunError(
+                "--augment shift moves the images that an encoder learns from, and here its first stages do not learn: "
+                "what they give is computed once. Type --mode scratch or --mode finetune, or drop --augment."
+            )
+        if not off_policy:
+            raise RunError(
+                f"--augment shift needs a replay memory, and --algo {self.algo} learns from what its policy did on the "
+                "images as they were. Type --algo dqn or --algo sac, or drop --augment."
+            )
 
     def _check_rate(self, natural_gradient: bool) -> None:
         if not 0 < self.encoder_lr < float("inf"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from stillsight.agents.agent import Agent
+    from stillsight.envs import EnvOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +47,22 @@ class EvaluateConfig(PlayChoice):
 
     random_episodes: int = 20
     """Episodes of random play to compare with; 0 for none."""
+    shift: str | None = None
+    """Show the game otherwise: hue, noise, blur, occluder or overlay; none for the game as it is. As in the run by
+    default."""
+    shift_strength: float | None = None
+    """Strength of --shift, 0 (nothing changes) to 1; 0.5 by default."""
     split: Literal["test", "validation"] = "test"
     """Of a cifar run: which images."""
     data: Path | None = None
     """Of a cifar run: the folder of its data set, if it has moved."""
+
+    def check(self) -> None:
+        """Raise `RunError` for counts that play nothing, and `EnvError` for a shift that there is not."""
+        super().check()
+        from stillsight.envs import EnvOptions
+
+        shifted(EnvOptions(), self.shift, self.shift_strength)
 
     def check_command(self, folder: Path, command: str) -> None:
         """Refuse flags that a run of `command` has no use for, instead of passing over them."""
@@ -111,6 +124,53 @@ def _show(env: gym.Env[Any, Any], watch: Callable[[np.ndarray], None] | None) ->
             watch(frame)
 
 
+def shifted(options: EnvOptions, shift: str | None, strength: float | None = None) -> EnvOptions:
+    """`options` with another shift: None leaves them as they are, "none" takes a shift away.
+
+    Raises:
+        EnvError: no such shift, a strength out of range, or a strength without a shift.
+    """
+    if shift is None and strength is None:
+        return options
+    return replace(options, shift=None if shift == "none" else shift, shift_strength=strength)
+
+
+def returns(
+    agent: Agent,
+    shift: str | None = None,
+    *,
+    strength: float | None = None,
+    episodes: int = 20,
+    seed: int = 20_000,
+    deterministic: bool = True,
+    watch: Callable[[int, float], None] | None = None,
+) -> list[float]:
+    """Unclipped returns of whole episodes. One seed gives the same episodes under every shift.
+
+    Args:
+        agent: who plays.
+        shift, strength: see `shifted`.
+        episodes: how many, at least 1.
+        seed: of the first episode; the others follow.
+        deterministic: take the most likely action.
+        watch: called after each episode with the number of episodes so far and the return.
+
+    Raises:
+        EnvError: see `shifted`.
+    """
+    from stillsight.envs import make_env
+
+    options = shifted(agent.config.env_options(), shift, strength)
+    env = make_env(agent.config.env, options, training=False, seed=seed)
+    found = []
+    for index in range(episodes):
+        found.append(play(agent, env, seed + index, deterministic=deterministic).total)
+        if watch is not None:
+            watch(index + 1, found[-1])
+    env.close()
+    return found
+
+
 def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
     """Play, print, and append the result to the run's evaluations.jsonl. A cifar run is judged instead, see `judge`.
 
@@ -119,7 +179,7 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
         config: how to play.
 
     Raises:
-        RunError, CheckpointError: no such run or checkpoint, or it is damaged.
+        RunError, CheckpointError, EnvError: no such run, checkpoint or shift, or it is damaged.
     """
     config.check()
     record = read_config(folder)
@@ -132,27 +192,33 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
 
     from stillsight.agents.agent import load
     from stillsight.agents.progress import ProgressDisplay
-    from stillsight.envs import make_env, reference_returns
+    from stillsight.envs import reference_returns
 
     agent = load(folder, config.checkpoint, weights=config.weights, device=config.device)
-    options = agent.config.env_options()
-    env = make_env(agent.config.env, options, training=False, seed=config.seed)
+    options = shifted(agent.config.env_options(), config.shift, config.shift_strength)
     display = ProgressDisplay()
-    returns = []
-    for index in range(config.episodes):
-        episode = play(agent, env, config.seed + index, deterministic=not config.stochastic)
-        returns.append(episode.total)
-        display.update("episode", index + 1, config.episodes, **{"last return": episode.total})
+    scores = returns(
+        agent,
+        config.shift,
+        strength=config.shift_strength,
+        episodes=config.episodes,
+        seed=config.seed,
+        deterministic=not config.stochastic,
+        watch=lambda done, last: display.update("episode", done, config.episodes, **{"last return": last}),
+    )
     display.close()
     result: dict[str, Any] = {
         "checkpoint": config.checkpoint,
-        "mean": np.mean(returns),
-        "std": np.std(returns),
-        "returns": returns,
+        "shift": options.shift,
+        "shift_strength": options.shift_strength,
+        "mean": np.mean(scores),
+        "std": np.std(scores),
+        "returns": scores,
         "deterministic": not config.stochastic,
         "seed": config.seed,
     }
-    rows = {"agent": f"{np.mean(returns):.2f} ± {np.std(returns):.2f} over {len(returns)} episodes"}
+    seen = "" if options.shift is None else f" through {options.shift} of strength {options.shift_strength:g}"
+    rows = {"agent": f"{np.mean(scores):.2f} ± {np.std(scores):.2f} over {len(scores)} episodes{seen}"}
     if config.random_episodes:
         for player, score in reference_returns(
             agent.config.env, config.random_episodes, config.seed, options=options

@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import subprocess
@@ -99,13 +100,18 @@ class Run:
         self._begin()
         append_line(self.folder / f"{stream}.jsonl", row)
 
-    def rewind(self, step: int) -> None:
-        """Cut the records of steps after `step`, which a resumed run plays again."""
+    def rewind(self, last: int, counted: str = "step") -> None:
+        """Cut the records of what comes after `last`, which a resumed run does again.
+
+        Args:
+            last: the number that the checkpoint stands at, of env steps or epochs.
+            counted: the name of that number in the records; those that have none are cut.
+        """
         for stream in ("metrics", "episodes", "eval"):
             path = self.folder / f"{stream}.jsonl"
             if path.exists():
-                lines = path.read_text().splitlines(keepends=True)
-                kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+                lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+                kept = [line for line in lines if json.loads(line).get(counted, math.inf) <= last]
                 write_atomically(path, "".join(kept))
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:

@@ -67,6 +67,11 @@ class Savepoints:
             self._settle()
             self._evaluation = None
 
+    def seconds(self) -> float:
+        """Seconds of training until now, evaluations left out."""
+        self._settle()
+        return self.ledger.seconds
+
     def _settle(self) -> None:
         """Move what the clock and the counter gathered since the last time into the ledger."""
         if self._evaluation is not None:

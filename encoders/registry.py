@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,7 @@ def check_pooling(name: str) -> str:
     raise EncoderError(f"There is no pooling named {name!r}. Allowed: {POOLINGS}. Type, say: --pooling grid4.")
 
 
-def unknown(noun: str, found: str, known: Mapping[str, object] | list[str], allowed: str, flag: str) -> str:
+def unknown(noun: str, found: str, known: Iterable[str], allowed: str, flag: str) -> str:
     """The sentence for a name that does not exist: what was found, the nearest match, what is allowed, what to type."""
     names = list(known)
     near = difflib.get_close_matches(found, names, n=1, cutoff=0.5)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from stillsight.encoders.backbone import Backbone, Preprocessing
 
-
 # Mean and standard deviation of the CIFAR-10 training images, per channel, pixels scaled to 0..1.
 CIFAR10 = Preprocessing(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616), size=32)
 
@@ -83,5 +82,5 @@ def airbench() -> Backbone:
             )
         )
     model = nn.Sequential(*blocks)
-    stages = {name: stage for name, stage in zip(("stem", "block1", "block2", "block3"), model, strict=True)}
+    stages = dict(zip(("stem", "block1", "block2", "block3"), model, strict=True))
     return Backbone(model=model, stages=stages, preprocessing=CIFAR10, tap="block3")

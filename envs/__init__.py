@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from stillsight.envs.orchard import Orchard as Orchard
     from stillsight.envs.pixels import Pixels as Pixels
     from stillsight.envs.reference import reference_returns as reference_returns
+    from stillsight.envs.shifts import SHIFTS as SHIFTS
+    from stillsight.envs.shifts import Shifted as Shifted
     from stillsight.envs.vector import make_vec as make_vec
     from stillsight.envs.workers import workers_pay as workers_pay
 
@@ -27,6 +29,8 @@ _LATER = {
     "NativeAtariVecEnv": "atari",
     "Orchard": "orchard",
     "Pixels": "pixels",
+    "SHIFTS": "shifts",
+    "Shifted": "shifts",
     "make_env": "making",
     "make_vec": "vector",
     "reference_returns": "reference",
@@ -36,12 +40,14 @@ _LATER = {
 __all__ = [
     "BEST_RETURN",
     "ROWS",
+    "SHIFTS",
     "EnvError",
     "EnvOptions",
     "EnvSpec",
     "NativeAtariVecEnv",
     "Orchard",
     "Pixels",
+    "Shifted",
     "make_env",
     "make_vec",
     "reference_returns",

@@ -186,6 +186,8 @@ def objection(env_id: str, options: EnvOptions, *, training: bool = True) -> str
     """Why `NativeAtariVecEnv` cannot show an id that `resolve` knows as these options ask, or `None` if it can."""
     if not is_atari(env_id):
         return f"{env_id} is no Atari game"
+    if options.shift is not None:
+        return f"it shows the game as it is, without the shift {options.shift!r}"
     import ale_py
 
     if tuple(int(part) for part in ale_py.__version__.split(".")[:3] if part.isdigit()) < OLDEST_ALE:

@@ -9,11 +9,13 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.monitor import Monitor
 
+from stillsight.envs.doom import Doom, arguments
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions, Scalar
 from stillsight.envs.pixels import Pixels
-from stillsight.envs.registry import is_atari, resolve
+from stillsight.envs.registry import is_atari, is_doom, resolve
 from stillsight.envs.rules import FrameSkip, LifeLoss, sign
+from stillsight.envs.shifts import Shifted
 
 _OURS = {
     "render_mode": "it is always rgb_array",
@@ -49,9 +51,13 @@ def make_env(
             terminal_on_life_loss=False,  # Gymnasium's would restart the game at each life; see LifeLoss
             grayscale_obs=False,
         )
+    elif is_doom(env_id):
+        env = Doom(env)  # which skips frames itself
     elif options.frame_skip > 1:
         env = FrameSkip(env, options.frame_skip)
     env = Pixels(env, options.size)
+    if options.shift is not None and options.shift_strength is not None:
+        env = Shifted(env, options.shift, options.shift_strength)
     if options.max_episode_steps:
         env = gym.wrappers.TimeLimit(env, options.max_episode_steps)
     # Whatever changes rewards or ends for learning's sake stands outside Monitor, so that `info["episode"]["r"]` is
@@ -71,6 +77,8 @@ def _make(env_id: str, options: EnvOptions, atari: bool) -> gym.Env[Any, Any]:
     kwargs: dict[str, Any] = dict(options.kwargs)
     if atari:
         kwargs["frameskip"] = 1
+    if is_doom(env_id):
+        kwargs = {**arguments(env_id, options), **kwargs}
     if _renders(env_id):
         kwargs["render_mode"] = "rgb_array"
     try:

@@ -10,6 +10,9 @@ from stillsight.envs.errors import EnvError
 
 Scalar: TypeAlias = str | int | float | bool | None
 
+SHIFT_STRENGTH = 0.5
+"""Strength of a shift unless another is asked for."""
+
 LARGEST_SIZE = 1024
 """Longest side in pixels that `size` may ask for; larger is nearly always a slip of the finger, and fills memory."""
 
@@ -36,6 +39,10 @@ class EnvOptions:
     """Atari only: each game starts after up to this many random no-ops; 0 starts at once."""
     terminal_on_life_loss: bool = False
     """Atari only, training only: the loss of a life ends the episode, but the game goes on and is scored as a whole."""
+    shift: str | None = None
+    """A row of `shifts.SHIFTS` through which the agent sees, in training as in evaluation; None shows all as it is."""
+    shift_strength: float | None = None
+    """0..1, where 0 changes no pixel. With a shift it is a number, 0.5 unless given; without one it is None."""
     kwargs: tuple[tuple[str, Scalar], ...] = ()
     """Keyword arguments for `gymnasium.make`, as (name, value) pairs so that the record is hashable."""
 
@@ -50,6 +57,26 @@ class EnvOptions:
         for name in ("max_episode_steps", "noop_max"):
             if getattr(self, name) < 0:
                 raise EnvError(f"{name} is {getattr(self, name)}; it is a count of 0 (off) or more. Try 0.")
+        self._check_shift()
+
+    def _check_shift(self) -> None:
+        if self.shift is None:
+            if self.shift_strength is not None:
+                raise EnvError(
+                    f"A shift strength of {self.shift_strength:g} was given without a shift. Name one, for example: "
+                    f"--shift hue --shift-strength {self.shift_strength:g}"
+                )
+            return
+        from stillsight.envs.shifts import find  # imports OpenCV, which options without a shift need not wait for
+
+        find(self.shift)
+        if self.shift_strength is None:
+            object.__setattr__(self, "shift_strength", SHIFT_STRENGTH)  # frozen, and concrete
+        elif not 0.0 <= self.shift_strength <= 1.0:
+            raise EnvError(
+                f"A shift strength of {self.shift_strength:g} was asked for; it is 0 (nothing changes) to 1. "
+                f"Try {SHIFT_STRENGTH:g}."
+            )
 
     def merge(
         self,
@@ -60,6 +87,8 @@ class EnvOptions:
         max_episode_steps: int | None = None,
         noop_max: int | None = None,
         terminal_on_life_loss: bool | None = None,
+        shift: str | None = None,
+        shift_strength: float | None = None,
         kwargs: Mapping[str, Scalar] | None = None,
     ) -> EnvOptions:
         """These options with a user's wishes on top: `None` keeps what is here, `kwargs` are added name by name."""
@@ -70,6 +99,8 @@ class EnvOptions:
             "max_episode_steps": max_episode_steps,
             "noop_max": noop_max,
             "terminal_on_life_loss": terminal_on_life_loss,
+            "shift": shift,
+            "shift_strength": shift_strength,
             "kwargs": None if kwargs is None else tuple({**dict(self.kwargs), **kwargs}.items()),
         }
         return replace(self, **{name: value for name, value in wishes.items() if value is not None})  # type: ignore[arg-type]

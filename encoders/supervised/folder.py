@@ -10,16 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import PIL
 import torch
-from PIL import Image, ImageOps
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
-from torchvision.transforms.v2 import functional as transforms
 
 from stillsight.encoders.device import available_memory
 from stillsight.encoders.registry import EncoderError
+from stillsight.encoders.supervised import picture
 from stillsight.encoders.supervised.dataset import Split
 from stillsight.encoders.supervised.disk import check_room
 from stillsight.encoders.supervised.few import hold_out
@@ -161,12 +161,10 @@ def _decode(
 def _pixels(path: Path, side: int | None) -> Tensor | None:
     """An image as uint8 `[3, H, W]`, the way up that its camera says, or None if it is broken."""
     try:
-        with Image.open(path) as image:
-            pixels: Tensor = transforms.pil_to_tensor(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what Pillow makes of arbitrary bytes
+        pixels = torch.from_numpy(picture.read(path))
+    except EncoderError:
         return None
-    # The whole image, as Preprocess does it for the frames of an agent.
-    return transforms.resize(pixels, [side, side], antialias=True) if side else pixels
+    return picture.resize(pixels[None], (side, side))[0] if side else pixels
 
 
 def _first_size(paths: list[Path]) -> tuple[int, int]:
@@ -184,8 +182,8 @@ def _sizes(folder: Path) -> EncoderError:
 
 
 def _key(paths: list[Path], side: int | None) -> str:
-    """Changes whenever an image is added, removed, renamed or written anew."""
-    digest = hashlib.sha256(str(side).encode())
+    """Changes whenever an image is added, removed, renamed or written anew, and with the decoder."""
+    digest = hashlib.sha256(f"{side} Pillow {PIL.__version__}".encode())
     for path in paths:
         status = path.stat()
         digest.update(f"{path.resolve()} {status.st_size} {status.st_mtime_ns}\n".encode())

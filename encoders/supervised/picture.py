@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,30 +45,31 @@ def find(places: Iterable[Path]) -> list[Path]:
 def read(path: Path) -> np.ndarray:
     """Decode a picture to uint8 `[3, H, W]` RGB: turned as its EXIF says, 16 bits rounded to 8, without transparency.
 
+    Image folders are decoded by this before training, and so are the files that `predict` is given: two decoders may
+    differ by a grey level.
+
     Raises:
         EncoderError: the file cannot be opened, is no picture, or is cut off.
     """
-    import cv2
     import numpy as np
+    from PIL import Image, ImageOps
 
-    before = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its own complaints would bury the sentence
     try:
-        # Not imread, which takes a JPEG that is cut off and fills the rest with grey.
-        pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error) as error:  # cv2.error: an empty file
-        raise _broken(path, str(error).strip().splitlines()[-1]) from error
-    finally:
-        cv2.utils.logging.setLogLevel(before)
-    if pixels is None:
-        raise _broken(path, "damaged, cut off or of an unknown kind")
-    return np.ascontiguousarray(pixels[:, :, ::-1].transpose(2, 0, 1))
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):  # sixteen bits of grey, which Pillow would cut off at 255
+                grey = np.asarray(image).clip(0, 65535).astype(np.uint32)
+                image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+            pixels = np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:  # arbitrary bytes
+        raise EncoderError(f"{path} cannot be read as a picture ({_reason(error, path)}).") from error
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     """Bring uint8 pixels `[N, 3, H, W]` to `size` (height, width), the whole image kept; as they are if they fit.
 
-    Bilinear with antialiasing in whole numbers, as the pictures of an image folder are resized before training.
+    Bilinear with antialiasing in whole numbers, as the pictures of an image folder are before training.
     """
     from torchvision.transforms.v2 import functional
 
@@ -75,5 +77,10 @@ def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     return resized
 
 
-def _broken(path: Path, reason: str) -> EncoderError:
-    return EncoderError(f"{path} cannot be read as a picture ({reason}).")
+def _reason(error: Exception, path: Path) -> str:
+    """Why, in a line that does not name the file again."""
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "damaged, cut off or of an unknown kind"
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].replace(f": {str(path)!r}", "").rstrip(".")

@@ -73,7 +73,7 @@ def mixed(batch: list[tuple[Tensor, int]], recipe: Recipe, classes: int) -> tupl
     return mix(images, labels, recipe, classes)
 
 
-def network(model: Classifier) -> nn.Module:
+def network(model: Classifier) -> nn.Sequential:
     """A copy of `model` for images that are normalised already, with its weights laid out as torch makes them."""
     import torch
     from torch import nn
@@ -90,7 +90,8 @@ def plain_epochs(
 
     Written after references/classification/train.py of torchvision: DataLoader workers, transforms image by image,
     mixing in the collate function, the loss and the hits of every batch fetched for a log. The clock starts when the
-    first batch has arrived, which favours this way a little: what the workers have fetched ahead is not timed.
+    first batch has arrived, which favours this way a little: what the workers have fetched ahead is not timed. What of
+    the encoder is frozen is in eval mode and has no gradients.
 
     Args:
         model: copied, see `network`.
@@ -115,6 +116,8 @@ def plain_epochs(
         collate_fn=partial(mixed, recipe=recipe, classes=model.head.out_features),
     )
     trained = network(model).to(device).train()
+    frozen = len(model.encoder.frozen.steps)
+    trained[: max(frozen - 1, 0)].eval()  # less the step that normalises
     assert recipe.lr is not None, "an unresolved recipe"
     assert recipe.weight_decay is not None, "an unresolved recipe"
     kind = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[recipe.optimizer]

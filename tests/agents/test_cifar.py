@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 from stillsight.agents import cifar as command
 from stillsight.agents.cifar import cifar
 from stillsight.agents.cli import main
-from stillsight.agents.runs import RunError
+from stillsight.agents.runs import Run, RunError
 from stillsight.encoders import Mode
 from stillsight.encoders.supervised.learn import CifarConfig
 
@@ -65,18 +66,23 @@ def test_a_folder_that_is_none_leaves_nothing_behind(tmp_path: Path, capsys: pyt
     assert not (tmp_path / "run").exists()
 
 
-def test_tensorboard_gets_the_same_numbers(paint: Path, tmp_path: Path) -> None:
+def scalars(folder: Path) -> list[tuple[int, float]]:
+    """(epoch, loss) as TensorBoard draws them."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    curves = EventAccumulator(str(folder / "tensorboard")).Reload()
+    return [(event.step, event.value) for event in curves.Scalars("metrics/loss")]
+
+
+def test_tensorboard_gets_the_same_numbers(paint: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert (
         main(["cifar", *words(paint, folder), "--mode", "scratch", "--epochs", "2", "--batch", "8", "--tensorboard"])
         == 0
     )
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    curves = EventAccumulator(str(folder / "tensorboard")).Reload()
-    found = [(event.step, event.value) for event in curves.Scalars("metrics/loss")]
-    assert found == [(row["epoch"], pytest.approx(row["loss"])) for row in rows]
+    found = scalars(folder)
+    assert len(found) == 2
+    assert found == [(row["epoch"], pytest.approx(row["loss"])) for row in rows(folder)]
 
 
 def test_tensorboard_that_is_missing_is_one_sentence(
@@ -86,6 +92,61 @@ def test_tensorboard_that_is_missing_is_one_sentence(
     with pytest.raises(RunError, match=r'^TensorBoard is not installed\. Run: pip install "stillsight\[tensorboard\]"'):
         cifar(CifarConfig(dataset=str(paint), out=tmp_path / "run", tensorboard=True, crop=2))
     assert not (tmp_path / "run").exists()
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what a clock measured."""
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "images_per_s"} for row in found]
+
+
+class PlugPulledError(Exception):
+    """Somebody pulled the plug."""
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_an_epoch_that_was_logged_and_not_saved_is_in_the_metrics_once(
+    paint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    flags = ["--mode", "scratch", "--epochs", "3", "--batch", "8", "--tensorboard", "--precision", "float32"]
+    assert main(["cifar", *words(paint, tmp_path / "straight"), *flags]) == 0
+    expected = rows(tmp_path / "straight")
+    assert [row["epoch"] for row in expected] == [1, 2, 3]
+
+    save = Run.save
+
+    def pulled(run: Run, name: str, tree: dict[str, Any], *rest: Any) -> None:
+        if tree["epoch"] == epoch:
+            raise PlugPulledError
+        save(run, name, tree, *rest)
+
+    folder = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save", pulled)
+        with pytest.raises(PlugPulledError):
+            main(["cifar", *words(paint, folder), *flags])
+    assert rows(folder) == expected[:epoch], "the row is there, and its checkpoint is not"
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "lo')  # and a row was cut off
+    assert main(["cifar", "--resume", str(folder)]) == 0
+    assert rows(folder) == expected
+    assert scalars(folder) == [(row["epoch"], pytest.approx(row["loss"])) for row in expected]
+
+
+def test_a_frozen_run_that_was_stopped_before_its_end_has_one_row(
+    paint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pulled(*_: Any) -> None:
+        raise PlugPulledError
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save", pulled)
+        with pytest.raises(PlugPulledError):
+            main(["cifar", *words(paint, folder), "--mode", "random"])
+    (row,) = rows(folder)
+    assert main(["cifar", "--resume", str(folder)]) == 0
+    assert rows(folder) == [row]
 
 
 def test_under_torchrun_two_processes_make_one_run(paint: Path, tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 
 from stillsight.agents import Agent, RlConfig, checkpoint, load, rl
 from stillsight.agents.checkpoint import CheckpointError
-from stillsight.agents.play import EvaluateConfig, evaluate
+from stillsight.agents.play import EvaluateConfig, evaluate, returns, shifted
 from stillsight.agents.runs import RunError
 from stillsight.encoders import EncoderError
 from stillsight.encoders.retina import retina
-from stillsight.envs import make_env, make_vec
+from stillsight.envs import SHIFTS, EnvError, EnvOptions, make_env, make_vec
 
 Tiny = Callable[..., RlConfig]
 
@@ -111,6 +111,87 @@ def test_evaluate_gives_what_a_loop_by_hand_gives(trained: Path, capsys: pytest.
     assert again["returns"] == returns
     assert "random" not in again
     assert len((trained / "evaluations.jsonl").read_text().splitlines()) == 2
+
+
+def test_returns_are_the_same_twice_and_are_those_of_the_shifted_game(trained: Path) -> None:
+    agent = load(trained, device="cpu")
+    seen: list[tuple[int, float]] = []
+    scores = {shift: returns(agent, shift, episodes=3, seed=5) for shift in (None, *SHIFTS)}
+    again = {shift: returns(agent, shift, episodes=3, seed=5, watch=lambda *it: seen.append(it)) for shift in scores}
+    assert again == scores
+    assert seen[:3] == list(enumerate(scores[None], 1))
+    assert returns(agent, "none", episodes=3, seed=5) == scores[None]
+    assert returns(agent, "noise", strength=0.0, episodes=3, seed=5) == scores[None]
+    env = make_env(agent.config.env, shifted(agent.config.env_options(), "overlay", 1.0), training=False)
+    total = []
+    for seed in (5, 6, 7):
+        pixels, _ = env.reset(seed=seed)
+        agent.reset()
+        total.append(0.0)
+        over = False
+        while not over:
+            pixels, reward, terminated, truncated, _ = env.step(int(agent.predict(pixels)))
+            total[-1], over = total[-1] + float(reward), terminated or truncated
+    assert returns(agent, "overlay", strength=1.0, episodes=3, seed=5) == total
+
+
+def test_an_agent_sees_the_shift_and_meets_the_same_episodes(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = load(trained, device="cpu")
+    first: dict[str | None, Any] = {}
+    for shift in (None, "occluder"):
+        frames: list[Any] = []
+        monkeypatch.setattr(Agent, "predict", lambda _, pixels, *__, frames=frames: frames.append(pixels) or 1)
+        returns(agent, shift, strength=shift and 1.0, episodes=1, seed=5)
+        first[shift] = frames[0]
+    kept = (first[None] == first["occluder"]).all(axis=0)
+    assert 0.7 <= kept.mean() <= 0.8, "a quarter is covered, and the rest is the same scene"
+
+
+def test_evaluate_through_a_shift_says_so_and_writes_it_down(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = EvaluateConfig(episodes=2, seed=5, random_episodes=0, device="cpu", shift="blur", shift_strength=0.8)
+    result = evaluate(trained, config)
+    assert result["returns"] == returns(load(trained, device="cpu"), "blur", strength=0.8, episodes=2, seed=5)
+    assert "over 2 episodes through blur of strength 0.8" in capsys.readouterr().out
+    evaluate(trained, EvaluateConfig(episodes=1, seed=5, random_episodes=0, device="cpu"))
+    one, other = map(json.loads, (trained / "evaluations.jsonl").read_text().splitlines())
+    assert (one["shift"], one["shift_strength"]) == ("blur", 0.8)
+    assert (other["shift"], other["shift_strength"]) == (None, None)
+
+
+def test_a_shift_is_put_on_taken_off_or_left_as_the_run_had_it() -> None:
+    options = EnvOptions(size=48, shift="hue", shift_strength=0.2)
+    assert shifted(options, None) == options
+    assert shifted(options, "none") == EnvOptions(size=48)
+    assert shifted(options, "noise") == EnvOptions(size=48, shift="noise", shift_strength=0.5)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"shift": "nois"}, "No shift is called 'nois'. Did you mean 'noise'"),
+        ({"shift": "blur", "shift_strength": -0.1}, "strength of -0.1 was asked for"),
+        ({"shift_strength": 0.3}, "strength of 0.3 was given without a shift"),
+        ({"shift": "none", "shift_strength": 0.3}, "strength of 0.3 was given without a shift"),
+    ],
+)
+def test_a_shift_that_there_is_not_is_a_sentence_before_anything_is_loaded(
+    trained: Path, wrong: dict[str, Any], sentence: str
+) -> None:
+    (trained / "checkpoints" / "best.safetensors").unlink()
+    (trained / "checkpoints" / "last.safetensors").unlink()
+    with pytest.raises(EnvError, match=sentence):
+        evaluate(trained, EvaluateConfig(**wrong))
+
+
+def test_car_racings_own_shift_is_an_argument_of_the_environment() -> None:
+    options = RlConfig(env="CarRacing-v3", env_set=("domain_randomize=True",)).env_options()
+    assert options.kwargs == (("domain_randomize", True),)
+
+
+def test_a_shift_is_not_for_classifiers(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"command": "cifar", "dataset": "cifar10"}))
+    with pytest.raises(RunError, match="--shift is for rl runs"):
+        evaluate(tmp_path, EvaluateConfig(shift="hue"))
 
 
 def test_reset_forgets_the_frames_of_the_last_episode(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torchvision.transforms import v2
 
-from stillsight.encoders import EncoderError, Mode, build
+from stillsight.encoders import EncoderError, build
 from stillsight.encoders.supervised import plain, throughput
 from stillsight.encoders.supervised.classifier import Classifier
 from stillsight.encoders.supervised.dataset import Dataset
@@ -64,6 +65,21 @@ def test_each_flag_of_the_recipe_is_a_transform_of_one_image(colours: Dataset) -
     assert (images.shape, targets.shape) == ((2, 3, 16, 16), (2, 3))
 
 
+@pytest.mark.parametrize(("mode", "unfreeze", "moves"), [("random", None, {"4"}), ("scratch", "layer1", {"1", "4"})])
+def test_what_is_frozen_stays_as_it_is_in_the_plain_loop(
+    colours: Dataset, monkeypatch: pytest.MonkeyPatch, mode: Any, unfreeze: str | None, moves: set[str]
+) -> None:
+    encoder = build("retina", mode, tap="layer1", unfreeze=unfreeze, pinned=False, device="cpu", precision="float32")
+    model = Classifier(encoder, 3, 64)
+    trained = plain.network(model)
+    before = copy.deepcopy(trained.state_dict())
+    monkeypatch.setattr(plain, "network", lambda _: trained)
+    next(plain.plain_epochs(model, colours.train, Recipe(batch=12, precision="float32").resolved(False), CPU, 0))
+    moved = {name.split(".")[0] for name, tensor in trained.state_dict().items() if not tensor.equal(before[name])}
+    # stem, layer1, pooling, dropout, head: in train mode BatchNorm's statistics in the stem would move.
+    assert moved == moves
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_both_ways_learn_while_they_are_timed(colours: Dataset, optimizer: Any) -> None:
     model = classifier()
@@ -88,7 +104,8 @@ def test_a_comparison_is_made_in_turns_and_the_first_is_thrown_away(monkeypatch:
         (f"{name} float32", rate)
         for name, rate in [("plain", 10), ("ours", 30), ("plain", 20), ("ours", 20), ("plain", 20), ("ours", 80)]
     ]
-    assert found["arms"]["plain float32"] == {"median": 20.0, "least": 10.0, "most": 20.0}
+    assert found["unit"] == "images/s"
+    assert found["arms"]["plain float32"] == {"median": 20.0, "least": 10.0, "most": 20.0, "rounds": [10, 20, 20]}
     assert found["ratios"] == {"ours float32 / plain float32": {"median": 3.0, "least": 1.0, "most": 4.0}}
     assert (found["encoder"], found["resolution"], found["batch"], found["threads"]) == ("retina", 32, 2, 1)
 
@@ -96,7 +113,7 @@ def test_a_comparison_is_made_in_turns_and_the_first_is_thrown_away(monkeypatch:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"mode": Mode.FROZEN}, "--mode frozen trains no encoder"),
+        ({"data": Path("data")}, r"--mode scratch is timed on noise, .* Type --mode frozen, or drop --data\.$"),
         ({"updates": 0}, "--updates and --rounds must be 1 or more"),
         ({"workers": -1}, "--workers 0 or more"),
         ({"precisions": ()}, "--precisions name one"),

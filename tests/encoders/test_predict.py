@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from torch.nn import functional as F
 from stillsight.encoders import Encoder, EncoderError, Mode, build
 from stillsight.encoders.choice import EncoderChoice
 from stillsight.encoders.registry import make_backbone
+from stillsight.encoders.supervised import folder as folders
 from stillsight.encoders.supervised import head as heads
 from stillsight.encoders.supervised import picture
-from stillsight.encoders.supervised.predict import PredictConfig, predict
+from stillsight.encoders.supervised.predict import PredictConfig, _batches, predict
 from stillsight.encoders.supervised.predictor import load
 
 ANIMALS = ["cat", "dog", "eel"]
@@ -272,8 +274,8 @@ def test_greys_transparency_and_sixteen_bits_become_colours_of_eight(tmp_path: P
     assert np.array_equal(picture.read(tmp_path / "grey.png"), np.stack([grey] * 3))
     Image.fromarray(np.dstack([grey, grey, grey, 255 - grey])).save(tmp_path / "glass.png")
     assert np.array_equal(picture.read(tmp_path / "glass.png"), np.stack([grey] * 3))
-    cv2.imwrite(str(tmp_path / "deep.png"), grey.astype(np.uint16) * 257)
-    assert np.array_equal(picture.read(tmp_path / "deep.png"), np.stack([grey] * 3))
+    cv2.imwrite(str(tmp_path / "deep.png"), grey.astype(np.uint16) * 257 + 128)
+    assert np.array_equal(picture.read(tmp_path / "deep.png"), np.stack([grey] * 3)), "257 steps a grey level, rounded"
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
@@ -287,6 +289,30 @@ def test_a_picture_that_is_cut_off_is_broken(
     with pytest.raises(EncoderError, match=r"a\.\w+ cannot be read as a picture \("):
         picture.read(path)
     assert "opencv" not in capfd.readouterr().err.lower()
+
+
+def test_a_picture_with_damaged_exif_is_broken(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
+    whole = (tmp_path / "a.jpg").read_bytes()
+    assert picture.read(tmp_path / "a.jpg").shape == (3, 8, 8)
+    # The tag of the maker's name becomes that of the width, which is no text.
+    (tmp_path / "a.jpg").write_bytes(whole.replace(b"\x01\x0f\x00\x02", b"\x01\x00\x00\x02"))
+    with pytest.raises(EncoderError, match=r"a\.jpg cannot be read as a picture \("):
+        picture.read(tmp_path / "a.jpg")
+
+
+def test_why_a_picture_is_broken_is_said_without_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(EncoderError) as caught:
+        picture.read(tmp_path / "a.png")
+    words = "cannot be read as a picture (damaged, cut off or of an unknown kind)."
+    assert str(caught.value) == f"{tmp_path / 'a.png'} {words}"
+    with pytest.raises(
+        EncoderError, match=r"b\.png cannot be read as a picture \(\[Errno 2\] No such file or directory\)\."
+    ):
+        picture.read(tmp_path / "b.png")
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
@@ -313,6 +339,33 @@ def test_places_without_pictures_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     with pytest.raises(EncoderError, match=r"holds no pictures\. Looked for: \.bmp, .*\.webp\. Give a folder"):
         picture.find([tmp_path])
+
+
+@pytest.mark.parametrize("side", [None, 20])
+@pytest.mark.parametrize("kind", ["png", "jpg", "grey", "palette", "glass", "turned", "deep", "cmyk"])
+def test_predict_sees_a_training_file_as_training_saw_it(
+    tmp_path: Path, kind: str, side: int | None, trained: Path
+) -> None:
+    generator = np.random.default_rng(3)
+    folder = tmp_path / "pets"
+    for name in ("cat", "dog"):
+        image = Image.fromarray(generator.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+        (folder / name).mkdir(parents=True)
+        exif = Image.Exif()
+        if kind == "turned":
+            exif[0x0112] = 6
+        elif kind == "deep":
+            image = Image.fromarray(generator.integers(0, 65536, (32, 32), dtype=np.uint16))
+        elif kind == "palette":
+            image = image.quantize(16)
+        elif kind in ("grey", "glass", "cmyk"):
+            image = image.convert({"grey": "L", "glass": "RGBA", "cmyk": "CMYK"}[kind])
+        image.save(folder / name / ("0.jpg" if kind in ("jpg", "turned", "cmyk") else "0.png"), exif=exif)
+    seen = folders.read(folder, side, 0.0, None).labelled.images
+    size = (side or 32, side or 32)
+    found = next(_batches(picture.find([folder]), replace(load(trained), size=size), False))[1]
+    assert torch.equal(found, seen)
+    assert (found[0] != found[1]).any(), "two pictures"
 
 
 def test_resizing_keeps_what_fits_and_averages_what_does_not() -> None:

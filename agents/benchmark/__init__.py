@@ -1,0 +1,1 @@
+"""The benchmark: a grid of runs, its statistics and its report."""

@@ -1,0 +1,191 @@
+"""What may be claimed: differences at a level that is adjusted for the number of claims, and for few seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from stillsight.agents.benchmark.curves import curve_difference
+from stillsight.agents.benchmark.stats import (
+    CURVE_RESAMPLES,
+    RESAMPLES,
+    TRIM,
+    Array,
+    Interval,
+    difference,
+    finite,
+    gap,
+    losses,
+    middle,
+    probability_of_improvement,
+)
+
+ERROR = 0.05
+"""Chance of any false claim among those of one task and one kind (final scores, curves, shifts)."""
+
+SEEDS = 5
+"""Fewest on either side for a claim: with four, chance alone puts all of one arm above the other in 3 % of cases."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two arms at the end of training.
+
+    Attributes:
+        one, other: the arms.
+        difference: IQM of `one` less IQM of `other`.
+        low, high: 95 % bootstrap interval of the difference; NaN with one seed on a side.
+        adjusted_low, adjusted_high: the interval that a claim must keep clear of 0; NaN with fewer than `SEEDS` seeds.
+        improvement: probability that a run of `one` beats a run of `other`.
+        improvement_low, improvement_high: its 95 % interval.
+        seeds: of the arm that has fewer.
+        winner: the arm that is ahead, None where that cannot be claimed.
+    """
+
+    one: str
+    other: str
+    difference: float
+    low: float
+    high: float
+    adjusted_low: float
+    adjusted_high: float
+    improvement: float
+    improvement_low: float
+    improvement_high: float
+    seeds: int
+    winner: str | None
+
+
+def compare(
+    one: str,
+    other: str,
+    scores: npt.ArrayLike,
+    against: npt.ArrayLike,
+    *,
+    claims: int = 1,
+    resamples: int = RESAMPLES,
+) -> Comparison:
+    """Compare two arms by their final scores.
+
+    The adjusted interval has the level 1 - `ERROR` / `claims` (Bonferroni), and is the wider on either side of the
+    bootstrap's and Student's, see `t_bounds`.
+
+    Args:
+        one, other: names of the arms.
+        scores, against: their scores `[seeds]`; seeds are not paired.
+        claims: how many comparisons are made beside each other.
+        resamples: of the bootstrap.
+    """
+    mine, theirs, level = finite(scores), finite(against), 1 - ERROR / claims
+    seeds, low, high = min(len(mine), len(theirs)), np.nan, np.nan
+    if seeds >= SEEDS:
+        drawn = difference(mine, theirs, level=level, resamples=resamples)
+        student = t_bounds(mine, theirs, level)
+        low, high = min(drawn.low, float(student[0])), max(drawn.high, float(student[1]))
+    return Comparison(
+        one,
+        other,
+        *difference(mine, theirs, resamples=resamples),
+        low,
+        high,
+        *probability_of_improvement(mine, theirs, resamples=resamples),
+        seeds,
+        one if low > 0 else other if high < 0 else None,
+    )
+
+
+def ahead(
+    curves: npt.ArrayLike, against: npt.ArrayLike, *, claims: int = 1, resamples: int = CURVE_RESAMPLES
+) -> npt.NDArray[np.int64]:
+    """Where along `curves` an arm may be called ahead (1) or behind (-1), or neither (0), `[points]`.
+
+    Args:
+        curves, against: of either arm at the same points, `[seeds, points]`.
+        claims: how many points are compared in the whole task.
+        resamples: of the bootstrap.
+    """
+    mine, theirs, level = finite(curves, "evaluation"), finite(against, "evaluation"), 1 - ERROR / claims
+    if min(len(mine), len(theirs)) < SEEDS:
+        return np.zeros(mine.shape[1], np.int64)
+    _, low, high = curve_difference(mine, theirs, level=level, resamples=resamples)
+    lower, upper = t_bounds(mine, theirs, level)
+    return np.where(np.minimum(low, lower) > 0, 1, np.where(np.maximum(high, upper) < 0, -1, 0))
+
+
+def lost(
+    clean: npt.ArrayLike, shifted: npt.ArrayLike, *, claims: int = 1, resamples: int = RESAMPLES
+) -> tuple[Interval, bool]:
+    """What an arm loses under a shift with its 95 % interval, and whether that may be claimed.
+
+    Args:
+        clean, shifted: scores `[seeds]` of the same seeds.
+        claims: how many arms and shifts are looked at beside each other.
+        resamples: of the bootstrap.
+    """
+    shown, level = gap(clean, shifted, resamples=resamples), 1 - ERROR / claims
+    each = losses(clean, shifted)
+    if len(each) < SEEDS:
+        return shown, False
+    drawn = gap(clean, shifted, level=level, resamples=resamples)
+    lower, upper = map(float, t_bounds(each, None, level))
+    return shown, min(drawn.low, lower) > 0 or max(drawn.high, upper) < 0
+
+
+def cheapest(seconds: Mapping[str, Sequence[float | None]]) -> str | None:
+    """The arm most of whose seeds get there first, if each other arm is later by a rank test (Mann and Whitney 1947).
+
+    An arm that is not the cheapest is called so only if it beats the one that is; there are as many chances for that
+    as other arms, so `ERROR` is divided by their number.
+
+    Args:
+        seconds: of each seed by arm; None where a seed never got there, which is later than everything.
+    """
+    from scipy.stats import mannwhitneyu
+
+    times = {arm: [np.inf if value is None else value for value in values] for arm, values in seconds.items()}
+    if len(times) < 2 or min(map(len, times.values())) < SEEDS:
+        return None
+    first = min(times, key=lambda arm: (float(np.median(times[arm])), float(np.mean(np.isinf(times[arm])))))
+    if np.isinf(np.median(times[first])):
+        return None
+    others = [values for arm, values in times.items() if arm != first]
+    tests = [mannwhitneyu(times[first], values, alternative="less").pvalue for values in others]
+    return first if max(tests) <= ERROR / len(others) else None
+
+
+def t_bounds(one: Array, other: Array | None, level: float) -> tuple[Array, Array]:
+    """Bounds of an IQM, or of the difference of two, by Student's t with winsorised variances.
+
+    The bootstrap's bounds end at the outermost seeds whatever its level, and of five seeds they hold less often than
+    they say. These do not; they in turn know nothing of skewed scores. So a claim must pass both.
+    Yuen 1974, "The two-sample trimmed t for unequal population variances"; one sample stands against a number without
+    error; and neither is taken to be narrower than with the error of the mean.
+
+    Args:
+        one: `[seeds, ...]`, each further point for itself; three seeds or more.
+        other: the same, or None for one sample.
+        level: of the interval.
+    """
+    from scipy.stats import t
+
+    parts = [_squared_error(sample) for sample in (one, other) if sample is not None]
+    total = np.sum([square for square, _ in parts], axis=0)
+    # Seeds that all agree have no error, and no degrees of freedom either.
+    with np.errstate(invalid="ignore"):
+        freedom = total**2 / np.sum([square**2 / count for square, count in parts], axis=0)
+    reach = np.where(total > 0, t.ppf((1 + level) / 2, np.nan_to_num(freedom, nan=1.0)), 0.0) * np.sqrt(total)
+    value = middle(one.T).T - (0.0 if other is None else middle(other.T).T)
+    return value - reach, value + reach
+
+
+def _squared_error(sample: Array) -> tuple[Array, int]:
+    """Squared standard error of the IQM over the first axis, and its degrees of freedom."""
+    ordered, cut = np.sort(sample, axis=0), int(TRIM * len(sample))
+    winsorised = np.clip(ordered, ordered[cut], ordered[len(ordered) - 1 - cut])
+    left = len(ordered) - 2 * cut
+    square = ((winsorised - winsorised.mean(0)) ** 2).sum(0) / (left * (left - 1))
+    # Where a seed either learns or does not, winsorising hides the one of five that did not: the mean's error sees it.
+    return np.maximum(square, ordered.var(0, ddof=1) / len(ordered)), left - 1

@@ -1,0 +1,53 @@
+"""The text of report.md. Scores and cost are apart: a cell that is run again scores the same and takes another time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stillsight.agents.benchmark import tables
+from stillsight.agents.benchmark.aggregate import Aggregate
+from stillsight.agents.benchmark.aggregate import table as aggregate_table
+from stillsight.agents.benchmark.collect import Grid
+from stillsight.agents.benchmark.table import Table, escaped, markdown
+from stillsight.agents.benchmark.verdict import Verdict
+
+
+def scores(grid: Grid, together: Aggregate) -> str:
+    """Cells that do not count, then every table of scores: equal bytes for equal scores."""
+    parts = [markdown(problems, 2)] if (problems := tables.problems(grid)) else []
+    parts += ["## Scores\n"]
+    for setting in grid.settings:
+        parts += [markdown(table) for table in (tables.scores(setting), tables.shifts(setting)) if table]
+    parts += [markdown(table) for table in (aggregate_table(together), tables.tuning(grid)) if table]
+    return "\n".join(parts)
+
+
+def verdicts(grid: Grid, found: Sequence[Verdict]) -> str:
+    """What the scores allow to say, setting by setting."""
+    parts = ["## Verdicts\n"]
+    for setting, verdict in zip(grid.settings, found, strict=True):
+        parts.append(_listed(setting.title, verdict.sentences or ("There is nothing to compare.",)))
+    return "\n".join(parts)
+
+
+def cost(grid: Grid, found: Sequence[Verdict]) -> str:
+    """What a clock and the memory told."""
+    parts = ["## Cost\n"]
+    for setting, verdict in zip(grid.settings, found, strict=True):
+        table: Table = tables.cost(setting)
+        parts.append(markdown(table))
+        parts += [f"- {escaped(sentence)}" for sentence in verdict.cost]
+        parts += [""] * bool(verdict.cost)
+    return "\n".join(parts)
+
+
+def figures(drawn: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Links to the figures, relative to the report."""
+    parts = ["## Figures\n"]
+    for heading, names in drawn:
+        parts += [f"### {escaped(heading)}", "", *(f"![{name}](figures/{name}.svg)" for name in names), ""]
+    return "\n".join(parts)
+
+
+def _listed(heading: str, sentences: Sequence[str]) -> str:
+    return "\n".join([f"### {escaped(heading)}", "", *(f"- {escaped(sentence)}" for sentence in sentences), ""])

@@ -1,0 +1,264 @@
+"""SPEC.toml: which tasks, encoders, controls and seeds a benchmark has, and the cells that follow from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from stillsight.agents.benchmark.arms import ArmSpec, arms
+from stillsight.agents.learn import RlConfig
+from stillsight.agents.runs import RunError, revive
+from stillsight.encoders.registry import unknown
+from stillsight.encoders.supervised.config import CifarConfig
+
+Track = Literal["rl", "cifar"]
+CONFIGS: dict[Track, type[RlConfig] | type[CifarConfig]] = {"rl": RlConfig, "cifar": CifarConfig}
+OURS = ("seed", "out", "resume")
+"""Flags that a cell's place in the grid decides."""
+TUNING_SEED = 1_000
+"""First seed of the cells that choose a rate: no cell that is reported has it."""
+
+# Cells run side by side, one thread each, and a cell that is run again must give the same numbers: engines that are
+# measured and workers that are tried would choose differently from time to time.
+RL: dict[str, Any] = {"engine": "folded", "workers": "off", "threads": 1}
+CIFAR: dict[str, Any] = {"threads": 1}
+DEFAULTS: dict[Track, dict[str, Any]] = {"rl": RL, "cifar": CIFAR}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned: an environment, or a data set with so many labels.
+
+    Attributes:
+        name: of the environment or the data set, as tables show it.
+        track: rl or cifar.
+        flags: flags of `stillsight rl` or `stillsight cifar`.
+        threshold: score to whose first reach steps and seconds are told.
+        low, high: scores that count as 0 and 1 where tasks are averaged; by default random play and the oracle.
+    """
+
+    name: str
+    track: Track
+    flags: Mapping[str, Any]
+    threshold: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid.
+
+    Attributes:
+        key: its name in files: task, algorithm, arm, seed, and a digest of every flag that was given.
+        config: what runs, all but the run folder.
+        rate: the multiple of the learning rate that a tuning cell tries; None for a cell that is reported.
+    """
+
+    key: str
+    task: Task
+    algo: str
+    arm: ArmSpec
+    seed: int
+    config: RlConfig | CifarConfig
+    rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A whole benchmark, as SPEC.toml says it.
+
+    Attributes:
+        name: its title.
+        seeds: of the cells that are reported.
+        algos: of the environments; data sets have heads.
+        tasks: what is learned.
+        arms: what is compared, for each track.
+        shifts: visual shifts under which trained agents play too.
+        episodes: of the last evaluation, clean and under each shift.
+        tuning_seeds: cells for each rate that an arm is tuned over.
+        text: of SPEC.toml.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    algos: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    arms: Mapping[tuple[str, str], Sequence[ArmSpec]]
+    shifts: tuple[str, ...] = ()
+    episodes: int = 20
+    tuning_seeds: int = 2
+    text: str = field(default="", repr=False)
+
+    def cells(self, score: Callable[[str], float | None] = lambda _: None) -> list[Cell]:
+        """Every cell that can be said by now, seed by seed, so that a benchmark that is stopped early is balanced.
+
+        Args:
+            score: of the finished cell with this key, None while there is none. Arms that are tuned come after the
+                cells that tune them; the rate with the best mean is theirs.
+        """
+        found: list[Cell] = []
+        for task, algo, arm in self._rows():
+            for rate in arm.rates if len(arm.rates) > 1 else ():
+                for seed in range(TUNING_SEED, TUNING_SEED + self.tuning_seeds):
+                    found.append(self._cell(task, algo, arm, seed, rate, tuning=True))
+        for seed in self.seeds:
+            for task, algo, arm in self._rows():
+                chosen = self.rate(task, algo, arm, score)
+                if chosen is not None:
+                    found.append(self._cell(task, algo, arm, seed, chosen))
+        return found
+
+    def expected(self) -> list[str]:
+        """The keys of all cells that are reported, run or not."""
+        return [self._cell(task, algo, arm, seed, 1.0).key for seed in self.seeds for task, algo, arm in self._rows()]
+
+    def rate(self, task: Task, algo: str, arm: ArmSpec, score: Callable[[str], float | None]) -> float | None:
+        """The encoder rate of an arm: its only one, or the best of those tuned over; None while that is not known."""
+        if len(arm.rates) < 2:
+            return arm.rates[0] if arm.rates else 1.0
+        means: dict[float, float] = {}
+        for rate in arm.rates:
+            seeds = range(TUNING_SEED, TUNING_SEED + self.tuning_seeds)
+            scores = [score(self._cell(task, algo, arm, seed, rate, tuning=True).key) for seed in seeds]
+            known = [value for value in scores if value is not None]
+            if len(known) < len(scores):
+                return None
+            means[rate] = sum(known) / len(known)
+        return max(means, key=lambda rate: means[rate])
+
+    def _rows(self) -> list[tuple[Task, str, ArmSpec]]:
+        return [
+            (task, algo, arm)
+            for task in self.tasks
+            for algo in (self.algos if task.track == "rl" else ("",))
+            for arm in self.arms[task.name, algo]
+        ]
+
+    def _cell(self, task: Task, algo: str, arm: ArmSpec, seed: int, rate: float, *, tuning: bool = False) -> Cell:
+        flags = DEFAULTS[task.track] | dict(task.flags) | dict(arm.flags)
+        given = {**flags, "rates": arm.rates, "shifts": self.shifts, "episodes": self.episodes}
+        if task.track == "rl":
+            flags["algo"] = algo
+        else:
+            algo = str(flags.get("head", "linear"))
+        digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()[:8]
+        shown = f"{arm.name} rate {rate:g}" if tuning else arm.name
+        key = "__".join(map(slug, (task.name, algo, shown, f"seed{seed}"))) + f"__{digest}"
+        if arm.rates and rate != 1.0:
+            flags["encoder_lr"] = rate
+        config = revive(CONFIGS[task.track], {**flags, "seed": seed})
+        return Cell(key, task, algo, arm, seed, config, rate if tuning else None)
+
+
+def slug(text: str) -> str:
+    """`text` as a part of a file name."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.rpartition("/")[2].lower()).strip("-")
+
+
+def read_spec(path: Path) -> Spec:
+    """The benchmark in a SPEC.toml.
+
+    Raises:
+        RunError: no such file, no TOML, unknown names, nothing to run.
+        EncoderError, EnvError: a cell that could not run.
+    """
+    try:
+        text = path.read_text()
+        return parse_spec(text, path.stem)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read ({error.strerror}). Give the path of a SPEC.toml.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RunError(f"{path} is no TOML: {error}.") from error
+
+
+TOP = ("name", "seeds", "algos", "shifts", "episodes", "controls", "rates", "tuning_seeds")
+TABLES = ("rl", "cifar", "task", "encoder", "arm")
+TASK = ("threshold", "low", "high", "label")
+
+
+def parse_spec(text: str, name: str = "benchmark") -> Spec:
+    """See `read_spec`; `name` is used where the text has none."""
+    record = tomllib.loads(text)
+    _known(record, (*TOP, *TABLES), "SPEC.toml")
+    seeds = record.get("seeds", 5)
+    algos = tuple(record.get("algos", ("ppo",)))
+    tasks = tuple(_task(row, record) for row in record.get("task", ()))
+    if not tasks:
+        raise RunError('SPEC.toml has no task. Add, say: [[task]] and below it env = "stillsight/Orchard-v0".')
+    spec = Spec(
+        name=record.get("name", name),
+        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        algos=algos,
+        tasks=tasks,
+        arms={
+            (task.name, algo): arms(record, task.track, algo, _size(task))
+            for task in tasks
+            for algo in (algos if task.track == "rl" else ("",))
+        },
+        shifts=tuple(record.get("shifts", ())),
+        episodes=record.get("episodes", 20),
+        tuning_seeds=record.get("tuning_seeds", 2),
+        text=text,
+    )
+    _check(spec)
+    return spec
+
+
+def _task(row: Mapping[str, Any], record: Mapping[str, Any]) -> Task:
+    if ("env" in row) == ("dataset" in row):
+        raise RunError("A [[task]] names either an env or a dataset; give one of them.")
+    track: Track = "rl" if "env" in row else "cifar"
+    flags = {**record.get(track, {}), **{name: value for name, value in row.items() if name not in TASK}}
+    allowed = [item.name for item in fields(CONFIGS[track]) if item.name not in OURS]
+    _known(flags, allowed, f"[{track}] and [[task]]")
+    if track == "rl":
+        name = str(flags["env"])
+    else:
+        name = str(flags["dataset"])
+        if "shots" in flags:
+            name += f", {flags['shots']} images a class"
+        if "fraction" in flags:
+            name += f", {flags['fraction']:.0%} of the labels"
+    bounds = {bound: row.get(bound) for bound in ("threshold", "low", "high")}
+    return Task(str(row.get("label", name)), track, flags, **bounds)
+
+
+def _size(task: Task) -> int | None:
+    """Side of an environment's images in pixels, where it is known before it is built."""
+    if task.track == "cifar":
+        return None
+    config = revive(RlConfig, dict(task.flags))
+    return config.env_options().size or None
+
+
+def _check(spec: Spec) -> None:
+    """Refuse what could not run, before anything does."""
+    if not spec.seeds or len(set(spec.seeds)) != len(spec.seeds) or max(spec.seeds) >= TUNING_SEED:
+        raise RunError(
+            f"seeds = {list(spec.seeds)} must be different numbers below {TUNING_SEED}, or their count. "
+            "Type, say: seeds = 5"
+        )
+    if len({task.name for task in spec.tasks}) != len(spec.tasks):
+        raise RunError("Two tasks have the same name. Give one of them another: label = ...")
+    if spec.episodes < 1:
+        raise RunError(f"episodes = {spec.episodes} plays nothing. Type a number from 1.")
+    from stillsight.envs.shifts import find
+
+    for shift in spec.shifts:
+        find(shift)
+    for cell in spec.cells(lambda _: 0.0):
+        if cell.seed == spec.seeds[0]:
+            cell.config.check()
+
+
+def _known(record: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:
+    for name in record:
+        if name not in allowed:
+            raise RunError(unknown("setting", name, allowed, f"{where} may have", where))

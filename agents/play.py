@@ -31,13 +31,21 @@ class PlayChoice:
     """Sample actions instead of taking the most likely one."""
     weights: Path | None = None
     """The encoder's weights, if they are not any more where the run found them."""
+    shift: str | None = None
+    """Show the game otherwise: hue, noise, blur, occluder or overlay; none for the game as it is. As in the run by
+    default."""
+    shift_strength: float | None = None
+    """Strength of --shift, 0 (nothing changes) to 1; 0.5 by default."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
 
     def check(self) -> None:
-        """Raise `RunError` for counts that play nothing."""
+        """Raise `RunError` for counts that play nothing, and `EnvError` for a shift that there is not."""
         if self.episodes < 1:
             raise RunError(f"--episodes {self.episodes} plays nothing. Type a number from 1.")
+        from stillsight.envs import EnvOptions
+
+        shifted(EnvOptions(), self.shift, self.shift_strength)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,22 +55,10 @@ class EvaluateConfig(PlayChoice):
 
     random_episodes: int = 20
     """Episodes of random play to compare with; 0 for none."""
-    shift: str | None = None
-    """Show the game otherwise: hue, noise, blur, occluder or overlay; none for the game as it is. As in the run by
-    default."""
-    shift_strength: float | None = None
-    """Strength of --shift, 0 (nothing changes) to 1; 0.5 by default."""
     split: Literal["test", "validation"] = "test"
     """Of a cifar run: which images."""
     data: Path | None = None
     """Of a cifar run: the folder of its data set, if it has moved."""
-
-    def check(self) -> None:
-        """Raise `RunError` for counts that play nothing, and `EnvError` for a shift that there is not."""
-        super().check()
-        from stillsight.envs import EnvOptions
-
-        shifted(EnvOptions(), self.shift, self.shift_strength)
 
     def check_command(self, folder: Path, command: str) -> None:
         """Refuse flags that a run of `command` has no use for, instead of passing over them."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stillsight.agents.play import PlayChoice, play
+from stillsight.agents.play import PlayChoice, play, shifted
 from stillsight.agents.runs import RunError, plain, read_config, write_atomically
 
 if TYPE_CHECKING:
@@ -121,13 +121,14 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
     from stillsight.envs import make_env
 
     agent = load(folder, config.checkpoint, weights=config.weights, device=config.device)
-    options = agent.config.env_options()
+    options = shifted(agent.config.env_options(), config.shift, config.shift_strength)
     env = make_env(agent.config.env, options, training=False, seed=config.seed)
     fps = config.fps or max(1, round(env.metadata.get("render_fps", 30) / options.frame_skip))
     display = ProgressDisplay()
     written = []
     for index in range(config.episodes):
-        path = folder / "videos" / f"{config.checkpoint}-episode-{index}.mp4"
+        seen = "" if options.shift is None else f"{options.shift}-"
+        path = folder / "videos" / f"{config.checkpoint}-{seen}episode-{index}.mp4"
         with film(path, fps) as shot:
             episode = play(agent, env, config.seed + index, deterministic=not config.stochastic, watch=shot.append)
         facts = {
@@ -139,11 +140,13 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
             "deterministic": not config.stochastic,
             "checkpoint": config.checkpoint,
             "env": agent.config.env,
+            "shift": options.shift,
+            "shift_strength": options.shift_strength,
         }
         del facts["total"]
         write_atomically(path.with_suffix(".json"), json.dumps(plain(facts), indent=2) + "\n")
-        seen = f"{path}  return {episode.total:g}, {shot.frames} frames at {fps} frames/s"
-        display.console.print(seen, soft_wrap=True, markup=False)
+        told = f"{path}  return {episode.total:g}, {shot.frames} frames at {fps} frames/s"
+        display.console.print(told, soft_wrap=True, markup=False)
         written.append(path)
     env.close()
     return written

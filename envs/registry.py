@@ -123,6 +123,14 @@ ROWS: dict[str, EnvSpec] = {row.id: row for row in _ROWS}
 """The known environments by id. A new one is a new row; a third party needs none (`module:Id`)."""
 
 
+def presumed(env_id: str) -> EnvSpec:
+    """What `env_id` stands for as far as its name tells, without anything being imported."""
+    name = env_id.rpartition(":")[2]
+    if name in ROWS:
+        return ROWS[name]
+    return _atari("") if name.startswith("ALE/") else _doom("") if name.startswith("Vizdoom") else EnvSpec(id=name)
+
+
 def is_atari(env_id: str) -> bool:
     """Whether an id that Gymnasium knows is played by ale_py, whatever its name."""
     import gymnasium as gym
@@ -155,9 +163,8 @@ def resolve(env_id: str) -> EnvSpec:
     if colon:
         _import(module, env_id)
     row = ROWS.get(name)
-    doom = name.startswith("Vizdoom")
-    _require(env_id, row or (_atari("") if name.startswith("ALE/") else _doom("") if doom else EnvSpec(id=name)))
-    if doom:
+    _require(env_id, presumed(name))
+    if name.startswith("Vizdoom"):
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")  # vizdoom imports pygame, which greets
         import_module("vizdoom.gymnasium_wrapper")
     if name.startswith("ALE/") or name not in gym.registry:

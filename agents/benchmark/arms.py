@@ -92,7 +92,7 @@ def _of_encoder(row: Mapping[str, Any], track: str, controls: Sequence[str], rat
     label = str(row.get("label", name))
 
     def arm(role: str, tap: str | None, told: str, **flags: Any) -> ArmSpec:
-        shown = " ".join(part for part in (label, tap, told) if part)
+        shown = " ".join(part for part in (label, tap if "taps" in row else None, told) if part)
         merged = {**base, **({"tap": tap} if tap else {}), **flags}
         return ArmSpec(shown, role, merged, rates if role in ("finetune", "unfreeze", "warm-start") else ())
 

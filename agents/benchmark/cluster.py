@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from stillsight.agents.benchmark.local import RENDERING
 from stillsight.agents.benchmark.results import Results
 from stillsight.agents.benchmark.worker import failed, run_cell
 from stillsight.agents.runs import RunError
@@ -35,8 +37,9 @@ def run_ray(
         raise RunError('Ray is not installed. Run: pip install "stillsight[ray]", or drop --engine ray.') from error
     if not ray.is_initialized():
         try:
+            _reach(address)
             ray.init(address=address, log_to_driver=False)
-        except (ConnectionError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise RunError(f"No Ray cluster answers at {address}: {error}. Start one with: ray start --head") from error
     # A task that raises has met a bug of ours, and meets it again; a node that goes takes its cells with it each time.
     remote = ray.remote(max_retries=-1, retry_exceptions=False, max_calls=1)(run_cell)
@@ -46,7 +49,7 @@ def run_ray(
         while waiting and (count is None or len(running) < count):
             job = waiting.pop(0)
             threads = job["config"].get("threads") or 1
-            environment = {"env_vars": {"SDL_VIDEODRIVER": "dummy", "OMP_NUM_THREADS": str(threads)}}
+            environment = {"env_vars": {"OMP_NUM_THREADS": str(threads)} | RENDERING}
             task = remote.options(num_cpus=threads, runtime_env=environment, name=job["key"])
             running[task.remote(job)] = job
         ended, _ = ray.wait(list(running), num_returns=1)
@@ -58,3 +61,10 @@ def run_ray(
                 record = failed(done, f"{type(error).__name__}: {error}")
             results.write(record)
             yield record
+
+
+def _reach(address: str | None) -> None:
+    """Raise `OSError` if nobody listens at host:port: Ray itself goes on trying for minutes."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=5).close()

@@ -27,7 +27,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
 }
 FORMATS: dict[str, dict[str, Any]] = {
-    "svg": {},
+    "svg": {"metadata": {"Date": None, "Creator": None}},
     "png": {"metadata": {"Software": None}, "dpi": 110},
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ from stillsight.agents.benchmark.worker import failed
 
 POLL = 0.05
 """Seconds between two looks at the processes."""
-RENDERING = ("SDL_VIDEODRIVER", "dummy")
+RENDERING = {"SDL_VIDEODRIVER": "dummy"}
 """Workers draw into memory, also where a screen is at hand."""
 
 
@@ -44,9 +45,8 @@ def run_local(
         count: processes side by side.
         gpus: graphics cards, dealt out in turns; 0 leaves the choice to each worker.
     """
-    waiting, running = list(jobs), dict.fromkeys(range(count), None)
+    waiting, free = list(jobs), list(range(count))
     busy: list[Running] = []
-    free = list(running)
     try:
         while waiting or busy:
             while waiting and free:
@@ -68,7 +68,7 @@ def run_local(
 
 def _start(job: Mapping[str, Any], results: Results, slot: int, gpus: int) -> Running:
     threads = job["config"].get("threads") or 1
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), RENDERING[0]: RENDERING[1]}
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | RENDERING
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = str(slot % gpus)
     path = Path(job["runs"]) / f"{job['key']}.log"
@@ -84,15 +84,17 @@ def _start(job: Mapping[str, Any], results: Results, slot: int, gpus: int) -> Ru
         start_new_session=True,  # Ctrl-C reaches the benchmark alone, which then ends its workers
     )
     assert process.stdin is not None
-    process.stdin.write(json.dumps({**job, "address": results.address}) + "\n")
-    process.stdin.flush()  # and stays open: when this process ends, the worker ends
+    with contextlib.suppress(BrokenPipeError):  # it died at once, which `_end` will find
+        process.stdin.write(json.dumps({**job, "address": results.address}) + "\n")
+        process.stdin.flush()  # and stays open: when this process ends, the worker ends
     return Running(job, process, log, slot)
 
 
 def _end(one: Running, results: Results) -> dict[str, Any]:
     """The record of a cell whose process ended; one that left none is put down as failed."""
     assert one.process.stdin is not None
-    one.process.stdin.close()
+    with contextlib.suppress(BrokenPipeError):
+        one.process.stdin.close()
     one.log.close()
     record = results.read(one.job["key"])
     if record is None:

@@ -52,10 +52,11 @@ def plan(
         - sum(1 for job in jobs if job["tuned"] is None)
     )
     told = f"{_time(seconds / side_by_side)} for {len(jobs) - unknown} of them" if jobs else "none"
+    tuned = any(len(arm.rates) > 1 for arms in spec.arms.values() for arm in arms)
     return {
         "tasks": ", ".join(task.name for task in spec.tasks),
         "arms": ", ".join(dict.fromkeys(arm.name for arms in spec.arms.values() for arm in arms)),
-        "seeds": f"{len(spec.seeds)}, and {spec.tuning_seeds} others for each rate that is tuned over",
+        "seeds": f"{len(spec.seeds)}" + (f", and {spec.tuning_seeds} others for each rate tried" if tuned else ""),
         "cells": f"{len(jobs)} to run now, {max(0, waiting)} when rates are chosen",
         "time": f"about {told}, {side_by_side} side by side"
         + (f"; {unknown} of a kind that has not run yet" if unknown else ""),
@@ -88,7 +89,7 @@ def _try(job: Mapping[str, Any]) -> dict[str, float]:
     tried = {**config, "steps": short, "eval_every": 0, "eval_episodes": TRIAL_EPISODES, "checkpoint_every": 0}
     with tempfile.TemporaryDirectory() as place:
         began = time.perf_counter()
-        small = {**job, "config": tried, "shifts": [], "episodes": TRIAL_EPISODES, "runs": place}
+        small = {**job, "config": tried, "shifts": [], "videos": 0, "episodes": TRIAL_EPISODES, "runs": place}
         record = next(iter(run_local([small], Results(place), 1)))
         whole = time.perf_counter() - began
     if record["state"] != "done":  # it will fail in its place, and be named there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING
 
 from stillsight.agents.benchmark.results import Results
@@ -18,12 +19,19 @@ if TYPE_CHECKING:
 def refer(spec: Spec, results: Results, display: ProgressDisplay) -> None:
     """Measure the references that references.json lacks, over as many episodes as agents are evaluated over."""
     from stillsight.agents.runs import revive
-    from stillsight.envs import reference_returns
+    from stillsight.envs import EnvError, reference_returns
 
     found = json.loads(results.get("references.json") or "{}")
     for task in spec.tasks:
         if task.track == "rl" and task.name not in found:
             display.console.print(f"{task.name}: random play, and the oracle where there is one", soft_wrap=True)
             config = revive(RlConfig, dict(task.flags))
-            found[task.name] = reference_returns(config.env, spec.episodes, PLAYED_FROM, options=config.env_options())
+            try:
+                players = reference_returns(config.env, spec.episodes, PLAYED_FROM, options=config.env_options())
+            except EnvError:
+                raise
+            except Exception as error:  # of the game: its cells will meet it too, and be named
+                display.console.print(f"  none: {type(error).__name__}: {error}", soft_wrap=True, markup=False)
+                continue
+            found[task.name] = {name: player for name, player in players.items() if math.isfinite(player["mean"])}
             results.put("references.json", json.dumps(plain(found), indent=1) + "\n")

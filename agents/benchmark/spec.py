@@ -83,6 +83,7 @@ class Spec:
         shifts: visual shifts under which trained agents play too.
         episodes: of the last evaluation, clean and under each shift.
         tuning_seeds: cells for each rate that an arm is tuned over.
+        videos: episodes filmed with the agent of each arm's first seed.
         text: of SPEC.toml.
     """
 
@@ -94,6 +95,7 @@ class Spec:
     shifts: tuple[str, ...] = ()
     episodes: int = 20
     tuning_seeds: int = 2
+    videos: int = 1
     text: str = field(default="", repr=False)
 
     def cells(self, score: Callable[[str], float | None] = lambda _: None) -> list[Cell]:
@@ -162,8 +164,12 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "-", text.rpartition("/")[2].lower()).strip("-")
 
 
-def read_spec(path: Path) -> Spec:
+def read_spec(path: Path, *, check: bool = True) -> Spec:
     """The benchmark in a SPEC.toml.
+
+    Args:
+        path: of the file.
+        check: that every cell could run here; a report needs neither the games nor the weights.
 
     Raises:
         RunError: no such file, no TOML, unknown names, nothing to run.
@@ -171,19 +177,19 @@ def read_spec(path: Path) -> Spec:
     """
     try:
         text = path.read_text()
-        return parse_spec(text, path.stem)
+        return parse_spec(text, path.absolute().parent.name if path.stem == "SPEC" else path.stem, check=check)
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}). Give the path of a SPEC.toml.") from error
     except tomllib.TOMLDecodeError as error:
         raise RunError(f"{path} is no TOML: {error}.") from error
 
 
-TOP = ("name", "seeds", "algos", "shifts", "episodes", "controls", "rates", "tuning_seeds")
+TOP = ("name", "seeds", "algos", "shifts", "episodes", "controls", "rates", "tuning_seeds", "videos")
 TABLES = ("rl", "cifar", "task", "encoder", "arm")
 TASK = ("threshold", "low", "high", "label")
 
 
-def parse_spec(text: str, name: str = "benchmark") -> Spec:
+def parse_spec(text: str, name: str = "benchmark", *, check: bool = True) -> Spec:
     """See `read_spec`; `name` is used where the text has none."""
     record = tomllib.loads(text)
     _known(record, (*TOP, *TABLES), "SPEC.toml")
@@ -205,9 +211,11 @@ def parse_spec(text: str, name: str = "benchmark") -> Spec:
         shifts=tuple(record.get("shifts", ())),
         episodes=record.get("episodes", 20),
         tuning_seeds=record.get("tuning_seeds", 2),
+        videos=record.get("videos", 1),
         text=text,
     )
-    _check(spec)
+    if check:
+        _check(spec)
     return spec
 
 
@@ -234,8 +242,9 @@ def _size(task: Task) -> int | None:
     """Side of an environment's images in pixels, where it is known before it is built."""
     if task.track == "cifar":
         return None
-    config = revive(RlConfig, dict(task.flags))
-    return config.env_options().size or None
+    from stillsight.envs.registry import presumed
+
+    return int(task.flags.get("size", presumed(str(task.flags["env"])).options.size)) or None
 
 
 def _check(spec: Spec) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import sys
+import textwrap
 import threading
 import time
 import traceback
@@ -41,6 +43,7 @@ def job(cell: Cell, spec: Spec, runs: Path) -> dict[str, Any]:
         "config": plain(cell.config),
         "shifts": list(spec.shifts),
         "episodes": spec.episodes,
+        "videos": spec.videos if cell.seed == spec.seeds[0] else 0,
         "runs": str(runs),
     }
 
@@ -54,8 +57,8 @@ def named(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def failed(job: Mapping[str, Any], error: str) -> dict[str, Any]:
-    """The record of a cell that did not finish; `error` is one line."""
-    return {**named(job), "state": "failed", "error": " ".join(error.split())}
+    """The record of a cell that did not finish; of `error` one line is kept, the log has the rest."""
+    return {**named(job), "state": "failed", "error": textwrap.shorten(error, 300, placeholder=" ...")}
 
 
 def run_cell(job: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,10 +74,10 @@ def run_cell(job: Mapping[str, Any]) -> dict[str, Any]:
         The record; of a cell that crashed, or whose loss or returns are not finite, with state "failed" and the reason.
     """
     folder = Path(job["runs"]) / str(job["key"])
-    if folder.exists():
-        shutil.rmtree(folder)
     began = time.perf_counter()
     try:
+        if folder.exists():
+            shutil.rmtree(folder)
         record = _agent(job, folder) if job["track"] == "rl" else _classifier(job, folder)
     except Exception as error:  # whatever an environment or a network may raise: the other cells go on
         traceback.print_exc()
@@ -88,6 +91,7 @@ def _agent(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     from stillsight.agents.benchmark.energy import meter
     from stillsight.agents.learn import RlConfig, rl
     from stillsight.agents.play import returns
+    from stillsight.agents.video import RecordConfig, record
 
     config = replace(revive(RlConfig, job["config"]), out=folder)
     with meter() as spent:
@@ -98,6 +102,9 @@ def _agent(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     scores = {"clean": returns(agent, "none", **play)}
     scores |= {shift: returns(agent, shift, **play) for shift in job["shifts"]}
     agent.venv.close()
+    if job["videos"]:
+        with contextlib.suppress(RunError):  # a game that cannot be filmed can be played all the same
+            record(folder, RecordConfig(checkpoint="last", episodes=job["videos"], device=config.device))
     curve = [[row["step"], row["mean"], row["train_seconds"]] for row in _lines(folder / "eval.jsonl")]
     return {
         "pins": _pins(config.resolved(), summary) | {"env_version": env_version(config.env)},

@@ -36,7 +36,7 @@ MACHINE = {
     "threads": 1,
     "gpus": [],
 }
-EVIL = "<script>alert(1)</script> | $x_1$ `b`"
+EVIL = "<script>alert(1)</script> | $x_$ `b`"
 """A name that would run in a page, break a table, and be an equation in a figure."""
 
 
@@ -425,7 +425,7 @@ def test_markdown_shows_hostile_names_as_they_stand(folder: Path) -> None:
     text = (folder / "report.md").read_text()
     assert "<script" not in text
     assert "<b>" not in text
-    shown = "| &lt;script>alert(1)&lt;/script> \\| $x\\_1$ \\`b\\` |"
+    shown = "| &lt;script>alert(1)&lt;/script> \\| $x\\_$ \\`b\\` |"
     rows = [line for line in text.splitlines() if line.startswith(shown)]
     assert [len(re.findall(r"(?<!\\)\|", row)) - 1 for row in rows] == [9, 4, 6, 7], "scores, shifts, aggregate, cost"
     for name in re.findall(r"\]\((figures/.*?)\)", text):

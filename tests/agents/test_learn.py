@@ -217,3 +217,11 @@ def test_no_warning_that_an_mlp_belongs_on_the_cpu_stops_a_run(tiny: Tiny) -> No
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         agent_of(tiny("ppo"))
+
+
+def test_an_agent_can_be_trained_under_a_shift() -> None:
+    config = RlConfig(shift="hue", shift_strength=0.25).resolved()
+    assert (config.shift, config.shift_strength) == ("hue", 0.25)
+    options = config.env_options()
+    assert (options.shift, options.shift_strength) == ("hue", 0.25)
+    assert RlConfig(shift="noise").resolved().shift_strength == 0.5

@@ -187,3 +187,13 @@ def test_counts_that_record_nothing_are_sentences(trained: Path, config: RecordC
     with pytest.raises(RunError, match="Type a number from 1"):
         record(trained, config)
     assert not (trained / "videos").exists()
+
+
+def test_a_film_shows_the_game_as_a_shifted_agent_sees_it(trained: Path) -> None:
+    (plain_path,) = record(trained, RecordConfig(seed=50, device="cpu"))
+    (path,) = record(trained, RecordConfig(seed=50, device="cpu", shift="hue", shift_strength=1.0))
+    assert path.name == "best-hue-episode-0.mp4"
+    facts = json.loads(path.with_suffix(".json").read_text())
+    assert (facts["shift"], facts["shift_strength"]) == ("hue", 1.0)
+    first, plain_first = decode(path)[1][0], decode(plain_path)[1][0]
+    assert np.abs(first.astype(int) - plain_first.astype(int)).mean() > 20

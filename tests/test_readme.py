@@ -16,6 +16,7 @@ import torch
 import torchvision
 
 from stillsight.agents import callbacks, cli
+from stillsight.agents.benchmark.spec import parse_spec
 from stillsight.encoders import weights
 from stillsight.encoders.supervised import dataset
 
@@ -49,13 +50,30 @@ def smaller(words: list[str]) -> list[str]:
     if "--head" in words:  # given twice, it would be an error
         few = [word for word in few if word not in ("--head", "16")]
     if words[0] == "cifar-throughput":
-        return [*short, "--updates", "1", "--batch", "8", "--workers", "0"]
+        return [*short, "--updates", "1", "--batch", "8", "--workers", "0", "--images", "40"]
+    if words[0] == "benchmark":
+        return [*short, "--no-trial"]
     if words[0] == "throughput":
         return [*short, *few, "--seconds", "0.01", "--size", "32", "--engine", "folded"]
     if words[0] != "rl" or "--resume" in words:
         return short
     steps = [] if "--steps" in words else ["--steps", SMALLER["--steps"]]
     return [*short, *steps, *few, "--eval-episodes", "1"]
+
+
+def few_cells(spec: str) -> str:
+    """The same benchmark with one seed, one rate, one shift and few steps."""
+    small = {
+        "seeds = 10": "seeds = 1\nepisodes = 1",
+        '["hue", "noise", "blur", "occluder", "overlay"]': '["hue"]',
+        "[0.1, 1.0]": "[0.1]",
+        "50_000": "32\nn_envs = 1\neval_every = 0\neval_episodes = 1\nhead = 16\nstandardise = 8\n"
+        'set = ["n_steps=16", "batch_size=16", "n_epochs=1"]',
+    }
+    for shown, used in small.items():
+        assert shown in spec
+        spec = spec.replace(shown, used)
+    return spec
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +84,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(here)
         patch.syspath_prepend(str(here))
         (here / "my_encoders.py").write_text(blocks("python")[-1])
+        (here / "orchard.toml").write_text(few_cells(blocks("toml")[0]))
         # A stand-in for the download; its random weights cannot have the official hash.
         state = torchvision.models.mobilenet_v2(weights=None).state_dict()
         (here / "official").mkdir()
@@ -130,6 +149,13 @@ def test_every_other_command_is_one_of_the_makefile(root: Path) -> None:
     for words in others:
         shown = subprocess.run(["make", "-n", *words[1:]], cwd=root, capture_output=True, text=True, check=True)
         assert "stillsight" in shown.stdout or "pytest" in shown.stdout
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_benchmark_s_spec_is_one_as_it_is_printed() -> None:
+    spec = parse_spec(blocks("toml")[0])
+    assert (spec.name, len(spec.seeds), len(spec.shifts)) == ("orchard", 10, 5)
+    assert len(spec.expected()) == 60  # two frozen taps and four controls
 
 
 @pytest.mark.usefixtures("folder")

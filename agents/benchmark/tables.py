@@ -129,6 +129,7 @@ def tuning(grid: Grid) -> Table | None:
 
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "wall_seconds": ("seconds of training", "{:,.0f}".format),
+    "cpu_seconds": ("CPU seconds, evaluations included", "{:,.0f}".format),
     "env_steps_per_s": ("env steps/s", "{:,.0f}".format),
     "images_per_step": ("images encoded per step", "{:.2f}".format),
     "trainable_parameters": ("parameters that learn", "{:,.0f}".format),

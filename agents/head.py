@@ -14,6 +14,10 @@ HEAD_FEATURES = 512
 FLOOR = 0.1
 """Smallest standard deviation to divide by, as a share of the mean one: a dead feature must not become noise."""
 
+TINY = 1e-20
+"""What to divide by where no feature changes at all. Features may be small: the last ones of a MobileNetV2 with random
+weights lie near 1e-10."""
+
 LARGEST = 10.0
 """Standardised features are clipped to this, as SB3's VecNormalize clips observations."""
 
@@ -45,7 +49,7 @@ class Standardise(nn.Module):
         super().__init__()
         mean, std = statistics or Statistics(torch.zeros(width), torch.ones(width))
         self.register_buffer("mean", mean.clone())
-        self.register_buffer("std", std.clamp_min(max(FLOOR * std.mean().item(), 1e-6)))
+        self.register_buffer("std", std.clamp_min(max(FLOOR * std.mean().item(), TINY)))
 
     def forward(self, features: Tensor) -> Tensor:
         return ((features - self.mean) / self.std).clamp(-LARGEST, LARGEST)

@@ -28,7 +28,17 @@ Config = TypeVar("Config")
 RUNS = Path("results/runs")
 """Where run folders go by default."""
 
-VERSIONED = ("stillsight", "torch", "torchvision", "gymnasium", "stable-baselines3", "sb3-contrib", "numpy", "ale-py")
+VERSIONED = (
+    "stillsight",
+    "torch",
+    "torchvision",
+    "gymnasium",
+    "stable-baselines3",
+    "sb3-contrib",
+    "numpy",
+    "ale-py",
+    "vizdoom",
+)
 
 
 class RunError(ValueError):

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from stillsight.agents.progress import ProgressDisplay
 
 
+EPISODES = 50
+"""An agent is averaged over its seeds, a reference over these alone."""
+
+
 def refer(spec: Spec, results: Results, display: ProgressDisplay) -> None:
-    """Measure the references that references.json lacks, over as many episodes as agents are evaluated over."""
+    """Measure the references that references.json lacks."""
     from stillsight.agents.runs import revive
     from stillsight.envs import EnvError, reference_returns
 
@@ -27,7 +31,7 @@ def refer(spec: Spec, results: Results, display: ProgressDisplay) -> None:
             display.console.print(f"{task.name}: random play, and the oracle where there is one", soft_wrap=True)
             config = revive(RlConfig, dict(task.flags))
             try:
-                players = reference_returns(config.env, spec.episodes, PLAYED_FROM, options=config.env_options())
+                players = reference_returns(config.env, EPISODES, PLAYED_FROM, options=config.env_options())
             except EnvError:
                 raise
             except Exception as error:  # of the game: its cells will meet it too, and be named

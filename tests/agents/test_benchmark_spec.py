@@ -176,7 +176,7 @@ def test_the_cifar_track() -> None:
         (ORCHARD.replace("seeds = 2", 'seeds = 2\nshifts = ["hues"]'), EnvError, "No shift is called 'hues'"),
         (ORCHARD + '[[arm]]\nname = "x"\n', RunError, "needs name and role"),
         (ORCHARD + '[[arm]]\nname = "x"\nrole = "frosen"\n', RunError, "no role named 'frosen'"),
-        (ORCHARD + '[[encoder]]\nencoder = "retina"\n', RunError, "Two arms have the same name"),
+        (ORCHARD + '[[encoder]]\nencoder = "retina"\ntaps = ["layer2"]\n', RunError, "Two arms have the same name"),
         (ORCHARD + '[[task]]\nenv = "stillsight/Orchard-v0"\n', RunError, "Two tasks have the same name"),
         (ORCHARD + "[[task]]\nsteps = 3\n", RunError, "names either an env or a dataset"),
         ('controls = []\n[[task]]\nenv = "stillsight/Orchard-v0"', RunError, "nothing to compare on the rl track"),

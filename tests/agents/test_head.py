@@ -115,3 +115,15 @@ def test_the_images_of_the_first_look_are_not_counted_as_training(tiny: Tiny) ->
     encoder = config.build_encoder(pinned=True)
     first_look(config, encoder, 2)
     assert encoder.counter.images == 0
+
+
+def test_features_may_be_small() -> None:
+    """The last features of a MobileNetV2 with random weights lie near 1e-10."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(64, 5, generator=generator)
+    wanted = Standardise(5, Statistics(features.mean(0), features.std(0)))(features)
+    small = features * 1e-10
+    found = Standardise(5, Statistics(small.mean(0), small.std(0)))(small)
+    torch.testing.assert_close(found, wanted)
+    still = torch.full((4, 5), 3.0)
+    assert torch.equal(Standardise(5, Statistics(still[0], torch.zeros(5)))(still), torch.zeros(4, 5))

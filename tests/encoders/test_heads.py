@@ -269,7 +269,7 @@ def test_heads_count_what_they_fit() -> None:
 
 @pytest.mark.parametrize("scale", [1e-10, 1.0, 1e6])
 def test_the_scale_of_the_features_is_no_matter(scale: float) -> None:
-    """Those of a MobileNetV2 with random weights lie near 1e-10; with a floor of 1e-6 every head found them all alike."""
+    """Those of a MobileNetV2 with random weights lie near 1e-10, where a floor of 1e-6 made all images alike."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(300) % 3
     centres = torch.randn(3, 8, generator=generator)

@@ -16,7 +16,7 @@ import torch
 import torchvision
 
 from stillsight.agents import callbacks, cli
-from stillsight.agents.benchmark.spec import parse_spec
+from stillsight.agents.benchmark.parse import parse_spec
 from stillsight.encoders import weights
 from stillsight.encoders.supervised import dataset
 

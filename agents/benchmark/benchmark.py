@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from stillsight.agents.benchmark.parse import parse_spec, read_spec
 from stillsight.agents.benchmark.results import Results
-from stillsight.agents.benchmark.spec import Spec, parse_spec, read_spec, slug
+from stillsight.agents.benchmark.spec import Spec, slug
 from stillsight.agents.runs import RunError, plain
 
 BENCHMARKS = Path("results/benchmarks")

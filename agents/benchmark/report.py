@@ -75,7 +75,7 @@ def report(folder: Path, config: ReportConfig) -> int:
 def read(folder: Path) -> tuple[str, Grid]:
     """Title and grid of a benchmark folder; without a SPEC.toml whatever cells there are."""
     from stillsight.agents.benchmark.collect import collect
-    from stillsight.agents.benchmark.spec import read_spec
+    from stillsight.agents.benchmark.parse import read_spec
 
     if not (folder / "SPEC.toml").is_file():
         return "Benchmark", collect(folder)

@@ -12,19 +12,17 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stillsight.agents.benchmark.spec import OURS, Cell, Spec
+from stillsight.agents.benchmark.pins import env_version, pins
+from stillsight.agents.benchmark.spec import Cell, Spec
 from stillsight.agents.runs import RunError, machine, plain, revive
 
 if TYPE_CHECKING:
-    from stillsight.agents.learn import RlConfig
-    from stillsight.encoders.supervised.config import CifarConfig
+    pass
 
-UNPINNED = (*OURS, "device", "threads", "data", "cache", "weights", "weights_folder", "tensorboard")
-"""Flags that do not change what a cell measures; weights are pinned by their hash instead of their place."""
 PLAYED_FROM = 20_000
 """Seed of the first episode of the last evaluation; training and its own evaluations use others."""
 
@@ -107,7 +105,7 @@ def _agent(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             record(folder, RecordConfig(checkpoint="last", episodes=job["videos"], device=config.device))
     curve = [[row["step"], row["mean"], row["train_seconds"]] for row in _lines(folder / "eval.jsonl")]
     return {
-        "pins": _pins(config.resolved(), summary) | {"env_version": env_version(config.env)},
+        "pins": pins(config.resolved(), summary) | {"env_version": env_version(config.env)},
         "curve": curve,
         "scores": plain(scores),
         "cost": _cost(summary, spent)
@@ -129,11 +127,11 @@ def _classifier(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         summary = cifar(config)
     _finite(folder)
     rows = _lines(folder / "metrics.jsonl")
-    pins = _pins(config.settled(), summary) | {"test_images": summary["test_images"]}
+    pinned = pins(config.settled(), summary) | {"test_images": summary["test_images"]}
     if job["config"]["shots"] is None and job["config"]["fraction"] is None:
-        pins["dataset_sha256"] = summary["dataset_sha256"]
+        pinned["dataset_sha256"] = summary["dataset_sha256"]
     return {
-        "pins": pins,
+        "pins": pinned,
         "curve": _epochs(rows, summary["train_images"]),
         "scores": {"clean": [summary["test_accuracy"]]},
         "cost": _cost(summary, spent),
@@ -149,17 +147,6 @@ def _epochs(rows: list[dict[str, Any]], images: int) -> list[list[float]]:
             seconds += images / row["images_per_s"]
             curve.append([row["epoch"], row["validation_accuracy"], seconds])
     return curve
-
-
-def _pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal in all cells of an arm: every setting, and the weights that were loaded."""
-    settings = {item.name: plain(getattr(config, item.name)) for item in fields(config) if item.name not in UNPINNED}
-    pins = {"weights_sha256": summary["weights_sha256"] if config.mode.pretrained else None, **settings}
-    if config.mode.pretrained and not config.mode.trained:
-        pins["encoder_sha256"] = summary["encoder_sha256_before"]
-        if summary["encoder_sha256_after"] != summary["encoder_sha256_before"]:
-            raise RunError("The frozen encoder changed while its agent learned.")
-    return pins
 
 
 def _cost(summary: Mapping[str, Any], spent: Mapping[str, float | None]) -> dict[str, Any]:
@@ -200,25 +187,6 @@ def _machine() -> dict[str, Any]:
     found = machine()
     del found["command"]
     return found
-
-
-def env_version(env: str) -> str:
-    """The package that an environment comes from, and its version: another version may be another game."""
-    import importlib.metadata
-
-    import gymnasium as gym
-
-    from stillsight.envs import resolve
-
-    resolve(env)
-    entry = gym.registry[env.rpartition(":")[2]].entry_point
-    module = (entry if isinstance(entry, str) else getattr(entry, "__module__", "")).partition(":")[0]
-    top = module.partition(".")[0]
-    name = next(iter(importlib.metadata.packages_distributions().get(top, ())), top)
-    try:
-        return f"{name} {importlib.metadata.version(name)}"
-    except importlib.metadata.PackageNotFoundError:
-        return name  # a module of the user's own, in no package
 
 
 def main() -> int:

@@ -18,8 +18,9 @@ from stillsight.agents.benchmark import worker
 from stillsight.agents.benchmark.benchmark import BenchmarkConfig, benchmark, missing, score
 from stillsight.agents.benchmark.energy import meter
 from stillsight.agents.benchmark.local import run_local
+from stillsight.agents.benchmark.parse import parse_spec
+from stillsight.agents.benchmark.pins import env_version
 from stillsight.agents.benchmark.results import Results
-from stillsight.agents.benchmark.spec import parse_spec
 from stillsight.agents.runs import RunError
 
 HEAD = """
@@ -295,5 +296,5 @@ def test_a_loss_that_is_no_number_is_found(tmp_path: Path, row: dict[str, Any], 
 
 
 def test_versions_name_the_package_that_a_game_comes_from() -> None:
-    assert worker.env_version("CartPole-v1").startswith("gymnasium ")
-    assert worker.env_version("stillsight/Orchard-v0").startswith("stillsight ")
+    assert env_version("CartPole-v1").startswith("gymnasium ")
+    assert env_version("stillsight/Orchard-v0").startswith("stillsight ")

@@ -12,8 +12,8 @@ import pytest
 
 from stillsight.agents.benchmark.benchmark import missing
 from stillsight.agents.benchmark.cluster import run_ray
+from stillsight.agents.benchmark.parse import parse_spec
 from stillsight.agents.benchmark.results import Results
-from stillsight.agents.benchmark.spec import parse_spec
 from stillsight.agents.runs import RunError
 
 ray = pytest.importorskip("ray")

@@ -20,9 +20,10 @@ from stillsight.agents.benchmark import figures, palette, tables
 from stillsight.agents.benchmark.aggregate import aggregate
 from stillsight.agents.benchmark.aggregate import table as aggregate_table
 from stillsight.agents.benchmark.collect import Grid, collect
+from stillsight.agents.benchmark.parse import read_spec
 from stillsight.agents.benchmark.report import ReportConfig, report
 from stillsight.agents.benchmark.setting import Arm, Setting
-from stillsight.agents.benchmark.spec import Task, read_spec
+from stillsight.agents.benchmark.spec import Task
 from stillsight.agents.benchmark.table import markdown
 from stillsight.agents.runs import RunError
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from stillsight.agents.benchmark.benchmark import BenchmarkConfig, benchmark
-from stillsight.agents.benchmark.spec import TUNING_SEED, Spec, parse_spec, read_spec
+from stillsight.agents.benchmark.parse import parse_spec, read_spec
+from stillsight.agents.benchmark.spec import TUNING_SEED, Spec
 from stillsight.agents.learn import RlConfig
 from stillsight.agents.runs import RunError
 from stillsight.encoders.mode import Mode

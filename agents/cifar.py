@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from stillsight.agents.runs import RUNS, Run, RunError, machine, plain, read_config, revive
+from stillsight.agents.machine import machine
+from stillsight.agents.runs import RUNS, Run, RunError, plain, read_config, revive
 from stillsight.encoders.supervised.distributed import Onlooker, joined
 from stillsight.encoders.supervised.learn import CifarConfig
 from stillsight.encoders.supervised.throughput import CifarThroughputConfig
@@ -41,22 +42,12 @@ def cifar(config: CifarConfig) -> dict[str, Any]:
             return learn(config, Onlooker(folder), config.cache)
         kind = Charted if config.tensorboard else Run
         with kind(folder, "cifar", config, resumed=resumed) as run:
-            if resumed:
-                run.rewind(_epochs(run), "epoch")
             result = learn(config, run, config.cache)
             run.display.close()
             scores = {name: value for name, value in result.items() if name.endswith("accuracy") and value is not None}
             rows = {name: f"{value:.2%}" for name, value in scores.items()}
             run.display.card("done", {**rows, "report": str(folder / "report" / "report.md"), "folder": str(folder)})
             return result
-
-
-def _epochs(run: Run) -> int:
-    """Epochs that the stopped run had saved. It may have logged one more: a row is written before its checkpoint."""
-    import torch
-
-    stored = run.load("last", torch.device("cpu"))
-    return 0 if stored is None else int(stored["epoch"])
 
 
 class Charted(Run):

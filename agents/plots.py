@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stillsight.agents.runs import RunError, read_config
+from stillsight.agents.runs import RunError, read_config, read_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,13 +83,13 @@ def plot(folders: list[Path], config: PlotConfig) -> Path:
 def _draw_episodes(axes: Axes, folder: Path, label: str, window: int) -> None:
     import numpy as np
 
-    episodes = _lines(folder / "episodes.jsonl")
+    episodes = read_lines(folder / "episodes.jsonl")
     steps, returns = (np.array([row[key] for row in episodes], float) for key in ("step", "return"))
     width = min(window, len(returns))
     smooth = np.convolve(returns, np.ones(width) / width, mode="valid")
     (line,) = axes.plot(steps[width - 1 :], smooth, linewidth=1.2, alpha=0.8, label=f"{label}, training")
     if (folder / "eval.jsonl").exists():
-        rows = _lines(folder / "eval.jsonl")
+        rows = read_lines(folder / "eval.jsonl")
         x, y, spread = ([row[key] for row in rows] for key in ("step", "mean", "std"))
         axes.errorbar(
             x, y, spread, fmt="o", markersize=4, capsize=2, color=line.get_color(), label="evaluations, ± std"
@@ -98,7 +98,7 @@ def _draw_episodes(axes: Axes, folder: Path, label: str, window: int) -> None:
 
 def _draw_epochs(losses: Axes, axes: Axes, folder: Path, label: str, colour: str) -> None:
     """Curves of a run that trained its encoder; a level line for one that fitted a head to frozen features at once."""
-    rows = _lines(folder / "metrics.jsonl")
+    rows = read_lines(folder / "metrics.jsonl")
     # A killed run may have logged an epoch that it trains again when it goes on: the later row counts.
     epochs = {row["epoch"]: row for row in rows if "epoch" in row}
     if not epochs:
@@ -115,10 +115,6 @@ def _draw_epochs(losses: Axes, axes: Axes, folder: Path, label: str, colour: str
 
 def _label(record: Mapping[str, Any], first: str) -> str:
     return f"{record[first]} {record['encoder']} {record['mode']} seed {record['seed']}"
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _reference(text: str) -> tuple[str, float]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stillsight.agents.runs import RunError, machine, plain
+from stillsight.agents.machine import machine
+from stillsight.agents.runs import RunError, plain
 
 if TYPE_CHECKING:
     import numpy as np

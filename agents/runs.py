@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import importlib.metadata
 import json
 import math
 import os
-import platform
-import subprocess
-import sys
-import time
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from stillsight.agents.machine import machine
 from stillsight.agents.progress import ProgressDisplay
 
 if TYPE_CHECKING:
@@ -27,18 +23,6 @@ Config = TypeVar("Config")
 
 RUNS = Path("results/runs")
 """Where run folders go by default."""
-
-VERSIONED = (
-    "stillsight",
-    "torch",
-    "torchvision",
-    "gymnasium",
-    "stable-baselines3",
-    "sb3-contrib",
-    "numpy",
-    "ale-py",
-    "vizdoom",
-)
 
 
 class RunError(ValueError):
@@ -153,6 +137,11 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
         file.write(json.dumps(plain(row)) + "\n")
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file; the inverse of `append_line`."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write `text` to `path` so that a reader finds the old file or the new one, never half of one."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -173,57 +162,6 @@ def plain(value: Any) -> Any:
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         return value.item()
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
-
-
-def machine() -> dict[str, Any]:
-    """What ran this: command line, commit, versions, hardware, time (UTC)."""
-    import torch
-
-    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {
-        "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "command": " ".join(["stillsight", *sys.argv[1:]]),
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "versions": {name: version for name in VERSIONED if (version := _version(name))},
-        "platform": platform.platform(),
-        "cpu": _cpu(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpus": gpus,
-    }
-
-
-def _commit() -> str:
-    """The commit of the checkout that this code runs from, "+dirty" if it was changed since, or "" outside one."""
-    here = Path(__file__).resolve().parent
-    try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        status = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return commit.stdout.strip() + ("+dirty" if status.stdout.strip() else "")
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from stillsight.agents.learn import RlConfig
-from stillsight.agents.runs import RunError, machine, plain
+from stillsight.agents.machine import machine
+from stillsight.agents.runs import RunError, plain
 
 if TYPE_CHECKING:
     from rich.console import Console

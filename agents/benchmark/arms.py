@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from stillsight.agents import algorithms
-from stillsight.agents.benchmark.setting import ROLES
+from stillsight.agents.benchmark.setting import ROLES, TUNED
 from stillsight.agents.runs import RunError
 from stillsight.encoders.choice import EncoderChoice
 from stillsight.encoders.registry import ENCODERS, spec, unknown
 
-CONTROLS = ("random", "scratch", "finetune", "unfreeze", "warm-start")
+CONTROLS = ROLES[1:]
 """The controls by name. random: the same network with random weights, frozen. scratch: a network trained from random
 weights; for agents that of Mnih et al. 2015. finetune: pretrained and trained as a whole. unfreeze: pretrained, only
 its last stage trained. warm-start: finetune that begins from the head fitted to frozen features (data sets only)."""
@@ -69,17 +69,20 @@ def arms(record: Mapping[str, Any], track: str, algo: str, size: int | None) -> 
 
 def _controls(record: Mapping[str, Any], default: Sequence[str]) -> tuple[str, ...]:
     controls = tuple(record.get("controls", default))
-    for name in controls:
-        if name not in CONTROLS:
-            raise RunError(unknown("control", name, CONTROLS, "Controls are", "controls ="))
+    check_names("control", controls, CONTROLS, "Controls are", "controls =")
     return controls
+
+
+def check_names(noun: str, found: Iterable[str], known: Collection[str], allowed: str, flag: str) -> None:
+    """Raise `RunError`, see `registry.unknown` for its words, if one of `found` is not `known`."""
+    for name in found:
+        if name not in known:
+            raise RunError(unknown(noun, name, known, allowed, flag))
 
 
 def _of_encoder(row: Mapping[str, Any], track: str, controls: Sequence[str], rates: tuple[float, ...]) -> list[ArmSpec]:
     allowed = [*(item.name for item in fields(EncoderChoice)), *OURS]
-    for name in row:
-        if name not in allowed:
-            raise RunError(unknown("setting", name, allowed, "[[encoder]] may have", "[[encoder]]"))
+    check_names("setting", row, allowed, "[[encoder]] may have", "[[encoder]]")
     if "encoder" not in row:
         raise RunError('An [[encoder]] has no name. Add, say: encoder = "retina"')
     name = str(row["encoder"])
@@ -94,7 +97,7 @@ def _of_encoder(row: Mapping[str, Any], track: str, controls: Sequence[str], rat
     def arm(role: str, tap: str | None, told: str, **flags: Any) -> ArmSpec:
         shown = " ".join(part for part in (label, tap if "taps" in row else None, told) if part)
         merged = {**base, **({"tap": tap} if tap else {}), **flags}
-        return ArmSpec(shown, role, merged, rates if role in ("finetune", "unfreeze", "warm-start") else ())
+        return ArmSpec(shown, role, merged, rates if role in TUNED else ())
 
     found = [arm("frozen", tap, "frozen", mode="frozen") for tap in taps]
     tap = taps[0]
@@ -127,7 +130,6 @@ def _scratch(algo: str, size: int | None) -> ArmSpec:
 def _explicit(row: Mapping[str, Any]) -> ArmSpec:
     if not {"name", "role"} <= set(row):
         raise RunError(f"An [[arm]] needs name and role, one of {', '.join(ROLES)}; this one has {sorted(row)}.")
-    if row["role"] not in ROLES:
-        raise RunError(unknown("role", str(row["role"]), ROLES, "Roles are", "role ="))
+    check_names("role", [str(row["role"])], ROLES, "Roles are", "role =")
     flags = {key: value for key, value in row.items() if key not in ("name", "role", "rates", "track")}
     return ArmSpec(str(row["name"]), str(row["role"]), flags, tuple(float(rate) for rate in row.get("rates", ())))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from stillsight.agents.benchmark.parse import parse_spec, read_spec
 from stillsight.agents.benchmark.results import Results
 from stillsight.agents.benchmark.spec import Spec, slug
-from stillsight.agents.runs import RunError, plain
+from stillsight.agents.runs import RunError
 
 BENCHMARKS = Path("results/benchmarks")
 """Where benchmark folders go by default."""
@@ -162,9 +162,9 @@ def score(record: Mapping[str, Any]) -> float:
 def cores(jobs: Sequence[Mapping[str, Any]]) -> int:
     """How many cells fit side by side: a core for each thread of each."""
     threads = max((one["config"].get("threads") or 1 for one in jobs), default=1)
-    return max(
-        1, (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1) // threads
-    )
+    # Where the system tells: a container or `taskset` may leave this process fewer cores than there are.
+    free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, free // threads)
 
 
 def gpus() -> int:
@@ -203,7 +203,7 @@ def _fetched(results: Results, spec: Spec, folder: Path) -> Path:
     for key in spec.expected():
         record = results.read(key)
         if record is not None:
-            here.write(plain(record))
+            here.write(record)
     return folder
 
 

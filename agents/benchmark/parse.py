@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from stillsight.agents.benchmark.arms import arms
+from stillsight.agents.benchmark.arms import arms, check_names
 from stillsight.agents.benchmark.spec import CONFIGS, OURS, TUNING_SEED, Spec, Task, Track
 from stillsight.agents.runs import RunError
-from stillsight.encoders.registry import unknown
 
 TOP = ("name", "seeds", "algos", "shifts", "episodes", "controls", "rates", "tuning_seeds", "videos")
 TABLES = ("rl", "cifar", "task", "encoder", "arm")
@@ -41,7 +40,7 @@ def read_spec(path: Path, *, check: bool = True) -> Spec:
 def parse_spec(text: str, name: str = "benchmark", *, check: bool = True) -> Spec:
     """See `read_spec`; `name` is used where the text has none."""
     record = tomllib.loads(text)
-    _known(record, (*TOP, *TABLES), "SPEC.toml")
+    check_names("setting", record, (*TOP, *TABLES), "SPEC.toml may have", "SPEC.toml")
     seeds = record.get("seeds", 5)
     algos = tuple(record.get("algos", ("ppo",)))
     tasks = tuple(_task(row, record) for row in record.get("task", ()))
@@ -74,7 +73,8 @@ def _task(row: Mapping[str, Any], record: Mapping[str, Any]) -> Task:
     track: Track = "rl" if "env" in row else "cifar"
     flags = {**record.get(track, {}), **{name: value for name, value in row.items() if name not in TASK}}
     allowed = [item.name for item in fields(CONFIGS[track]) if item.name not in OURS]
-    _known(flags, allowed, f"[{track}] and [[task]]")
+    where = f"[{track}] and [[task]]"
+    check_names("setting", flags, allowed, f"{where} may have", where)
     if track == "rl":
         name = str(flags["env"])
     else:
@@ -114,9 +114,3 @@ def _check(spec: Spec) -> None:
     for cell in spec.cells(lambda _: 0.0):
         if cell.seed == spec.seeds[0]:
             cell.config.check()
-
-
-def _known(record: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:
-    for name in record:
-        if name not in allowed:
-            raise RunError(unknown("setting", name, allowed, f"{where} may have", where))

@@ -46,18 +46,15 @@ def plan(
         else:
             seconds += found["seconds"]
             size += found["bytes"]
-    waiting = (
-        len(spec.expected())
-        - sum(1 for key in spec.expected() if results.read(key))
-        - sum(1 for job in jobs if job["tuned"] is None)
-    )
+    queued = {job["key"] for job in jobs}
+    waiting = sum(key not in queued and results.read(key) is None for key in spec.expected())
     told = f"{_time(seconds / side_by_side)} for {len(jobs) - unknown} of them" if jobs else "none"
     tuned = any(len(arm.rates) > 1 for arms in spec.arms.values() for arm in arms)
     return {
         "tasks": ", ".join(task.name for task in spec.tasks),
         "arms": ", ".join(dict.fromkeys(arm.name for arms in spec.arms.values() for arm in arms)),
         "seeds": f"{len(spec.seeds)}" + (f", and {spec.tuning_seeds} others for each rate tried" if tuned else ""),
-        "cells": f"{len(jobs)} to run now, {max(0, waiting)} when rates are chosen",
+        "cells": f"{len(jobs)} to run now, {waiting} when rates are chosen",
         "time": f"about {told}, {side_by_side} side by side"
         + (f"; {unknown} of a kind that has not run yet" if unknown else ""),
         "disk": f"about {size / 1e6:,.0f} MB",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stillsight.agents.runs import RunError, plain
+from stillsight.agents.runs import RunError, plain, write_atomically
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -64,8 +64,6 @@ class Results:
             self.files.makedirs(path.rpartition("/")[0], exist_ok=True)
             self.files.pipe_file(path, text.encode())  # object stores show a file when it is whole
             return
-        from stillsight.agents.runs import write_atomically
-
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(Path(path), text)
 

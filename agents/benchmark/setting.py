@@ -14,7 +14,10 @@ from stillsight.agents.benchmark.stats import Array, Band, iqm
 if TYPE_CHECKING:
     from stillsight.agents.benchmark.spec import Task
 
-ROLES = ("frozen", "random", "scratch", "finetune", "unfreeze", "warm-start")
+TUNED = ("finetune", "unfreeze", "warm-start")
+"""Roles of pretrained encoders that learn on; what they gain is gained over frozen ones."""
+
+ROLES = ("frozen", "random", "scratch", *TUNED)
 """What is done with an encoder, in the order in which arms are shown."""
 
 Cell = Mapping[str, Any]

@@ -104,9 +104,8 @@ class Spec:
         """
         found: list[Cell] = []
         for task, algo, arm in self._rows():
-            for rate in arm.rates if len(arm.rates) > 1 else ():
-                for seed in range(TUNING_SEED, TUNING_SEED + self.tuning_seeds):
-                    found.append(self._cell(task, algo, arm, seed, rate, tuning=True))
+            if len(arm.rates) > 1:
+                found += [cell for rate in arm.rates for cell in self._tuning(task, algo, arm, rate)]
         for seed in self.seeds:
             for task, algo, arm in self._rows():
                 chosen = self.rate(task, algo, arm, score)
@@ -124,13 +123,17 @@ class Spec:
             return arm.rates[0] if arm.rates else 1.0
         means: dict[float, float] = {}
         for rate in arm.rates:
-            seeds = range(TUNING_SEED, TUNING_SEED + self.tuning_seeds)
-            scores = [score(self._cell(task, algo, arm, seed, rate, tuning=True).key) for seed in seeds]
+            scores = [score(cell.key) for cell in self._tuning(task, algo, arm, rate)]
             known = [value for value in scores if value is not None]
             if len(known) < len(scores):
                 return None
             means[rate] = sum(known) / len(known)
         return max(means, key=lambda rate: means[rate])
+
+    def _tuning(self, task: Task, algo: str, arm: ArmSpec, rate: float) -> list[Cell]:
+        """The cells that try one of an arm's rates."""
+        seeds = range(TUNING_SEED, TUNING_SEED + self.tuning_seeds)
+        return [self._cell(task, algo, arm, seed, rate, tuning=True) for seed in seeds]
 
     def _rows(self) -> list[tuple[Task, str, ArmSpec]]:
         return [

@@ -16,12 +16,9 @@ from typing import Any
 from stillsight.agents.benchmark import sentences
 from stillsight.agents.benchmark.claims import SEEDS, Comparison, ahead, compare, lost
 from stillsight.agents.benchmark.curves import common, reach
-from stillsight.agents.benchmark.setting import Arm, Setting
+from stillsight.agents.benchmark.setting import TUNED, Arm, Setting
 from stillsight.agents.benchmark.stats import CURVE_RESAMPLES, RESAMPLES, Array
 from stillsight.agents.benchmark.tables import Numbers
-
-TUNED = ("finetune", "unfreeze", "warm-start")
-"""Roles of pretrained encoders that learn on; what they gain is gained over frozen ones."""
 
 
 @dataclass(frozen=True)

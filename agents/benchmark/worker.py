@@ -14,14 +14,12 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stillsight.agents.benchmark.pins import env_version, pins
 from stillsight.agents.benchmark.spec import Cell, Spec
-from stillsight.agents.runs import RunError, machine, plain, revive
-
-if TYPE_CHECKING:
-    pass
+from stillsight.agents.machine import machine
+from stillsight.agents.runs import RunError, plain, read_lines, revive
 
 PLAYED_FROM = 20_000
 """Seed of the first episode of the last evaluation; training and its own evaluations use others."""
@@ -60,7 +58,7 @@ def failed(job: Mapping[str, Any], error: str) -> dict[str, Any]:
 
 
 def run_cell(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a cell from its beginning and return its record, see the package's README section for the fields.
+    """Run a cell from its beginning and return its record, which `collect` reads.
 
     A run folder that an interrupted try left is removed: agents that are resumed start new episodes, so the cell would
     not end with the numbers that it ends with when nothing interrupts it.
@@ -103,7 +101,7 @@ def _agent(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if job["videos"]:
         with contextlib.suppress(RunError):  # a game that cannot be filmed can be played all the same
             record(folder, RecordConfig(checkpoint="last", episodes=job["videos"], device=config.device))
-    curve = [[row["step"], row["mean"], row["train_seconds"]] for row in _lines(folder / "eval.jsonl")]
+    curve = [[row["step"], row["mean"], row["train_seconds"]] for row in read_lines(folder / "eval.jsonl")]
     return {
         "pins": pins(config.resolved(), summary) | {"env_version": env_version(config.env)},
         "curve": curve,
@@ -126,7 +124,7 @@ def _classifier(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     with meter() as spent:
         summary = cifar(config)
     _finite(folder)
-    rows = _lines(folder / "metrics.jsonl")
+    rows = read_lines(folder / "metrics.jsonl")
     pinned = pins(config.settled(), summary) | {"test_images": summary["test_images"]}
     if job["config"]["shots"] is None and job["config"]["fraction"] is None:
         pinned["dataset_sha256"] = summary["dataset_sha256"]
@@ -166,7 +164,7 @@ def _finite(folder: Path) -> None:
     """
     for stream in ("metrics", "eval"):
         path = folder / f"{stream}.jsonl"
-        for row in _lines(path) if path.exists() else []:
+        for row in read_lines(path) if path.exists() else []:
             for name, value in row.items():
                 # SB3 reports explained_variance as NaN where returns do not vary, which is no fault.
                 told = name.endswith("loss") or name == "mean"
@@ -176,10 +174,6 @@ def _finite(folder: Path) -> None:
 
 def _where(row: Mapping[str, Any]) -> str:
     return f"epoch {row['epoch']}" if "epoch" in row else f"step {row.get('step')}"
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _machine() -> dict[str, Any]:

@@ -158,6 +158,9 @@ class Onlooker:
     def card(self, title: str, rows: dict[str, str]) -> None:
         """Show nothing."""
 
+    def rewind(self, last: int, counted: str) -> None:
+        """Cut nothing."""
+
     def log(self, stream: str, row: dict[str, Any]) -> None:
         """Write nothing."""
 

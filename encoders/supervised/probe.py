@@ -23,6 +23,7 @@ def probe(
     config: CifarConfig, encoder: Encoder, dataset: Dataset, run: Recorder, device: torch.device, cache: Path
 ) -> tuple[dict[str, Any], Tensor]:
     """Fit the head, save it, and return what came out and the logits of the test images, `[N, classes]`."""
+    run.rewind(0, "epoch")  # a stopped run may have logged its row and not have ended
     found = _features(config, encoder, dataset, run, cache)
     parts = {name: tensor.to(device) for name, tensor in found.items()}
     labels = dataset.train.labels.repeat(1 + config.views).to(device)

@@ -27,6 +27,8 @@ def tune(
     width = encoder_width(encoder, dataset)
     model = finetune.Classifier(encoder, len(dataset.classes), width, config.dropout).to(device)
     stored = distributed.shared(run.load("last", device))
+    # A row is written before its checkpoint: the stopped run may have logged an epoch that it had not saved.
+    run.rewind(0 if stored is None else int(stored["epoch"]), "epoch")
     facts: dict[str, Any] = {}
     if stored is not None:
         facts = stored.pop("facts")

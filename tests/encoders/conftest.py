@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,10 @@ Coloured = Callable[[int, int], Split]
 
 
 @pytest.fixture(scope="session")
-def coloured() -> Coloured:
+def coloured(program: Any) -> Coloured:
     """(count, seed) -> images that are mostly red, green or blue, with noise."""
 
-    def images(count: int, seed: int) -> Split:
-        generator = torch.Generator().manual_seed(seed)
-        labels = torch.arange(count) % 3
-        pixels = torch.randint(0, 120, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
-        pixels[torch.arange(count), labels] += 100
-        return Split(pixels, labels)
-
+    images: Coloured = program.images
     return images
 
 
@@ -44,3 +38,13 @@ def program() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def settings_restored() -> Iterator[None]:
+    """A measurement switches on fast arithmetic for the whole process, which other tests must not see."""
+    precision = torch.get_float32_matmul_precision()
+    yield
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = True, False

@@ -23,14 +23,7 @@ CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"mode": Mode.RANDOM, "tap": "layer1", "images": 40, "batch": 8, "device": "cpu", "threads": 1}
 
 
-@pytest.fixture(autouse=True)
-def settings_restored() -> Iterator[None]:
-    """A measurement switches on fast arithmetic for the whole process, which other tests must not see."""
-    precision = torch.get_float32_matmul_precision()
-    yield
-    torch.set_num_threads(1)
-    torch.set_float32_matmul_precision(precision)
-    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = True, False
+pytestmark = pytest.mark.usefixtures("settings_restored")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,7 @@ from stillsight.encoders.supervised.throughput import CifarThroughputConfig
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def settings_restored() -> Iterator[None]:
-    """A measurement switches on fast arithmetic for the whole process, which other tests must not see."""
-    precision = torch.get_float32_matmul_precision()
-    yield
-    torch.set_num_threads(1)
-    torch.set_float32_matmul_precision(precision)
-    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = True, False
+pytestmark = pytest.mark.usefixtures("settings_restored")
 
 
 def classifier(**options: Any) -> Classifier:

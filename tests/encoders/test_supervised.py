@@ -80,6 +80,9 @@ class Folder:
             tensors = {key: tensor.detach().clone().contiguous() for key, tensor in tree.items()}
             save_file(tensors, self.folder / "checkpoints" / f"{name}.safetensors", metadata)
 
+    def rewind(self, last: int, counted: str) -> None:
+        """Nothing was logged before."""
+
     def load(self, name: str, device: torch.device) -> dict[str, Any] | None:
         path = self.folder / "checkpoints" / f"{name}.pt"
         stored: dict[str, Any] | None = torch.load(path, map_location=device) if path.exists() else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -13,7 +14,7 @@ from stillsight.envs.doom import Doom, arguments
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions, Scalar
 from stillsight.envs.pixels import Pixels
-from stillsight.envs.registry import is_atari, is_doom, resolve
+from stillsight.envs.registry import is_atari, is_doom, is_racing, resolve
 from stillsight.envs.rules import FrameSkip, LifeLoss, sign
 from stillsight.envs.shifts import Shifted
 
@@ -55,6 +56,10 @@ def make_env(
         env = Doom(env)  # which skips frames itself
     elif options.frame_skip > 1:
         env = FrameSkip(env, options.frame_skip)
+    if is_racing(env_id):
+        from stillsight.envs.racing import Drawn
+
+        env = Drawn(env)  # outside the skip, whose other frames nobody sees
     env = Pixels(env, options.size)
     if options.shift is not None and options.shift_strength is not None:
         env = Shifted(env, options.shift, options.shift_strength)
@@ -81,9 +86,12 @@ def _make(env_id: str, options: EnvOptions, atari: bool) -> gym.Env[Any, Any]:
         kwargs = {**arguments(env_id, options), **kwargs}
     if _renders(env_id):
         kwargs["render_mode"] = "rgb_array"
+    made: Any = env_id
+    if is_racing(env_id):
+        made = replace(gym.spec(env_id), entry_point="stillsight.envs.racing:Racing")
     try:
         # -1 removes the id's own time limit: ours takes its place and counts agent steps.
-        return gym.make(env_id, max_episode_steps=-1 if options.max_episode_steps else None, **kwargs)
+        return gym.make(made, max_episode_steps=-1 if options.max_episode_steps else None, **kwargs)
     except (ImportError, gym.error.DependencyNotInstalled) as error:
         raise EnvError(f"{env_id} needs a package that cannot be imported: {error}") from error
     except TypeError as error:

@@ -147,6 +147,14 @@ def is_doom(env_id: str) -> bool:
     return spec is not None and str(spec.entry_point).startswith("vizdoom")
 
 
+def is_racing(env_id: str) -> bool:
+    """Whether an id that Gymnasium knows is its own CarRacing, and no other class."""
+    import gymnasium as gym
+
+    spec = gym.registry.get(env_id.rpartition(":")[2])
+    return spec is not None and spec.entry_point == "gymnasium.envs.box2d.car_racing:CarRacing"
+
+
 def resolve(env_id: str) -> EnvSpec:
     """What `env_id` stands for, with all that it needs imported and registered, but nothing built.
 

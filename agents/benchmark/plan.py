@@ -48,16 +48,19 @@ def plan(
             size += found["bytes"]
     queued = {job["key"] for job in jobs}
     waiting = sum(key not in queued and results.read(key) is None for key in spec.expected())
-    told = f"{_time(seconds / side_by_side)} for {len(jobs) - unknown} of them" if jobs else "none"
+    reckoned = len(jobs) - unknown
+    told = (
+        f"about {_time(seconds / side_by_side)} for {reckoned} of them" if reckoned else "not known" if jobs else "none"
+    )
     tuned = any(len(arm.rates) > 1 for arms in spec.arms.values() for arm in arms)
     return {
         "tasks": ", ".join(task.name for task in spec.tasks),
         "arms": ", ".join(dict.fromkeys(arm.name for arms in spec.arms.values() for arm in arms)),
         "seeds": f"{len(spec.seeds)}" + (f", and {spec.tuning_seeds} others for each rate tried" if tuned else ""),
         "cells": f"{len(jobs)} to run now, {waiting} when rates are chosen",
-        "time": f"about {told}, {side_by_side} side by side"
+        "time": f"{told}, {side_by_side} side by side"
         + (f"; {unknown} of a kind that has not run yet" if unknown else ""),
-        "disk": f"about {size / 1e6:,.0f} MB",
+        "disk": f"about {size / 1e6:,.0f} MB" if reckoned or not jobs else "not known",
         "folder": str(folder),
     }
 

@@ -228,7 +228,7 @@ def test_the_plan_is_told_and_nothing_is_run(tmp_path: Path, capsys: pytest.Capt
     assert cli.main(words) == 0
     told = capsys.readouterr().out
     assert "4 to run now" in told
-    assert "3 side by side; 4 of a kind that has not run yet" in told
+    assert "not known, 3 side by side; 4 of a kind that has not run yet" in told
     assert not (tmp_path / "grid" / "cells").exists()
 
 

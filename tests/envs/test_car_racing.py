@@ -66,3 +66,44 @@ def test_film_is_larger_than_what_the_agent_sees() -> None:
     film: Any = env.render()
     assert film.shape == (400, 600, 3)
     env.close()
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"domain_randomize": True}])
+def test_what_is_drawn_is_gymnasiums_own_picture_to_the_bit(kwargs: dict[str, Any]) -> None:
+    ours = make_env(CAR, resolve(CAR).options.merge(frame_skip=3, kwargs=kwargs), training=False)
+    stock = gym.make(CAR, **kwargs)
+    rng = np.random.default_rng(0)
+    seen = [(ours.reset(seed=7)[0], stock.reset(seed=7)[0])]
+    total = [0.0, 0.0]
+    for _ in range(25):
+        action = rng.uniform([-1, 0, 0], [1, 1, 0.2]).astype(np.float32)
+        observation, reward, *_ = ours.step(action)
+        for _ in range(3):
+            frame, own, *_ = stock.step(action)
+            total[1] += float(own)
+        total[0] += float(reward)
+        seen.append((observation, frame))
+    for left, right in seen:
+        np.testing.assert_array_equal(left, right.transpose(2, 0, 1))
+    assert len({left.tobytes() for left, _ in seen}) == len(seen), "the car moves"
+    assert total[0] == pytest.approx(total[1])
+    ours.close()
+    stock.close()
+
+
+def test_frames_that_a_skip_throws_away_are_not_drawn_and_the_last_one_always_is() -> None:
+    env = make_env(CAR, resolve(CAR).options.merge(frame_skip=4), training=False)
+    game: Any = env.unwrapped
+    drawn, draw = [], game.draw
+    game.draw = lambda: drawn.append(game.t) or draw()
+    env.reset(seed=0)
+    before = game.t
+    env.step(GAS)
+    assert len(drawn) == 2, "one picture of the reset, one of four frames"
+    assert drawn[1] == pytest.approx(before + 4 / 50)
+    game.car.hull.position = (1e4, 0.0)  # beyond the field: the first of four frames ends the episode
+    _, _, terminated, _, _ = env.step(GAS)
+    assert terminated
+    assert len(drawn) == 3
+    assert drawn[2] == game.t == pytest.approx(before + 5 / 50), "the picture of the end, not of a frame before"
+    env.close()

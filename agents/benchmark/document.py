@@ -26,7 +26,11 @@ def verdicts(grid: Grid, found: Sequence[Verdict]) -> str:
     """What the scores allow to say, setting by setting."""
     parts = ["## Verdicts\n"]
     for setting, verdict in zip(grid.settings, found, strict=True):
-        parts.append(_listed(setting.title, verdict.sentences or ("There is nothing to compare.",)))
+        parts += [f"### {escaped(setting.title)}", ""]
+        parts += [f"- **{escaped(question)}** {escaped(told)}" for question, told in verdict.answers]
+        parts += ["", "In numbers:", ""] if verdict.answers else []
+        parts += [f"- {escaped(told)}" for told in verdict.sentences or ("There is nothing to compare.",)]
+        parts.append("")
     return "\n".join(parts)
 
 
@@ -47,7 +51,3 @@ def figures(drawn: Sequence[tuple[str, Sequence[str]]]) -> str:
     for heading, names in drawn:
         parts += [f"### {escaped(heading)}", "", *(f"![{name}](figures/{name}.svg)" for name in names), ""]
     return "\n".join(parts)
-
-
-def _listed(heading: str, sentences: Sequence[str]) -> str:
-    return "\n".join([f"### {escaped(heading)}", "", *(f"- {escaped(sentence)}" for sentence in sentences), ""])

@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -108,15 +107,11 @@ def _part(
     reach += [bound for arms in found.values() for _, values in arms for bound in values if not np.isnan(bound)]
     reach += [reference["mean"] for reference in setting.references.values()]
     scale, show = (min(reach), max(reach)), Numbers(setting)
-    # What is asked first is how frozen arms stand against scratch, and those sentences come first; the rest unfolds.
-    told = (*verdict.sentences, *verdict.cost)
-    scratch = [arm.label for arm in setting.arms if arm.role == "scratch"]
-    first = len(list(takewhile(lambda sentence: any(label in sentence for label in scratch), told))) or 1
     return {
         "anchor": f"setting-{index}",
         "title": setting.title,
-        "sentences": told[:first],
-        "more": told[first:],
+        "answers": verdict.answers,
+        "sentences": (*verdict.sentences, *verdict.cost),
         "references": " and ".join(sorted(setting.references)),
         "scale": [show(bound) for bound in scale],
         "dots": [_dots(arm, value, arm.scores(), setting, scale, order) for arm, value in found["clean"]],

@@ -1,11 +1,13 @@
 """The report command: from a folder of cells to tables, figures and a page.
 
-report.md     verdicts, tables, cost      scores.md   its tables of scores alone, the same after any interruption
-index.html    all of it on one page       figures/    SVG and PNG
+report.md     verdicts, tables, cost      scores.md     its tables of scores alone, the same after any interruption
+index.html    all of it on one page       summary.json  all numbers and curves
+figures/      SVG and PNG
 """
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from importlib import import_module
@@ -29,7 +31,7 @@ class ReportConfig:
     """Write the tables, figures and HTML page of a benchmark from the cells in its folder."""
 
     out: Path | None = None
-    """Where report.md, index.html and figures/ go; the benchmark's own folder by default."""
+    """Where report.md, index.html, summary.json and figures/ go; the benchmark's own folder by default."""
 
 
 def report(folder: Path, config: ReportConfig) -> int:
@@ -50,6 +52,7 @@ def report(folder: Path, config: ReportConfig) -> int:
     from stillsight.agents.benchmark import document, figures, page
     from stillsight.agents.benchmark.aggregate import aggregate
     from stillsight.agents.benchmark.provenance import facts
+    from stillsight.agents.benchmark.summary import summary
     from stillsight.agents.benchmark.verdict import verdicts
     from stillsight.agents.progress import ProgressDisplay
 
@@ -64,10 +67,12 @@ def report(folder: Path, config: ReportConfig) -> int:
     profile = (out / "figures" / "profile.svg").read_text() if together.scores else None
     write_atomically(out / "scores.md", scores)
     write_atomically(out / "report.md", "\n".join([f"# {title}\n", *texts]))
+    write_atomically(out / "summary.json", json.dumps(summary(title, grid, together, found), indent=1) + "\n")
     write_atomically(out / "index.html", page.render(title, grid, together, found, videos, profile, facts(grid)))
     kinds = dict.fromkeys(problem.kind for problem in grid.problems)
     rows: dict[str, str] = {kind: f"{len(grid.of(kind))} cells" for kind in kinds}
-    rows |= {"page": str(out / "index.html"), "tables": str(out / "report.md"), "figures": str(out / "figures")}
+    names = {"page": "index.html", "tables": "report.md", "numbers": "summary.json", "figures": "figures"}
+    rows |= {told: str(out / name) for told, name in names.items()}
     ProgressDisplay().card(f"{title}: {page.counted(grid)}", rows)
     return 0 if grid.whole else 1
 

@@ -52,26 +52,38 @@ def _turned(found: Comparison) -> Comparison:
     )
 
 
-def course(found: Comparison, steps: Array, signs: npt.NDArray[np.int64], unit: str, seeds: int) -> str:
-    """How two arms stand along the way: each stretch is one of evaluations at which the same is claimed.
+def course(found: Comparison, way: str | None, points: int, seeds: int) -> str:
+    """How two arms stand along the way.
 
     Args:
         found: names the arms.
+        way: what is claimed of them, see `stretches`.
+        points: how many evaluations they were compared at.
+        seeds: of the arm that has fewer.
+    """
+    if way is None:
+        told = f"are not separable at any of {points} evaluations"
+        return f"On the way {found.one} and {found.other} {told} ({_seeds(seeds)})."
+    return f"Against {found.other}, {found.one} is {way} ({_seeds(seeds)})."
+
+
+def stretches(steps: Array, signs: npt.NDArray[np.int64], unit: str) -> str | None:
+    """Where the first of two arms is ahead or behind: each stretch is one of evaluations at which the same is claimed.
+
+    Args:
         steps: of the evaluations, `[points]`.
         signs: what is claimed at each, see `claims.ahead`.
         unit: of the steps.
-        seeds: of the arm that has fewer.
+
+    Returns:
+        Say, "ahead until 200,000 steps and behind from 300,000 steps"; None if nothing is claimed anywhere.
     """
-    stretches = [(sign, list(points)) for sign, points in groupby(range(len(steps)), lambda point: int(signs[point]))]
-    claimed = [
-        f"{'ahead' if sign > 0 else 'behind'} {_where(points, steps, unit)}" for sign, points in stretches if sign
-    ]
+    found = [(sign, list(points)) for sign, points in groupby(range(len(steps)), lambda point: int(signs[point]))]
+    claimed = [f"{'ahead' if sign > 0 else 'behind'} {_where(points, steps, unit)}" for sign, points in found if sign]
     if not claimed:
-        told = f"are not separable at any of {len(steps)} evaluations"
-        return f"On the way {found.one} and {found.other} {told} ({_seeds(seeds)})."
+        return None
     listed = " and ".join(part for part in (", ".join(claimed[:-1]), claimed[-1]) if part)
-    rest = "; not separable at the other evaluations" if len(claimed) < len(stretches) else ""
-    return f"Against {found.other}, {found.one} is {listed}{rest} ({_seeds(seeds)})."
+    return listed + ("; not separable at the other evaluations" if len(claimed) < len(found) else "")
 
 
 def _where(points: list[int], steps: Array, unit: str) -> str:

@@ -14,6 +14,7 @@ from itertools import combinations
 from typing import Any
 
 from stillsight.agents.benchmark import sentences
+from stillsight.agents.benchmark.answers import Answer, answers
 from stillsight.agents.benchmark.claims import SEEDS, Comparison, ahead, compare, lost
 from stillsight.agents.benchmark.curves import common, reach
 from stillsight.agents.benchmark.setting import TUNED, Arm, Setting
@@ -29,6 +30,7 @@ class Verdict:
         task, algo: names.
         sentences: final scores and curves of each pair, losses under shifts, and how often all of it may be wrong.
         comparisons: the numbers behind them, in the same order.
+        answers: the same in short, question by question.
         cost: sentences about what a clock measured; apart, because they change when a cell is run again.
     """
 
@@ -36,6 +38,7 @@ class Verdict:
     algo: str
     sentences: tuple[str, ...]
     comparisons: tuple[Comparison, ...]
+    answers: tuple[Answer, ...] = ()
     cost: tuple[str, ...] = ()
 
 
@@ -107,6 +110,7 @@ def _evaluations(one: Arm, other: Arm) -> tuple[Array, Array, Array]:
 
 def _verdict(setting: Setting, family: Family, resamples: int) -> Verdict:
     show, told, comparisons = Numbers(setting), [], []
+    ways: dict[tuple[str, str], str] = {}
     for one, other in pairs(setting.arms):
         found = compare(
             one.label, other.label, one.scores(), other.scores(), claims=max(family.finals, 1), resamples=resamples
@@ -116,7 +120,10 @@ def _verdict(setting: Setting, family: Family, resamples: int) -> Verdict:
         steps, mine, theirs = _evaluations(one, other)
         if len(steps) and min(len(mine), len(theirs)) >= SEEDS:
             signs = ahead(mine, theirs, claims=family.points, resamples=min(resamples, CURVE_RESAMPLES))
-            told.append(sentences.course(found, steps, signs, show.unit, min(len(mine), len(theirs))))
+            way = sentences.stretches(steps, signs, show.unit)
+            told.append(sentences.course(found, way, len(steps), min(len(mine), len(theirs))))
+            if way is not None:
+                ways[one.label, other.label] = way
     for arm in setting.arms:
         shifted = {shift: arm.pairs(shift) for shift in setting.shifts if len(arm.pairs(shift)[0])}
         if shifted:
@@ -127,7 +134,8 @@ def _verdict(setting: Setting, family: Family, resamples: int) -> Verdict:
             told.append(sentences.shifts(arm.label, arm.scores(), losses, seeds, show))
     if told:
         told.append(sentences.method(family.finals, family.points, family.shifts))
-    return Verdict(setting.task, setting.algo, tuple(told), tuple(comparisons), tuple(_cost(setting, show)))
+    short = answers(comparisons, {arm.label: arm.role for arm in setting.arms}, ways)
+    return Verdict(setting.task, setting.algo, tuple(told), tuple(comparisons), short, tuple(_cost(setting, show)))
 
 
 def _cost(setting: Setting, show: Numbers) -> list[str]:

@@ -116,6 +116,29 @@ def test_scores_of_seeds_that_agree_are_known_by_hand(tmp_path: Path) -> None:
     )
 
 
+def test_the_summary_holds_the_numbers_that_are_known_by_hand(tmp_path: Path) -> None:
+    cells = [*TINY, cell("alone frozen", "frozen", 0, 1 / 3)]
+    assert report(write(tmp_path / "tiny", cells, REFERENCES), ReportConfig()) == 0
+    found = json.loads((tmp_path / "tiny" / "summary.json").read_text())
+    (setting,) = found["settings"]
+    eye, alone = setting["arms"]["eye frozen"], setting["arms"]["alone frozen"]
+    assert eye["role"] == "frozen"
+    assert eye["seeds"] == [0, 1, 2, 3, 4]
+    assert eye["scores"] == {"clean": [4.0] * 5, "noise": [2.0] * 5}
+    assert eye["iqm"]["noise"] == {"value": 2.0, "low": 2.0, "high": 2.0}
+    assert eye["curve"] == {"steps": [100, 200], "seconds": [1, 3], "iqm": [0, 4], "low": [0, 4], "high": [0, 4]}
+    assert eye["cost"]["wall_seconds"] == 98.2
+    assert "energy_joules" not in eye["cost"], "what nobody measured"
+    assert eye["pins"] == {"weights_sha256": "a" * 64, "head": 512}
+    assert alone["iqm"]["clean"] == {"value": 0.333333, "low": None, "high": None}, "of one seed no interval is known"
+    assert setting["references"]["oracle"]["mean"] == setting["references"]["random"]["mean"] + 8
+    assert setting["threshold"] == 2.0
+    assert [pair["winner"] for pair in setting["comparisons"] if pair["one"] == "eye frozen"] == ["eye frozen"]
+    assert setting["answers"][0]["told"].startswith("Yes: eye frozen. No verdict")
+    assert found["normalised"]["arms"]["eye frozen"]["value"] == 0.5
+    assert found["problems"] == []
+
+
 def test_shifts_cost_and_aggregate_are_known_by_hand(tmp_path: Path) -> None:
     setting, grid = tiny(tmp_path)
     shifts = tables.shifts(setting)
@@ -505,12 +528,17 @@ def test_the_page_says_the_verdicts_first_and_everything_without_scripts(page: P
     assert headings[0] == "Verdicts"
     assert headings[-2:] == ["Cells that do not count", "Where the numbers come from"]
     first, second = page.inside["article"]
-    assert "eye frozen" in first.split("more: the other arms")[0]
-    assert "nature scratch" in first.split("more: the other arms")[0]
-    assert "only 4 seeds, no verdict" in first
+    short, _, numbers = first.partition("In numbers: ")
+    assert "Do frozen pretrained features beat training from scratch?" in short
+    assert "No verdict with fewer than 5 seeds: eye frozen" in short
+    assert "eye frozen and nature scratch: only 4 seeds, no verdict" in numbers
     assert "eye frozen is ahead of eye scratch in the end by 0.250" in second
     for line in (folder / "report.md").read_text().split("## Scores")[0].splitlines():
-        if line.startswith("- ") and "\\" not in line:
+        if line.startswith("- **"):
+            question, _, told = line.removeprefix("- **").partition("** ")
+            assert question in page.inside["dt"]
+            assert any(told == item.strip() for item in page.inside["dd"]) or "\\" in told, line
+        elif line.startswith("- ") and "\\" not in line:
             assert any(line[2:] == item.strip() for item in page.inside["li"]), line
     cells = [value.strip() for value in (*page.inside["td"], *page.inside["th"])]
     for row in tables.scores(collect(folder).settings[0]).rows:

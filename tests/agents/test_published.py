@@ -22,4 +22,5 @@ def test_its_tables_come_out_again(folder: Path, tmp_path: Path) -> None:
     text = (folder / "report.md").read_text()
     assert code == int("## Cells that do not count" in text)
     assert (tmp_path / "report.md").read_text() == text
+    assert (tmp_path / "summary.json").read_bytes() == (folder / "summary.json").read_bytes()
     assert (tmp_path / "scores.md").read_bytes() == (folder / "scores.md").read_bytes()

@@ -337,7 +337,44 @@ def test_algorithms_of_one_task_are_judged_together_and_tasks_are_not() -> None:
     assert first.comparisons[0].adjusted_low < third.comparisons[0].adjusted_low
 
 
+def test_the_questions_are_answered_by_what_may_be_claimed_and_by_nothing_else() -> None:
+    low, high = [5.0, 5.2, 5.1, 4.9, 4.8], [9.0, 9.2, 9.1, 8.9, 8.8]
+    found = judged(
+        arm("eye low frozen", low),
+        arm("eye high frozen", high),
+        arm("eye low random", low),
+        arm("nature scratch", [7.0, 7.2, 7.1, 6.9, 6.8]),
+        arm("eye low finetuned", high[:4]),
+    )
+    assert found.answers == (
+        (
+            "Do frozen pretrained features beat training from scratch?",
+            "Yes: eye high frozen. No, behind: eye low frozen.",
+        ),
+        (
+            "Is it the pretraining, and not the network alone?",
+            "Yes: eye high frozen. Not separable in the end: eye low frozen.",
+        ),
+        ("Does it matter where the encoder is tapped?", "Yes: eye high frozen against eye low frozen."),
+        (
+            "Is training the encoder on worth it?",
+            "No verdict with fewer than 5 seeds: eye low finetuned against eye low frozen, "
+            "eye low finetuned against eye high frozen.",
+        ),
+    )
+
+
+def test_a_lead_on_the_way_is_part_of_the_answer() -> None:
+    one = arm("eye low frozen", SPREAD, curve=(9.0, 0.0, 0.0, -9.0))
+    found = judged(one, arm("nature scratch", SPREAD, curve=(0.0,) * 4))
+    assert [told for _, told in found.answers] == [
+        "Not separable in the end: eye low frozen. On the way eye low frozen is ahead until 1,000 steps and behind "
+        "from 4,000 steps; not separable at the other evaluations."
+    ]
+
+
 def test_what_cannot_be_compared_says_nothing() -> None:
+    assert judged(arm("eye low frozen", SPREAD)).answers == ()
     assert judged(arm("eye low frozen", SPREAD)).sentences == ()
     assert judged(arm("eye low frozen", SPREAD)).comparisons == ()
 

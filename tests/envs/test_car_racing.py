@@ -107,3 +107,29 @@ def test_frames_that_a_skip_throws_away_are_not_drawn_and_the_last_one_always_is
     assert len(drawn) == 3
     assert drawn[2] == game.t == pytest.approx(before + 5 / 50), "the picture of the end, not of a frame before"
     env.close()
+
+
+def test_polygons_out_of_sight_are_left_out_of_no_picture() -> None:
+    """Wherever the car stands and looks, at the edge of the field too, after tiles have changed their colour."""
+    from stillsight.envs.racing import Racing
+
+    stock: Any = gym.make(CAR, render_mode="rgb_array").unwrapped
+    ours = Racing(render_mode="rgb_array")
+    rng = np.random.default_rng(1)
+    for seed in (3, 4):
+        for game in (stock, ours):
+            game.reset(seed=seed)
+            for _ in range(60):
+                game.step(GAS)
+        assert ours.tile_visited_count == stock.tile_visited_count > 3
+        for _ in range(25):
+            place, angle, age = rng.uniform(-340, 340, 2), rng.uniform(-7, 7), rng.uniform(0, 1.2)
+            for game in (stock, ours):
+                game.car.hull.position, game.car.hull.angle, game.t = tuple(place), angle, age
+            ours._shown = ours.reward
+            np.testing.assert_array_equal(ours.draw(), stock._render("state_pixels"))
+        np.testing.assert_array_equal(ours.render(), stock.render())
+    seen = ours._polygons.seen(ours.t, (0.0, 0.0), 0.0)
+    assert len(seen) < len(ours._polygons.shapes), "something is left out"
+    stock.close()
+    ours.close()

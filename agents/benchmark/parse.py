@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stillsight.agents.benchmark.arms import arms, check_names
-from stillsight.agents.benchmark.spec import CONFIGS, OURS, TUNING_SEED, Spec, Task, Track
+from stillsight.agents.benchmark.spec import CONFIGS, OURS, TUNING_SEED, Spec, Task, Track, laid
 from stillsight.agents.runs import RunError
 
 TOP = ("name", "seeds", "algos", "shifts", "episodes", "controls", "rates", "tuning_seeds", "videos")
@@ -71,7 +71,7 @@ def _task(row: Mapping[str, Any], record: Mapping[str, Any]) -> Task:
     if ("env" in row) == ("dataset" in row):
         raise RunError("A [[task]] names either an env or a dataset; give one of them.")
     track: Track = "rl" if "env" in row else "cifar"
-    flags = {**record.get(track, {}), **{name: value for name, value in row.items() if name not in TASK}}
+    flags = laid(record.get(track, {}), {name: value for name, value in row.items() if name not in TASK})
     allowed = [item.name for item in fields(CONFIGS[track]) if item.name not in OURS]
     where = f"[{track}] and [[task]]"
     check_names("setting", flags, allowed, f"{where} may have", where)

@@ -26,6 +26,8 @@ TUNING_SEED = 1_000
 RL: dict[str, Any] = {"engine": "folded", "workers": "off", "threads": 1}
 CIFAR: dict[str, Any] = {"threads": 1}
 DEFAULTS: dict[Track, dict[str, Any]] = {"rl": RL, "cifar": CIFAR}
+SETTINGS = ("set", "env_set")
+"""Flags that are lists of name=value, of which the last one of a name counts."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class Spec:
         ]
 
     def _cell(self, task: Task, algo: str, arm: ArmSpec, seed: int, rate: float, *, tuning: bool = False) -> Cell:
-        flags = DEFAULTS[task.track] | dict(task.flags) | dict(arm.flags)
+        flags = laid(laid(DEFAULTS[task.track], task.flags), arm.flags)
         given = {**flags, "rates": arm.rates, "shifts": self.shifts, "episodes": self.episodes}
         if task.track == "rl":
             flags["algo"] = algo
@@ -157,6 +159,12 @@ class Spec:
             flags["encoder_lr"] = rate
         config = revive(CONFIGS[task.track], {**flags, "seed": seed})
         return Cell(key, task, algo, arm, seed, config, rate if tuning else None)
+
+
+def laid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of `below` with those of `above` laid over them; lists of settings are added to those below."""
+    added = {name: [*below[name], *above[name]] for name in SETTINGS if name in below and name in above}
+    return {**below, **above, **added}
 
 
 def slug(text: str) -> str:

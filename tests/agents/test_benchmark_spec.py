@@ -10,6 +10,7 @@ from stillsight.agents.benchmark.benchmark import BenchmarkConfig, benchmark
 from stillsight.agents.benchmark.parse import parse_spec, read_spec
 from stillsight.agents.benchmark.spec import TUNING_SEED, Spec
 from stillsight.agents.learn import RlConfig
+from stillsight.agents.model import overrides
 from stillsight.agents.runs import RunError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.registry import EncoderError
@@ -127,6 +128,19 @@ def test_an_arm_of_ones_own() -> None:
     )
     (config,) = {cell.config.adapt for cell in parse_spec(text).cells() if cell.arm.name == "lora"}
     assert config == "lora"
+
+
+def test_settings_of_an_arm_are_added_to_those_of_its_task_and_win() -> None:
+    text = (
+        '[rl]\nsteps = 64\nset = ["gamma=0.9"]\n'
+        '[[task]]\nenv = "stillsight/Orchard-v0"\nset = ["n_epochs=4", "learning_rate=1e-3"]\n'
+        '[[arm]]\nname = "slow"\nrole = "frozen"\nset = ["learning_rate=1e-4"]\n'
+        '[[arm]]\nname = "plain"\nrole = "frozen"\n'
+    )
+    cells = {cell.arm.name: cell.config for cell in parse_spec(text).cells() if cell.seed == 0}
+    found = {name: overrides(config.set, "--set") for name, config in cells.items() if isinstance(config, RlConfig)}
+    assert found["plain"] == {"gamma": 0.9, "n_epochs": 4, "learning_rate": 1e-3}
+    assert found["slow"] == {"gamma": 0.9, "n_epochs": 4, "learning_rate": 1e-4}
 
 
 def test_the_cifar_track() -> None:

@@ -91,6 +91,22 @@ def test_what_is_drawn_is_gymnasiums_own_picture_to_the_bit(kwargs: dict[str, An
     stock.close()
 
 
+def test_another_class_is_left_as_it_is() -> None:
+    from gymnasium.envs.box2d.car_racing import CarRacing
+
+    class Slippery(CarRacing):
+        """Somebody's own car, which may draw otherwise."""
+
+    gym.register("Slippery-v0", entry_point=Slippery)
+    try:
+        env = make_env("Slippery-v0", training=False)
+        assert type(env.unwrapped) is Slippery
+        assert env.reset(seed=0)[0].any(), "it draws itself"
+        env.close()
+    finally:
+        del gym.registry["Slippery-v0"]
+
+
 def test_frames_that_a_skip_throws_away_are_not_drawn_and_the_last_one_always_is() -> None:
     env = make_env(CAR, resolve(CAR).options.merge(frame_skip=4), training=False)
     game: Any = env.unwrapped

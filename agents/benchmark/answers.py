@@ -24,12 +24,16 @@ QUESTIONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
 )
 """A question, and the roles of the two arms whose comparison answers it: yes, if the first is ahead."""
 
+SHIFTS = "Do visual shifts that it never saw cost an agent anything?"
 OPEN = "Not separable in the end"
 FEW = f"No verdict with fewer than {SEEDS} seeds"
 
 
 def answers(
-    comparisons: Sequence[Comparison], roles: Mapping[str, str], ways: Mapping[tuple[str, str], str]
+    comparisons: Sequence[Comparison],
+    roles: Mapping[str, str],
+    ways: Mapping[tuple[str, str], str],
+    lose: Mapping[str, Sequence[str]],
 ) -> tuple[Answer, ...]:
     """The questions that the arms of a setting were compared for, answered.
 
@@ -37,12 +41,16 @@ def answers(
         comparisons: of the setting's arms, in the end; see `verdict.pairs`.
         roles: of the arms by label.
         ways: of two arms, what may be claimed of the first against the second on the way; see `sentences.stretches`.
+        lose: of each arm that played under visual shifts, those under which a loss may be claimed.
     """
     found = []
     for question, ones, other in QUESTIONS:
         asked = [pair for pair in comparisons if roles[pair.one] in ones and roles[pair.other] == other]
         if asked:
             found.append(Answer(question, _told(asked, ways, symmetric=other in ones)))
+    if lose:
+        claimed = [f"{arm} under {', '.join(shifts)}" for arm, shifts in lose.items() if shifts]
+        found.append(Answer(SHIFTS, f"Yes: {'; '.join(claimed)}." if claimed else "No loss may be claimed."))
     return tuple(found)
 
 

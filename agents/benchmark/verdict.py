@@ -111,6 +111,7 @@ def _evaluations(one: Arm, other: Arm) -> tuple[Array, Array, Array]:
 def _verdict(setting: Setting, family: Family, resamples: int) -> Verdict:
     show, told, comparisons = Numbers(setting), [], []
     ways: dict[tuple[str, str], str] = {}
+    lose: dict[str, list[str]] = {}
     for one, other in pairs(setting.arms):
         found = compare(
             one.label, other.label, one.scores(), other.scores(), claims=max(family.finals, 1), resamples=resamples
@@ -132,9 +133,10 @@ def _verdict(setting: Setting, family: Family, resamples: int) -> Verdict:
             }
             seeds = min(len(clean) for clean, _ in shifted.values())
             told.append(sentences.shifts(arm.label, arm.scores(), losses, seeds, show))
+            lose[arm.label] = [shift for shift, (loss, sure) in losses.items() if sure and loss.value > 0]
     if told:
         told.append(sentences.method(family.finals, family.points, family.shifts))
-    short = answers(comparisons, {arm.label: arm.role for arm in setting.arms}, ways)
+    short = answers(comparisons, {arm.label: arm.role for arm in setting.arms}, ways, lose)
     return Verdict(setting.task, setting.algo, tuple(told), tuple(comparisons), short, tuple(_cost(setting, show)))
 
 

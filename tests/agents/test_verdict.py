@@ -281,6 +281,12 @@ def test_shifts_are_told_seed_by_seed() -> None:
         for text in found.sentences
     )
     assert ", 3 under shifts." in found.sentences[-1]
+    assert found.answers[-1] == (
+        "Do visual shifts that it never saw cost an agent anything?",
+        "Yes: eye low frozen under noise.",  # and nature scratch gains
+    )
+    unhurt = judged(arm("eye low frozen", scores, noise=scores), arm("nature scratch", scores))
+    assert unhurt.answers[-1].told == "No loss may be claimed."
 
 
 def threshold(*arms: Arm) -> tuple[str, ...]:

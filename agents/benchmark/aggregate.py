@@ -12,6 +12,8 @@ from stillsight.agents.benchmark.collect import Grid
 from stillsight.agents.benchmark.stats import Array, Band
 from stillsight.agents.benchmark.table import Table, Value
 
+TITLE = "All environments, normalised"
+
 
 @dataclass(frozen=True)
 class Aggregate:
@@ -79,4 +81,4 @@ def table(found: Aggregate) -> Table:
     if found.settings and not rows:
         notes.append(f"No arm was tried in all of them: {'; '.join(found.settings)}.")
     columns = ("arm", "runs", "IQM", "mean", "median", "optimality gap")
-    return Table("All environments, normalised", columns, tuple(rows), tuple(notes))
+    return Table(TITLE, columns, tuple(rows), tuple(notes))

@@ -97,6 +97,44 @@ def compare(
     )
 
 
+def compare_all(
+    one: str,
+    other: str,
+    scores: Mapping[str, Array],
+    against: Mapping[str, Array],
+    *,
+    claims: int = 1,
+    resamples: int = RESAMPLES,
+) -> Comparison:
+    """Compare two arms over several tasks, by scores on one scale.
+
+    As in `compare`, with seeds drawn anew within each task, and Student's interval for the mean of the tasks'
+    differences; see `task_bounds`. A claim needs `SEEDS` seeds in every task.
+
+    Args:
+        one, other: names of the arms.
+        scores, against: task -> normalised scores `[seeds]`, of the same tasks.
+        claims: how many comparisons are made beside each other.
+        resamples: of the bootstrap.
+    """
+    level, low, high = 1 - ERROR / claims, np.nan, np.nan
+    seeds = min(len(task) for arm in (scores, against) for task in arm.values())
+    if seeds >= SEEDS:
+        drawn = difference(scores, against, level=level, resamples=resamples)
+        student = task_bounds(scores, against, level)
+        low, high = min(drawn.low, student[0]), max(drawn.high, student[1])
+    return Comparison(
+        one,
+        other,
+        *difference(scores, against, resamples=resamples),
+        low,
+        high,
+        *probability_of_improvement(scores, against, resamples=resamples),
+        seeds,
+        one if low > 0 else other if high < 0 else None,
+    )
+
+
 def ahead(
     curves: npt.ArrayLike, against: npt.ArrayLike, *, claims: int = 1, resamples: int = CURVE_RESAMPLES
 ) -> npt.NDArray[np.int64]:
@@ -178,6 +216,27 @@ def t_bounds(one: Array, other: Array | None, level: float) -> tuple[Array, Arra
         freedom = total**2 / np.sum([square**2 / count for square, count in parts], axis=0)
     reach = np.where(total > 0, t.ppf((1 + level) / 2, np.nan_to_num(freedom, nan=1.0)), 0.0) * np.sqrt(total)
     value = middle(one.T).T - (0.0 if other is None else middle(other.T).T)
+    return value - reach, value + reach
+
+
+def task_bounds(scores: Mapping[str, Array], against: Mapping[str, Array], level: float) -> tuple[float, float]:
+    """Bounds of the mean over the tasks of what the mean of `scores` is above that of `against`, by Student's t.
+
+    Every task and arm keeps a variance of its own, and the degrees of freedom are Satterthwaite's (1946): a task whose
+    seeds differ most may decide nearly alone how far the interval reaches. A permutation test would reach less far, but
+    where one arm is steady and the other is not it finds differences too often (8 in 100 at a level of 5 %).
+    """
+    from scipy.stats import t
+
+    samples = [finite(arm[name]) for name in sorted(scores) for arm in (scores, against)]
+    squares = np.array([sample.var(ddof=1) / len(sample) for sample in samples]) / len(scores) ** 2
+    value = float(np.mean([finite(scores[name]).mean() - finite(against[name]).mean() for name in scores]))
+    total = float(squares.sum())
+    if not total:  # seeds that all agree
+        return value, value
+    left = np.array([len(sample) - 1 for sample in samples])
+    freedom = total**2 / (squares**2 / left).sum()
+    reach = float(t.ppf((1 + level) / 2, freedom)) * total**0.5
     return value - reach, value + reach
 
 

@@ -22,11 +22,12 @@ def scores(grid: Grid, together: Aggregate) -> str:
     return "\n".join(parts)
 
 
-def verdicts(grid: Grid, found: Sequence[Verdict]) -> str:
-    """What the scores allow to say, setting by setting."""
+def verdicts(grid: Grid, together: Verdict | None, found: Sequence[Verdict]) -> str:
+    """What the scores allow to say, over all settings and setting by setting."""
     parts = ["## Verdicts\n"]
-    for setting, verdict in zip(grid.settings, found, strict=True):
-        parts += [f"### {escaped(setting.title)}", ""]
+    titled = [(together.task, together)] if together else []
+    for title, verdict in [*titled, *zip((setting.title for setting in grid.settings), found, strict=True)]:
+        parts += [f"### {escaped(title)}", ""]
         parts += [f"- **{escaped(question)}** {escaped(told)}" for question, told in verdict.answers]
         parts += ["", "In numbers:", ""] if verdict.answers else []
         parts += [f"- {escaped(told)}" for told in verdict.sentences or ("There is nothing to compare.",)]

@@ -33,6 +33,7 @@ def render(
     title: str,
     grid: Grid,
     together: Aggregate,
+    whole: Verdict | None,
     verdicts: Sequence[Verdict],
     videos: Mapping[str, Sequence[Video]],
     profile: str | None,
@@ -44,6 +45,7 @@ def render(
         title: of the benchmark.
         grid: what counts and what does not.
         together: the normalised scores.
+        whole: the verdict on them, if there is one.
         verdicts: one for each setting of the grid, in its order.
         videos: key of a cell -> its videos.
         profile: the performance profile as SVG, if there is one.
@@ -73,6 +75,7 @@ def render(
             for index, (setting, verdict) in enumerate(zip(grid.settings, verdicts, strict=True))
         ],
         together=aggregate_table(together),
+        whole=whole and {"anchor": "together", "title": whole.task, **_spoken(whole)},
         profile=None if profile is None else base64.b64encode(profile.encode()).decode(),
         problems=tables.problems(grid),
         tuning=tables.tuning(grid),
@@ -110,8 +113,7 @@ def _part(
     return {
         "anchor": f"setting-{index}",
         "title": setting.title,
-        "answers": verdict.answers,
-        "sentences": (*verdict.sentences, *verdict.cost),
+        **_spoken(verdict),
         "references": " and ".join(sorted(setting.references)),
         "scale": [show(bound) for bound in scale],
         "dots": [_dots(arm, value, arm.scores(), setting, scale, order) for arm, value in found["clean"]],
@@ -125,6 +127,10 @@ def _part(
         "cost": tables.cost(setting),
         "videos": [video for arm in setting.arms for cell in arm.cells for video in videos.get(cell["key"], ())],
     }
+
+
+def _spoken(verdict: Verdict) -> dict[str, Any]:
+    return {"answers": verdict.answers, "sentences": (*verdict.sentences, *verdict.cost)}
 
 
 def _dots(

@@ -51,6 +51,7 @@ def report(folder: Path, config: ReportConfig) -> int:
             raise RunError(f'{name} is not installed. Run: pip install "stillsight[benchmark]"') from error
     from stillsight.agents.benchmark import document, figures, page
     from stillsight.agents.benchmark.aggregate import aggregate
+    from stillsight.agents.benchmark.overall import overall
     from stillsight.agents.benchmark.provenance import facts
     from stillsight.agents.benchmark.summary import summary
     from stillsight.agents.benchmark.verdict import verdicts
@@ -58,17 +59,18 @@ def report(folder: Path, config: ReportConfig) -> int:
 
     title, grid = read(folder)
     together, found = aggregate(grid), verdicts(grid.settings)
+    whole = overall(grid, together)
     out = config.out or folder
     out.mkdir(parents=True, exist_ok=True)
     scores = document.scores(grid, together)
     drawn = figures.draw(grid, together, out / "figures")
-    texts = (document.verdicts(grid, found), scores, document.cost(grid, found), document.figures(drawn))
+    texts = (document.verdicts(grid, whole, found), scores, document.cost(grid, found), document.figures(drawn))
     videos = {cell["key"]: shown for cell in grid.cells if (shown := _videos(cell, folder, out))}
     profile = (out / "figures" / "profile.svg").read_text() if together.scores else None
     write_atomically(out / "scores.md", scores)
     write_atomically(out / "report.md", "\n".join([f"# {title}\n", *texts]))
-    write_atomically(out / "summary.json", json.dumps(summary(title, grid, together, found), indent=1) + "\n")
-    write_atomically(out / "index.html", page.render(title, grid, together, found, videos, profile, facts(grid)))
+    write_atomically(out / "summary.json", json.dumps(summary(title, grid, together, whole, found), indent=1) + "\n")
+    write_atomically(out / "index.html", page.render(title, grid, together, whole, found, videos, profile, facts(grid)))
     kinds = dict.fromkeys(problem.kind for problem in grid.problems)
     rows: dict[str, str] = {kind: f"{len(grid.of(kind))} cells" for kind in kinds}
     names = {"page": "index.html", "tables": "report.md", "numbers": "summary.json", "figures": "figures"}

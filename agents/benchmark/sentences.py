@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -15,7 +15,7 @@ from stillsight.agents.benchmark.stats import Array, Interval, iqm
 from stillsight.agents.benchmark.tables import Numbers
 
 
-def final(found: Comparison, show: Numbers) -> str:
+def final(found: Comparison, show: Callable[[float], str]) -> str:
     """How two arms stand at the end of training."""
     if found.seeds < SEEDS:
         return f"{found.one} and {found.other}: only {_seeds(found.seeds)}, no verdict."
@@ -179,6 +179,6 @@ def _seeds(count: int) -> str:
     return f"{count} seed{'s' * (count != 1)}"
 
 
-def _span(found: Interval, show: Numbers) -> str:
+def _span(found: Interval, show: Callable[[float], str]) -> str:
     bounds = "one seed" if np.isnan(found.low) else f"{show(found.low)} to {show(found.high)}"
     return f"{show(found.value)} ({bounds})"

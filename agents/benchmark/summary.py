@@ -20,13 +20,16 @@ DIGITS = 6
 """Significant digits of what is computed; the last ones differ from machine to machine."""
 
 
-def summary(title: str, grid: Grid, together: Aggregate, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+def summary(
+    title: str, grid: Grid, together: Aggregate, whole: Verdict | None, verdicts: Sequence[Verdict]
+) -> dict[str, Any]:
     """All that a report says, as JSON knows it; null stands for what is not known.
 
     Args:
         title: of the benchmark.
         grid: what counts and what does not.
         together: the normalised scores.
+        whole: the verdict on them, if there is one.
         verdicts: one for each setting of the grid, in its order.
     """
     found = {
@@ -35,6 +38,7 @@ def summary(title: str, grid: Grid, together: Aggregate, verdicts: Sequence[Verd
         "normalised": {
             "settings": together.settings,
             "arms": {label: _interval(stats.interval(scores)) for label, scores in together.scores.items()},
+            **({} if whole is None else _said(whole)),
         },
         "problems": [asdict(problem) for problem in grid.problems],
     }
@@ -50,6 +54,12 @@ def _setting(setting: Setting, verdict: Verdict) -> dict[str, Any]:
         "references": setting.references,
         "threshold": None if setting.threshold is None else setting.threshold[0],
         "arms": {arm.label: _arm(arm, setting.shifts) for arm in setting.arms},
+        **_said(verdict),
+    }
+
+
+def _said(verdict: Verdict) -> dict[str, Any]:
+    return {
         "comparisons": [asdict(comparison) for comparison in verdict.comparisons],
         "answers": [answer._asdict() for answer in verdict.answers],
     }

@@ -139,6 +139,29 @@ def test_the_summary_holds_the_numbers_that_are_known_by_hand(tmp_path: Path) ->
     assert found["problems"] == []
 
 
+def test_several_environments_have_a_verdict_together_and_one_has_none(tmp_path: Path) -> None:
+    other = [{**row, "task": "Other-v0", "key": f"other-{row['key']}"} for row in TINY]
+    bounds = {"Other-v0": REFERENCES["stillsight/Tiny-v0"]}
+    folder = write(tmp_path / "two", [*TINY, *other], REFERENCES | bounds)
+    assert report(folder, ReportConfig()) == 0
+    text, page = (folder / "report.md").read_text(), (folder / "index.html").read_text()
+    assert text.index("### All environments, normalised") < text.index("### Other-v0, ppo")
+    told = "eye frozen is ahead of nature scratch in the end by 0.25 (0.25 to 0.25), better in 100% (100% to 100%)"
+    for whole in (text, page):
+        assert f"{told} of all pairs of seeds (5 seeds)." in whole
+        assert "Over 2 environments, with so many seeds in each." in whole
+        assert "for the number of comparisons: 1. " in whole
+    together = json.loads((folder / "summary.json").read_text())["normalised"]
+    assert together["answers"][0] == {
+        "question": "Do frozen pretrained features beat training from scratch?",
+        "told": "Yes: eye frozen.",
+    }
+    assert together["comparisons"][0]["winner"] == "eye frozen"
+    assert report(write(tmp_path / "one", TINY, REFERENCES), ReportConfig()) == 0
+    assert "### All environments, normalised\n\n- **" not in (tmp_path / "one" / "report.md").read_text()
+    assert "answers" not in json.loads((tmp_path / "one" / "summary.json").read_text())["normalised"]
+
+
 def test_shifts_cost_and_aggregate_are_known_by_hand(tmp_path: Path) -> None:
     setting, grid = tiny(tmp_path)
     shifts = tables.shifts(setting)

@@ -12,6 +12,7 @@ from scipy import stats as scipy_stats
 
 from stillsight.agents.benchmark import claims
 from stillsight.agents.benchmark.setting import Arm, Setting
+from stillsight.agents.benchmark.stats import difference
 from stillsight.agents.benchmark.verdict import Verdict, pairs, verdicts
 
 LABELS = {
@@ -377,6 +378,49 @@ def test_a_lead_on_the_way_is_part_of_the_answer() -> None:
         "Not separable in the end: eye low frozen. On the way eye low frozen is ahead until 1,000 steps and behind "
         "from 4,000 steps; not separable at the other evaluations."
     ]
+
+
+def tasks(generator: np.random.RandomState, more: float = 0.0) -> dict[str, np.ndarray]:
+    """Five seeds of four tasks that spread differently, and each `more` standard deviations up."""
+    return {
+        name: spread * (generator.randn(5) + more) for name, spread in zip("abcd", (0.02, 0.1, 0.1, 0.4), strict=True)
+    }
+
+
+def test_tasks_together_decide_what_none_decides_alone() -> None:
+    one, other = tasks(np.random.RandomState(0), 1.8), tasks(np.random.RandomState(1))
+    assert {claims.compare("a", "b", one[name], other[name], claims=7, resamples=FEW).winner for name in one} == {None}
+    found = claims.compare_all("a", "b", one, other, claims=7)
+    assert found.winner == "a"
+    assert 0 < found.adjusted_low < found.low < found.difference < found.high < found.adjusted_high
+    assert found.seeds == 5
+    turned = claims.compare_all("b", "a", other, one, claims=7)
+    assert turned.winner == "a"
+    few = {**one, "d": one["d"][:4]}
+    assert claims.compare_all("a", "b", few, other, claims=7, resamples=FEW).winner is None
+    same = {name: np.ones(5) for name in one}
+    assert claims.compare_all("a", "b", same, same, resamples=FEW).winner is None
+
+
+@pytest.mark.parametrize("steady", [1.0, 0.1])
+def test_arms_that_are_alike_in_all_tasks_are_rarely_told_apart(steady: float) -> None:
+    generator = np.random.RandomState(2)
+    claimed = alone = 0
+    for _ in range(200):
+        one, other = tasks(generator), {name: steady * scores for name, scores in tasks(generator).items()}
+        claimed += claims.compare_all("a", "b", one, other, resamples=FEW).winner is not None
+        bootstrap = difference(one, other, resamples=FEW)
+        alone += bootstrap.low > 0 or bootstrap.high < 0
+    assert claimed <= 12 < alone, "of 200 at a level of 5 %: the bootstrap alone claims too much"
+
+
+def test_the_mean_over_tasks_has_welchs_interval_where_there_is_one_task() -> None:
+    one, other = np.array([1.0, 2.0, 4.0, 5.0, 9.0]), np.array([0.0, 0.5, 0.5, 1.0, 2.0])
+    known = scipy_stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
+    assert claims.task_bounds({"a": one}, {"a": other}, 0.95) == pytest.approx((known.low, known.high))
+    twice = claims.task_bounds({"a": one, "b": one}, {"a": other, "b": other}, 0.95)
+    assert np.mean(twice) == pytest.approx((one - other).mean())
+    assert twice[1] - twice[0] < (known.high - known.low) / 2**0.5
 
 
 def test_what_cannot_be_compared_says_nothing() -> None:

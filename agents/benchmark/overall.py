@@ -1,0 +1,48 @@
+"""The verdict over all environments: what no single one may be sure of, several together can be."""
+
+from __future__ import annotations
+
+from stillsight.agents.benchmark import sentences
+from stillsight.agents.benchmark.aggregate import TITLE, Aggregate
+from stillsight.agents.benchmark.answers import answers
+from stillsight.agents.benchmark.claims import ERROR, SEEDS, compare_all
+from stillsight.agents.benchmark.collect import Grid
+from stillsight.agents.benchmark.stats import RESAMPLES
+from stillsight.agents.benchmark.verdict import Verdict, pairs
+
+
+def overall(grid: Grid, together: Aggregate, resamples: int = RESAMPLES) -> Verdict | None:
+    """The verdict on the normalised scores; None if fewer than two environments have them.
+
+    Args:
+        grid: whose arms are compared as in its settings.
+        together: their normalised scores.
+        resamples: of the bootstrap.
+    """
+    if len(together.settings) < 2:
+        return None
+    arms = next(setting.arms for setting in grid.settings if setting.title in together.settings)
+    scores = together.scores
+    compared = [pair for pair in pairs(arms) if all(arm.label in scores for arm in pair)]
+    seeds = [min(len(task) for arm in pair for task in scores[arm.label].values()) for pair in compared]
+    claims = sum(count >= SEEDS for count in seeds)
+    found = [
+        compare_all(
+            one.label,
+            other.label,
+            scores[one.label],
+            scores[other.label],
+            claims=max(claims, 1),
+            resamples=resamples,
+        )
+        for one, other in compared
+    ]
+    told = [sentences.final(comparison, "{:.2f}".format) for comparison in found]
+    if claims:
+        told.append(
+            f"Over {len(together.settings)} environments, with so many seeds in each. Claims have a chance of about "
+            f"{ERROR:.0%} to hold a false one, adjusted (Bonferroni) for the number of comparisons: {claims}. "
+            "Intervals in brackets are of 95% each."
+        )
+    short = answers(found, {arm.label: arm.role for arm in arms}, {}, {})
+    return Verdict(TITLE, "", tuple(told), tuple(found), short) if found else None

@@ -62,7 +62,7 @@ def _told(asked: Sequence[Comparison], ways: Mapping[tuple[str, str], str], *, s
         turned = symmetric and pair.winner == pair.other
         one, other = (pair.other, pair.one) if turned else (pair.one, pair.other)
         said[_word(pair, one)].append(f"{one} against {other}" if several else one)
-    told = [f"{word}: {', '.join(named)}." for word, named in said.items() if named]
+    told = [f"{word}: {'; '.join(named)}." for word, named in said.items() if named]
     for pair in asked:
         if way := ways.get((pair.one, pair.other)):
             told.append(f"On the way {f'{pair.one} against {pair.other}' if several else pair.one} is {way}.")

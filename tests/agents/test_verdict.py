@@ -365,7 +365,7 @@ def test_the_questions_are_answered_by_what_may_be_claimed_and_by_nothing_else()
         ("Does it matter where the encoder is tapped?", "Yes: eye high frozen against eye low frozen."),
         (
             "Is training the encoder on worth it?",
-            "No verdict with fewer than 5 seeds: eye low finetuned against eye low frozen, "
+            "No verdict with fewer than 5 seeds: eye low finetuned against eye low frozen; "
             "eye low finetuned against eye high frozen.",
         ),
     )

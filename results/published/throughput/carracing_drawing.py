@@ -17,7 +17,7 @@ from stillsight.agents.machine import machine
 from stillsight.envs import make_env, resolve
 from stillsight.envs.rules import FrameSkip
 
-CAR, ROUNDS, STEPS, GAS = "CarRacing-v3", 5, 100, 3
+CAR, ROUNDS, STEPS, GAS = "CarRacing-v3", 5, 60, 3
 
 
 def speed(env: gym.Env[Any, Any], seed: int) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from stillsight.agents.benchmark import claims
+from stillsight.agents.benchmark import bounds, claims
 from stillsight.agents.benchmark.setting import Arm, Setting
 from stillsight.agents.benchmark.stats import difference
 from stillsight.agents.benchmark.verdict import Verdict, pairs, verdicts
@@ -170,11 +170,11 @@ def test_bounds_are_those_of_scipy() -> None:
     generator = np.random.RandomState(0)
     # Two heaps, where the trimmed error is the larger one.
     one, other = (np.resize([-1.0, 1.0], count)[:, None] + generator.randn(count, 3) / 100 for count in (10, 8))
-    found = claims.t_bounds(one, other, 0.9)
+    found = bounds.t_bounds(one, other, 0.9)
     expected = scipy_stats.ttest_ind(one, other, equal_var=False, trim=0.25).confidence_interval(0.9)
     assert np.allclose(found, [expected.low, expected.high])
     against = scipy_stats.ttest_ind(one, np.zeros((10, 3)), equal_var=False, trim=0.25).confidence_interval(0.9)
-    assert np.allclose(claims.t_bounds(one, None, 0.9), [against.low, against.high])
+    assert np.allclose(bounds.t_bounds(one, None, 0.9), [against.low, against.high])
 
 
 def equal(generator: np.random.RandomState, learns: bool) -> np.ndarray:
@@ -417,8 +417,8 @@ def test_arms_that_are_alike_in_all_tasks_are_rarely_told_apart(steady: float) -
 def test_the_mean_over_tasks_has_welchs_interval_where_there_is_one_task() -> None:
     one, other = np.array([1.0, 2.0, 4.0, 5.0, 9.0]), np.array([0.0, 0.5, 0.5, 1.0, 2.0])
     known = scipy_stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
-    assert claims.task_bounds({"a": one}, {"a": other}, 0.95) == pytest.approx((known.low, known.high))
-    twice = claims.task_bounds({"a": one, "b": one}, {"a": other, "b": other}, 0.95)
+    assert bounds.task_bounds({"a": one}, {"a": other}, 0.95) == pytest.approx((known.low, known.high))
+    twice = bounds.task_bounds({"a": one, "b": one}, {"a": other, "b": other}, 0.95)
     assert np.mean(twice) == pytest.approx((one - other).mean())
     assert twice[1] - twice[0] < (known.high - known.low) / 2**0.5
 

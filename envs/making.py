@@ -88,7 +88,7 @@ def _make(env_id: str, options: EnvOptions, atari: bool) -> gym.Env[Any, Any]:
         kwargs["render_mode"] = "rgb_array"
     made: Any = env_id
     if is_racing(env_id):
-        made = replace(gym.spec(env_id), entry_point="stillsight.envs.racing:Racing")
+        made = replace(gym.registry[env_id.rpartition(":")[2]], entry_point="stillsight.envs.racing:Racing")
     try:
         # -1 removes the id's own time limit: ours takes its place and counts agent steps.
         return gym.make(made, max_episode_steps=-1 if options.max_episode_steps else None, **kwargs)

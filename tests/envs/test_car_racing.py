@@ -91,6 +91,14 @@ def test_what_is_drawn_is_gymnasiums_own_picture_to_the_bit(kwargs: dict[str, An
     stock.close()
 
 
+def test_an_id_with_a_module_before_it_is_the_same_game() -> None:
+    plain, other = (make_env(name, training=False) for name in (CAR, f"gymnasium.envs.box2d:{CAR}"))
+    np.testing.assert_array_equal(plain.reset(seed=3)[0], other.reset(seed=3)[0])
+    assert type(plain.unwrapped) is type(other.unwrapped)
+    plain.close()
+    other.close()
+
+
 def test_another_class_is_left_as_it_is() -> None:
     from gymnasium.envs.box2d.car_racing import CarRacing
 

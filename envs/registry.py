@@ -133,26 +133,25 @@ def presumed(env_id: str) -> EnvSpec:
 
 def is_atari(env_id: str) -> bool:
     """Whether an id that Gymnasium knows is played by ale_py, whatever its name."""
-    import gymnasium as gym
-
-    spec = gym.registry.get(env_id.rpartition(":")[2])
-    return spec is not None and str(spec.entry_point).startswith("ale_py")
+    return _player(env_id).startswith("ale_py")
 
 
 def is_doom(env_id: str) -> bool:
     """Whether an id that Gymnasium knows is played by vizdoom."""
-    import gymnasium as gym
-
-    spec = gym.registry.get(env_id.rpartition(":")[2])
-    return spec is not None and str(spec.entry_point).startswith("vizdoom")
+    return _player(env_id).startswith("vizdoom")
 
 
 def is_racing(env_id: str) -> bool:
     """Whether an id that Gymnasium knows is its own CarRacing, and no other class."""
+    return _player(env_id) == "gymnasium.envs.box2d.car_racing:CarRacing"
+
+
+def _player(env_id: str) -> str:
+    """What Gymnasium makes an id from, as text; "" for an id that it does not know."""
     import gymnasium as gym
 
     spec = gym.registry.get(env_id.rpartition(":")[2])
-    return spec is not None and spec.entry_point == "gymnasium.envs.box2d.car_racing:CarRacing"
+    return "" if spec is None else str(spec.entry_point)
 
 
 def resolve(env_id: str) -> EnvSpec:

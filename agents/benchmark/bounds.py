@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -22,14 +22,8 @@ def t_bounds(one: Array, other: Array | None, level: float) -> tuple[Array, Arra
         other: the same, or None for one sample.
         level: of the interval.
     """
-    from scipy.stats import t
-
     parts = [_squared_error(sample) for sample in (one, other) if sample is not None]
-    total = np.sum([square for square, _ in parts], axis=0)
-    # Seeds that all agree have no error, and no degrees of freedom either.
-    with np.errstate(invalid="ignore"):
-        freedom = total**2 / np.sum([square**2 / count for square, count in parts], axis=0)
-    reach = np.where(total > 0, t.ppf((1 + level) / 2, np.nan_to_num(freedom, nan=1.0)), 0.0) * np.sqrt(total)
+    reach = _reach(np.array([square for square, _ in parts]), [left for _, left in parts], level)
     value = middle(one.T).T - (0.0 if other is None else middle(other.T).T)
     return value - reach, value + reach
 
@@ -37,22 +31,28 @@ def t_bounds(one: Array, other: Array | None, level: float) -> tuple[Array, Arra
 def task_bounds(scores: Mapping[str, Array], against: Mapping[str, Array], level: float) -> tuple[float, float]:
     """Bounds of the mean over the tasks of what the mean of `scores` is above that of `against`, by Student's t.
 
-    Every task and arm keeps a variance of its own, and the degrees of freedom are Satterthwaite's (1946): a task whose
+    Every task and arm keeps a variance of its own, and the degrees of freedom follow from them: a task whose
     seeds differ most may decide nearly alone how far the interval reaches. A permutation test would reach less far, but
     where one arm is steady and the other is not it finds differences too often (8 in 100 at a level of 5 %).
     """
-    from scipy.stats import t
-
     samples = [finite(arm[name]) for name in sorted(scores) for arm in (scores, against)]
     squares = np.array([sample.var(ddof=1) / len(sample) for sample in samples]) / len(scores) ** 2
     value = float(np.mean([finite(scores[name]).mean() - finite(against[name]).mean() for name in scores]))
-    total = float(squares.sum())
-    if not total:  # seeds that all agree
-        return value, value
-    left = np.array([len(sample) - 1 for sample in samples])
-    freedom = total**2 / (squares**2 / left).sum()
-    reach = float(t.ppf((1 + level) / 2, freedom)) * total**0.5
+    reach = float(_reach(squares, [len(sample) - 1 for sample in samples], level))
     return value - reach, value + reach
+
+
+def _reach(squares: Array, left: Sequence[int], level: float) -> Array:
+    """Half the width of an interval around a sum of estimates with squared errors `squares` `[estimates, ...]` and
+    `left` degrees of freedom each (Satterthwaite 1946)."""
+    from scipy.stats import t
+
+    total = squares.sum(0)
+    # Seeds that all agree have no error, and no degrees of freedom either.
+    with np.errstate(invalid="ignore"):
+        freedom = total**2 / sum(square**2 / count for square, count in zip(squares, left, strict=True))
+    widest = t.ppf((1 + level) / 2, np.nan_to_num(freedom, nan=1.0))
+    return np.asarray(np.where(total > 0, widest, 0.0) * np.sqrt(total), np.float64)
 
 
 def _squared_error(sample: Array) -> tuple[Array, int]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from stillsight.agents.benchmark.stats import (
     RESAMPLES,
     Array,
     Interval,
+    Scores,
     difference,
     finite,
     gap,
@@ -78,22 +80,13 @@ def compare(
         claims: how many comparisons are made beside each other.
         resamples: of the bootstrap.
     """
-    mine, theirs, level = finite(scores), finite(against), 1 - ERROR / claims
-    seeds, low, high = min(len(mine), len(theirs)), np.nan, np.nan
-    if seeds >= SEEDS:
-        drawn = difference(mine, theirs, level=level, resamples=resamples)
-        student = t_bounds(mine, theirs, level)
-        low, high = min(drawn.low, float(student[0])), max(drawn.high, float(student[1]))
-    return Comparison(
-        one,
-        other,
-        *difference(mine, theirs, resamples=resamples),
-        low,
-        high,
-        *probability_of_improvement(mine, theirs, resamples=resamples),
-        seeds,
-        one if low > 0 else other if high < 0 else None,
-    )
+    mine, theirs = finite(scores), finite(against)
+
+    def student(level: float) -> tuple[float, float]:
+        lower, upper = t_bounds(mine, theirs, level)
+        return float(lower), float(upper)
+
+    return _compared(one, other, mine, theirs, min(len(mine), len(theirs)), student, claims, resamples)
 
 
 def compare_all(
@@ -116,12 +109,26 @@ def compare_all(
         claims: how many comparisons are made beside each other.
         resamples: of the bootstrap.
     """
-    level, low, high = 1 - ERROR / claims, np.nan, np.nan
     seeds = min(len(task) for arm in (scores, against) for task in arm.values())
+    student = partial(task_bounds, scores, against)
+    return _compared(one, other, scores, against, seeds, student, claims, resamples)
+
+
+def _compared(
+    one: str,
+    other: str,
+    scores: Scores,
+    against: Scores,
+    seeds: int,
+    student: Callable[[float], tuple[float, float]],
+    claims: int,
+    resamples: int,
+) -> Comparison:
+    """A comparison whose adjusted interval is the wider on either side of the bootstrap's and `student`'s."""
+    level, low, high = 1 - ERROR / claims, np.nan, np.nan
     if seeds >= SEEDS:
-        drawn = difference(scores, against, level=level, resamples=resamples)
-        student = task_bounds(scores, against, level)
-        low, high = min(drawn.low, student[0]), max(drawn.high, student[1])
+        drawn, (lower, upper) = difference(scores, against, level=level, resamples=resamples), student(level)
+        low, high = min(drawn.low, lower), max(drawn.high, upper)
     return Comparison(
         one,
         other,

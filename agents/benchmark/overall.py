@@ -5,7 +5,7 @@ from __future__ import annotations
 from stillsight.agents.benchmark import sentences
 from stillsight.agents.benchmark.aggregate import TITLE, Aggregate
 from stillsight.agents.benchmark.answers import answers
-from stillsight.agents.benchmark.claims import ERROR, SEEDS, compare_all
+from stillsight.agents.benchmark.claims import SEEDS, compare_all
 from stillsight.agents.benchmark.collect import Grid
 from stillsight.agents.benchmark.stats import RESAMPLES
 from stillsight.agents.benchmark.verdict import Verdict, pairs
@@ -39,10 +39,6 @@ def overall(grid: Grid, together: Aggregate, resamples: int = RESAMPLES) -> Verd
     ]
     told = [sentences.final(comparison, "{:.2f}".format) for comparison in found]
     if claims:
-        told.append(
-            f"Over {len(together.settings)} environments, with so many seeds in each. Claims have a chance of about "
-            f"{ERROR:.0%} to hold a false one, adjusted (Bonferroni) for the number of comparisons: {claims}. "
-            "Intervals in brackets are of 95% each."
-        )
+        told.append(sentences.method_of_all(len(together.settings), claims))
     short = answers(found, {arm.label: arm.role for arm in arms}, {}, {})
     return Verdict(TITLE, "", tuple(told), tuple(found), short) if found else None

@@ -17,6 +17,7 @@ from stillsight.agents.benchmark.aggregate import Aggregate
 from stillsight.agents.benchmark.aggregate import table as aggregate_table
 from stillsight.agents.benchmark.collect import Grid
 from stillsight.agents.benchmark.setting import Arm, Setting
+from stillsight.agents.benchmark.summary import rounded
 from stillsight.agents.benchmark.tables import Numbers
 from stillsight.agents.benchmark.verdict import Verdict
 
@@ -174,10 +175,7 @@ def _curves(setting: Setting, order: Mapping[str, int]) -> dict[str, Any]:
                 "tint": index % len(palette.LIGHT),
                 "dash": " ".join(f"{2 * length:g}" for length in palette.dash(index)),
                 "seeds": len(arm.curves),
-                "curve": [
-                    [None if np.isnan(value) else float(f"{value:.6g}") for value in row]
-                    for row in zip(*columns, strict=True)
-                ],
+                "curve": rounded(list(zip(*columns, strict=True))),
             }
         )
     return {

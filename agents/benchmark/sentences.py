@@ -175,6 +175,15 @@ def method(finals: int, points: int, losses: int) -> str:
     )
 
 
+def method_of_all(environments: int, finals: int) -> str:
+    """The same of claims over several environments together."""
+    return (
+        f"Over {environments} environments, with so many seeds in each. Claims have a chance of about {ERROR:.0%} to "
+        f"hold a false one, adjusted (Bonferroni) for the number of comparisons: {finals}. Intervals in brackets are "
+        "of 95% each."
+    )
+
+
 def _seeds(count: int) -> str:
     return f"{count} seed{'s' * (count != 1)}"
 

@@ -42,8 +42,8 @@ def summary(
         },
         "problems": [asdict(problem) for problem in grid.problems],
     }
-    rounded: dict[str, Any] = _rounded(found)
-    return rounded
+    told: dict[str, Any] = rounded(found)
+    return told
 
 
 def _setting(setting: Setting, verdict: Verdict) -> dict[str, Any]:
@@ -92,11 +92,12 @@ def _interval(found: stats.Interval) -> dict[str, float]:
     return found._asdict()
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """`value` and what it holds with numbers of `DIGITS` digits, None for those that are not finite."""
     if isinstance(value, dict):
-        return {name: _rounded(inner) for name, inner in value.items()}
+        return {name: rounded(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(inner) for inner in value]
+        return [rounded(inner) for inner in value]
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
     return value

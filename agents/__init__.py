@@ -6,22 +6,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stillsight.agents.agent import Agent, load
     from stillsight.agents.diagnosis.diagnose import diagnose
     from stillsight.agents.diagnosis.finding import Finding
-    from stillsight.agents.features import EncodedVecEnv, EncoderExtractor
-    from stillsight.agents.learn import RlConfig, rl
+    from stillsight.agents.features.extractor import EncodedVecEnv, EncoderExtractor
+    from stillsight.agents.training.build import Agent, load
+    from stillsight.agents.training.learn import RlConfig, rl
 
 # The command line answers before torch is imported; names come from their modules when they are first used.
 _LAZY = {
-    "Agent": "agent",
-    "load": "agent",
+    "Agent": "training.build",
+    "load": "training.build",
     "diagnose": "diagnosis.diagnose",
-    "EncodedVecEnv": "features",
-    "EncoderExtractor": "features",
+    "EncodedVecEnv": "features.extractor",
+    "EncoderExtractor": "features.extractor",
     "Finding": "diagnosis.finding",
-    "RlConfig": "learn",
-    "rl": "learn",
+    "RlConfig": "training.learn",
+    "rl": "training.learn",
 }
 
 __all__ = ["Agent", "EncodedVecEnv", "EncoderExtractor", "Finding", "RlConfig", "diagnose", "load", "rl"]

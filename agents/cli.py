@@ -10,21 +10,21 @@ from typing import Annotated, Any
 
 import tyro
 
-from stillsight.agents.benchmark.benchmark import BenchmarkConfig, benchmark
-from stillsight.agents.benchmark.report import ReportConfig, report
-from stillsight.agents.cifar import cifar, cifar_throughput
-from stillsight.agents.learn import RlConfig, rl
+from stillsight.agents.benchmark.command import BenchmarkConfig, benchmark
+from stillsight.agents.benchmark.report.report import ReportConfig, report
 from stillsight.agents.listing import ListConfig, show
-from stillsight.agents.play import EvaluateConfig, evaluate
-from stillsight.agents.plots import PlotConfig, plot
-from stillsight.agents.replay_cost import ReplayConfig, replay_cost
-from stillsight.agents.runs import RunError
-from stillsight.agents.throughput import SPIN, ThroughputConfig, throughput
-from stillsight.agents.video import RecordConfig, record
-from stillsight.encoders.registry import EncoderError, unknown
+from stillsight.agents.measure.cifar_throughput import CifarThroughputConfig
+from stillsight.agents.measure.replay_cost import ReplayConfig, replay_cost
+from stillsight.agents.measure.throughput import SPIN, ThroughputConfig, throughput
+from stillsight.agents.playing.play import EvaluateConfig, evaluate
+from stillsight.agents.playing.predict import PredictConfig, predict
+from stillsight.agents.playing.video import RecordConfig, record
+from stillsight.agents.runs.folder import RunError
+from stillsight.agents.runs.plots import PlotConfig, plot
+from stillsight.agents.training.cifar import cifar, cifar_throughput
+from stillsight.agents.training.learn import RlConfig, rl
 from stillsight.encoders.supervised.learn import CifarConfig
-from stillsight.encoders.supervised.predict import PredictConfig, predict
-from stillsight.encoders.supervised.throughput import CifarThroughputConfig
+from stillsight.encoders.zoo.registry import EncoderError, unknown
 from stillsight.envs import EnvError
 
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="A run folder.")]

@@ -11,9 +11,9 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from stillsight.agents.algorithms import ALGORITHMS
-from stillsight.agents.runs import RUNS, find_runs
-from stillsight.encoders.registry import ENCODERS
+from stillsight.agents.runs.folder import RUNS, find_runs
+from stillsight.agents.training.algorithms import ALGORITHMS
+from stillsight.encoders.zoo.registry import ENCODERS
 from stillsight.envs import ROWS
 
 

@@ -6,22 +6,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from stillsight.encoders.mode import Mode
-from stillsight.encoders.registry import ENCODERS, EncoderError, EncoderSpec, names, spec
+from stillsight.encoders.zoo.registry import ENCODERS, EncoderError, EncoderSpec, names, spec
 
 if TYPE_CHECKING:
     from stillsight.encoders.backbone import Backbone, Preprocessing
+    from stillsight.encoders.build import build
     from stillsight.encoders.encoder import Encoder, Provenance, fingerprint
-    from stillsight.encoders.parts import Frozen, Learned
-    from stillsight.encoders.recipe import build
+    from stillsight.encoders.frozen import Frozen, Learned
 
 # The registry answers at once; torch is imported only when a network is wanted.
 _LAZY = {
     "Backbone": "backbone",
     "Preprocessing": "backbone",
-    "build": "recipe",
+    "build": "build",
     "Encoder": "encoder",
-    "Frozen": "parts",
-    "Learned": "parts",
+    "Frozen": "frozen",
+    "Learned": "frozen",
     "Provenance": "encoder",
     "fingerprint": "encoder",
 }

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from stillsight.encoders import device as devices
 from stillsight.encoders.adapt import Adaptation
 from stillsight.encoders.backbone import Backbone
-from stillsight.encoders.parts import Frozen, Learned
+from stillsight.encoders.frozen import Frozen, Learned
 from stillsight.encoders.pooling import Pooling
 from stillsight.encoders.preprocess import ImageCounter, Preprocess
-from stillsight.encoders.registry import EncoderError, unknown
+from stillsight.encoders.zoo.registry import EncoderError, unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +174,7 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 
 def _rebuild(recipe: dict[str, Any], sha256: str) -> Encoder:
     """Build a pickled encoder again and refuse one whose frozen weights are not the ones it was pickled with."""
-    from stillsight.encoders.recipe import build
+    from stillsight.encoders.build import build
 
     encoder = build(**copy.deepcopy(recipe))
     found = fingerprint(encoder.frozen.state())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stillsight.encoders.registry import EncoderError, check_pooling
+from stillsight.encoders.zoo.registry import EncoderError, check_pooling
 
 
 class Pooling(nn.Module):

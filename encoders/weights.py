@@ -17,13 +17,13 @@ from torch import Tensor
 
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.encoder import Provenance, up_to
-from stillsight.encoders.registry import EncoderError, EncoderSpec
+from stillsight.encoders.zoo.registry import EncoderError, EncoderSpec
 
 FOLDER_VARIABLE = "STILLSIGHT_WEIGHTS"
 """Environment variable that names a folder of weight files under their official names."""
 
 SHIPPED = {"retina": ("retina.safetensors", "162ded15")}
-"""Encoder -> file in encoders/pretrained/ and the first digits of its sha256."""
+"""Encoder -> file in encoders/zoo/pretrained/ and the first digits of its sha256."""
 
 ENCODER_FILE = "checkpoints/encoder.safetensors"
 """Where a run folder keeps the encoder that it trained; this is what makes a run folder usable as `--weights`."""
@@ -58,7 +58,9 @@ def find(row: EncoderSpec | None, weights: Path | None = None, folder: Path | No
     if row is None:
         raise EncoderError("A third party's encoder has no registered weights. Add --weights FILE, or --mode random.")
     if row.weights == "shipped":
-        with importlib.resources.as_file(importlib.resources.files("stillsight.encoders") / "pretrained") as shipped:
+        with importlib.resources.as_file(
+            importlib.resources.files("stillsight.encoders.zoo") / "pretrained"
+        ) as shipped:
             name, prefix = SHIPPED[row.name]
             provenance = _provenance("shipped", shipped / name)
             check_hash(shipped / name, provenance.sha256, prefix)

@@ -10,13 +10,13 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.monitor import Monitor
 
-from stillsight.envs.doom import Doom, arguments
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions, Scalar
 from stillsight.envs.pixels import Pixels
 from stillsight.envs.registry import is_atari, is_doom, is_racing, resolve
 from stillsight.envs.rules import FrameSkip, LifeLoss, sign
 from stillsight.envs.shifts import Shifted
+from stillsight.envs.suites.doom import Doom, arguments
 
 _OURS = {
     "render_mode": "it is always rgb_array",
@@ -57,7 +57,7 @@ def make_env(
     elif options.frame_skip > 1:
         env = FrameSkip(env, options.frame_skip)
     if is_racing(env_id):
-        from stillsight.envs.racing import Drawn
+        from stillsight.envs.suites.racing import Drawn
 
         env = Drawn(env)  # outside the skip, whose other frames nobody sees
     env = Pixels(env, options.size)
@@ -88,7 +88,7 @@ def _make(env_id: str, options: EnvOptions, atari: bool) -> gym.Env[Any, Any]:
         kwargs["render_mode"] = "rgb_array"
     made: Any = env_id
     if is_racing(env_id):
-        made = replace(gym.registry[env_id.rpartition(":")[2]], entry_point="stillsight.envs.racing:Racing")
+        made = replace(gym.registry[env_id.rpartition(":")[2]], entry_point="stillsight.envs.suites.racing:Racing")
     try:
         # -1 removes the id's own time limit: ours takes its place and counts agent steps.
         return gym.make(made, max_episode_steps=-1 if options.max_episode_steps else None, **kwargs)

@@ -165,7 +165,7 @@ def resolve(env_id: str) -> EnvSpec:
     """
     import gymnasium as gym
 
-    import_module("stillsight.envs.orchard")  # registers the project's own ids
+    import_module("stillsight.envs.orchard.orchard")  # registers the project's own ids
     module, colon, name = env_id.rpartition(":")
     if colon:
         _import(module, env_id)

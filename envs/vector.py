@@ -6,11 +6,11 @@ from functools import partial
 
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
-from stillsight.envs.atari import NativeAtariVecEnv, objection
 from stillsight.envs.errors import EnvError
 from stillsight.envs.making import make_env
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve
+from stillsight.envs.suites.atari import NativeAtariVecEnv, objection
 
 
 def make_vec(

@@ -8,8 +8,8 @@ import time
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from stillsight.envs.atari import NativeAtariVecEnv
 from stillsight.envs.options import EnvOptions
+from stillsight.envs.suites.atari import NativeAtariVecEnv
 from stillsight.envs.vector import make_vec
 
 LIGHT = 5e-4

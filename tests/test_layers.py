@@ -37,7 +37,7 @@ def test_a_folder_imports_only_what_lies_below_it(root: Path, package: str) -> N
 
 
 def test_the_check_sees_a_forbidden_import() -> None:
-    assert imported("def f():\n    from stillsight.agents.runs import Run", "envs") == {"agents"}
+    assert imported("def f():\n    from stillsight.agents.runs.folder import Run", "envs") == {"agents"}
     assert imported("import train", "agents") == {"train"}
 
 

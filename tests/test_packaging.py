@@ -35,8 +35,8 @@ def test_the_wheel_holds_every_module_and_the_shipped_encoder(wheel: list[str], 
         for file in (root / package).rglob("*.py"):
             assert f"stillsight/{file.relative_to(root)}" in wheel
         assert f"stillsight/{package}/py.typed" in wheel
-    assert "stillsight/encoders/pretrained/retina.safetensors" in wheel
-    assert "stillsight/encoders/pretrained/retina.md" in wheel
+    assert "stillsight/encoders/zoo/pretrained/retina.safetensors" in wheel
+    assert "stillsight/encoders/zoo/pretrained/retina.md" in wheel
 
 
 def test_the_script_at_the_top_is_the_console_script(root: Path) -> None:

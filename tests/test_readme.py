@@ -15,10 +15,11 @@ import pytest
 import torch
 import torchvision
 
-from stillsight.agents import callbacks, cli
-from stillsight.agents.benchmark.parse import parse_spec
+from stillsight.agents import cli
+from stillsight.agents.benchmark.grid.parse import parse_spec
+from stillsight.agents.training import callbacks
 from stillsight.encoders import weights
-from stillsight.encoders.supervised import dataset
+from stillsight.encoders.supervised.data import dataset
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 SMALLER = {"--steps": "128", "--episodes": "1", "--epochs": "1", "--rounds": "1", "--transitions": "2_000"}

@@ -11,7 +11,7 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor, nn
 
 from stillsight.agents.diagnosis.probe import Network, Sight
-from stillsight.agents.features import EncoderExtractor
+from stillsight.agents.features.extractor import EncoderExtractor
 
 Severity = Literal["wrong", "risk", "cost", "note"]
 _LIBRARIES = ("torchvision.models", "timm", "transformers")

@@ -16,7 +16,7 @@ from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from stillsight.agents.features import EncoderExtractor
+from stillsight.agents.features.extractor import EncoderExtractor
 
 Observation = np.ndarray[Any, Any] | dict[str, "Observation"]
 _DOMINANT = 0.9

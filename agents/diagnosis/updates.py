@@ -9,7 +9,7 @@ from stable_baselines3.common.policies import BasePolicy
 from torch import nn
 
 from stillsight.agents.diagnosis.finding import ENCODE_ONCE, Case, Finding
-from stillsight.agents.encoder_rate import optimizers
+from stillsight.agents.features.encoder_rate import optimizers
 
 
 def rates_overwritten(policy: BasePolicy) -> Iterator[Finding]:

@@ -1,0 +1,1 @@
+"""The supervised track: classifiers on labelled images, with the same encoders, modes and device utilities."""

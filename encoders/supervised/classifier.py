@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from stillsight.encoders.device import Precision, autocast
 from stillsight.encoders.encoder import Encoder
-from stillsight.encoders.supervised.dataset import Split
-from stillsight.encoders.supervised.head import accuracy
+from stillsight.encoders.supervised.data.dataset import Split
+from stillsight.encoders.supervised.heads.head import accuracy
 
 
 class Classifier(nn.Module):

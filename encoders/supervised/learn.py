@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stillsight.encoders.supervised.config import CifarConfig
+from stillsight.encoders.supervised.cifar_config import CifarConfig
 
 if TYPE_CHECKING:
     import torch
 
     from stillsight.encoders.encoder import Encoder
-    from stillsight.encoders.supervised.dataset import Dataset
+    from stillsight.encoders.supervised.data.dataset import Dataset
 
 __all__ = ["CifarConfig", "Recorder", "learn"]
 
 
 class Recorder(Protocol):
-    """What a run folder must offer; stillsight.agents.runs.Run does."""
+    """What a run folder must offer; stillsight.agents.runs.folder.Run does."""
 
     folder: Path
 
@@ -42,8 +42,9 @@ def learn(config: CifarConfig, run: Recorder, cache: Path) -> dict[str, Any]:
         EncoderError: see `CifarConfig.check`, `recipe.build`, `dataset.load` and `features.features`.
     """
     from stillsight.encoders import device as devices
-    from stillsight.encoders.supervised import distributed, report
     from stillsight.encoders.supervised.probe import probe
+    from stillsight.encoders.supervised.report import report
+    from stillsight.encoders.supervised.training import distributed
     from stillsight.encoders.supervised.tune import tune
 
     config = config.settled()
@@ -97,7 +98,7 @@ def learn(config: CifarConfig, run: Recorder, cache: Path) -> dict[str, Any]:
 
 def _learns(config: CifarConfig, encoder: Encoder, dataset: Dataset) -> int:
     """Number of parameters that this run fits."""
-    from stillsight.encoders.supervised.head import parameters
+    from stillsight.encoders.supervised.heads.head import parameters
     from stillsight.encoders.supervised.tune import encoder_width
 
     head = parameters(config.head, encoder_width(encoder, dataset), len(dataset.classes))

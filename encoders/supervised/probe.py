@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from stillsight.encoders.encoder import Encoder
-from stillsight.encoders.supervised import head as heads
-from stillsight.encoders.supervised.config import CifarConfig
-from stillsight.encoders.supervised.dataset import Dataset
-from stillsight.encoders.supervised.features import features
-from stillsight.encoders.supervised.linear import LinearHead
+from stillsight.encoders.supervised.cifar_config import CifarConfig
+from stillsight.encoders.supervised.data.dataset import Dataset
+from stillsight.encoders.supervised.features.frozen_features import features
+from stillsight.encoders.supervised.heads import head as heads
+from stillsight.encoders.supervised.heads.linear import LinearHead
 
 if TYPE_CHECKING:
     from stillsight.encoders.supervised.learn import Recorder

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from stillsight.encoders.adapt import merge
 from stillsight.encoders.encoder import Encoder
-from stillsight.encoders.supervised import distributed, finetune
-from stillsight.encoders.supervised.config import CifarConfig
-from stillsight.encoders.supervised.dataset import Dataset
+from stillsight.encoders.supervised.cifar_config import CifarConfig
+from stillsight.encoders.supervised.data.dataset import Dataset
 from stillsight.encoders.supervised.probe import warm_start
+from stillsight.encoders.supervised.training import distributed, finetune
 
 if TYPE_CHECKING:
     from stillsight.encoders.supervised.learn import Recorder

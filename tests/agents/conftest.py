@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from stillsight.agents import RlConfig, rl
 from stillsight.encoders import Mode
-from stillsight.encoders.retina import retina
+from stillsight.encoders.zoo.retina import retina
 
 _OFF_POLICY = ("learning_starts=24", "batch_size=8", "buffer_size=300", "train_freq=4")
 _VALUE = (*_OFF_POLICY, "target_update_interval=16")

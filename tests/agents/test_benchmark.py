@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from stillsight.agents import cli
-from stillsight.agents.benchmark import worker
-from stillsight.agents.benchmark.benchmark import BenchmarkConfig, benchmark, missing, score
-from stillsight.agents.benchmark.energy import meter
-from stillsight.agents.benchmark.local import run_local
-from stillsight.agents.benchmark.parse import parse_spec
-from stillsight.agents.benchmark.pins import env_version
-from stillsight.agents.benchmark.results import Results
-from stillsight.agents.runs import RunError
+from stillsight.agents.benchmark.command import BenchmarkConfig, benchmark, missing, score
+from stillsight.agents.benchmark.grid.parse import parse_spec
+from stillsight.agents.benchmark.grid.pins import env_version
+from stillsight.agents.benchmark.running import worker
+from stillsight.agents.benchmark.running.energy import meter
+from stillsight.agents.benchmark.running.local import run_local
+from stillsight.agents.benchmark.running.results import Results
+from stillsight.agents.runs.folder import RunError
 
 HEAD = """
 seeds = 2

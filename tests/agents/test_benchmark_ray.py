@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from stillsight.agents.benchmark.benchmark import missing
-from stillsight.agents.benchmark.cluster import run_ray
-from stillsight.agents.benchmark.parse import parse_spec
-from stillsight.agents.benchmark.results import Results
-from stillsight.agents.runs import RunError
+from stillsight.agents.benchmark.command import missing
+from stillsight.agents.benchmark.grid.parse import parse_spec
+from stillsight.agents.benchmark.running.ray_cluster import run_ray
+from stillsight.agents.benchmark.running.results import Results
+from stillsight.agents.runs.folder import RunError
 
 ray = pytest.importorskip("ray")
 

@@ -16,16 +16,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stillsight.agents.benchmark import figures, palette, tables
-from stillsight.agents.benchmark.aggregate import aggregate
-from stillsight.agents.benchmark.aggregate import table as aggregate_table
-from stillsight.agents.benchmark.collect import Grid, collect
-from stillsight.agents.benchmark.parse import read_spec
-from stillsight.agents.benchmark.report import ReportConfig, report
-from stillsight.agents.benchmark.setting import Arm, Setting
-from stillsight.agents.benchmark.spec import Task
-from stillsight.agents.benchmark.table import markdown
-from stillsight.agents.runs import RunError
+from stillsight.agents.benchmark.analysis.aggregate import aggregate
+from stillsight.agents.benchmark.analysis.aggregate import table as aggregate_table
+from stillsight.agents.benchmark.analysis.collect import Grid, collect
+from stillsight.agents.benchmark.analysis.setting import Arm, Setting
+from stillsight.agents.benchmark.grid.parse import read_spec
+from stillsight.agents.benchmark.grid.spec import Task
+from stillsight.agents.benchmark.report import figures, palette, tables
+from stillsight.agents.benchmark.report.report import ReportConfig, report
+from stillsight.agents.benchmark.report.table import markdown
+from stillsight.agents.runs.folder import RunError
 
 MACHINE = {
     "date": "2026-11-24T10:00:00Z",

@@ -14,11 +14,12 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 
-from stillsight.agents import algorithms, footprint
-from stillsight.agents.buffers import FrameReplayBuffer
-from stillsight.agents.footprint import check_memory, needed_bytes
-from stillsight.agents.model import make_model
-from stillsight.agents.runs import RunError
+from stillsight.agents.buffers import footprint
+from stillsight.agents.buffers.footprint import check_memory, needed_bytes
+from stillsight.agents.buffers.replay import FrameReplayBuffer
+from stillsight.agents.runs.folder import RunError
+from stillsight.agents.training import algorithms
+from stillsight.agents.training.model import make_model
 
 ACTIONS = spaces.Box(-1, 1, (1,), np.float32)
 FIELDS = ("observations", "next_observations", "actions", "rewards", "dones")
@@ -354,7 +355,7 @@ def test_refuses_what_it_does_not_do() -> None:
 
 
 def test_off_policy_algorithms_learn_from_it() -> None:
-    from stillsight.agents.features import EncodedVecEnv
+    from stillsight.agents.features.extractor import EncodedVecEnv
     from stillsight.encoders import build
     from stillsight.envs import make_vec
 

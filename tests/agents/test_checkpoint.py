@@ -19,9 +19,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stillsight.agents import checkpoint
-from stillsight.agents.checkpoint import CheckpointError
-from stillsight.agents.runs import RunError
+from stillsight.agents.runs import checkpoint
+from stillsight.agents.runs.checkpoint import CheckpointError
+from stillsight.agents.runs.folder import RunError
 
 Same = Callable[[Any, Any], bool]
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stillsight.agents import cifar as command
-from stillsight.agents.cifar import cifar
 from stillsight.agents.cli import main
-from stillsight.agents.runs import Run, RunError
+from stillsight.agents.runs.folder import Run, RunError
+from stillsight.agents.training import cifar as command
+from stillsight.agents.training.cifar import cifar
 from stillsight.encoders import Mode
 from stillsight.encoders.supervised.learn import CifarConfig
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stillsight.agents import clock as clocks
-from stillsight.agents.clock import Clock
+from stillsight.agents.measure import clock as clocks
+from stillsight.agents.measure.clock import Clock
 
 
 class Work:

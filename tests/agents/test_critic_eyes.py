@@ -14,12 +14,14 @@ from stable_baselines3 import SAC
 from torch import Tensor
 from torch.optim import Optimizer
 
-from stillsight.agents import RlConfig, checkpoint, load, rl, state
-from stillsight.agents.agent import Agent, make_agent
-from stillsight.agents.algorithms import ALGORITHMS, spec
-from stillsight.agents.critic_eyes import follow_critic
-from stillsight.agents.features import EncoderExtractor, canonical
+from stillsight.agents import RlConfig, load, rl
+from stillsight.agents.features.critic import follow_critic
+from stillsight.agents.features.extractor import EncoderExtractor, canonical
 from stillsight.agents.listing import ListConfig, show
+from stillsight.agents.runs import checkpoint
+from stillsight.agents.training import model_state as state
+from stillsight.agents.training.algorithms import ALGORITHMS, spec
+from stillsight.agents.training.build import Agent, make_agent
 from stillsight.encoders import fingerprint
 
 Tiny = Callable[..., RlConfig]

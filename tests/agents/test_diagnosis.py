@@ -23,11 +23,11 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from stillsight.agents import EncodedVecEnv, Finding, RlConfig, diagnose
-from stillsight.agents.agent import make_agent
-from stillsight.agents.algorithms import ALGORITHMS
 from stillsight.agents.diagnosis.originals import distance, match
 from stillsight.agents.diagnosis.probe import networks
-from stillsight.agents.runs import RunError
+from stillsight.agents.runs.folder import RunError
+from stillsight.agents.training.algorithms import ALGORITHMS
+from stillsight.agents.training.build import make_agent
 from stillsight.encoders import EncoderError, build
 from stillsight.envs import EnvOptions, make_vec
 

@@ -18,8 +18,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack
 from torch import nn
 
 from stillsight.agents import EncodedVecEnv, RlConfig
-from stillsight.agents.features import FrameStack
-from stillsight.agents.runs import RunError
+from stillsight.agents.features.extractor import FrameStack
+from stillsight.agents.runs.folder import RunError
 from stillsight.encoders import Backbone, Encoder, Preprocessing
 from stillsight.envs import EnvOptions, make_vec
 
@@ -249,7 +249,7 @@ def test_what_is_no_colour_image_is_refused_in_a_sentence(space: spaces.Space[An
 
 def test_the_last_frame_of_a_truncated_episode_is_what_ppo_bootstraps_from() -> None:
     # T14: SB3 values infos["terminal_observation"] at a time limit; raw pixels there would crash it or be garbage.
-    from stillsight.agents.features import EncoderExtractor
+    from stillsight.agents.features.extractor import EncoderExtractor
 
     encoder = network()
     venv = EncodedVecEnv(scripted([[(3, True)]]), encoder, 2)

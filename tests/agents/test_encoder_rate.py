@@ -12,15 +12,16 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
-from stillsight.agents import RlConfig, load, rl, state
-from stillsight.agents.agent import Agent, make_agent
-from stillsight.agents.algorithms import ALGORITHMS
+from stillsight.agents import RlConfig, load, rl
 from stillsight.agents.cli import main
-from stillsight.agents.encoder_rate import FACTOR, optimizers, scale
-from stillsight.agents.features import canonical
-from stillsight.agents.runs import RunError
+from stillsight.agents.features.encoder_rate import FACTOR, optimizers, scale
+from stillsight.agents.features.extractor import canonical
+from stillsight.agents.runs.folder import RunError
+from stillsight.agents.training import model_state as state
+from stillsight.agents.training.algorithms import ALGORITHMS
+from stillsight.agents.training.build import Agent, make_agent
 from stillsight.encoders import Mode
-from stillsight.encoders.parts import Learned
+from stillsight.encoders.frozen import Learned
 
 Tiny = Callable[..., RlConfig]
 FALLING = ("learning_rate=lin_1e-2",)
@@ -158,7 +159,7 @@ def test_a_small_factor_moves_the_encoder_less_and_the_head_as_before(tiny: Tiny
 def test_groups_and_factor_come_back_from_a_checkpoint(
     tiny: Tiny, algo: str, tmp_path: Path, same: Callable[[Any, Any], bool]
 ) -> None:
-    from stillsight.agents import checkpoint
+    from stillsight.agents.runs import checkpoint
 
     agent = finetuned(tiny, algo, encoder_lr=0.25)
     agent.model.learn(64)

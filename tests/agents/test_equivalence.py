@@ -14,8 +14,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
 from stillsight.agents import RlConfig
-from stillsight.agents.agent import Agent, make_agent
-from stillsight.agents.algorithms import ALGORITHMS
+from stillsight.agents.training.algorithms import ALGORITHMS
+from stillsight.agents.training.build import Agent, make_agent
 from stillsight.encoders.device import seed_everything
 
 Tiny = Callable[..., RlConfig]

@@ -17,9 +17,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from stillsight.agents import RlConfig
-from stillsight.agents.agent import Agent, make_agent
-from stillsight.agents.algorithms import ALGORITHMS
-from stillsight.agents.features import EncoderExtractor, canonical, encoder_state
+from stillsight.agents.features.extractor import EncoderExtractor, canonical, encoder_state
+from stillsight.agents.training.algorithms import ALGORITHMS
+from stillsight.agents.training.build import Agent, make_agent
 from stillsight.encoders import EncoderError, fingerprint
 from stillsight.envs import EnvOptions, make_vec
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from stillsight.agents import RlConfig
-from stillsight.agents.agent import make_agent
-from stillsight.agents.features import canonical
-from stillsight.agents.first_look import first_look
-from stillsight.agents.head import FLOOR, LARGEST, Head, Standardise, Statistics
+from stillsight.agents.features.extractor import canonical
+from stillsight.agents.features.head import FLOOR, LARGEST, Head, Standardise, Statistics
+from stillsight.agents.training.build import make_agent
+from stillsight.agents.training.first_look import first_look
 from stillsight.envs import make_vec
 
 Tiny = Callable[..., RlConfig]

@@ -15,15 +15,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stillsight.agents import RlConfig, load, rl
-from stillsight.agents.cifar import cifar
 from stillsight.agents.cli import main
-from stillsight.agents.play import EvaluateConfig, evaluate
-from stillsight.agents.runs import RunError
+from stillsight.agents.playing.play import EvaluateConfig, evaluate
+from stillsight.agents.runs.folder import RunError
+from stillsight.agents.training.cifar import cifar
 from stillsight.encoders import EncoderError, Mode
-from stillsight.encoders.choice import EncoderChoice
-from stillsight.encoders.registry import make_backbone
-from stillsight.encoders.supervised import report
+from stillsight.encoders.config import EncoderChoice
 from stillsight.encoders.supervised.learn import CifarConfig
+from stillsight.encoders.supervised.report import report
+from stillsight.encoders.zoo.registry import make_backbone
 
 Tiny = Callable[..., RlConfig]
 

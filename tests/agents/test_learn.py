@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from stillsight.agents import RlConfig, checkpoint, rl
-from stillsight.agents.agent import make_agent
-from stillsight.agents.algorithms import ALGORITHMS
-from stillsight.agents.features import canonical
-from stillsight.agents.presets import preset
-from stillsight.agents.runs import RunError, read_config, revive
+from stillsight.agents import RlConfig, rl
+from stillsight.agents.features.extractor import canonical
+from stillsight.agents.runs import checkpoint
+from stillsight.agents.runs.folder import RunError, read_config, revive
+from stillsight.agents.training.algorithms import ALGORITHMS
+from stillsight.agents.training.build import make_agent
+from stillsight.agents.training.presets import preset
 from stillsight.encoders import Mode
 
 Tiny = Callable[..., RlConfig]

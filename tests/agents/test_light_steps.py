@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from stillsight.agents import RlConfig
-from stillsight.agents.agent import Agent, make_agent
-from stillsight.agents.callbacks import LightSteps, light
+from stillsight.agents.training.build import Agent, make_agent
+from stillsight.agents.training.callbacks import LightSteps, light
 from stillsight.encoders import device as devices
 
 Tiny = Callable[..., RlConfig]

@@ -10,8 +10,8 @@ from typing import Any
 import cv2
 import pytest
 
-from stillsight.agents.plots import PlotConfig, plot
-from stillsight.agents.runs import RunError
+from stillsight.agents.runs.folder import RunError
+from stillsight.agents.runs.plots import PlotConfig, plot
 
 pytest.importorskip("matplotlib")
 

@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
-from stillsight.agents import progress
-from stillsight.agents.progress import QUIET_SECONDS, ProgressDisplay
+from stillsight.agents.runs import progress
+from stillsight.agents.runs.progress import QUIET_SECONDS, ProgressDisplay
 
 
 class Clock:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stillsight.agents.benchmark.report import ReportConfig, report
+from stillsight.agents.benchmark.report.report import ReportConfig, report
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "results" / "published" / "benchmark"
 GRIDS = sorted(path.parent for path in PUBLISHED.glob("*/report.md"))

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillsight.agents import RlConfig
-from stillsight.agents.agent import make_agent
-from stillsight.agents.features import EncoderExtractor
-from stillsight.agents.random_shift import RandomShift
-from stillsight.agents.runs import RunError
+from stillsight.agents.features.extractor import EncoderExtractor
+from stillsight.agents.features.random_shift import RandomShift
+from stillsight.agents.runs.folder import RunError
+from stillsight.agents.training.build import make_agent
 from stillsight.encoders import Mode
 
 

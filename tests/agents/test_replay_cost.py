@@ -14,10 +14,17 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from stillsight.agents import footprint
-from stillsight.agents.buffers import FrameReplayBuffer
-from stillsight.agents.replay_cost import ACTIONS, EPISODE, ReplayConfig, replay_cost, resident_bytes, stock_bytes
-from stillsight.agents.runs import RunError
+from stillsight.agents.buffers import footprint
+from stillsight.agents.buffers.replay import FrameReplayBuffer
+from stillsight.agents.measure.replay_cost import (
+    ACTIONS,
+    EPISODE,
+    ReplayConfig,
+    replay_cost,
+    resident_bytes,
+    stock_bytes,
+)
+from stillsight.agents.runs.folder import RunError
 from stillsight.encoders import EncoderError
 
 

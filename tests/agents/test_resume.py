@@ -13,11 +13,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from stillsight.agents import RlConfig, callbacks, checkpoint, rl, state
-from stillsight.agents.checkpoint import CheckpointError
-from stillsight.agents.runs import RunError
-from stillsight.agents.savepoints import Savepoints
-from stillsight.encoders.retina import retina
+from stillsight.agents import RlConfig, rl
+from stillsight.agents.runs import checkpoint
+from stillsight.agents.runs.checkpoint import CheckpointError
+from stillsight.agents.runs.folder import RunError
+from stillsight.agents.training import callbacks
+from stillsight.agents.training import model_state as state
+from stillsight.agents.training.checkpointing import Savepoints
+from stillsight.encoders.zoo.retina import retina
 
 Tiny = Callable[..., RlConfig]
 ALGOS = ["ppo", "dqn", "sac", "td3"]

@@ -15,8 +15,8 @@ from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from stillsight.agents.features import EncodedVecEnv, FrameStack
-from stillsight.agents.rollouts import FrameRolloutBuffer
+from stillsight.agents.buffers.rollout import FrameRolloutBuffer
+from stillsight.agents.features.extractor import EncodedVecEnv, FrameStack
 from stillsight.encoders import build
 from stillsight.envs import make_vec
 from stillsight.envs.options import EnvOptions

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from stillsight.agents import RlConfig, checkpoint, state
-from stillsight.agents.agent import Agent, make_agent
-from stillsight.agents.checkpoint import CheckpointError
+from stillsight.agents import RlConfig
+from stillsight.agents.runs import checkpoint
+from stillsight.agents.runs.checkpoint import CheckpointError
+from stillsight.agents.training import model_state as state
+from stillsight.agents.training.build import Agent, make_agent
 
 Tiny = Callable[..., RlConfig]
 ALGOS = ["ppo", "dqn", "sac", "td3"]

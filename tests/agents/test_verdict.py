@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from stillsight.agents.benchmark import bounds, claims
-from stillsight.agents.benchmark.setting import Arm, Setting
-from stillsight.agents.benchmark.stats import difference
-from stillsight.agents.benchmark.verdict import Verdict, pairs, verdicts
+from stillsight.agents.benchmark.analysis import bounds, claims
+from stillsight.agents.benchmark.analysis.setting import Arm, Setting
+from stillsight.agents.benchmark.analysis.stats import difference
+from stillsight.agents.benchmark.analysis.verdict import Verdict, pairs, verdicts
 
 LABELS = {
     "eye low frozen": "frozen",

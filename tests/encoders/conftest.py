@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from stillsight.encoders.supervised.dataset import Dataset, Split
+from stillsight.encoders.supervised.data.dataset import Dataset, Split
 
 Coloured = Callable[[int, int], Split]
 

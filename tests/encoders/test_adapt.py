@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 from stillsight.encoders import Backbone, Encoder, EncoderError, Learned, Mode, Preprocessing, build, fingerprint
 from stillsight.encoders.adapt import ALPHA, Adaptation, LowRank
-from stillsight.encoders.choice import EncoderChoice
-from stillsight.encoders.registry import make_backbone
+from stillsight.encoders.config import EncoderChoice
+from stillsight.encoders.zoo.registry import make_backbone
 
 WAYS = ["norm", "lora"]
 

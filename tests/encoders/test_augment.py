@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from stillsight.encoders.supervised import randaugment
-from stillsight.encoders.supervised.augment import augment, draw, draw_boxes, erase, rotate, shift_and_flip
-from stillsight.encoders.supervised.mixing import mix
-from stillsight.encoders.supervised.recipe import Recipe
+from stillsight.encoders.supervised.training import randaugment
+from stillsight.encoders.supervised.training.augment import augment, draw, draw_boxes, erase, rotate, shift_and_flip
+from stillsight.encoders.supervised.training.mixing import mix
+from stillsight.encoders.supervised.training.recipe import Recipe
 
 ALL: dict[str, Any] = {"crop": 2, "rotation": 20.0, "randaugment": 9, "erasing": 0.5}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stillsight.encoders import ENCODERS, EncoderError, Mode, names
-from stillsight.encoders.choice import EncoderChoice
+from stillsight.encoders.config import EncoderChoice
 
 FILE = Path("eyes.safetensors")
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stillsight.encoders import EncoderError
-from stillsight.encoders.supervised import dataset as datasets
-from stillsight.encoders.supervised.dataset import Dataset, Split
-from stillsight.encoders.supervised.features import PARTS
-from stillsight.encoders.supervised.few import Few, hold_out, stratify
+from stillsight.encoders.supervised.data import dataset as datasets
+from stillsight.encoders.supervised.data.dataset import Dataset, Split
+from stillsight.encoders.supervised.data.subset import Few, hold_out, stratify
+from stillsight.encoders.supervised.features.frozen_features import PARTS
 
 Coloured = Callable[[int, int], Split]
 

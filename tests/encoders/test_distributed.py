@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from stillsight.agents import checkpoint
+from stillsight.agents.runs import checkpoint
 from stillsight.encoders import EncoderError, build, fingerprint
-from stillsight.encoders.supervised import distributed
 from stillsight.encoders.supervised.learn import Recorder
+from stillsight.encoders.supervised.training import distributed
 
 PROGRAM = Path(__file__).with_name("train_once.py")
 

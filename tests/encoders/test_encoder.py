@@ -31,7 +31,7 @@ from stillsight.encoders import (
     names,
 )
 from stillsight.encoders.preprocess import Preprocess
-from stillsight.encoders.registry import make_backbone
+from stillsight.encoders.zoo.registry import make_backbone
 
 
 def random_pixels(side: int, count: int = 2, seed: int = 0) -> Tensor:
@@ -425,7 +425,7 @@ def test_a_transformer_refuses_images_that_are_not_square(pooling: str) -> None:
 
 def tiny_transformer() -> Backbone:
     """torchvision's vision transformer with one layer of 8 channels, staged as the large one is."""
-    from stillsight.encoders.backbones import PatchEmbedding
+    from stillsight.encoders.zoo.torchvision import PatchEmbedding
 
     model = torchvision.models.VisionTransformer(32, 16, num_layers=1, num_heads=1, hidden_dim=8, mlp_dim=8)
     stages = {"embed": PatchEmbedding(model), "block0": model.encoder.layers[0], "norm": model.encoder.ln}
@@ -439,7 +439,7 @@ def test_positions_are_interpolated_as_torchvision_does() -> None:
 
     model = torchvision.models.VisionTransformer(64, 16, num_layers=1, num_heads=1, hidden_dim=8, mlp_dim=8)
     nn.init.normal_(model.encoder.pos_embedding)
-    from stillsight.encoders.backbones import PatchEmbedding
+    from stillsight.encoders.zoo.torchvision import PatchEmbedding
 
     for size in (32, 64, 96):
         official = interpolate_embeddings(size, 16, dict(model.state_dict()))["encoder.pos_embedding"]

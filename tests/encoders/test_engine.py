@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stillsight.encoders import engine as engines
+from stillsight.encoders.build import build
 from stillsight.encoders.encoder import Encoder
-from stillsight.encoders.recipe import build
-from stillsight.encoders.registry import EncoderError
+from stillsight.encoders.engines import engine as engines
+from stillsight.encoders.zoo.registry import EncoderError
 
 SHAPE = (3, 32, 32)
 

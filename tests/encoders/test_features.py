@@ -21,12 +21,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from stillsight.encoders import Backbone, Encoder, EncoderError, Preprocessing, build
-from stillsight.encoders.supervised import features as cached
-from stillsight.encoders.supervised.augment import augment, draw
-from stillsight.encoders.supervised.dataset import Dataset, Split
-from stillsight.encoders.supervised.features import PARTS, View, features, key
-from stillsight.encoders.supervised.recipe import Recipe
-from stillsight.encoders.supervised.store import ENTRY, Store, digests
+from stillsight.encoders.supervised.data.dataset import Dataset, Split
+from stillsight.encoders.supervised.features import frozen_features as cached
+from stillsight.encoders.supervised.features.frozen_features import PARTS, View, features, key
+from stillsight.encoders.supervised.features.store import ENTRY, Store, digests
+from stillsight.encoders.supervised.training.augment import augment, draw
+from stillsight.encoders.supervised.training.recipe import Recipe
 
 Coloured = Callable[[int, int], Split]
 
@@ -125,7 +125,7 @@ def test_a_single_wrong_bit_costs_its_row_and_no_other(
 def test_a_second_process_waits_until_the_first_is_done(tmp_path: Path) -> None:
     images, values = rows(3)
     code = (
-        "from pathlib import Path\nfrom stillsight.encoders.supervised.store import Store\n"
+        "from pathlib import Path\nfrom stillsight.encoders.supervised.features.store import Store\n"
         f"with Store(Path({str(tmp_path)!r}), 5) as store: print(len(store.places))"
     )
     with Store(tmp_path, 5) as store:
@@ -321,7 +321,7 @@ import os, signal, sys, torch
 from pathlib import Path
 from stillsight.encoders import build
 from stillsight.encoders.supervised import features as cached
-from stillsight.encoders.supervised.dataset import Dataset, Split
+from stillsight.encoders.supervised.data.dataset import Dataset, Split
 torch.set_num_threads(1)
 cached.BATCH = 4
 generator = torch.Generator().manual_seed(0)

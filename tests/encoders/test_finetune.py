@@ -22,12 +22,12 @@ from torch.nn import functional as F
 
 from stillsight.encoders import Backbone, Encoder, EncoderError, Preprocessing, fingerprint
 from stillsight.encoders.adapt import Adaptation
-from stillsight.encoders.registry import make_backbone
-from stillsight.encoders.supervised import finetune, optimizer
-from stillsight.encoders.supervised.average import averaged
-from stillsight.encoders.supervised.dataset import Dataset
-from stillsight.encoders.supervised.layout import channels_last, lay_out
-from stillsight.encoders.supervised.recipe import Recipe
+from stillsight.encoders.supervised.data.dataset import Dataset
+from stillsight.encoders.supervised.training import finetune, optimizer
+from stillsight.encoders.supervised.training.average import averaged
+from stillsight.encoders.supervised.training.layout import channels_last, lay_out
+from stillsight.encoders.supervised.training.recipe import Recipe
+from stillsight.encoders.zoo.registry import make_backbone
 
 CPU = torch.device("cpu")
 PROGRAM = Path(__file__).with_name("train_once.py")

@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from stillsight.encoders.encoder import fingerprint
-from stillsight.encoders.fold import fold
+from stillsight.encoders.engines.folded import fold
 
 
 def lively(model: nn.Module) -> nn.Module:

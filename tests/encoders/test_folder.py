@@ -14,11 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from stillsight.encoders import EncoderError
-from stillsight.encoders.supervised import dataset as datasets
-from stillsight.encoders.supervised import folder as folders
-from stillsight.encoders.supervised.dataset import Dataset
-from stillsight.encoders.supervised.few import Few
-from stillsight.encoders.supervised.folder import Found, read
+from stillsight.encoders.supervised.data import dataset as datasets
+from stillsight.encoders.supervised.data import image_folder as folders
+from stillsight.encoders.supervised.data.dataset import Dataset
+from stillsight.encoders.supervised.data.image_folder import Found, read
+from stillsight.encoders.supervised.data.subset import Few
 
 
 def picture(path: Path, colour: int, size: tuple[int, int] = (8, 8)) -> None:

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillsight.encoders import EncoderError
-from stillsight.encoders.supervised import head as heads
-from stillsight.encoders.supervised import linear, means, mlp, neighbours
-from stillsight.encoders.supervised.linear import LinearHead
-from stillsight.encoders.supervised.neighbours import NearestNeighbours
+from stillsight.encoders.supervised.heads import head as heads
+from stillsight.encoders.supervised.heads import knn as neighbours
+from stillsight.encoders.supervised.heads import linear, mlp
+from stillsight.encoders.supervised.heads import ncm as means
+from stillsight.encoders.supervised.heads.knn import NearestNeighbours
+from stillsight.encoders.supervised.heads.linear import LinearHead
 
 KINDS: list[heads.Kind] = ["linear", "mlp", "knn", "ncm"]
 

@@ -11,12 +11,13 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
+from stillsight.agents.measure import cifar_throughput as throughput
+from stillsight.agents.measure import plain_loop as plain
+from stillsight.agents.measure.cifar_throughput import CifarThroughputConfig
 from stillsight.encoders import EncoderError, build
-from stillsight.encoders.supervised import plain, throughput
 from stillsight.encoders.supervised.classifier import Classifier
-from stillsight.encoders.supervised.dataset import Dataset
-from stillsight.encoders.supervised.recipe import Recipe
-from stillsight.encoders.supervised.throughput import CifarThroughputConfig
+from stillsight.encoders.supervised.data.dataset import Dataset
+from stillsight.encoders.supervised.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 

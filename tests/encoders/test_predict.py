@@ -17,14 +17,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from stillsight.agents.playing.classify import load
+from stillsight.agents.playing.predict import PredictConfig, _batches, predict
 from stillsight.encoders import Encoder, EncoderError, Mode, build
-from stillsight.encoders.choice import EncoderChoice
-from stillsight.encoders.registry import make_backbone
-from stillsight.encoders.supervised import folder as folders
-from stillsight.encoders.supervised import head as heads
-from stillsight.encoders.supervised import picture
-from stillsight.encoders.supervised.predict import PredictConfig, _batches, predict
-from stillsight.encoders.supervised.predictor import load
+from stillsight.encoders.config import EncoderChoice
+from stillsight.encoders.supervised.data import image_folder as folders
+from stillsight.encoders.supervised.data import picture
+from stillsight.encoders.supervised.heads import head as heads
+from stillsight.encoders.zoo.registry import make_backbone
 
 ANIMALS = ["cat", "dog", "eel"]
 WIDTH = 128  # of retina's features at layer2
@@ -416,7 +416,7 @@ def test_predict_speaks_json_one_picture_a_line(
 
 
 def test_batches_do_not_mix_pictures_up(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stillsight.encoders.supervised.predict.BATCH", 2)
+    monkeypatch.setattr("stillsight.agents.playing.predict.BATCH", 2)
     images = noise(5)
     for index, image in enumerate(images):
         write(tmp_path / "f" / f"{index}.png", image.numpy())

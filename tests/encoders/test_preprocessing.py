@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from stillsight.encoders import ENCODERS, Preprocessing
 from stillsight.encoders.preprocess import ImageCounter, Preprocess
-from stillsight.encoders.registry import make_backbone
+from stillsight.encoders.zoo.registry import make_backbone
 
 IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224)
 BICUBIC = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), interpolation="bicubic")
@@ -100,7 +100,7 @@ def test_black_and_white_have_known_values() -> None:
 @torchvision_rows
 def test_the_recipe_is_that_of_the_rows_own_weights(name: str) -> None:
     # Every row of a big network costs a second to build; the recipe alone is what the builder would ask for.
-    from stillsight.encoders.backbones import recipe
+    from stillsight.encoders.zoo.torchvision import recipe
 
     weights = ENCODERS[name].weights
     assert weights is not None
@@ -114,7 +114,7 @@ def test_the_recipe_is_that_of_the_rows_own_weights(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "efficientnet_b0"])
 def test_the_network_carries_that_recipe(name: str) -> None:
-    from stillsight.encoders.backbones import recipe
+    from stillsight.encoders.zoo.torchvision import recipe
 
     assert make_backbone(name).preprocessing == recipe(name)
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillsight.encoders import EncoderError
-from stillsight.encoders.supervised.recipe import Recipe
+from stillsight.encoders.supervised.training.recipe import Recipe
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_the_batch_that_is_advised_is_allowed(batch: int, accumulate: int, proce
 
 
 def test_flags_are_checked_without_torch() -> None:
-    modules = "stillsight.encoders.supervised.recipe, stillsight.encoders.supervised.throughput"
-    modules += ", stillsight.encoders.supervised.distributed"
+    modules = "stillsight.encoders.supervised.training.recipe, stillsight.agents.measure.cifar_throughput"
+    modules += ", stillsight.encoders.supervised.training.distributed"
     code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,7 +12,7 @@ import torch
 
 from stillsight.encoders import ENCODERS, Backbone, EncoderError, EncoderSpec, build, names, spec
 from stillsight.encoders.encoder import up_to
-from stillsight.encoders.registry import builder, check_pooling, make_backbone
+from stillsight.encoders.zoo.registry import builder, check_pooling, make_backbone
 
 THIRD_PARTY = """
 from torch import nn
@@ -178,14 +178,15 @@ def test_a_third_party_that_is_not_there_is_one_sentence(module: str, path: str,
 
 
 def test_builder_imports_the_function_itself() -> None:
-    from stillsight.encoders.retina import retina
+    from stillsight.encoders.zoo.retina import retina
 
-    assert builder("stillsight.encoders.retina:retina") is retina
+    assert builder("stillsight.encoders.zoo.retina:retina") is retina
 
 
 @pytest.mark.parametrize(
     "module",
-    ["stillsight.encoders", "stillsight.encoders.registry", "stillsight.encoders.choice", "stillsight.encoders.mode",
+    ["stillsight.encoders", "stillsight.encoders.zoo.registry", "stillsight.encoders.config",
+     "stillsight.encoders.mode",
      "stillsight.encoders.supervised.learn"],
 )  # fmt: skip
 def test_the_flags_are_checked_without_torch(module: str) -> None:

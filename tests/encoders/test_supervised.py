@@ -16,14 +16,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stillsight.encoders import EncoderError, Mode, build, fingerprint
-from stillsight.encoders.registry import make_backbone
-from stillsight.encoders.supervised import dataset as datasets
-from stillsight.encoders.supervised import finetune, tune
-from stillsight.encoders.supervised import head as heads
-from stillsight.encoders.supervised.dataset import Dataset
-from stillsight.encoders.supervised.features import features
+from stillsight.encoders.supervised import tune
+from stillsight.encoders.supervised.data import dataset as datasets
+from stillsight.encoders.supervised.data.dataset import Dataset
+from stillsight.encoders.supervised.features.frozen_features import features
+from stillsight.encoders.supervised.heads import head as heads
 from stillsight.encoders.supervised.learn import CifarConfig, Recorder, learn
+from stillsight.encoders.supervised.training import finetune
 from stillsight.encoders.weights import metadata
+from stillsight.encoders.zoo.registry import make_backbone
 
 
 def silent(part: str, done: int, total: int) -> None:
@@ -228,7 +229,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small_data")
 def test_the_run_folder_of_the_agents_is_a_recorder(tmp_path: Path) -> None:
-    from stillsight.agents.runs import Run
+    from stillsight.agents.runs.folder import Run
 
     choice = config(Mode.SCRATCH, epochs=1)
     with Run(tmp_path / "run", "cifar", choice) as run:

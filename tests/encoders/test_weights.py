@@ -22,8 +22,8 @@ from torchvision.models import ResNet18_Weights, WeightsEnum
 
 from stillsight.encoders import ENCODERS, EncoderError, Provenance, build, fingerprint
 from stillsight.encoders import weights as sources
-from stillsight.encoders.registry import make_backbone
 from stillsight.encoders.weights import Found, file_hash, find, load_into, metadata, read
+from stillsight.encoders.zoo.registry import make_backbone
 
 ROW = ENCODERS["resnet18"]
 

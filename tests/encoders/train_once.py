@@ -17,12 +17,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from stillsight.agents import checkpoint
+from stillsight.agents.runs import checkpoint
 from stillsight.encoders import Backbone, Encoder, Preprocessing, fingerprint
 from stillsight.encoders.adapt import Adaptation
-from stillsight.encoders.supervised import distributed, finetune
-from stillsight.encoders.supervised.dataset import Split
-from stillsight.encoders.supervised.recipe import Recipe
+from stillsight.encoders.supervised.data.dataset import Split
+from stillsight.encoders.supervised.training import distributed, finetune
+from stillsight.encoders.supervised.training.recipe import Recipe
 
 UPDATES = 12
 """Of one training: 3 epochs over 48 images, 12 at a time."""

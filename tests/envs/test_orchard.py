@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from stillsight.envs import BEST_RETURN, Orchard, reference_returns, scenery
-from stillsight.envs import orchard as rules
+from stillsight.envs import BEST_RETURN, Orchard, reference_returns
+from stillsight.envs.orchard import orchard as rules
+from stillsight.envs.orchard import scenery
 
 BOTH = pytest.mark.parametrize("continuous", [False, True], ids=["discrete", "continuous"])
 

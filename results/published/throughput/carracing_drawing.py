@@ -13,7 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from stillsight.agents.machine import machine
+from stillsight.agents.runs.machine import machine
 from stillsight.envs import make_env, resolve
 from stillsight.envs.rules import FrameSkip
 

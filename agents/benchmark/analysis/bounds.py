@@ -1,0 +1,65 @@
+"""Bounds of differences by Student's t, which few seeds need beside the bootstrap's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from stillsight.agents.benchmark.analysis.stats import TRIM, Array, finite, middle
+
+
+def t_bounds(one: Array, other: Array | None, level: float) -> tuple[Array, Array]:
+    """Bounds of an IQM, or of the difference of two, by Student's t with winsorised variances.
+
+    The bootstrap's bounds end at the outermost seeds whatever its level, and of five seeds they hold less often than
+    they say. These do not; they in turn know nothing of skewed scores. So a claim must pass both.
+    Yuen 1974, "The two-sample trimmed t for unequal population variances"; one sample stands against a number without
+    error; and neither is taken to be narrower than with the error of the mean.
+
+    Args:
+        one: `[seeds, ...]`, each further point for itself; three seeds or more.
+        other: the same, or None for one sample.
+        level: of the interval.
+    """
+    parts = [_squared_error(sample) for sample in (one, other) if sample is not None]
+    reach = _reach(np.array([square for square, _ in parts]), [left for _, left in parts], level)
+    value = middle(one.T).T - (0.0 if other is None else middle(other.T).T)
+    return value - reach, value + reach
+
+
+def task_bounds(scores: Mapping[str, Array], against: Mapping[str, Array], level: float) -> tuple[float, float]:
+    """Bounds of the mean over the tasks of what the mean of `scores` is above that of `against`, by Student's t.
+
+    Every task and arm keeps a variance of its own, and the degrees of freedom follow from them: a task whose
+    seeds differ most may decide nearly alone how far the interval reaches. A permutation test would reach less far, but
+    where one arm is steady and the other is not it finds differences too often (8 in 100 at a level of 5 %).
+    """
+    samples = [finite(arm[name]) for name in sorted(scores) for arm in (scores, against)]
+    squares = np.array([sample.var(ddof=1) / len(sample) for sample in samples]) / len(scores) ** 2
+    value = float(np.mean([finite(scores[name]).mean() - finite(against[name]).mean() for name in scores]))
+    reach = float(_reach(squares, [len(sample) - 1 for sample in samples], level))
+    return value - reach, value + reach
+
+
+def _reach(squares: Array, left: Sequence[int], level: float) -> Array:
+    """Half the width of an interval around a sum of estimates with squared errors `squares` `[estimates, ...]` and
+    `left` degrees of freedom each (Satterthwaite 1946)."""
+    from scipy.stats import t
+
+    total = squares.sum(0)
+    # Seeds that all agree have no error, and no degrees of freedom either.
+    with np.errstate(invalid="ignore"):
+        freedom = total**2 / sum(square**2 / count for square, count in zip(squares, left, strict=True))
+    widest = t.ppf((1 + level) / 2, np.nan_to_num(freedom, nan=1.0))
+    return np.asarray(np.where(total > 0, widest, 0.0) * np.sqrt(total), np.float64)
+
+
+def _squared_error(sample: Array) -> tuple[Array, int]:
+    """Squared standard error of the IQM over the first axis, and its degrees of freedom."""
+    ordered, cut = np.sort(sample, axis=0), int(TRIM * len(sample))
+    winsorised = np.clip(ordered, ordered[cut], ordered[len(ordered) - 1 - cut])
+    left = len(ordered) - 2 * cut
+    square = ((winsorised - winsorised.mean(0)) ** 2).sum(0) / (left * (left - 1))
+    # Where a seed either learns or does not, winsorising hides the one of five that did not: the mean's error sees it.
+    return np.maximum(square, ordered.var(0, ddof=1) / len(ordered)), left - 1

@@ -1,0 +1,244 @@
+"""A benchmark folder, read: which cells count, which do not, and why.
+
+SPEC.toml         what was asked for       cells/<key>.json    one small result a cell
+references.json   what random play and an oracle earn, where they were measured
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from stillsight.agents.benchmark.analysis.setting import ROLES, Arm, Cell, Setting
+from stillsight.agents.benchmark.grid.spec import Task
+from stillsight.agents.runs.folder import RunError
+
+Kind = Literal["failed", "missing", "mismatched", "damaged", "not asked for"]
+
+SHOWN = 24
+"""Characters of a pin that are enough to tell two hashes apart."""
+
+_TEXT = ("key", "state", "track", "task", "algo", "arm", "role")
+_DONE = {"pins": dict, "curve": list, "scores": dict, "cost": dict, "machine": dict}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A cell that does not count, and why, in words."""
+
+    kind: Kind
+    key: str
+    told: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What a benchmark folder holds.
+
+    Attributes:
+        settings: what counts.
+        problems: cells that do not count.
+        spec: SPEC.toml as it stands; "" where there is none.
+        asked: number of cells that the spec asks for, None without one.
+        tuning: finished cells that choose an encoder's rate; they are part of no score.
+    """
+
+    settings: tuple[Setting, ...]
+    problems: tuple[Problem, ...] = ()
+    spec: str = ""
+    asked: int | None = None
+    tuning: tuple[Cell, ...] = ()
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell that counts."""
+        return tuple(cell for setting in self.settings for arm in setting.arms for cell in arm.cells)
+
+    def order(self, track: str) -> dict[str, int]:
+        """Label of each arm of a track -> its place in lists and among colours, the same in all tasks."""
+        arms = {arm.label: arm.role for setting in self.settings if setting.track == track for arm in setting.arms}
+        return {label: place for place, label in enumerate(sorted(arms, key=lambda label: _order(label, arms[label])))}
+
+    def of(self, kind: Kind) -> tuple[Problem, ...]:
+        """The problems of one kind."""
+        return tuple(problem for problem in self.problems if problem.kind == kind)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every cell that was asked for counts."""
+        return all(problem.kind == "not asked for" for problem in self.problems)
+
+
+def collect(folder: Path, expected: Sequence[str] | None = None, tasks: Sequence[Task] = ()) -> Grid:
+    """Read a benchmark folder.
+
+    Args:
+        folder: holds cells/*.json; SPEC.toml and references.json are read where they are.
+        expected: keys of the cells that the spec asks for; None takes whatever there is for all.
+        tasks: the spec's, for their thresholds and bounds.
+
+    Raises:
+        RunError: there is no cell in `folder`, or references.json is damaged.
+    """
+    files = sorted((folder / "cells").glob("*.json"))
+    if not files:
+        raise RunError(f"{folder} has no cells/*.json to report on. Run: stillsight benchmark SPEC.toml")
+    problems: list[Problem] = []
+    done: list[Cell] = []
+    tuned: list[Cell] = []
+    for path in files:
+        read = _read(path)
+        if isinstance(read, Problem):
+            problems.append(read)
+        elif read.get("tuned") is not None:
+            tuned.append(read)
+        elif expected is not None and path.stem not in expected:
+            problems.append(Problem("not asked for", path.stem, "SPEC.toml does not ask for it"))
+        else:
+            done.append(read)
+    found = {path.stem for path in files}
+    problems += [Problem("missing", key, "it was not run yet") for key in expected or () if key not in found]
+    pooled, mismatched = _pool(done)
+    spec = folder / "SPEC.toml"
+    return Grid(
+        _settings(pooled, _references(folder / "references.json"), {task.name: task for task in tasks}),
+        tuple(sorted([*problems, *mismatched], key=lambda problem: (problem.kind, problem.key))),
+        spec.read_text() if spec.is_file() else "",
+        None if expected is None else len(expected),
+        tuple(tuned),
+    )
+
+
+def _read(path: Path) -> Cell | Problem:
+    try:
+        cell = json.loads(path.read_text())
+    except (OSError, ValueError) as error:  # a file that is no text is a ValueError too
+        return Problem("damaged", path.stem, f"its file cannot be read: {_line(error)}")
+    if flaw := _flaw(cell, path.stem):
+        return Problem("damaged", path.stem, flaw)
+    if cell["state"] != "done":
+        return Problem("failed", path.stem, _line(cell.get("error") or ""))
+    for name, value in _numbers(cell):
+        if not math.isfinite(value):
+            return Problem("failed", path.stem, f"{value} stands among its {name}")
+    found: Cell = cell
+    return found
+
+
+def _line(text: object) -> str:
+    """An error on one line."""
+    return " ".join(str(text).split()) or "no reason was recorded"
+
+
+def _flaw(cell: Any, stem: str) -> str | None:
+    """What makes a cell file unusable, in words."""
+    if not isinstance(cell, dict):
+        return "its file holds no JSON object"
+    for name in _TEXT:
+        if not isinstance(cell.get(name), str):
+            return f"its {name} is {cell.get(name)!r}, and must be text"
+    if cell["key"] != stem:
+        return f"its file says that it is {cell['key']}"
+    if cell["state"] not in ("done", "failed"):
+        return f"its state is {cell['state']!r}, and must be done or failed"
+    if not isinstance(cell.get("seed"), int):
+        return f"its seed is {cell.get('seed')!r}, and must be a whole number"
+    if cell["state"] == "failed":
+        return None
+    for name, kind in _DONE.items():
+        if not isinstance(cell.get(name), kind):
+            return f"it has no {name}"
+    if not cell["scores"].get("clean"):
+        return "it has no clean scores"
+    try:
+        for _, value in _numbers(cell):
+            math.isfinite(value)
+        lengths = {len(row) for row in cell["curve"]}
+    except (TypeError, AttributeError):
+        return "what should be a number in it is none"
+    return None if lengths <= {3} else "a row of its curve is not steps, return and seconds"
+
+
+def _numbers(cell: Cell) -> Iterable[tuple[str, float]]:
+    for name, values in cell["scores"].items():
+        yield from ((f"{name} scores", value) for value in values)
+    yield from (("evaluations", value) for row in cell["curve"] for value in row)
+    yield from ((f"costs ({name})", value) for name, value in cell["cost"].items() if value is not None)
+
+
+def _pool(cells: Sequence[Cell]) -> tuple[list[Cell], list[Problem]]:
+    """The cells that agree with most of their arm on everything that must be equal, one a seed; and the others."""
+    kept, problems = [], []
+    for group in _grouped(cells, "track", "task", "algo", "arm").values():
+        pins = {cell["key"]: _pins(cell) for cell in group}
+        texts = Counter(json.dumps(pins[cell["key"]], sort_keys=True) for cell in group)
+        # Of equally many the first counts, which is the lowest seed's: most_common keeps the order of insertion.
+        most, count = texts.most_common(1)[0]
+        usual, seeds = json.loads(most), set()
+        for cell in group:
+            mine = json.loads(json.dumps(pins[cell["key"]]))
+            names = sorted(name for name in {*mine, *usual} if mine.get(name) != usual.get(name))
+            if names:
+                told = "; ".join(_differ(name, mine.get(name), usual.get(name)) for name in names)
+                told += f" as in {count} of the {len(group)} cells of {cell['arm']}"
+                problems.append(Problem("mismatched", cell["key"], told))
+            elif cell["seed"] in seeds:
+                told = f"seed {cell['seed']} of {cell['arm']} is there already"
+                problems.append(Problem("mismatched", cell["key"], told))
+            else:
+                seeds.add(cell["seed"])
+                kept.append(cell)
+    return kept, problems
+
+
+def _differ(name: str, mine: object, usual: object) -> str:
+    here, there = repr(mine), repr(usual)
+    if here[:SHOWN] != there[:SHOWN]:
+        here, there = (text if len(text) <= SHOWN else f"{text[:SHOWN]}…" for text in (here, there))
+    return f"{name} is {here}, not {there}"
+
+
+def _pins(cell: Cell) -> dict[str, Any]:
+    return {**{name: cell.get(name) for name in ("role", "budget")}, **cell["pins"]}
+
+
+def _settings(
+    cells: Sequence[Cell], references: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task]
+) -> tuple[Setting, ...]:
+    settings = []
+    for (track, task, algo), group in _grouped(cells, "track", "task", "algo").items():
+        arms = [Arm(label, same[0]["role"], tuple(same)) for (label,), same in _grouped(group, "arm").items()]
+        arms.sort(key=lambda arm: _order(arm.label, arm.role))
+        settings.append(Setting(track, task, algo, tuple(arms), references.get(task, {}), tasks.get(task)))
+    return tuple(sorted(settings, key=lambda setting: (setting.track != "rl", setting.task, setting.algo)))
+
+
+def _order(label: str, role: str) -> tuple[int, str]:
+    return (ROLES.index(role) if role in ROLES else len(ROLES), label)
+
+
+def _grouped(cells: Sequence[Cell], *names: str) -> dict[tuple[str, ...], list[Cell]]:
+    """The cells that have the same `names`, by seed."""
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in sorted(cells, key=lambda cell: (*(cell[name] for name in names), cell["seed"], cell["key"])):
+        groups.setdefault(tuple(cell[name] for name in names), []).append(cell)
+    return groups
+
+
+def _references(path: Path) -> dict[str, dict[str, dict[str, float]]]:
+    if not path.is_file():
+        return {}
+    try:
+        found: dict[str, dict[str, dict[str, float]]] = json.loads(path.read_text())
+        for task in found.values():
+            for reference in task.values():
+                if not math.isfinite(reference["mean"]):
+                    raise ValueError(f"a mean is {reference['mean']}")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({error}). Remove it, or run the benchmark again.") from error
+    return found

@@ -1,0 +1,1 @@
+"""What a benchmark asks for: tasks, arms, seeds and the cells that follow from them."""

@@ -1,0 +1,135 @@
+"""What a benchmark compares: each encoder at its taps, and the controls without which such a comparison says little."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from stillsight.agents.benchmark.analysis.setting import ROLES, TUNED
+from stillsight.agents.runs.folder import RunError
+from stillsight.agents.training import algorithms
+from stillsight.encoders.config import EncoderChoice
+from stillsight.encoders.zoo.registry import ENCODERS, spec, unknown
+
+CONTROLS = ROLES[1:]
+"""The controls by name. random: the same network with random weights, frozen. scratch: a network trained from random
+weights; for agents that of Mnih et al. 2015. finetune: pretrained and trained as a whole. unfreeze: pretrained, only
+its last stage trained. warm-start: finetune that begins from the head fitted to frozen features (data sets only)."""
+OURS = ("taps", "label", "track", "controls")
+"""What an [[encoder]] table may have beside the flags that choose an encoder."""
+RATES = (0.03, 0.3)
+"""Rates of an encoder that is trained on from pretrained weights, as multiples of the head's, tuned over by default."""
+
+
+@dataclass(frozen=True)
+class ArmSpec:
+    """One thing that is compared with others.
+
+    Attributes:
+        name: as tables show it.
+        role: one of `ROLES`.
+        flags: of the command.
+        rates: of the encoder, as multiples of the head's; several are tuned over.
+    """
+
+    name: str
+    role: str
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    rates: tuple[float, ...] = ()
+
+
+def arms(record: Mapping[str, Any], track: str, algo: str, size: int | None) -> list[ArmSpec]:
+    """The arms that SPEC.toml asks for in one task.
+
+    Args:
+        record: the parsed file: `encoder` and `arm` tables, `controls`, `rates`.
+        track: rl or cifar.
+        algo: of the agent.
+        size: side of the images in pixels, if known.
+
+    Raises:
+        RunError, EncoderError: unknown names; nothing to compare.
+    """
+    controls = _controls(record, CONTROLS)
+    rates = tuple(float(rate) for rate in record.get("rates", RATES))
+    found: list[ArmSpec] = []
+    for row in record.get("encoder", ()):
+        if row.get("track", track) == track:
+            found += _of_encoder(row, track, _controls(row, controls), rates)
+    if track == "rl" and "scratch" in controls:
+        found.append(_scratch(algo, size))
+    found += [_explicit(row) for row in record.get("arm", ()) if row.get("track", track) == track]
+    if not found:
+        raise RunError(f'SPEC.toml has nothing to compare on the {track} track. Add: [[encoder]] encoder = "retina"')
+    if len({arm.name for arm in found}) != len(found):
+        raise RunError("Two arms have the same name. Give one of them another: name = ...")
+    return found
+
+
+def _controls(record: Mapping[str, Any], default: Sequence[str]) -> tuple[str, ...]:
+    controls = tuple(record.get("controls", default))
+    check_names("control", controls, CONTROLS, "Controls are", "controls =")
+    return controls
+
+
+def check_names(noun: str, found: Iterable[str], known: Collection[str], allowed: str, flag: str) -> None:
+    """Raise `RunError`, see `registry.unknown` for its words, if one of `found` is not `known`."""
+    for name in found:
+        if name not in known:
+            raise RunError(unknown(noun, name, known, allowed, flag))
+
+
+def _of_encoder(row: Mapping[str, Any], track: str, controls: Sequence[str], rates: tuple[float, ...]) -> list[ArmSpec]:
+    allowed = [*(item.name for item in fields(EncoderChoice)), *OURS]
+    check_names("setting", row, allowed, "[[encoder]] may have", "[[encoder]]")
+    if "encoder" not in row:
+        raise RunError('An [[encoder]] has no name. Add, say: encoder = "retina"')
+    name = str(row["encoder"])
+    known = spec(name)
+    first = None if known is None else known.tap if track == "cifar" else known.control[0]
+    taps = list(row.get("taps", (first,)))
+    base = {key: value for key, value in row.items() if key not in (*OURS, "unfreeze")}
+    if track == "rl" and "pooling" not in base and known is not None and "taps" in row:
+        base["pooling"] = known.control[1]
+    label = str(row.get("label", name))
+
+    def arm(role: str, tap: str | None, told: str, **flags: Any) -> ArmSpec:
+        shown = " ".join(part for part in (label, tap if "taps" in row else None, told) if part)
+        merged = {**base, **({"tap": tap} if tap else {}), **flags}
+        return ArmSpec(shown, role, merged, rates if role in TUNED else ())
+
+    found = [arm("frozen", tap, "frozen", mode="frozen") for tap in taps]
+    tap = taps[0]
+    bare = {"mode": "random", "weights": None}
+    last = row.get("unfreeze", tap)
+    if "random" in controls:
+        found.append(arm("random", tap, "random", **bare))
+    if "scratch" in controls and track == "cifar":
+        found.append(arm("scratch", tap, "scratch", **(bare | {"mode": "scratch"})))
+    if "finetune" in controls:
+        found.append(arm("finetune", tap, "finetuned", mode="finetune"))
+    if "unfreeze" in controls and last is not None:
+        found.append(arm("unfreeze", tap, f"unfrozen from {last}", mode="finetune", unfreeze=last))
+    if "warm-start" in controls and track == "cifar":
+        found.append(arm("warm-start", tap, "probed, then finetuned", mode="finetune", warm_start=True))
+    return found
+
+
+def _scratch(algo: str, size: int | None) -> ArmSpec:
+    """The small network that agents are usually trained with, with random shifts where the algorithm allows them."""
+    name = "nature" if size is None or size >= ENCODERS["nature"].stages["conv3"] else "impala"
+    row = ENCODERS[name]
+    flags: dict[str, Any] = {"encoder": name, "mode": "scratch", "tap": row.control[0], "pooling": row.control[1]}
+    shifts = algorithms.spec(algo).off_policy
+    if shifts:
+        flags["augment"] = "shift"
+    return ArmSpec(f"{name} scratch" + (", random shifts" if shifts else ""), "scratch", flags)
+
+
+def _explicit(row: Mapping[str, Any]) -> ArmSpec:
+    if not {"name", "role"} <= set(row):
+        raise RunError(f"An [[arm]] needs name and role, one of {', '.join(ROLES)}; this one has {sorted(row)}.")
+    check_names("role", [str(row["role"])], ROLES, "Roles are", "role =")
+    flags = {key: value for key, value in row.items() if key not in ("name", "role", "rates", "track")}
+    return ArmSpec(str(row["name"]), str(row["role"]), flags, tuple(float(rate) for rate in row.get("rates", ())))

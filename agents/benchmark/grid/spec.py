@@ -1,0 +1,172 @@
+"""What a benchmark consists of: tasks, arms and seeds, and the cells that follow from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from stillsight.agents.benchmark.grid.arms import ArmSpec
+from stillsight.agents.runs.folder import revive
+from stillsight.agents.training.learn import RlConfig
+from stillsight.encoders.supervised.cifar_config import CifarConfig
+
+Track = Literal["rl", "cifar"]
+CONFIGS: dict[Track, type[RlConfig] | type[CifarConfig]] = {"rl": RlConfig, "cifar": CifarConfig}
+OURS = ("seed", "out", "resume")
+"""Flags that a cell's place in the grid decides."""
+TUNING_SEED = 1_000
+"""First seed of the cells that choose a rate: no cell that is reported has it."""
+
+# Cells run side by side, one thread each, and a cell that is run again must give the same numbers: engines that are
+# measured and workers that are tried would choose differently from time to time.
+RL: dict[str, Any] = {"engine": "folded", "workers": "off", "threads": 1}
+CIFAR: dict[str, Any] = {"threads": 1}
+DEFAULTS: dict[Track, dict[str, Any]] = {"rl": RL, "cifar": CIFAR}
+SETTINGS = ("set", "env_set")
+"""Flags that are lists of name=value, of which the last one of a name counts."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learned: an environment, or a data set with so many labels.
+
+    Attributes:
+        name: of the environment or the data set, as tables show it.
+        track: rl or cifar.
+        flags: flags of `stillsight rl` or `stillsight cifar`.
+        threshold: score to whose first reach steps and seconds are told.
+        low, high: scores that count as 0 and 1 where tasks are averaged; by default random play and the oracle.
+    """
+
+    name: str
+    track: Track
+    flags: Mapping[str, Any]
+    threshold: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid.
+
+    Attributes:
+        key: its name in files: task, algorithm, arm, seed, and a digest of every flag that was given.
+        config: what runs, all but the run folder.
+        rate: the multiple of the learning rate that a tuning cell tries; None for a cell that is reported.
+    """
+
+    key: str
+    task: Task
+    algo: str
+    arm: ArmSpec
+    seed: int
+    config: RlConfig | CifarConfig
+    rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A whole benchmark, as SPEC.toml says it.
+
+    Attributes:
+        name: its title.
+        seeds: of the cells that are reported.
+        algos: of the environments; data sets have heads.
+        tasks: what is learned.
+        arms: what is compared, for each track.
+        shifts: visual shifts under which trained agents play too.
+        episodes: of the last evaluation, clean and under each shift.
+        tuning_seeds: cells for each rate that an arm is tuned over.
+        videos: episodes filmed with the agent of each arm's first seed.
+        text: of SPEC.toml.
+    """
+
+    name: str
+    seeds: tuple[int, ...]
+    algos: tuple[str, ...]
+    tasks: tuple[Task, ...]
+    arms: Mapping[tuple[str, str], Sequence[ArmSpec]]
+    shifts: tuple[str, ...] = ()
+    episodes: int = 20
+    tuning_seeds: int = 2
+    videos: int = 1
+    text: str = field(default="", repr=False)
+
+    def cells(self, score: Callable[[str], float | None] = lambda _: None) -> list[Cell]:
+        """Every cell that can be said by now, seed by seed, so that a benchmark that is stopped early is balanced.
+
+        Args:
+            score: of the finished cell with this key, None while there is none. Arms that are tuned come after the
+                cells that tune them; the rate with the best mean is theirs.
+        """
+        found: list[Cell] = []
+        for task, algo, arm in self._rows():
+            if len(arm.rates) > 1:
+                found += [cell for rate in arm.rates for cell in self._tuning(task, algo, arm, rate)]
+        for seed in self.seeds:
+            for task, algo, arm in self._rows():
+                chosen = self.rate(task, algo, arm, score)
+                if chosen is not None:
+                    found.append(self._cell(task, algo, arm, seed, chosen))
+        return found
+
+    def expected(self) -> list[str]:
+        """The keys of all cells that are reported, run or not."""
+        return [self._cell(task, algo, arm, seed, 1.0).key for seed in self.seeds for task, algo, arm in self._rows()]
+
+    def rate(self, task: Task, algo: str, arm: ArmSpec, score: Callable[[str], float | None]) -> float | None:
+        """The encoder rate of an arm: its only one, or the best of those tuned over; None while that is not known."""
+        if len(arm.rates) < 2:
+            return arm.rates[0] if arm.rates else 1.0
+        means: dict[float, float] = {}
+        for rate in arm.rates:
+            scores = [score(cell.key) for cell in self._tuning(task, algo, arm, rate)]
+            known = [value for value in scores if value is not None]
+            if len(known) < len(scores):
+                return None
+            means[rate] = sum(known) / len(known)
+        return max(means, key=lambda rate: means[rate])
+
+    def _tuning(self, task: Task, algo: str, arm: ArmSpec, rate: float) -> list[Cell]:
+        """The cells that try one of an arm's rates."""
+        seeds = range(TUNING_SEED, TUNING_SEED + self.tuning_seeds)
+        return [self._cell(task, algo, arm, seed, rate, tuning=True) for seed in seeds]
+
+    def _rows(self) -> list[tuple[Task, str, ArmSpec]]:
+        return [
+            (task, algo, arm)
+            for task in self.tasks
+            for algo in (self.algos if task.track == "rl" else ("",))
+            for arm in self.arms[task.name, algo]
+        ]
+
+    def _cell(self, task: Task, algo: str, arm: ArmSpec, seed: int, rate: float, *, tuning: bool = False) -> Cell:
+        flags = laid(laid(DEFAULTS[task.track], task.flags), arm.flags)
+        given = {**flags, "rates": arm.rates, "shifts": self.shifts, "episodes": self.episodes}
+        if task.track == "rl":
+            flags["algo"] = algo
+        else:
+            algo = str(flags.get("head", "linear"))
+        digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()[:8]
+        shown = f"{arm.name} rate {rate:g}" if tuning else arm.name
+        key = "__".join(map(slug, (task.name, algo, shown, f"seed{seed}"))) + f"__{digest}"
+        if arm.rates and rate != 1.0:
+            flags["encoder_lr"] = rate
+        config = revive(CONFIGS[task.track], {**flags, "seed": seed})
+        return Cell(key, task, algo, arm, seed, config, rate if tuning else None)
+
+
+def laid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of `below` with those of `above` laid over them; lists of settings are added to those below."""
+    added = {name: [*below[name], *above[name]] for name in SETTINGS if name in below and name in above}
+    return {**below, **above, **added}
+
+
+def slug(text: str) -> str:
+    """`text` as a part of a file name."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.rpartition("/")[2].lower()).strip("-")

@@ -1,0 +1,1 @@
+"""The report of a benchmark: tables, figures, sentences and the page."""

@@ -1,0 +1,1 @@
+"""Replay and rollout memory that hold each frame's features once."""

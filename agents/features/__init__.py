@@ -1,0 +1,1 @@
+"""The policy's eyes: what is encoded before it, and what learns inside it."""

@@ -1,0 +1,1 @@
+"""Measuring what runs cost: throughput of both tracks, and replay memory."""

@@ -1,0 +1,110 @@
+"""The comparison: a pretrained backbone as a features extractor in stock Stable-Baselines3, written with care."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Self
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
+from torch import Tensor, nn
+
+from stillsight.agents.training import algorithms
+from stillsight.agents.training.learn import RlConfig
+from stillsight.agents.training.model import arguments, overrides
+from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.preprocess import ImageCounter, Preprocess
+
+
+class StockExtractor(BaseFeaturesExtractor):
+    """A torchvision backbone in float32 as one would write it today: frozen, in eval mode for ever, without a graph.
+
+    The frames of a stack are folded into the batch, since the network takes three channels.
+
+    Args:
+        observation_space: uint8 `[frames * 3, H, W]`.
+        stages: of the backbone; the last pools.
+        preprocessing: normalises and resizes by the recipe of the weights.
+        counter: of the images that pass.
+        trained: whether the backbone learns.
+        units: of the linear layer behind it.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        stages: list[nn.Module],
+        preprocessing: Preprocess,
+        counter: ImageCounter,
+        trained: bool,
+        units: int,
+    ) -> None:
+        super().__init__(observation_space, units)
+        self.frames = observation_space.shape[0] // 3
+        self.counter, self.trained = counter, trained
+        self.preprocessing = preprocessing
+        self.backbone = nn.Sequential(*copy.deepcopy(stages)).requires_grad_(trained)
+        self.backbone.to(memory_format=torch.contiguous_format)
+        self.train(self.training)
+        with torch.no_grad():
+            width = self._look(torch.zeros(1, *observation_space.shape)).shape[1]
+        counter.images = 0
+        self.head = nn.Linear(width, units)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to train mode, the backbone excepted."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def _look(self, pixels: Tensor) -> Tensor:
+        images = pixels.float().unflatten(1, (self.frames, 3)).flatten(0, 1)
+        self.counter.images += len(images)
+        with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
+            features: Tensor = self.backbone(self.preprocessing(images).contiguous())
+        stacked: Tensor = features.unflatten(0, (-1, self.frames))
+        return stacked.flatten(1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features: Tensor = torch.relu(self.head(self._look(pixels)))
+        return features
+
+
+def stock_model(
+    config: RlConfig, encoder: Encoder, pixels: VecEnv, changes: dict[str, Any]
+) -> tuple[BaseAlgorithm, ImageCounter]:
+    """An SB3 model without anything of ours but the backbone's weights, and the counter of the images it encodes.
+
+    Args:
+        config: resolved.
+        encoder: whose stages are copied.
+        pixels: uint8 `[3, H, W]` environments.
+        changes: settings to put on top of the configured ones.
+    """
+    row = algorithms.spec(config.algo)
+    cls = row.load_class()
+    first, *stages = [*encoder.frozen.steps, *encoder.learned.steps]
+    assert isinstance(first, Preprocess)
+    counter = ImageCounter()
+    venv = VecFrameStack(pixels, config.frame_stack or 1, channels_order="first")
+    policy: dict[str, Any] = {
+        "features_extractor_class": StockExtractor,
+        "features_extractor_kwargs": {
+            "stages": stages,
+            "preprocessing": first.uncounted(),
+            "counter": counter,
+            "trained": config.mode.trained,
+            "units": config.head,
+        },
+        "normalize_images": False,  # the extractor normalises, once
+        "net_arch": list(row.net_arch),
+    }
+    name = row.policy.replace("Mlp", "Cnn")
+    if issubclass(cls.policy_aliases[name], ActorCriticPolicy):
+        policy["ortho_init"] = False  # or the pretrained weights would be gone
+    chosen = arguments({**overrides(config.set, "--set"), **changes}, venv)
+    return cls(name, venv, policy_kwargs=policy, seed=config.seed, device=config.device, **chosen), counter

@@ -1,0 +1,87 @@
+"""Judging the classifier of a cifar run once more, from its files alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from stillsight.agents.runs.folder import RunError, append_line, revive
+
+ROUNDING = 0.005
+"""Largest difference from the recorded accuracy that is put down to another device or precision: half a point, or
+two images where there are few."""
+
+
+def judge(
+    folder: Path,
+    record: Mapping[str, Any],
+    split: Literal["test", "validation"],
+    *,
+    data: Path | None = None,
+    weights: Path | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Classify the images of `split` again, compare with summary.json, write the report, print and return the result.
+
+    The report goes into report-test/ or report-validation/ of the run folder, beside the run's own, and a line of its
+    headline numbers is appended to evaluations.jsonl.
+
+    Args:
+        folder: of the run.
+        record: its config.json.
+        split: which images.
+        data: where its CIFAR files, or its image folder, lie now, if they have moved.
+        weights: where the weights of a frozen encoder lie now, if they have moved.
+        device: to compute on.
+
+    Raises:
+        EncoderError: see `predictor.load` and `dataset.load`.
+        RunError: the data are not those of the run, or the accuracy is not the one that it recorded.
+    """
+    from stillsight.agents.playing.classify import load
+    from stillsight.agents.runs.progress import ProgressDisplay
+    from stillsight.encoders.supervised.cifar_config import CIFAR, CifarConfig
+    from stillsight.encoders.supervised.report import report
+
+    config = revive(CifarConfig, record)
+    if data is not None:
+        config = replace(config, data=data) if config.dataset in CIFAR else replace(config, dataset=str(data))
+    if config.dataset not in CIFAR and not Path(config.dataset).is_dir():
+        raise RunError(f"The images of {folder} are not in {config.dataset}. Say where they are: --data FOLDER.")
+    predictor = load(folder, weights=weights, device=device)
+    if split == "validation" and predictor.summary.get("refit"):
+        raise RunError(
+            f"The head of {folder} was fitted again to training and validation images together, and says nothing about "
+            "the latter any more. Type --split test."
+        )
+    display = ProgressDisplay()
+    dataset = config.load_dataset(lambda what, done, total: display.update(what, done, total))
+    if dataset.sha256() != predictor.summary["dataset_sha256"]:
+        raise RunError(
+            f"{folder} was run on {dataset.name} images with sha256 {predictor.summary['dataset_sha256'][:12]}, and "
+            f"these have {dataset.sha256()[:12]}. Say where the right ones are: --data FOLDER."
+        )
+    images = getattr(dataset, split)
+    if not len(images):
+        raise RunError(f"{folder} held no images out for validation. Type --split test.")
+    logits = predictor.logits(images.images, lambda done: display.update("image", done, len(images)))
+    display.close()
+    recorded = predictor.summary[f"{split}_accuracy"]
+    found = (logits.argmax(1) == images.labels).float().mean().item()
+    if abs(found - recorded) > max(ROUNDING, 2.5 / len(images)):
+        raise RunError(
+            f"{folder} has an accuracy of {found:.2%} on its {split} images, and its summary.json says "
+            f"{recorded:.2%}: the files are not of one run. Restore them, or start a new run."
+        )
+    place = folder / f"report-{split}"
+    headline = report.write(place, logits, images.labels, images.images, dataset.classes)
+    result = {"split": split, "images": len(images), **headline, "recorded_accuracy": recorded}
+    append_line(folder / "evaluations.jsonl", result)
+    rows = {report.HEADLINE[name]: f"{value:.4f}" for name, value in headline.items()}
+    display.card(
+        f"{len(images):,} {split} images of {dataset.name}, {folder}",
+        {**rows, "recorded accuracy": f"{recorded:.4f}", "report": str(place)},
+    )
+    return result

@@ -1,0 +1,207 @@
+"""The run folder: a plain folder, enough to play, continue and cite. Written atomically, read without executing."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import math
+import os
+import typing
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from stillsight.agents.runs.machine import machine
+from stillsight.agents.runs.progress import ProgressDisplay
+
+if TYPE_CHECKING:
+    import torch
+
+Config = TypeVar("Config")
+
+RUNS = Path("results/runs")
+"""Where run folders go by default."""
+
+
+class RunError(ValueError):
+    """A user's mistake around runs, worded so that it can be printed as it stands."""
+
+
+class Run:
+    """One run folder. Nothing is written before `card`, so a mistake that is found earlier leaves nothing behind.
+
+    config.json     what was asked for, every field      machine.json   command, commit, versions, hardware
+    metrics.jsonl   episodes.jsonl   eval.jsonl          one JSON object a line
+    checkpoints/    safetensors                          summary.json   the result;   done   written last, empty
+
+    Args:
+        folder: the run's.
+        command: "rl" or "cifar".
+        config: the run's configuration.
+        resumed: continue what lies in the folder.
+
+    Raises:
+        RunError: `folder` exists and is not to be resumed.
+    """
+
+    def __init__(self, folder: Path, command: str, config: Any, *, resumed: bool = False) -> None:
+        if folder.exists() and not resumed:
+            state = "holds a finished run" if (folder / "done").exists() else "already exists"
+            advice = "" if (folder / "done").exists() else f"Continue it with --resume {folder}, or "
+            raise RunError(f"{folder} {state}. {advice}choose another folder with --out FOLDER.")
+        self.folder, self.command, self.config, self.resumed = folder, command, config, resumed
+        self.display = ProgressDisplay()
+        self._begun = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.display.close()
+        if kind is None and self._begun:
+            (self.folder / "done").touch()
+
+    def _begin(self) -> None:
+        """Create the folder and say in it what runs here."""
+        if self._begun:
+            return
+        self._begun = True
+        try:
+            (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"The run folder {self.folder} cannot be made ({error}). Choose another: --out.") from error
+        if not self.resumed:
+            self.write_json("config.json", {"command": self.command, **plain(self.config)})
+        # A resumed run may go on elsewhere: the file keeps every machine that it has run on.
+        before = json.loads((self.folder / "machine.json").read_text())["sessions"] if self.resumed else []
+        self.write_json("machine.json", {"sessions": [*before, machine()]})
+
+    def card(self, title: str, rows: Mapping[str, str]) -> None:
+        """Print what will happen, and open the folder."""
+        self._begin()
+        self.display.card(f"stillsight {title}", {**rows, "folder": str(self.folder)})
+
+    def progress(self, what: str, done: int, total: int, **facts: object) -> None:
+        """Show progress, see `ProgressDisplay.update`."""
+        self.display.update(what, done, total, **facts)
+
+    def log(self, stream: str, row: Mapping[str, Any]) -> None:
+        """Append `row` to `<stream>.jsonl`, flushed, so that a killed run keeps it."""
+        self._begin()
+        append_line(self.folder / f"{stream}.jsonl", row)
+
+    def rewind(self, last: int, counted: str = "step") -> None:
+        """Cut the records of what comes after `last`, which a resumed run does again.
+
+        Args:
+            last: the number that the checkpoint stands at, of env steps or epochs.
+            counted: the name of that number in the records; those that have none are cut.
+        """
+        for stream in ("metrics", "episodes", "eval"):
+            path = self.folder / f"{stream}.jsonl"
+            if path.exists():
+                lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+                kept = [line for line in lines if json.loads(line).get(counted, math.inf) <= last]
+                write_atomically(path, "".join(kept))
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file at once or not at all."""
+        self._begin()
+        write_atomically(self.folder / name, json.dumps(plain(content), indent=2) + "\n")
+
+    def checkpoint(self, name: str) -> Path:
+        """Path of the checkpoint called `name`."""
+        return self.folder / "checkpoints" / f"{name}.safetensors"
+
+    def save(self, name: str, tree: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+        """Save a checkpoint, see `checkpoint.save`."""
+        from stillsight.agents.runs import checkpoint
+
+        self._begin()
+        checkpoint.save(self.checkpoint(name), tree, metadata)
+
+    def load(self, name: str, device: torch.device) -> dict[str, Any] | None:
+        """Load a checkpoint of this folder, or None if it was never written."""
+        from stillsight.agents.runs import checkpoint
+
+        return checkpoint.load(self.checkpoint(name), device) if self.checkpoint(name).exists() else None
+
+
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Append `row` to a JSON-lines file."""
+    with path.open("a") as file:
+        file.write(json.dumps(plain(row)) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file; the inverse of `append_line`."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` to `path` so that a reader finds the old file or the new one, never half of one."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON knows it: dataclasses as dicts, paths and enums as strings, numpy scalars as numbers."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return value.item()
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json of a run folder.
+
+    Raises:
+        RunError: there is no run in `folder`, or its config.json is damaged.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise RunError(f"{folder} is no run folder: it has no config.json. `stillsight list runs` shows the runs.")
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}). Restore it, or start a new run.") from error
+    return config
+
+
+def revive(cls: type[Config], record: Mapping[str, Any]) -> Config:
+    """A configuration dataclass from its JSON record; the inverse of `plain`.
+
+    Raises:
+        RunError: the record has fields that this version does not know.
+    """
+    types = typing.get_type_hints(cls)
+    found = {name: value for name, value in record.items() if name != "command"}
+    if strange := sorted(set(found) - set(types)):
+        raise RunError(f"The run's config.json has fields that this version does not know: {', '.join(strange)}.")
+    return cls(**{name: _typed(types[name], value) for name, value in found.items()})
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    for option in (kind, *typing.get_args(kind)):
+        if isinstance(option, type) and issubclass(option, Path | enum.Enum):
+            return option(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def find_runs(root: Path = RUNS) -> Iterator[Path]:
+    """Every run folder below `root`."""
+    return (path.parent for path in sorted(root.glob("**/config.json")))

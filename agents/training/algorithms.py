@@ -1,0 +1,231 @@
+"""The algorithms by name: rows with presets for pixels. The classes are Stable-Baselines3's own, unchanged."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from stillsight.agents.runs.folder import RunError
+from stillsight.encoders.zoo.registry import unknown
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlgorithmSpec:
+    """One row of the registry.
+
+    Attributes:
+        name: what `--algo` takes.
+        cls: `module:Class`, imported when needed.
+        actions: "discrete", "continuous" or both; empty for a third party's class, whose own check decides.
+        policy: SB3's name of the policy; our features extractor goes into it in every case.
+        net_arch: hidden layers behind the head of `head.HEAD_FEATURES` units.
+        n_envs: environments side by side by default.
+        preset: keyword arguments of the class. Strings "lin_x" are a rate that falls linearly from x to 0.
+        source: where the preset comes from.
+        encoder_loss: which loss trains the encoder, where it learns.
+        natural_gradient: the step that trains the encoder knows no learning rate.
+        off_policy: it learns from a replay memory, and may so be shown what it did not see.
+        extra: the extra that brings `cls`.
+    """
+
+    name: str
+    cls: str
+    actions: tuple[str, ...]
+    policy: str = "MlpPolicy"
+    net_arch: tuple[int, ...] = ()
+    n_envs: int = 1
+    preset: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    encoder_loss: str = "as its class has it"
+    natural_gradient: bool = False
+    off_policy: bool = False
+    extra: str | None = None
+
+    def load_class(self) -> type[BaseAlgorithm]:
+        """Import the class.
+
+        Raises:
+            RunError: the module is missing, has no such class, or it is no SB3 algorithm.
+        """
+        module, _, name = self.cls.partition(":")
+        try:
+            cls = getattr(importlib.import_module(module), name)
+        except ImportError as error:
+            advice = f'Run: pip install "stillsight[{self.extra}]"' if self.extra else "Install it first."
+            raise RunError(f"{self.name} comes from {module}, which cannot be imported ({error}). {advice}") from error
+        except AttributeError as error:
+            raise RunError(f"The module {module!r} has no class {name!r}. Type --algo module:Class.") from error
+        from stable_baselines3.common.base_class import BaseAlgorithm
+
+        if not (inspect.isclass(cls) and issubclass(cls, BaseAlgorithm)):
+            raise RunError(f"{self.cls} is no Stable-Baselines3 algorithm. Type --algo ppo, or module:Class of one.")
+        return cls
+
+
+_ZOO = "rl-baselines3-zoo's Atari preset"
+_POLICY_AND_VALUE = "policy and value losses together"
+_CRITIC = "the critic's temporal difference alone; the actor looks through the critic's eyes"
+
+_DQN = {
+    "buffer_size": 100_000,
+    "learning_starts": 5_000,
+    "batch_size": 32,
+    "learning_rate": 1e-4,
+    "target_update_interval": 1_000,
+    "train_freq": 4,
+    "gradient_steps": 1,
+    "exploration_fraction": 0.1,
+    "exploration_final_eps": 0.01,
+}
+
+_ROWS = [
+    AlgorithmSpec(
+        name="ppo",
+        cls="stable_baselines3:PPO",
+        actions=("discrete", "continuous"),
+        n_envs=8,
+        preset={
+            "n_steps": 128,
+            "batch_size": 256,
+            "n_epochs": 4,
+            "learning_rate": "lin_2.5e-4",
+            "clip_range": "lin_0.1",
+            "ent_coef": 0.01,
+            "vf_coef": 0.5,
+        },
+        source=_ZOO,
+        encoder_loss=_POLICY_AND_VALUE,
+    ),
+    AlgorithmSpec(
+        name="a2c",
+        cls="stable_baselines3:A2C",
+        actions=("discrete", "continuous"),
+        n_envs=16,
+        preset={"n_steps": 5, "learning_rate": 7e-4, "ent_coef": 0.01, "vf_coef": 0.25},
+        source=f"{_ZOO}, with SB3's default rate",
+        encoder_loss=_POLICY_AND_VALUE,
+    ),
+    AlgorithmSpec(
+        name="dqn",
+        cls="stable_baselines3:DQN",
+        actions=("discrete",),
+        preset=_DQN,
+        source=f"{_ZOO}, which begins to learn after 100,000 steps and not 5,000",
+        encoder_loss="the temporal difference",
+        off_policy=True,
+    ),
+    AlgorithmSpec(
+        name="sac",
+        cls="stable_baselines3:SAC",
+        actions=("continuous",),
+        net_arch=(256,),
+        preset={"buffer_size": 100_000, "learning_starts": 1_000, "batch_size": 256, "learning_rate": 3e-4},
+        source="SB3's defaults (Haarnoja et al. 2018), the head in place of the first of two layers, a smaller buffer",
+        encoder_loss=_CRITIC,
+        off_policy=True,
+    ),
+    AlgorithmSpec(
+        name="td3",
+        cls="stable_baselines3:TD3",
+        actions=("continuous",),
+        net_arch=(256,),
+        preset={
+            "buffer_size": 100_000,
+            "learning_starts": 1_000,
+            "batch_size": 256,
+            "learning_rate": 3e-4,
+            "action_noise": 0.1,
+        },
+        source="SB3's defaults (Fujimoto et al. 2018), the head as the first of two layers, a smaller buffer and rate",
+        encoder_loss=_CRITIC,
+        off_policy=True,
+    ),
+    AlgorithmSpec(
+        name="qrdqn",
+        cls="sb3_contrib:QRDQN",
+        actions=("discrete",),
+        preset=_DQN,
+        source="the preset of dqn",
+        encoder_loss="the quantile regression of the temporal difference",
+        off_policy=True,
+        extra="contrib",
+    ),
+    AlgorithmSpec(
+        name="tqc",
+        cls="sb3_contrib:TQC",
+        actions=("continuous",),
+        net_arch=(256,),
+        preset={"buffer_size": 100_000, "learning_starts": 1_000, "batch_size": 256, "learning_rate": 3e-4},
+        source="the preset of sac",
+        encoder_loss=_CRITIC,
+        off_policy=True,
+        extra="contrib",
+    ),
+    AlgorithmSpec(
+        name="trpo",
+        cls="sb3_contrib:TRPO",
+        actions=("discrete", "continuous"),
+        n_envs=8,
+        preset={"n_steps": 128, "batch_size": 128, "cg_max_steps": 10},
+        source="sb3-contrib's defaults (Schulman et al. 2015) with the rollouts of ppo",
+        encoder_loss="the policy's objective alone, by the natural-gradient step",
+        natural_gradient=True,
+        extra="contrib",
+    ),
+    AlgorithmSpec(
+        name="recurrent_ppo",
+        cls="sb3_contrib:RecurrentPPO",
+        actions=("discrete", "continuous"),
+        policy="MlpLstmPolicy",
+        n_envs=8,
+        preset={"n_steps": 128, "batch_size": 256, "n_epochs": 4, "learning_rate": "lin_2.5e-4", "ent_coef": 0.01},
+        source="the preset of ppo",
+        encoder_loss=_POLICY_AND_VALUE,
+        extra="contrib",
+    ),
+]
+
+ALGORITHMS: dict[str, AlgorithmSpec] = {row.name: row for row in _ROWS}
+
+
+def spec(name: str) -> AlgorithmSpec:
+    """The row of `name`; for `module:Class` a row without a preset.
+
+    Raises:
+        RunError: no such algorithm, with the nearest name.
+    """
+    if name in ALGORITHMS:
+        return ALGORITHMS[name]
+    if ":" not in name:
+        allowed = "Any other SB3 algorithm goes in as --algo module:Class. Known"
+        raise RunError(unknown("algorithm", name, ALGORITHMS, allowed, "--algo"))
+    extra = "contrib" if name.startswith("sb3_contrib:") else None
+    policy = "MlpLstmPolicy" if "Recurrent" in name else "MlpPolicy"
+    known = {row.cls: row for row in _ROWS}.get(name)
+    return AlgorithmSpec(
+        name=name,
+        cls=name,
+        actions=(),
+        policy=policy,
+        source="the class's own defaults",
+        encoder_loss=known.encoder_loss if known else AlgorithmSpec.encoder_loss,
+        natural_gradient=known is not None and known.natural_gradient,
+        off_policy=known is not None and known.off_policy,
+        extra=extra,
+    )
+
+
+def check_actions(row: AlgorithmSpec, actions: str, env: str) -> None:
+    """Raise `RunError` if `row` cannot act in an environment whose actions are "discrete" or "continuous"."""
+    if row.actions and actions in ("discrete", "continuous") and actions not in row.actions:
+        able = [other.name for other in ALGORITHMS.values() if actions in other.actions]
+        raise RunError(
+            f"{row.name} needs {' or '.join(row.actions)} actions, and {env} has {actions} ones. "
+            f"Allowed here: {', '.join(able)}. Type, say: --algo {able[0]}."
+        )

@@ -1,0 +1,147 @@
+"""When an agent is saved and what goes into the files: best, to play; last, to go on learning."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from stillsight.agents.runs import checkpoint
+from stillsight.agents.runs.folder import Run, RunError
+from stillsight.agents.training import model_state as state
+from stillsight.encoders.encoder import fingerprint
+
+if TYPE_CHECKING:
+    from stillsight.agents.training.build import Agent
+    from stillsight.agents.training.callbacks import Evaluate
+
+
+@dataclass
+class Ledger:
+    """What adds up over the sessions of one run.
+
+    Attributes:
+        images: images encoded for training, evaluations left out.
+        seconds: spent on training, evaluations left out.
+        best: highest mean return of an evaluation.
+        encoder_sha256: of the encoder before the first step.
+    """
+
+    images: int = 0
+    seconds: float = 0.0
+    best: float = float("-inf")
+    encoder_sha256: str = ""
+
+
+class Savepoints:
+    """The checkpoints of one run.
+
+    Args:
+        run: the run folder.
+        agent: whose state is kept.
+    """
+
+    def __init__(self, run: Run, agent: Agent) -> None:
+        self.run, self.agent = run, agent
+        self.ledger = Ledger(encoder_sha256=agent.sha256())
+        self._images = 0
+        self._began = time.perf_counter()
+        self._evaluation: Evaluate | None = None
+
+    @contextlib.contextmanager
+    def clock(self, evaluation: Evaluate) -> Iterator[None]:
+        """Count the time inside as training, less what `evaluation` takes of it; say how to go on after Ctrl-C."""
+        self._evaluation = evaluation
+        self._began = time.perf_counter()
+        try:
+            yield
+        except KeyboardInterrupt:
+            advice = "nothing was saved yet"
+            if self.run.checkpoint("last").exists():
+                advice = (
+                    f"continue from its last checkpoint with: stillsight {self.run.command} --resume {self.run.folder}"
+                )
+            raise RunError(f"Stopped at step {self.agent.model.num_timesteps:,}; {advice}.") from None
+        finally:
+            self._settle()
+            self._evaluation = None
+
+    def seconds(self) -> float:
+        """Seconds of training until now, evaluations left out."""
+        self._settle()
+        return self.ledger.seconds
+
+    def _settle(self) -> None:
+        """Move what the clock and the counter gathered since the last time into the ledger."""
+        if self._evaluation is not None:
+            now = time.perf_counter()
+            self.ledger.seconds += now - self._began - self._evaluation.seconds
+            self._began, self._evaluation.seconds = now, 0.0
+        images = self.agent.encoder.counter.images
+        self.ledger.images += images - self._images
+        self._images = images
+
+    def best(self, mean: float) -> None:
+        """Keep what acting needs, if `mean` beats every evaluation before it."""
+        if mean > self.ledger.best:
+            self.ledger.best = mean
+            self.run.save("best", {**state.learned(self.agent.model), **self._facts(), "mean": mean}, self._header())
+
+    def last(self) -> None:
+        """Keep all that learning on needs. The replay memory goes first, into a file that the other one names."""
+        self._settle()
+        step = self.agent.model.num_timesteps
+        replay = state.capture_replay(self.agent.model)
+        name = f"replay-{step}" if replay is not None else None
+        if name is not None and replay is not None:
+            self.run.save(name, replay)
+        self.run.save(
+            "last",
+            {**state.capture(self.agent.model), **self._facts(), "ledger": asdict(self.ledger), "replay": name},
+            self._header(),
+        )
+        for old in self.run.checkpoint("x").parent.glob("replay-*.safetensors"):
+            if old.stem != name:
+                old.unlink()
+
+    def restore(self) -> None:
+        """Continue from the last checkpoint; a run that was stopped before its first one starts from the beginning.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged.
+            RunError: the encoder's frozen weights are not those that it was saved with.
+        """
+        model = self.agent.model
+        stored = self.run.load("last", model.device)
+        if stored is None:
+            return
+        replay: dict[str, Any] | None = None
+        if stored["replay"] is not None:
+            replay = checkpoint.load(self.run.checkpoint(stored["replay"]))
+        self.agent.check_frozen(stored, self.run.folder)
+        state.restore(model, stored)
+        if replay is not None:
+            state.restore_replay(model, replay)
+        # The environments begin new episodes, and not the very ones that the run began with.
+        self.agent.venv.seed(self.agent.config.seed + model.num_timesteps)
+        self.ledger = Ledger(**stored["ledger"])
+        best = self.run.load("best", model.device)
+        if best is not None:  # it may be younger than the checkpoint from which learning goes on
+            self.ledger.best = max(self.ledger.best, best["mean"])
+        self.run.rewind(model.num_timesteps)
+        self._images = self.agent.encoder.counter.images
+
+    def _facts(self) -> dict[str, Any]:
+        encoder = self.agent.encoder
+        return {
+            "step": self.agent.model.num_timesteps,
+            "encoder": encoder.name,
+            "tap": encoder.tap,
+            "unfreeze": encoder.unfreeze,
+            "frozen_sha256": fingerprint(encoder.frozen.state()),
+        }
+
+    def _header(self) -> dict[str, str]:
+        return {"stillsight": "agent", "encoder": self.agent.encoder.name, "algorithm": self.agent.config.algo}

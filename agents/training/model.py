@@ -1,0 +1,143 @@
+"""An SB3 model from an algorithm's row: presets, what the user set, and our eyes in its policy."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from stillsight.agents.runs.folder import RunError
+from stillsight.agents.training.algorithms import AlgorithmSpec
+from stillsight.agents.training.presets import preset
+from stillsight.encoders.zoo.registry import unknown
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+    from stable_baselines3.common.vec_env import VecEnv
+
+
+def overrides(settings: tuple[str, ...], flag: str) -> dict[str, Any]:
+    """`("n_steps=256", "learning_rate=lin_1e-4")`, as `flag` got them, as keyword arguments.
+
+    Raises:
+        RunError: a setting is not of the form name=value.
+    """
+    found = {}
+    for setting in settings:
+        name, separator, text = setting.partition("=")
+        if not separator or not name.isidentifier():
+            raise RunError(f"{flag} takes name=value, and got {setting!r}. Type, say: {flag} n_steps=256.")
+        try:
+            found[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            found[name] = text
+    return found
+
+
+_OURS = ("policy", "env", "policy_kwargs", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model")
+"""Arguments of SB3's classes that are not `--set`'s, because flags or the agent itself decide them."""
+
+
+def settings(row: AlgorithmSpec, env: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset of `row`, on top of it that of `env`, on top of both what was `chosen`.
+
+    Raises:
+        RunError: the class takes no argument of such a name.
+    """
+    known = [name for name in inspect.signature(row.load_class()).parameters if name not in _OURS]
+    for name in chosen:
+        if name not in known:
+            raise RunError(unknown("setting", name, known, f"{row.name} takes", "--set"))
+    return {**row.preset, **preset(env, row.name).settings, **chosen}
+
+
+def make_model(
+    row: AlgorithmSpec,
+    venv: VecEnv,
+    eyes: Mapping[str, Any],
+    chosen: Mapping[str, Any],
+    replay: Mapping[str, Any],
+    *,
+    seed: int,
+    device: str,
+    encoder_lr: float = 1.0,
+) -> BaseAlgorithm:
+    """The SB3 model: its class unchanged, our features extractor in its policy.
+
+    Args:
+        row: the algorithm.
+        venv: an `EncodedVecEnv`.
+        eyes: arguments of `EncoderExtractor`.
+        chosen: from `settings`.
+        replay: arguments of `FrameReplayBuffer`, which off-policy algorithms learn from.
+        seed: of the policy's weights, of exploration, of sampling and of the environments.
+        device: of policy and updates.
+        encoder_lr: what learns of the encoder learns at this multiple of the algorithm's rate.
+
+    Raises:
+        RunError: SB3 refuses the combination.
+    """
+    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+    from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+    from stillsight.agents.buffers.replay import FrameReplayBuffer
+    from stillsight.agents.buffers.rollout import FrameRolloutBuffer
+    from stillsight.agents.features.critic import follow_critic
+    from stillsight.agents.features.encoder_rate import scale
+    from stillsight.agents.features.extractor import EncoderExtractor
+
+    policy_kwargs: dict[str, Any] = {
+        "features_extractor_class": EncoderExtractor,
+        "features_extractor_kwargs": dict(eyes),
+        "normalize_images": False,  # the encoder normalises, by the recipe of its weights
+    }
+    if row.actions:
+        policy_kwargs["net_arch"] = list(row.net_arch)
+    cls = row.load_class()
+    try:
+        given = arguments(chosen, venv)
+        # SB3 gathers n-step returns in a buffer class of its own, which takes the place of ours.
+        if issubclass(cls, OffPolicyAlgorithm) and chosen.get("n_steps", 1) == 1:
+            given |= {"replay_buffer_class": FrameReplayBuffer, "replay_buffer_kwargs": dict(replay)}
+        # So do classes that collect in a way of their own (RecurrentPPO, MaskablePPO).
+        elif getattr(cls, "collect_rollouts", None) is OnPolicyAlgorithm.collect_rollouts and stacked(venv):
+            given["rollout_buffer_class"] = FrameRolloutBuffer
+        model = cls(row.policy, venv, policy_kwargs=policy_kwargs, seed=seed, device=device, **given)
+    except RunError:
+        raise
+    except (AssertionError, ValueError, TypeError) as error:
+        # SB3 checks its arguments with asserts, and some only by using them.
+        listed = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
+        raise RunError(f"{row.name} refuses these settings ({error}): {listed}. Change them with --set.") from error
+    follow_critic(model.policy)
+    scale(model.policy, encoder_lr)
+    return model
+
+
+def stacked(venv: VecEnv) -> bool:
+    """Whether observations are stacks of several frames."""
+    shape = venv.observation_space.shape
+    return shape is not None and shape[0] > 1
+
+
+def arguments(chosen: Mapping[str, Any], venv: VecEnv) -> dict[str, Any]:
+    """Settings as the algorithm's class takes them: schedules, noise and frequencies as SB3's own objects."""
+    return {name: _value(name, value, venv) for name, value in chosen.items()}
+
+
+def _value(name: str, value: Any, venv: VecEnv) -> Any:
+    if name == "action_noise" and isinstance(value, int | float):
+        import numpy as np
+        from stable_baselines3.common.noise import NormalActionNoise
+
+        shape = venv.action_space.shape
+        assert shape is not None
+        return NormalActionNoise(np.zeros(shape), np.full(shape, float(value)))
+    if isinstance(value, str) and value.startswith("lin_"):
+        from stable_baselines3.common.utils import LinearSchedule
+
+        return LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
+    if name == "train_freq" and isinstance(value, list):
+        return tuple(value)
+    return value

@@ -1,0 +1,136 @@
+"""Everything of an SB3 model that must be kept to go on learning: weights, optimizers, counters, replay memory, RNG."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from torch import Tensor
+
+from stillsight.agents.buffers.replay import FrameReplayBuffer
+from stillsight.agents.runs.checkpoint import CheckpointError
+
+_NOT_COUNTERS = ("verbose", "start_time", "n_envs", "seed")
+
+
+def learned(model: BaseAlgorithm) -> dict[str, Any]:
+    """The policy's parameters and buffers: what an agent needs to act. The frozen encoder is not among them."""
+    return {"policy": dict(model.policy.state_dict())}
+
+
+def capture(model: BaseAlgorithm) -> dict[str, Any]:
+    """The whole state, as nested dicts of tensors and plain values; replay memory comes from `capture_replay`."""
+    _, variables = model._get_torch_save_params()
+    return {
+        "parameters": model.get_parameters(),
+        "variables": {name: _attribute(model, name) for name in variables if _attribute(model, name) is not None},
+        "counters": {
+            name: value
+            for name, value in vars(model).items()
+            if isinstance(value, bool | int | float) and name not in _NOT_COUNTERS
+        },
+        "random": _random_state(model),
+    }
+
+
+def restore(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
+    """Put a captured state back.
+
+    Raises:
+        CheckpointError: it belongs to another kind of model.
+    """
+    try:
+        model.set_parameters(state["parameters"], exact_match=True, device=model.device)
+        with torch.no_grad():
+            for name, value in state["variables"].items():
+                tensor = _attribute(model, name)
+                if tensor is None:
+                    raise KeyError(f"no {name} here")
+                tensor.copy_(value)
+    except (KeyError, ValueError, RuntimeError, AttributeError) as error:
+        raise CheckpointError(f"The checkpoint does not fit this agent ({str(error).splitlines()[0]}).") from error
+    vars(model).update(state["counters"])
+    _set_random_state(model, state["random"])
+
+
+def restore_learned(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
+    """Put back what `learned` or `capture` gave, as far as acting needs it.
+
+    Raises:
+        CheckpointError: it belongs to another kind of model.
+    """
+    policy = state["policy"] if "policy" in state else state["parameters"]["policy"]
+    try:
+        model.policy.load_state_dict(policy)
+    except RuntimeError as error:
+        raise CheckpointError(f"The checkpoint does not fit this agent ({str(error).splitlines()[0]}).") from error
+
+
+def capture_replay(model: BaseAlgorithm) -> dict[str, Any] | None:
+    """The filled part of the replay memory, or None for algorithms without one."""
+    buffer = getattr(model, "replay_buffer", None)
+    return buffer.state() if isinstance(buffer, FrameReplayBuffer) else None
+
+
+def restore_replay(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
+    """Put captured replay memory back.
+
+    Raises:
+        CheckpointError: its size or shapes differ from this model's.
+    """
+    buffer = getattr(model, "replay_buffer", None)
+    assert isinstance(buffer, FrameReplayBuffer)
+    try:
+        buffer.restore(state)
+    except ValueError as error:
+        raise CheckpointError(f"The checkpoint does not fit this agent: {error}.") from error
+
+
+def _attribute(model: BaseAlgorithm, path: str) -> Tensor | None:
+    value: Any = model
+    for name in path.split("."):
+        value = getattr(value, name, None)
+    return value if isinstance(value, Tensor) else None
+
+
+def _random_state(model: BaseAlgorithm) -> dict[str, Any]:
+    _, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "python": [*random.getstate()[1], random.getstate()[2]],
+        "numpy": {"keys": torch.from_numpy(np.asarray(keys).astype(np.int64)), "rest": [position, has_gauss, gauss]},
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "actions": _generator_state(model.action_space.np_random),
+    }
+
+
+def _set_random_state(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
+    *internal, gauss_next = state["python"]
+    random.setstate((3, tuple(internal), gauss_next))
+    rest = state["numpy"]["rest"]
+    np.random.set_state(("MT19937", state["numpy"]["keys"].numpy().astype(np.uint32), rest[0], rest[1], rest[2]))
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
+        torch.cuda.set_rng_state_all([tensor.cpu() for tensor in state["cuda"]])
+    model.action_space.np_random.bit_generator.state = _unstring(state["actions"])
+
+
+def _generator_state(generator: np.random.Generator) -> Any:
+    """numpy's own state dict; its 128-bit integers as strings, which JSON keeps exactly everywhere."""
+    return _string(dict(generator.bit_generator.state))
+
+
+def _string(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _string(value) for key, value in node.items()}
+    return f"int:{node}" if isinstance(node, int) else node
+
+
+def _unstring(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _unstring(value) for key, value in node.items()}
+    return int(node.removeprefix("int:")) if isinstance(node, str) and node.startswith("int:") else node

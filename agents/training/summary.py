@@ -1,0 +1,141 @@
+"""What a run says of itself: the card before it, summary.json after it, the closing lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stillsight.agents.features.encoder_rate import optimizers
+from stillsight.agents.features.extractor import canonical
+from stillsight.agents.features.head import Head
+from stillsight.agents.training.algorithms import spec
+from stillsight.encoders import device as devices
+from stillsight.encoders.engines.engine import Engine
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+    from stillsight.agents.training.build import Agent
+    from stillsight.agents.training.checkpointing import Ledger
+    from stillsight.agents.training.learn import RlConfig
+
+
+def trainable(agent: Agent) -> int:
+    """Number of parameters that some optimizer of the model changes."""
+    groups = [group for optimizer in optimizers(agent.model.policy).values() for group in optimizer.param_groups]
+    return sum(parameter.numel() for group in groups for parameter in group["params"] if parameter.requires_grad)
+
+
+def buffer_bytes(model: BaseAlgorithm) -> int:
+    """Memory of the rollout or replay buffer once it is full, in bytes."""
+    buffer = getattr(model, "replay_buffer", None) or getattr(model, "rollout_buffer", None)
+    return sum(value.nbytes for value in vars(buffer).values() if isinstance(value, np.ndarray)) if buffer else 0
+
+
+def card(agent: Agent) -> dict[str, str]:
+    """What is about to happen, for people."""
+    config, encoder, model = agent.config, agent.encoder, agent.model
+    options = config.env_options().to_json()
+    shape = agent.venv.observation_space.shape
+    assert shape is not None
+    source = encoder.provenance
+    where = "inside the policy, at every look" if config.in_policy else "once per new frame, before the buffer"
+    cut = {None: f"frozen, run {where}", "all": "trained from the first stage on"}.get(
+        encoder.unfreeze, f"trained from {encoder.unfreeze} on; what lies before runs {where}"
+    )
+    return {
+        "env": f"{config.env} x {agent.venv.num_envs}, pixels {agent.venv.pixel_shape}, "
+        + ", ".join(f"{name} {value}" for name, value in options.items() if value),
+        "actions": str(model.action_space),
+        "encoder": f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}; {cut}",
+        **({"encoder learns": _learning(config)} if config.mode.trained else {}),
+        "weights": f"{source.kind}: {source.name} {source.sha256[:12]}",
+        "licence": source.licence,
+        "observation": f"{shape[0]} frames of {shape[1:]} {agent.venv.observation_space.dtype}",
+        "head": _head(canonical(model.policy).head),
+        "settings": ", ".join(config.set),
+        "learns": f"{trainable(agent):,} parameters",
+        "buffer": f"{buffer_bytes(agent.model) / 1e6:,.1f} MB",
+        "device": f"{model.device}, encoder on {encoder.frozen.device}",
+        **({"engine": _engine(encoder.frozen.engine)} if len(encoder.frozen.steps) else {}),
+    }
+
+
+def _engine(engine: Engine) -> str:
+    dropped = "".join(f"; not {name}: {why}" for name, why in engine.dropped.items())
+    return f"{engine}{dropped}"
+
+
+def _learning(config: RlConfig) -> str:
+    what = {
+        "all": "every weight",
+        "norm": "scales and shifts of normalisation layers",
+        "lora": f"additions of rank {config.lora_rank}",
+    }[config.adapt]
+    rate = "" if config.encoder_lr == 1.0 else f", at {config.encoder_lr:g} times the learning rate"
+    return f"{what}, BatchNorm statistics {config.batchnorm}; from {spec(config.algo).encoder_loss}{rate}"
+
+
+def _head(head: Head) -> str:
+    shared = f"1 x 1 convolution to {head.compress.out_channels}, " if head.compress is not None else ""
+    return f"standardised features, LayerNorm, {shared}Linear to {head.linear.out_features}"
+
+
+def summary(agent: Agent, ledger: Ledger, returns: list[float], *, deterministic: bool) -> dict[str, Any]:
+    """The content of summary.json."""
+    encoder, model, config = agent.encoder, agent.model, agent.config
+    steps = model.num_timesteps
+    return {
+        "env": config.env,
+        "algo": config.algo,
+        "mode": config.mode.value,
+        "seed": config.seed,
+        "return_mean": np.mean(returns),
+        "return_std": np.std(returns),
+        "return_episodes": len(returns),
+        "return_deterministic": deterministic,
+        "best_return_mean": ledger.best,
+        "env_steps": steps,
+        "wall_seconds": ledger.seconds,
+        "env_steps_per_s": steps / ledger.seconds,
+        "images_encoded_per_env_step": ledger.images / steps,
+        "peak_memory_bytes": devices.peak_memory(model.device),
+        "buffer_bytes": buffer_bytes(agent.model),
+        "trainable_parameters": trainable(agent),
+        "encoder": encoder.name,
+        "tap": encoder.tap,
+        "pooling": encoder.pooling,
+        "resolution": encoder.resolution,
+        "unfreeze": encoder.unfreeze,
+        "adapt": config.adapt if config.mode.trained else None,
+        "batchnorm": config.batchnorm,
+        "lora_rank": config.lora_rank if config.adapt == "lora" else None,
+        "encoder_lr": config.encoder_lr if config.mode.trained else None,
+        "encoder_loss": spec(config.algo).encoder_loss if config.mode.trained else None,
+        "in_policy": config.in_policy,
+        "vec_env": type(agent.venv.venv).__name__,
+        "engine": encoder.frozen.engine.name if len(encoder.frozen.steps) else None,
+        "engine_seconds_per_batch": encoder.frozen.engine.seconds,
+        "weights_source": encoder.provenance.kind,
+        "weights_name": encoder.provenance.name,
+        "weights_sha256": encoder.provenance.sha256,
+        "weights_licence": encoder.provenance.licence,
+        "encoder_sha256_before": ledger.encoder_sha256,
+        "encoder_sha256_after": agent.sha256(),
+    }
+
+
+def closing(result: dict[str, Any], folder: Path) -> dict[str, str]:
+    """The lines that a person reads at the end of a run."""
+    same = result["encoder_sha256_before"] == result["encoder_sha256_after"]
+    return {
+        "return": f"{result['return_mean']:.2f} ± {result['return_std']:.2f} over {result['return_episodes']} episodes",
+        "speed": f"{result['env_steps_per_s']:,.0f} env steps/s over {result['wall_seconds']:,.0f} s of training",
+        "images": f"{result['images_encoded_per_env_step']:.2f} encoded per env step",
+        "encoder": f"{'unchanged to the bit' if same else 'trained'}, sha256 {result['encoder_sha256_after'][:12]}",
+        "memory": f"{result['peak_memory_bytes'] / 1e9:.2f} GB at most",
+        "folder": str(folder),
+        "video": f"stillsight record {folder}",
+    }

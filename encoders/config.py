@@ -1,0 +1,142 @@
+"""The flags that choose an encoder, the same on both tracks; they are checked before torch is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from stillsight.encoders.mode import Mode
+from stillsight.encoders.zoo.registry import EncoderError, check_pooling, spec, unknown
+
+if TYPE_CHECKING:
+    from stillsight.encoders.encoder import Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderChoice:
+    """Which encoder, where it is tapped, what is done with it, and on what it runs."""
+
+    encoder: str = "retina"
+    """A name of `stillsight list encoders`, or your own module:function."""
+    mode: Mode = Mode.FROZEN
+    """frozen: pretrained, not trained. random: random weights, not trained. finetune: pretrained, trained on. scratch:
+    trained from random weights."""
+    tap: str | None = None
+    """Last stage of the encoder that runs. By default its last one in cifar, and an earlier one in rl, see `list`."""
+    pooling: str | None = None
+    """From a map to a vector: global, grid<k>, flatten, softmax or cls. By default the encoder's own, and in rl,
+    without --tap, a grid, which keeps places apart."""
+    resolution: int | None = None
+    """Side in pixels that images are resized to before they are encoded; by default they stay as they are."""
+    unfreeze: str | None = None
+    """In finetune and scratch: train from this stage on, all stages by default."""
+    adapt: Literal["all", "norm", "lora"] = "all"
+    """What learns in finetune and scratch. all: every weight. norm: the scales and shifts of normalisation layers.
+    lora: low-rank additions to the weights of convolutions, linear layers and attention (Hu et al. 2021)."""
+    batchnorm: Literal["frozen", "train"] | None = None
+    """Statistics of BatchNorm in the part that learns. frozen: they stay, in training as in use. train: each batch is
+    normalised by its own and moves them. By default frozen, and in cifar with --adapt all train."""
+    lora_rank: int = 8
+    """Rank of the additions of --adapt lora."""
+    weights: Path | None = None
+    """Weights to start from: a safetensors or .pth file, or the folder of a run that trained its encoder."""
+    weights_folder: Path | None = None
+    """Folder with weights under their official names, searched before torch's cache."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:N or mps."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """Of the encoder's convolutions and matrix products; auto takes bf16 where the hardware has it."""
+    threads: int | None = None
+    """CPU threads; torch's choice (all cores) by default. One is best where other work runs beside this."""
+
+    def for_control(self) -> Self:
+        """With tap and pooling filled in, where neither was chosen, by what the encoder's row says for agents."""
+        row = spec(self.encoder)
+        if row is None or self.tap is not None or self.pooling is not None:
+            return self
+        tap, pooling = row.control
+        return replace(self, tap=tap, pooling=pooling)
+
+    def check_encoder(self, side: int | None = None) -> None:
+        """Refuse names and combinations that cannot work.
+
+        Args:
+            side: smaller side, in pixels, of the images that will come; None if it is not known yet.
+
+        Raises:
+            EncoderError: no such encoder or stage, no weights for this mode, images too small.
+        """
+        row = spec(self.encoder)
+        if self.unfreeze is not None and not self.mode.trained:
+            raise EncoderError(
+                f"--unfreeze {self.unfreeze} trains a part of the encoder, and --mode {self.mode.value} trains none. "
+                "Type --mode finetune, or drop --unfreeze."
+            )
+        self._check_adaptation()
+        if self.weights is not None and not self.mode.pretrained:
+            raise EncoderError(
+                f"--mode {self.mode.value} starts from random weights, so --weights has no use. Drop one of them."
+            )
+        if self.pooling is not None:
+            check_pooling(self.pooling)
+        if row is None:
+            return
+        tap = row.check_tap(self.tap or row.tap)
+        if self.mode.pretrained and row.weights is None and self.weights is None:
+            raise EncoderError(
+                f"{row.name} has no pretrained weights. Type --mode scratch or --mode random, or give --weights FILE."
+            )
+        reached = [*list(row.stages)[: list(row.stages).index(tap) + 1], "all"]
+        if self.unfreeze is not None and self.unfreeze not in reached:
+            allowed = f"Up to the tap {tap}, {row.name} can be unfrozen from"
+            raise EncoderError(unknown("stage", self.unfreeze, reached, allowed, "--unfreeze"))
+        if self.resolution is not None and self.resolution < 1:
+            raise EncoderError(f"--resolution {self.resolution} is no size. Type a number of pixels, say 64.")
+        side = self.resolution or side
+        if side is not None:
+            row.check_size(side, tap, "--resolution")
+
+    def _check_adaptation(self) -> None:
+        chosen = f"--adapt {self.adapt}" if self.adapt != "all" else f"--batchnorm {self.batchnorm}"
+        if (self.adapt != "all" or self.batchnorm == "train") and not self.mode.trained:
+            raise EncoderError(
+                f"{chosen} says how the encoder learns, and with --mode {self.mode.value} it does not. "
+                f"Type --mode finetune, or drop {chosen}."
+            )
+        if self.lora_rank < 1:
+            raise EncoderError(f"--lora-rank {self.lora_rank} adds nothing. Type a number from 1, say --lora-rank 8.")
+        if self.lora_rank != EncoderChoice.lora_rank and self.adapt != "lora":
+            raise EncoderError(
+                f"--lora-rank {self.lora_rank} has no use with --adapt {self.adapt}. Type --adapt lora, or drop it."
+            )
+
+    def build_encoder(self, *, pinned: bool, weights: bool = True) -> Encoder:
+        """Build what was chosen, see `recipe.build`.
+
+        Args:
+            pinned: keep dropout off in the part that learns, and BatchNorm statistics fixed unless --batchnorm says
+                train.
+            weights: False builds it with random weights, for one that is about to be filled from a checkpoint.
+        """
+        from stillsight.encoders.build import build
+
+        return build(
+            self.encoder,
+            self.mode if weights else Mode.SCRATCH,
+            tap=self.tap,
+            pooling=self.pooling,
+            resolution=self.resolution,
+            unfreeze=self.unfreeze,
+            adapt=self.adapt,
+            batchnorm=self.batchnorm,
+            lora_rank=self.lora_rank,
+            weights=self.weights if weights else None,
+            weights_folder=self.weights_folder,
+            seed=self.seed,
+            pinned=pinned,
+            precision=self.precision,
+            device=self.device,
+        )

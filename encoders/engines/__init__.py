@@ -1,0 +1,1 @@
+"""Engines: how the frozen part is run."""

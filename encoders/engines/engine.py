@@ -1,0 +1,257 @@
+"""How the frozen part is run: the same function, prepared once for speed, and chosen by measurement."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from stillsight.encoders import device as devices
+from stillsight.encoders.engines import engine_cache as choices
+from stillsight.encoders.engines.folded import fold
+from stillsight.encoders.preprocess import Preprocess
+from stillsight.encoders.zoo.registry import EncoderError
+
+Name = Literal["auto", "eager", "folded", "compiled", "onnx", "graph"]
+Run = Callable[[Tensor], Tensor]
+
+WORTH = {"compiled": 60.0, "onnx": 20.0, "graph": 5.0}
+"""Seconds of encoding that must lie ahead before an engine is tried that takes long to prepare."""
+
+AGREE = 0.05
+"""Largest difference from the reference, as a share of its largest value, at which two engines count as the same
+function: bfloat16 keeps 8 bits, and a deep network adds up their rounding."""
+
+ROUNDS = 7
+"""Interleaved timings of each engine; the median decides."""
+
+
+class Inference(nn.Module):
+    """A private copy of frozen stages for inference: BatchNorm folded, weights rounded once and not at each call.
+
+    Args:
+        steps: stage name -> module, the first of them a `Preprocess`.
+        dtype: of weights and activations; what comes out is float32.
+    """
+
+    def __init__(self, steps: Mapping[str, nn.Module], dtype: torch.dtype) -> None:
+        super().__init__()
+        stages = dict(steps)
+        pixels = stages.pop("pixels")
+        assert isinstance(pixels, Preprocess)
+        self.pixels = pixels.uncounted()
+        pooling = stages.pop("pooling", None)
+        self.stages = nn.Sequential(*map(fold, stages.values())).to(dtype)
+        self.pooling = copy.deepcopy(pooling) or nn.Identity()
+        self.dtype = dtype
+        self.requires_grad_(False).eval()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        features: Tensor = self.pooling(self.stages(self.pixels(pixels).to(self.dtype)))
+        return features.float()
+
+
+@dataclass
+class Engine:
+    """A way to run the frozen part.
+
+    Attributes:
+        name: see `Name`.
+        run: pixels `[N, 3, H, W]` -> float32 features; N is `batch` where that is set.
+        batch: the only number of images that `run` takes, None for any.
+        rest: takes what does not fill a batch.
+        seconds: measured for one batch, by engine, where several were tried.
+        dropped: why an engine that was tried was not taken, by engine.
+    """
+
+    name: str
+    run: Run
+    batch: int | None = None
+    rest: Run | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        if self.batch is None:
+            return self.run(pixels)
+        assert self.rest is not None
+        parts = []
+        for part in pixels.split(self.batch):
+            missing = self.batch - len(part)
+            if not missing:
+                parts.append(self.run(part))
+            elif missing > len(part):  # padding would cost more than half of a batch
+                parts.append(self.rest(part))
+            else:
+                parts.append(self.run(torch.cat([part, part[:1].expand(missing, -1, -1, -1)]))[: len(part)])
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def __str__(self) -> str:
+        tried = ", ".join(f"{name} {1e3 * value:.1f} ms" for name, value in self.seconds.items())
+        return f"{self.name} ({tried} a batch)" if tried else self.name
+
+
+def choose(
+    steps: Mapping[str, nn.Module],
+    reference: Run,
+    precision: devices.Precision,
+    device: torch.device,
+    pixels: tuple[int, int, int],
+    *,
+    wanted: Name = "auto",
+    batch: int | None = None,
+    forwards: int = 0,
+) -> Engine:
+    """Prepare the engine that is `wanted`; for "auto" the fastest whose preparation the work ahead repays.
+
+    A choice by timing is kept for this machine and this shape (in `choices.memory()`), so that the same run started
+    twice is the same run: engines round differently.
+
+    Args:
+        steps: the frozen stages, a `Preprocess` first.
+        reference: runs them as they are, by which every other engine is checked.
+        precision: of the frozen part.
+        device: where it lives.
+        pixels: shape (3, H, W) of an image.
+        wanted: see `Name`.
+        batch: images that mostly come at once; None if that varies.
+        forwards: how often a batch will be encoded, as far as it is known.
+
+    Raises:
+        EncoderError: the engine that was asked for is not to be had, or computes something else.
+    """
+    if wanted == "eager":
+        return Engine("eager", reference)
+    dtype = torch.bfloat16 if devices.wants_bf16(device, precision) else torch.float32
+    sample = torch.randint(0, 256, (batch or 4, *pixels), dtype=torch.uint8, device=device)
+    made = _Workshop(steps, dtype, device, sample, reference)
+    if wanted != "auto":
+        engine = made.engine(wanted)
+        if engine is None:
+            raise EncoderError(f"--engine {wanted} cannot be used here: {made.dropped[wanted]} Type --engine auto.")
+        return engine
+    engine = made.engine("folded") or Engine("eager", reference)
+    if batch is None or not forwards:
+        return engine
+    key = choices.key(made.folded, device, sample)
+    known = choices.recall(key)
+    if known is not None:
+        return made.engine(known) or engine
+    tried = {engine.name: engine}
+    spent = _seconds(tried, sample)[engine.name]
+    for name in ("graph",) if device.type == "cuda" else ("onnx", "compiled"):
+        if spent * forwards > WORTH[name] and (other := made.engine(name)) is not None:
+            tried[name] = other
+    if len(tried) > 1:
+        seconds = _seconds(tried, sample)
+        engine = tried[min(seconds, key=seconds.__getitem__)]
+        engine.seconds = seconds
+        choices.remember(key, engine.name)
+    engine.dropped = made.dropped
+    return engine
+
+
+class _Workshop:
+    """Makes engines for one shape and checks that each computes what the reference computes."""
+
+    def __init__(
+        self,
+        steps: Mapping[str, nn.Module],
+        dtype: torch.dtype,
+        device: torch.device,
+        sample: Tensor,
+        reference: Run,
+    ) -> None:
+        self.steps, self.device, self.sample = steps, device, sample
+        self.folded = Inference(steps, dtype).to(device)
+        if device.type != "mps":
+            self.folded.to(memory_format=torch.channels_last)
+        with torch.no_grad():
+            self.expected = reference(sample)
+        self.dropped: dict[str, str] = {}
+
+    def engine(self, name: str) -> Engine | None:
+        """The engine called `name`, or None with the reason in `dropped`."""
+        fixed = None if name == "folded" else len(self.sample)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # compilers and exporters talk much
+                run = self._made(name)
+                with torch.inference_mode():
+                    found = run(self.sample)
+        except Exception as error:
+            self.dropped[name] = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0][:200]}."
+            return None
+        difference = (found - self.expected).abs().max() / self.expected.abs().max().clamp_min(1e-6)
+        if not difference <= AGREE:
+            self.dropped[name] = f"its features differ from the network's own by {difference:.1%}."
+            return None
+        return Engine(name, run, fixed, self.folded)
+
+    def _made(self, name: str) -> Run:
+        if name == "folded":
+            return self.folded
+        return {"compiled": self._compiled, "onnx": self._onnx, "graph": self._graph}[name]()
+
+    def _compiled(self) -> Run:
+        # It warns of a CUDA compiler without a GPU, which nobody here asked for.
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+        # Freezing lets the compiler lay weights out for the kernels once and for all.
+        options: dict[str, str | int | bool | Callable[..., object]] = {"freezing": self.device.type == "cpu"}
+        compiled: Run = torch.compile(self.folded, dynamic=False, options=options)
+        return compiled
+
+    def _onnx(self) -> Run:
+        if find_spec("onnxruntime") is None or find_spec("onnxscript") is None:
+            raise ImportError('run: pip install "stillsight[onnx]"')
+        from stillsight.encoders.engines.onnx import session
+
+        return session(Inference(self.steps, torch.float32), self.sample)
+
+    def _graph(self) -> Run:
+        if self.device.type != "cuda":
+            raise RuntimeError(f"CUDA graphs need a CUDA device, and this is {self.device.type}")
+        return captured(self.folded, self.sample)
+
+
+def captured(module: nn.Module, sample: Tensor) -> Run:
+    """`module` as one CUDA graph for inputs of the shape of `sample`: a launch a batch in place of one a kernel."""
+    still = sample.clone()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.inference_mode(), torch.cuda.stream(stream):
+        for _ in range(3):
+            module(still)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.inference_mode(), torch.cuda.graph(graph):
+        features = module(still)
+
+    def run(pixels: Tensor) -> Tensor:
+        still.copy_(pixels)
+        graph.replay()
+        copied: Tensor = features.clone()
+        return copied
+
+    return run
+
+
+def _seconds(engines: Mapping[str, Engine], sample: Tensor) -> dict[str, float]:
+    """Median seconds of one batch for each engine, timed in turns so that a busy machine is unfair to none."""
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    with torch.inference_mode():
+        for engine in engines.values():
+            engine(sample)
+        for _ in range(ROUNDS):
+            for name, engine in engines.items():
+                with devices.stopwatch(sample.device) as seconds:
+                    engine(sample)
+                    times[name].append(seconds())
+    return {name: sorted(values)[len(values) // 2] for name, values in times.items()}

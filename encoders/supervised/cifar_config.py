@@ -1,0 +1,154 @@
+"""The flags of a CIFAR run; they are checked before torch is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from stillsight.encoders.config import EncoderChoice
+from stillsight.encoders.mode import Mode
+from stillsight.encoders.supervised.training.recipe import Recipe
+from stillsight.encoders.zoo.registry import EncoderError
+
+if TYPE_CHECKING:
+    from stillsight.encoders.supervised.data.dataset import Dataset
+
+CIFAR = ("cifar10", "cifar100")
+SIDE = 32
+"""Of CIFAR's images, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CifarConfig(EncoderChoice, Recipe):
+    """Train a classifier on CIFAR or an image folder: a head on frozen features, or the encoder as well."""
+
+    dataset: str = "cifar10"
+    """cifar10, cifar100, or an image folder with one sub-folder a class (or train/ and test/ with these)."""
+    data: Path = Path("data")
+    """Folder with cifar-10-batches-py or cifar-100-python; downloaded there if missing."""
+    cache: Path = Path("data/features")
+    """Folder for frozen features, each computed once for all runs, and for decoded images."""
+    validation: int | None = None
+    """Training images held out to choose with; the test images are used once, at the end. By default a tenth, of
+    CIFAR 5,000; a fifth with --shots and --fraction."""
+    shots: int | None = None
+    """Labelled images a class, drawn by --seed, those for validation among them; by default all there are."""
+    fraction: float | None = None
+    """The same as a share of each class, 0 to 1."""
+    skip_broken: float = 0.01
+    """Share of an image folder's files that may be broken: they are left out and named. More is an error."""
+    head: Literal["linear", "mlp", "knn", "ncm"] = "linear"
+    """On frozen features. linear: logistic regression. mlp: one hidden layer. knn: votes of the nearest training
+    images. ncm: nearest class mean. What is chosen in them is chosen on the validation images; then they are fitted
+    again to training and validation images together."""
+    views: int = 0
+    """Augmented views of each training image that are encoded too, once, where the encoder is frozen; --crop, --flip,
+    --rotation, --randaugment and --erasing say how."""
+    warm_start: bool = False
+    """In finetune: fit the linear head to frozen features first, and train on from it (LP-FT, Kumar et al. 2022).
+    BatchNorm statistics, which the features come from, then stay as they are unless --batchnorm train is given."""
+    save_dtype: Literal["float32", "float16"] = "float32"
+    """Rounding of the saved encoder. The test accuracy is measured after it."""
+    tensorboard: bool = False
+    """Write TensorBoard curves too, into the run folder."""
+    out: Path | None = None
+    """The run folder; results/runs/<name> by default."""
+    resume: Path | None = None
+    """Continue the stopped run in this folder; every other flag is read from it."""
+
+    @property
+    def run_name(self) -> str:
+        """Default name of the run folder."""
+        data = self.dataset if self.dataset in CIFAR else Path(self.dataset).resolve().name
+        few = f"-{self.shots}shots" if self.shots else f"-{self.fraction:g}" if self.fraction else ""
+        head = f"-{self.head}" if self.head != "linear" else ""
+        warm = "-warm" if self.warm_start else ""
+        return f"{data}{few}-{self.encoder.replace(':', '.')}-{self.mode.value}{head}{warm}-seed{self.seed}"
+
+    def check(self) -> None:
+        """Refuse names and combinations that cannot work, before torch is imported."""
+        side = SIDE if self.dataset in CIFAR else None
+        self.check_encoder(side)
+        self.check_recipe(side)
+        if side is None and not Path(self.dataset).is_dir():
+            raise EncoderError(
+                f"--dataset {self.dataset} is neither cifar10, cifar100 nor a folder. Type one of these names, or a "
+                "folder with one sub-folder a class."
+            )
+        for flag in ("validation", "shots"):
+            value = getattr(self, flag)
+            if value is not None and value < 1:
+                raise EncoderError(f"--{flag} {value} makes no run. Type a number from 1.")
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise EncoderError(f"--fraction {self.fraction:g} is no share. Type a number above 0, up to 1, say 0.1.")
+        if self.shots is not None and self.fraction is not None:
+            raise EncoderError("--shots and --fraction both say how many images are used. Drop one of them.")
+        if not 0 <= self.skip_broken < 1:
+            raise EncoderError(f"--skip-broken {self.skip_broken:g} is no share. Type a number from 0 to below 1.")
+        if self.views < 0:
+            raise EncoderError(f"--views {self.views} is no number of views. Type a number from 0.")
+        self._check_head()
+
+    def _check_head(self) -> None:
+        if self.warm_start and self.mode is not Mode.FINETUNE:
+            raise EncoderError(
+                f"--warm-start trains on from a head on pretrained features, and --mode {self.mode.value} does not. "
+                "Type --mode finetune, or drop --warm-start."
+            )
+        if self.head != "linear" and self.mode.trained:
+            raise EncoderError(
+                f"--head {self.head} is fitted to frozen features, and --mode {self.mode.value} trains a linear one "
+                "with the encoder. Type --mode frozen, or drop --head."
+            )
+        if self.views and self.mode.trained and not self.warm_start:
+            raise EncoderError(
+                f"--views {self.views} are encoded once for a frozen encoder; --mode {self.mode.value} augments every "
+                "batch anew. Type --mode frozen, or drop --views."
+            )
+
+    def settled(self) -> Self:
+        """With what a warm start implies filled in."""
+        kept = self.warm_start and self.batchnorm is None
+        return replace(self, batchnorm="frozen") if kept else self
+
+    def frozen(self) -> Self:
+        """The same encoder as it is before any training, all of it before the cut."""
+        plain = EncoderChoice()
+        return replace(
+            self,
+            mode=Mode.FROZEN,
+            unfreeze=None,
+            adapt=plain.adapt,
+            batchnorm=plain.batchnorm,
+            lora_rank=plain.lora_rank,
+        )
+
+    def load_dataset(self, progress: Callable[[str, int, int], None] | None = None) -> Dataset:
+        """The images of this run, see `dataset.load`.
+
+        Raises:
+            EncoderError: also if they are too small for the encoder or the augmentation.
+        """
+        from stillsight.encoders.supervised.data.dataset import load
+        from stillsight.encoders.supervised.data.subset import Few
+
+        few = Few(shots=self.shots, fraction=self.fraction, seed=self.seed)
+        found = load(
+            self.dataset, self.data, self.validation, few, self.resolution, self.skip_broken, self.cache, progress
+        )
+        side = min(found.train.images.shape[2:])
+        self.check_encoder(side)
+        self.check_recipe(side)
+        if self.mode.trained and not len(found.validation):
+            raise EncoderError(
+                f"The {len(found.train):,} labelled images leave none to choose with: each class has one. Type "
+                "--shots 2 or more, or --mode frozen."
+            )
+        if self.mode.trained and self.batch > len(found.train):
+            raise EncoderError(
+                f"--batch {self.batch} is larger than the {len(found.train):,} training images. Type a smaller "
+                "--batch, or hold fewer out (--validation)."
+            )
+        return found

@@ -1,0 +1,1 @@
+"""Heads on frozen features: linear, MLP, k-NN, nearest class mean."""

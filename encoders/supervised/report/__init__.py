@@ -1,0 +1,1 @@
+"""The report of a classifier: scores, calibration, charts, mistakes."""

@@ -1,0 +1,153 @@
+"""What a run learned, from the logits of its test images: numbers as JSON, a table, and pictures.
+
+report.json     every number               report.md      headline, per-class table, frequent confusions
+confusion.csv   counts, rows are true      confusion.png  reliability.png     where matplotlib is installed
+mistakes.png    the most confident ones
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from stillsight.encoders.supervised.report import calibration, mistakes, scores
+from stillsight.encoders.supervised.report.charts import confusion_chart, reliability_chart
+from stillsight.encoders.zoo.registry import EncoderError
+
+PICTURES = ("confusion.png", "reliability.png", "mistakes.png")
+
+HEADLINE = {
+    "accuracy": "accuracy",
+    "top5_accuracy": "top-5 accuracy",
+    "macro_f1": "macro F1",
+    "expected_calibration_error": f"expected calibration error ({calibration.BINS} bins)",
+    "negative_log_likelihood": "negative log likelihood (nats)",
+}
+"""Headline numbers and their names in the Markdown."""
+
+
+def write(
+    folder: Path, logits: Tensor, labels: Tensor, images: Tensor | np.ndarray, classes: Sequence[str]
+) -> dict[str, float]:
+    """Write the report into `folder` and return its headline: accuracy, top5_accuracy (where there are more than five
+    classes), macro_f1 and expected_calibration_error, all 0..1, and negative_log_likelihood in nats.
+
+    Each file is written at once or not at all, report.json last. What an older report left there is replaced.
+
+    Args:
+        folder: made if it is not there.
+        logits: `[N, classes]`, on any device; log-probabilities serve as well.
+        labels: int64 `[N]`.
+        images: uint8 `[N, 3, H, W]` RGB; only those in the picture of mistakes are read.
+        classes: names, in the order of the labels.
+
+    Raises:
+        EncoderError: the logits are not finite: the training has diverged.
+    """
+    if not bool(logits.isfinite().all()):
+        broken = int((~logits.isfinite()).any(1).sum())
+        raise EncoderError(
+            f"The network gives no finite numbers for {broken:,} of {len(logits):,} images: its training has diverged. "
+            "Train again with a lower rate, say --lr 0.01."
+        )
+    facts, matrix, calibrated = measure(logits, labels, classes)
+    sure = [mistakes.Mistake(**row) for row in facts["mistakes"]]
+    shown = [np.asarray(images[mistake.index]) for mistake in sure]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in PICTURES:
+        (folder / name).unlink(missing_ok=True)
+    _place(folder / "confusion.csv", _csv(matrix, classes).encode())
+    if sure:
+        _place(folder / "mistakes.png", _png(mistakes.picture(shown, sure)))
+    try:
+        _place(folder / "confusion.png", confusion_chart(matrix, classes))
+        _place(folder / "reliability.png", reliability_chart(calibrated))
+    except ImportError:
+        facts["note"] = 'confusion.png and reliability.png need matplotlib: pip install "stillsight[plot]"'
+    _place(folder / "report.md", _markdown(facts, classes).encode())
+    _place(folder / "report.json", (json.dumps(facts, indent=2) + "\n").encode())
+    return {name: facts[name] for name in HEADLINE if name in facts}
+
+
+def measure(
+    logits: Tensor, labels: Tensor, classes: Sequence[str]
+) -> tuple[dict[str, Any], np.ndarray, calibration.Reliability]:
+    """Every number of the report as JSON has it, the confusion matrix and the reliability; see `write`."""
+    given = logits.detach().double().cpu()
+    log_probabilities = torch.log_softmax(given, 1).numpy()
+    scored, truth = given.numpy(), labels.cpu().numpy()
+    predicted = scored.argmax(1)
+    confidence = np.exp(log_probabilities[np.arange(len(truth)), predicted])
+    matrix = scores.confusion(predicted, truth, len(classes))
+    table = scores.per_class(matrix, classes)
+    calibrated = calibration.reliability(confidence, predicted == truth)
+    facts = {
+        "images": len(truth),
+        "accuracy": float((predicted == truth).mean()),
+        **({"top5_accuracy": scores.top_k(scored, truth, 5)} if len(classes) > 5 else {}),
+        "macro_f1": scores.macro_f1(table),
+        "expected_calibration_error": calibrated.error,
+        "negative_log_likelihood": calibration.negative_log_likelihood(log_probabilities, truth),
+        "mean_confidence": float(confidence.mean()),
+        "classes": [asdict(row) for row in table],
+        "confused": [
+            {"true": classes[row], "predicted": classes[column], "images": count}
+            for row, column, count in scores.most_confused(matrix)
+        ],
+        "reliability": calibrated.rows(),
+        "mistakes": [asdict(one) for one in mistakes.most_confident(confidence, predicted, truth, classes)],
+        "confusion": matrix.tolist(),
+    }
+    return facts, matrix, calibrated
+
+
+def _csv(matrix: np.ndarray, classes: Sequence[str]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["true \\ predicted", *classes])
+    writer.writerows([name, *row] for name, row in zip(classes, matrix.tolist(), strict=True))
+    return text.getvalue()
+
+
+def _markdown(facts: dict[str, Any], classes: Sequence[str]) -> str:
+    lines = [f"# {facts['images']:,} images, {len(classes)} classes", ""]
+    lines += [f"- {told}: {facts[name]:.4f}" for name, told in HEADLINE.items() if name in facts]
+    lines += ["", "| class | precision | recall | F1 | images |", "|---|---|---|---|---|"]
+    for row in facts["classes"]:
+        ratios = ("–" if row[key] is None else f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))
+        lines.append(f"| {_cell(row['name'])} | {' | '.join(ratios)} | {row['support']:,} |")
+    if facts["confused"]:
+        lines += ["", "| is | taken for | images |", "|---|---|---|"]
+        lines += [
+            f"| {_cell(row['true'])} | {_cell(row['predicted'])} | {row['images']:,} |" for row in facts["confused"]
+        ]
+    if "note" in facts:
+        lines += ["", facts["note"]]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(name: str) -> str:
+    return name.replace("|", "\\|")
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    done, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+    assert done
+    return encoded.tobytes()
+
+
+def _place(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial.write_bytes(content)
+    partial.replace(path)

@@ -1,0 +1,1 @@
+"""Fine-tuning an encoder with its head: recipe, augmentation, optimizer, distributed training."""

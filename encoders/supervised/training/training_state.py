@@ -1,0 +1,100 @@
+"""What a training needs beyond weights to go on, to the bit, where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from stillsight.encoders.supervised.training import distributed
+
+
+@dataclass
+class Progress:
+    """Where a training stands.
+
+    All of its chance comes from `generator`: the order of the images, their augmentation, and a seed for each update,
+    from which torch's own random state (dropout, stochastic depth, mixing) is set. So one state is all that a resumed
+    training needs.
+
+    Attributes:
+        epoch: finished epochs.
+        optimizer: of all that learns.
+        generator: on the CPU.
+        average: running average of the weights, if the recipe wants one.
+        update: updates made in the epoch that is under way.
+        order: of its images, int64 on the CPU; None between epochs.
+        loss, hits: sums over its updates, on the training device.
+        averaged_is_better: whether the average did at least as well as the plain weights after the last epoch.
+        best, best_epoch: highest validation accuracy, and after which epoch.
+        kept: the weights of that epoch, where training may stop early.
+    """
+
+    epoch: int
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    average: AveragedModel | None = None
+    update: int = 0
+    order: Tensor | None = None
+    loss: Tensor = field(default_factory=lambda: torch.zeros(()))
+    hits: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.int64))
+    averaged_is_better: bool = False
+    best: float = -1.0
+    best_epoch: int = 0
+    kept: dict[str, Tensor] | None = None
+
+    def begin(self, images: int, device: torch.device) -> None:
+        """Begin an epoch over so many images."""
+        self.order = torch.randperm(images, generator=self.generator)
+        self.loss = torch.zeros((), device=device)
+        self.hits = torch.zeros((), dtype=torch.int64, device=device)
+        self.update = 0
+
+    def end(self) -> None:
+        """End the epoch that is under way."""
+        self.order, self.update, self.epoch = None, 0, self.epoch + 1
+
+    def gather(self) -> None:
+        """Bring the sums of all processes to the first one, which is the one that saves."""
+        first = distributed.world().first
+        self.loss, self.hits = (distributed.total(each) * first for each in (self.loss, self.hits))
+
+    def state(self, model: nn.Module) -> dict[str, Any]:
+        """Everything, with the weights of `model`, as nested dicts and lists of tensors and plain values."""
+        return {
+            "model": model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "epoch": self.epoch,
+            "update": self.update,
+            "order": self.order,
+            "loss": self.loss,
+            "hits": self.hits,
+            "averaged_is_better": self.averaged_is_better,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "kept": self.kept,
+        }
+
+    def restore(self, model: nn.Module, state: Mapping[str, Any]) -> None:
+        """Go back to `state`, and `model` with it; the recipe must be the one that the training began with."""
+        model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, kept in self.optimizer.state.items():
+            # Fused kernels pair values by their place in memory, so what is kept must lie as its weight does.
+            same = {name: value for name, value in kept.items() if value.shape == parameter.shape}
+            kept |= {name: torch.empty_like(parameter).copy_(value) for name, value in same.items()}
+        self.generator.set_state(state["generator"].cpu())
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        device = next(model.parameters()).device
+        self.order = None if state["order"] is None else state["order"].cpu()
+        first = distributed.world().first
+        self.loss, self.hits = (state[name].to(device) * first for name in ("loss", "hits"))
+        for name in ("epoch", "update", "averaged_is_better", "best", "best_epoch", "kept"):
+            setattr(self, name, state[name])

@@ -1,0 +1,1 @@
+"""The encoders by name: the registry, and one file a family."""

@@ -12,6 +12,7 @@ import tyro
 
 from stillsight.agents.benchmark.command import BenchmarkConfig, benchmark
 from stillsight.agents.benchmark.report.report import ReportConfig, report
+from stillsight.agents.errors import RunError
 from stillsight.agents.listing import ListConfig, show
 from stillsight.agents.measure.cifar_throughput import CifarThroughputConfig
 from stillsight.agents.measure.replay_cost import ReplayConfig, replay_cost
@@ -19,12 +20,11 @@ from stillsight.agents.measure.throughput import SPIN, ThroughputConfig, through
 from stillsight.agents.playing.play import EvaluateConfig, evaluate
 from stillsight.agents.playing.predict import PredictConfig, predict
 from stillsight.agents.playing.video import RecordConfig, record
-from stillsight.agents.runs.folder import RunError
 from stillsight.agents.runs.plots import PlotConfig, plot
 from stillsight.agents.training.cifar import cifar, cifar_throughput
 from stillsight.agents.training.learn import RlConfig, rl
+from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.encoders.supervised.learn import CifarConfig
-from stillsight.encoders.zoo.registry import EncoderError, unknown
 from stillsight.envs import EnvError
 
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="A run folder.")]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
-from stillsight.encoders.zoo.registry import ENCODERS, EncoderError, EncoderSpec, names, spec
+from stillsight.encoders.zoo.registry import ENCODERS, EncoderSpec, names, spec
 
 if TYPE_CHECKING:
     from stillsight.encoders.backbone import Backbone, Preprocessing

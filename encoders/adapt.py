@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
-from stillsight.encoders.zoo.registry import EncoderError
+from stillsight.encoders.errors import EncoderError
 
 ALPHA = 8.0
 """Numerator of the low-rank scale alpha / rank: the first rank that was tried, as in Hu et al. 2021, section 4.1."""

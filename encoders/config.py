@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
+from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.encoders.mode import Mode
-from stillsight.encoders.zoo.registry import EncoderError, check_pooling, spec, unknown
+from stillsight.encoders.zoo.registry import check_pooling, spec
 
 if TYPE_CHECKING:
     from stillsight.encoders.encoder import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderChoice:
+class EncoderConfig:
     """Which encoder, where it is tapped, what is done with it, and on what it runs."""
 
     encoder: str = "retina"
@@ -108,7 +109,7 @@ class EncoderChoice:
             )
         if self.lora_rank < 1:
             raise EncoderError(f"--lora-rank {self.lora_rank} adds nothing. Type a number from 1, say --lora-rank 8.")
-        if self.lora_rank != EncoderChoice.lora_rank and self.adapt != "lora":
+        if self.lora_rank != EncoderConfig.lora_rank and self.adapt != "lora":
             raise EncoderError(
                 f"--lora-rank {self.lora_rank} has no use with --adapt {self.adapt}. Type --adapt lora, or drop it."
             )

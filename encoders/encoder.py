@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from stillsight.encoders import device as devices
 from stillsight.encoders.adapt import Adaptation
 from stillsight.encoders.backbone import Backbone
+from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.encoders.frozen import Frozen, Learned
 from stillsight.encoders.pooling import Pooling
 from stillsight.encoders.preprocess import ImageCounter, Preprocess
-from stillsight.encoders.zoo.registry import EncoderError, unknown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stillsight.encoders.zoo.registry import EncoderError, check_pooling
+from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.zoo.registry import check_pooling
 
 
 class Pooling(nn.Module):

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.encoder import Provenance, up_to
-from stillsight.encoders.zoo.registry import EncoderError, EncoderSpec
+from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.zoo.registry import EncoderSpec
 
 FOLDER_VARIABLE = "STILLSIGHT_WEIGHTS"
 """Environment variable that names a folder of weight files under their official names."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from stillsight.agents.benchmark.grid.parse import parse_spec, read_spec
 from stillsight.agents.benchmark.grid.spec import Spec, slug
 from stillsight.agents.benchmark.running.results import Results
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 
 BENCHMARKS = Path("results/benchmarks")
 """Where benchmark folders go by default."""

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_action_dim
 
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 from stillsight.encoders.device import available_memory
 
 Layout = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]

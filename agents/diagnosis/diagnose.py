@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stillsight.agents.diagnosis import costs, originals, probe, symptoms, updates
 from stillsight.agents.diagnosis.finding import Case, Finding, Severity
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 
 CHECKS = (
     symptoms.weights_lost,

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 from stillsight.encoders import weights as sources
 
 _ORTHOGONAL = 0.05

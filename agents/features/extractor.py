@@ -13,9 +13,9 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import Tensor, nn
 
+from stillsight.agents.errors import RunError
 from stillsight.agents.features.head import HEAD_FEATURES, Head, Statistics
 from stillsight.agents.features.random_shift import RandomShift
-from stillsight.agents.runs.folder import RunError
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.frozen import Learned
 

@@ -19,11 +19,11 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFrequencyUnit
 
+from stillsight.agents.errors import RunError
 from stillsight.agents.features.extractor import EncoderExtractor
 from stillsight.agents.measure.clock import Clock
 from stillsight.agents.measure.stock import stock_model
 from stillsight.agents.runs import checkpoint
-from stillsight.agents.runs.folder import RunError
 from stillsight.agents.training import algorithms, summary
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, make_agent

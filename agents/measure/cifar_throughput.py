@@ -11,11 +11,11 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from stillsight.agents.measure.plain_loop import plain_epochs
-from stillsight.encoders.config import EncoderChoice
+from stillsight.encoders.config import EncoderConfig
+from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.cifar_config import SIDE
 from stillsight.encoders.supervised.training.recipe import Recipe
-from stillsight.encoders.zoo.registry import EncoderError
 
 if TYPE_CHECKING:
     import torch
@@ -28,7 +28,7 @@ Kind = Literal["linear", "mlp", "knn", "ncm"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class CifarThroughputConfig(EncoderChoice, Recipe):
+class CifarThroughputConfig(EncoderConfig, Recipe):
     """Measure what a cifar run costs, beside a plain loop with DataLoader workers and per-image transforms.
 
     In finetune and scratch: images/s of training. Network, resolution, device and recipe are those of `stillsight

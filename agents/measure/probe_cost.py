@@ -13,6 +13,7 @@ import torch
 from stillsight.agents.measure.plain_loop import plain_epochs
 from stillsight.encoders.device import stopwatch
 from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.classifier import Classifier
 from stillsight.encoders.supervised.data import dataset as datasets
@@ -21,7 +22,6 @@ from stillsight.encoders.supervised.heads.head import Kind
 from stillsight.encoders.supervised.probe import probe
 from stillsight.encoders.supervised.training.distributed import Onlooker
 from stillsight.encoders.supervised.tune import encoder_width
-from stillsight.encoders.zoo.registry import EncoderError
 
 if TYPE_CHECKING:
     from stillsight.agents.measure.cifar_throughput import CifarThroughputConfig

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stillsight.agents.runs.folder import RunError, plain
+from stillsight.agents.errors import RunError
+from stillsight.agents.runs.folder import plain
 from stillsight.agents.runs.machine import machine
 
 if TYPE_CHECKING:

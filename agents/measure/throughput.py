@@ -12,7 +12,8 @@ from multiprocessing.connection import Connection
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
-from stillsight.agents.runs.folder import RunError, plain
+from stillsight.agents.errors import RunError
+from stillsight.agents.runs.folder import plain
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.training.learn import RlConfig
 

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from stillsight.encoders import device as devices
-from stillsight.encoders.config import EncoderChoice
+from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.data import picture
 from stillsight.encoders.supervised.heads import head as heads
-from stillsight.encoders.zoo.registry import EncoderError
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,9 @@ def load(run: Path | str, *, weights: Path | None = None, device: str = "auto") 
     return predictor
 
 
-def _choice(record: dict[str, Any], folder: Path, weights: Path | None, device: str) -> EncoderChoice:
+def _choice(record: dict[str, Any], folder: Path, weights: Path | None, device: str) -> EncoderConfig:
     """The frozen encoder that the run ended with."""
-    found = {field.name: record[field.name] for field in fields(EncoderChoice) if field.name in record}
+    found = {field.name: record[field.name] for field in fields(EncoderConfig) if field.name in record}
     paths = {key: Path(found[key]) for key in ("weights", "weights_folder") if found.get(key) is not None}
     choice = CifarConfig(**(found | paths | {"mode": Mode(found["mode"]), "device": device}))
     if weights is not None and choice.mode is not Mode.FROZEN:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stillsight.agents.runs.folder import RunError, append_line, read_config
+from stillsight.agents.errors import RunError
+from stillsight.agents.runs.folder import append_line, read_config
 
 if TYPE_CHECKING:
     import gymnasium as gym

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stillsight.encoders.zoo.registry import EncoderError
+from stillsight.encoders.errors import EncoderError
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,8 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stillsight.agents.errors import RunError
 from stillsight.agents.playing.play import PlayChoice, play, shifted
-from stillsight.agents.runs.folder import RunError, plain, read_config, write_atomically
+from stillsight.agents.runs.folder import plain, read_config
+from stillsight.encoders.atomic import replacing, write_atomically
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,20 +92,17 @@ def film(path: Path, fps: int) -> Iterator[Film]:
         RunError: no frame was appended, or ffmpeg wrote nothing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.part.mp4")
-    shot = Film(partial, fps)
-    try:
-        yield shot
-        shot.close()
+    with replacing(path) as partial:
+        shot = Film(partial, fps)
+        try:
+            yield shot
+        finally:
+            shot.close()
         if not shot.frames or not partial.exists() or not partial.stat().st_size:
             raise RunError(
                 f"No frame was recorded for {path.name}: the environment renders nothing. Videos need an environment "
                 "whose render_mode rgb_array gives images."
             )
-        partial.replace(path)
-    finally:
-        shot.close()
-        partial.unlink(missing_ok=True)
 
 
 def record(folder: Path, config: RecordConfig) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,14 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import CheckpointError
+from stillsight.encoders.atomic import replacing
 
 STRUCTURE = "structure"
 """Key of the file's header under which the nesting and the plain values are kept, as JSON."""
-
-
-class CheckpointError(RunError):
-    """A checkpoint that cannot be read or does not belong here, worded so that it can be printed as it stands."""
 
 
 def save(path: Path, tree: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
@@ -46,13 +42,9 @@ def save(path: Path, tree: Mapping[str, Any], metadata: Mapping[str, str] | None
             f"The checkpoint {path} needs {needed:,} bytes, and its disk has {free:,} free. The one before it is kept: "
             f"make room, then type --resume {path.parent.parent}."
         )
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as partial:
         save_file(tensors, partial, header)
         partial.chmod(0o644)  # safetensors writes for its owner alone
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

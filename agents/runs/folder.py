@@ -6,15 +6,16 @@ import dataclasses
 import enum
 import json
 import math
-import os
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from stillsight.agents.errors import RunError
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.progress import ProgressDisplay
+from stillsight.encoders.atomic import write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -23,10 +24,6 @@ Config = TypeVar("Config")
 
 RUNS = Path("results/runs")
 """Where run folders go by default."""
-
-
-class RunError(ValueError):
-    """A user's mistake around runs, worded so that it can be printed as it stands."""
 
 
 class Run:
@@ -140,13 +137,6 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON-lines file; the inverse of `append_line`."""
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` to `path` so that a reader finds the old file or the new one, never half of one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def plain(value: Any) -> Any:

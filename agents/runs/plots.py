@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stillsight.agents.runs.folder import RunError, read_config, read_lines
+from stillsight.agents.errors import RunError
+from stillsight.agents.runs.folder import read_config, read_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from stillsight.agents.runs.folder import RunError
-from stillsight.encoders.zoo.registry import unknown
+from stillsight.agents.errors import RunError
+from stillsight.encoders.errors import unknown
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm

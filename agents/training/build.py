@@ -12,9 +12,10 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from stillsight.agents.errors import RunError
 from stillsight.agents.features.extractor import EncodedVecEnv, FrameStack, encoder_state
 from stillsight.agents.runs import checkpoint
-from stillsight.agents.runs.folder import RunError, read_config, revive
+from stillsight.agents.runs.folder import read_config, revive
 from stillsight.agents.training import algorithms
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.first_look import first_look

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from stillsight.agents.errors import RunError
 from stillsight.agents.runs import checkpoint
-from stillsight.agents.runs.folder import Run, RunError
+from stillsight.agents.runs.folder import Run
 from stillsight.agents.training import model_state as state
 from stillsight.encoders.encoder import fingerprint
 

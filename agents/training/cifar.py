@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from stillsight.agents.errors import RunError
 from stillsight.agents.measure.cifar_throughput import CifarThroughputConfig
-from stillsight.agents.runs.folder import RUNS, Run, RunError, plain, read_config, revive
+from stillsight.agents.runs.folder import RUNS, Run, plain, read_config, revive
 from stillsight.agents.runs.machine import machine
 from stillsight.encoders.supervised.learn import CifarConfig
 from stillsight.encoders.supervised.training.distributed import Onlooker, joined

@@ -7,9 +7,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from stillsight.agents.runs.folder import RUNS, Run, RunError, read_config, revive
+from stillsight.agents.errors import RunError
+from stillsight.agents.runs.folder import RUNS, Run, read_config, revive
 from stillsight.agents.training.presets import preset
-from stillsight.encoders.config import EncoderChoice
+from stillsight.encoders.config import EncoderConfig
 
 if TYPE_CHECKING:
     from stillsight.envs import EnvOptions
@@ -19,7 +20,7 @@ EVALUATION_SEED = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class RlConfig(EncoderChoice):
+class RlConfig(EncoderConfig):
     """Train an agent whose policy looks through an encoder."""
 
     env: str = "stillsight/Orchard-v0"

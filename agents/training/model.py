@@ -7,10 +7,10 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 from stillsight.agents.training.algorithms import AlgorithmSpec
 from stillsight.agents.training.presets import preset
-from stillsight.encoders.zoo.registry import unknown
+from stillsight.encoders.errors import unknown
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm

@@ -12,7 +12,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import Tensor
 
 from stillsight.agents.buffers.replay import FrameReplayBuffer
-from stillsight.agents.runs.checkpoint import CheckpointError
+from stillsight.agents.errors import CheckpointError
 
 _NOT_COUNTERS = ("verbose", "start_time", "n_envs", "seed")
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from stillsight.encoders import device as devices
 from stillsight.encoders.engines import engine_cache as choices
 from stillsight.encoders.engines.folded import fold
+from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.preprocess import Preprocess
-from stillsight.encoders.zoo.registry import EncoderError
 
 Name = Literal["auto", "eager", "folded", "compiled", "onnx", "graph"]
 Run = Callable[[Tensor], Tensor]

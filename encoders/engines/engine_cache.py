@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stillsight.encoders import device as devices
+from stillsight.encoders.atomic import write_atomically
 
 
 def memory() -> Path:
@@ -44,10 +45,6 @@ def remember(key: str, name: str) -> None:
         known = json.loads(memory().read_text())
     except (OSError, ValueError):
         known = {}
-    partial = memory().with_suffix(f".{os.getpid()}.{time.monotonic_ns()}.part")
-    try:
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({**known, key: name}, indent=1))
-        partial.replace(memory())
-    except OSError:
-        return  # a cache that cannot be kept costs the next run a measurement, and nothing else
+    with contextlib.suppress(OSError):  # a cache that cannot be kept costs the next run a measurement, no more
+        memory().parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(memory(), json.dumps({**known, key: name}, indent=1))

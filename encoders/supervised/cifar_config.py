@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from stillsight.encoders.config import EncoderChoice
+from stillsight.encoders.config import EncoderConfig
+from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.training.recipe import Recipe
-from stillsight.encoders.zoo.registry import EncoderError
 
 if TYPE_CHECKING:
     from stillsight.encoders.supervised.data.dataset import Dataset
@@ -21,7 +21,7 @@ SIDE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class CifarConfig(EncoderChoice, Recipe):
+class CifarConfig(EncoderConfig, Recipe):
     """Train a classifier on CIFAR or an image folder: a head on frozen features, or the encoder as well."""
 
     dataset: str = "cifar10"
@@ -115,7 +115,7 @@ class CifarConfig(EncoderChoice, Recipe):
 
     def frozen(self) -> Self:
         """The same encoder as it is before any training, all of it before the cut."""
-        plain = EncoderChoice()
+        plain = EncoderConfig()
         return replace(
             self,
             mode=Mode.FROZEN,

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stillsight.encoders.errors import EncoderError, unknown
+
 if TYPE_CHECKING:
     from stillsight.encoders.backbone import Backbone
-
-
-class EncoderError(ValueError):
-    """A user's mistake around encoders or weights, worded so that it can be printed as it stands."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +74,6 @@ def check_pooling(name: str) -> str:
     if name in ("global", "flatten", "softmax", "cls") or (grid and 1 <= int(grid[1]) <= 32):
         return name
     raise EncoderError(f"There is no pooling named {name!r}. Allowed: {POOLINGS}. Type, say: --pooling grid4.")
-
-
-def unknown(noun: str, found: str, known: Iterable[str], allowed: str, flag: str) -> str:
-    """The sentence for a name that does not exist: what was found, the nearest match, what is allowed, what to type."""
-    names = list(known)
-    near = difflib.get_close_matches(found, names, n=1, cutoff=0.5)
-    guess = f" Did you mean {near[0]!r}? Type: {flag} {near[0]}." if near else ""
-    return f"There is no {noun} named {found!r}.{guess} {allowed}: {', '.join(names)}."
 
 
 def _resnet(name: str, weights: str, summary: str) -> EncoderSpec:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillsight.encoders.backbone import Backbone, Preprocessing
-from stillsight.encoders.zoo.registry import EncoderError
+from stillsight.encoders.errors import EncoderError
 
 
 def recipe(name: str) -> Preprocessing:

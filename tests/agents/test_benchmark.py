@@ -21,7 +21,7 @@ from stillsight.agents.benchmark.running import worker
 from stillsight.agents.benchmark.running.energy import meter
 from stillsight.agents.benchmark.running.local import run_local
 from stillsight.agents.benchmark.running.results import Results
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 
 HEAD = """
 seeds = 2

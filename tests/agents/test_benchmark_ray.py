@@ -14,7 +14,7 @@ from stillsight.agents.benchmark.command import missing
 from stillsight.agents.benchmark.grid.parse import parse_spec
 from stillsight.agents.benchmark.running.ray_cluster import run_ray
 from stillsight.agents.benchmark.running.results import Results
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 
 ray = pytest.importorskip("ray")
 

@@ -25,7 +25,7 @@ from stillsight.agents.benchmark.grid.spec import Task
 from stillsight.agents.benchmark.report import figures, palette, tables
 from stillsight.agents.benchmark.report.report import ReportConfig, report
 from stillsight.agents.benchmark.report.table import markdown
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 
 MACHINE = {
     "date": "2026-11-24T10:00:00Z",

@@ -9,12 +9,12 @@ import pytest
 from stillsight.agents.benchmark.command import BenchmarkConfig, benchmark
 from stillsight.agents.benchmark.grid.parse import parse_spec, read_spec
 from stillsight.agents.benchmark.grid.spec import TUNING_SEED, Spec
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 from stillsight.agents.training.learn import RlConfig
 from stillsight.agents.training.model import overrides
+from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.cifar_config import CifarConfig
-from stillsight.encoders.zoo.registry import EncoderError
 from stillsight.envs import EnvError
 
 ORCHARD = """

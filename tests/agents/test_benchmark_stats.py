@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillsight.agents.benchmark.analysis import curves, stats
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 
 NUMBERS = st.floats(-1e3, 1e3, allow_nan=False).map(lambda number: round(number, 3))
 SEEDS = st.lists(NUMBERS, min_size=2, max_size=12)

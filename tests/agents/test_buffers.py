@@ -17,7 +17,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stillsight.agents.buffers import footprint
 from stillsight.agents.buffers.footprint import check_memory, needed_bytes
 from stillsight.agents.buffers.replay import FrameReplayBuffer
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 from stillsight.agents.training import algorithms
 from stillsight.agents.training.model import make_model
 

@@ -19,9 +19,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import checkpoint
-from stillsight.agents.runs.checkpoint import CheckpointError
-from stillsight.agents.runs.folder import RunError
 
 Same = Callable[[Any, Any], bool]
 

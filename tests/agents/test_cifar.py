@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from stillsight.agents.cli import main
-from stillsight.agents.runs.folder import Run, RunError
+from stillsight.agents.errors import RunError
+from stillsight.agents.runs.folder import Run
 from stillsight.agents.training import cifar as command
 from stillsight.agents.training.cifar import cifar
 from stillsight.encoders import Mode

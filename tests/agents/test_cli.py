@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from stillsight.agents import RlConfig
 from stillsight.agents.cli import COMMANDS, main
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.encoders import ENCODERS, Mode
 from stillsight.envs import ROWS

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from stillsight.agents import EncodedVecEnv, Finding, RlConfig, diagnose
 from stillsight.agents.diagnosis.originals import distance, match
 from stillsight.agents.diagnosis.probe import networks
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.agents.training.build import make_agent
 from stillsight.encoders import EncoderError, build

@@ -18,8 +18,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack
 from torch import nn
 
 from stillsight.agents import EncodedVecEnv, RlConfig
+from stillsight.agents.errors import RunError
 from stillsight.agents.features.extractor import FrameStack
-from stillsight.agents.runs.folder import RunError
 from stillsight.encoders import Backbone, Encoder, Preprocessing
 from stillsight.envs import EnvOptions, make_vec
 

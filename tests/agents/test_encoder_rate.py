@@ -14,9 +14,9 @@ from torch.optim import SGD, Optimizer
 
 from stillsight.agents import RlConfig, load, rl
 from stillsight.agents.cli import main
+from stillsight.agents.errors import RunError
 from stillsight.agents.features.encoder_rate import FACTOR, optimizers, scale
 from stillsight.agents.features.extractor import canonical
-from stillsight.agents.runs.folder import RunError
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.agents.training.build import Agent, make_agent

@@ -16,11 +16,11 @@ from safetensors.torch import load_file, save_file
 
 from stillsight.agents import RlConfig, load, rl
 from stillsight.agents.cli import main
+from stillsight.agents.errors import RunError
 from stillsight.agents.playing.play import EvaluateConfig, evaluate
-from stillsight.agents.runs.folder import RunError
 from stillsight.agents.training.cifar import cifar
 from stillsight.encoders import EncoderError, Mode
-from stillsight.encoders.config import EncoderChoice
+from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.supervised.learn import CifarConfig
 from stillsight.encoders.supervised.report import report
 from stillsight.encoders.zoo.registry import make_backbone
@@ -177,7 +177,7 @@ def test_flags_of_the_other_kind_of_run_are_refused(runs: Runs, tmp_path: Path) 
 @pytest.mark.parametrize("kind", TRAINED)
 def test_a_run_that_trained_its_encoder_is_weights(kind: str, runs: Runs, pictures: Path, tmp_path: Path) -> None:
     folder, summary = runs(kind)
-    choice = EncoderChoice(weights=folder, tap="layer2", precision="float32", device="cpu")
+    choice = EncoderConfig(weights=folder, tap="layer2", precision="float32", device="cpu")
     encoder = choice.build_encoder(pinned=True)
     assert encoder.sha256() == summary["encoder_sha256_after"] != summary["encoder_sha256_before"]
     assert encoder.provenance.kind == "run"
@@ -190,7 +190,7 @@ def test_a_run_that_trained_its_encoder_is_weights(kind: str, runs: Runs, pictur
 def test_a_run_that_trained_a_head_alone_has_no_weights_to_give(kind: str, runs: Runs) -> None:
     folder, _ = runs(kind)
     with pytest.raises(EncoderError, match=r"holds no trained encoder .*\(--mode finetune or scratch\)\.$"):
-        EncoderChoice(weights=folder, tap="layer2", device="cpu").build_encoder(pinned=True)
+        EncoderConfig(weights=folder, tap="layer2", device="cpu").build_encoder(pinned=True)
 
 
 def test_an_agent_looks_through_the_eyes_of_a_cifar_run(tiny: Tiny, runs: Runs, tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from stillsight.agents import RlConfig, rl
+from stillsight.agents.errors import RunError
 from stillsight.agents.features.extractor import canonical
 from stillsight.agents.runs import checkpoint
-from stillsight.agents.runs.folder import RunError, read_config, revive
+from stillsight.agents.runs.folder import read_config, revive
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.agents.training.build import make_agent
 from stillsight.agents.training.presets import preset

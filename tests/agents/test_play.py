@@ -13,10 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from stillsight.agents import Agent, RlConfig, load, rl
+from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.playing.play import EvaluateConfig, evaluate, returns, shifted
 from stillsight.agents.runs import checkpoint
-from stillsight.agents.runs.checkpoint import CheckpointError
-from stillsight.agents.runs.folder import RunError
 from stillsight.encoders import EncoderError
 from stillsight.encoders.zoo.retina import retina
 from stillsight.envs import SHIFTS, EnvError, EnvOptions, make_env, make_vec

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import pytest
 
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 from stillsight.agents.runs.plots import PlotConfig, plot
 
 pytest.importorskip("matplotlib")

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillsight.agents import RlConfig
+from stillsight.agents.errors import RunError
 from stillsight.agents.features.extractor import EncoderExtractor
 from stillsight.agents.features.random_shift import RandomShift
-from stillsight.agents.runs.folder import RunError
 from stillsight.agents.training.build import make_agent
 from stillsight.encoders import Mode
 

@@ -16,6 +16,7 @@ from stable_baselines3.common.buffers import ReplayBuffer
 
 from stillsight.agents.buffers import footprint
 from stillsight.agents.buffers.replay import FrameReplayBuffer
+from stillsight.agents.errors import RunError
 from stillsight.agents.measure.replay_cost import (
     ACTIONS,
     EPISODE,
@@ -24,7 +25,6 @@ from stillsight.agents.measure.replay_cost import (
     resident_bytes,
     stock_bytes,
 )
-from stillsight.agents.runs.folder import RunError
 from stillsight.encoders import EncoderError
 
 

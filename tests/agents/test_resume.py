@@ -14,9 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from stillsight.agents import RlConfig, rl
+from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import checkpoint
-from stillsight.agents.runs.checkpoint import CheckpointError
-from stillsight.agents.runs.folder import RunError
 from stillsight.agents.training import callbacks
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.checkpointing import Savepoints

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from stillsight.agents import RlConfig
+from stillsight.agents.errors import CheckpointError
 from stillsight.agents.runs import checkpoint
-from stillsight.agents.runs.checkpoint import CheckpointError
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, make_agent
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from stillsight.agents import RlConfig
+from stillsight.agents.errors import RunError
 from stillsight.agents.measure import arms as measuring
 from stillsight.agents.measure import throughput as module
 from stillsight.agents.measure.arms import ARMS, Floor, Ours, Stock
 from stillsight.agents.measure.stock import StockExtractor
 from stillsight.agents.measure.throughput import ThroughputConfig, throughput
-from stillsight.agents.runs.folder import RunError
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.encoders.encoder import fingerprint
 

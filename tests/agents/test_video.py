@@ -15,9 +15,9 @@ import pytest
 from gymnasium import spaces
 
 from stillsight.agents import RlConfig, load, rl
+from stillsight.agents.errors import RunError
 from stillsight.agents.playing.play import play
 from stillsight.agents.playing.video import RecordConfig, film, record
-from stillsight.agents.runs.folder import RunError
 from stillsight.envs import make_env
 
 Tiny = Callable[..., RlConfig]

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from stillsight.encoders import Backbone, Encoder, EncoderError, Learned, Mode, Preprocessing, build, fingerprint
 from stillsight.encoders.adapt import ALPHA, Adaptation, LowRank
-from stillsight.encoders.config import EncoderChoice
+from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.zoo.registry import make_backbone
 
 WAYS = ["norm", "lora"]
@@ -294,7 +294,7 @@ def test_a_part_without_such_layers_is_refused() -> None:
         Learned({"flat": nn.Flatten()}, {}, adaptation=Adaptation(what="lora"))
 
 
-def _refused(choice: EncoderChoice) -> str:
+def _refused(choice: EncoderConfig) -> str:
     with pytest.raises(EncoderError) as caught:
         choice.check_encoder()
     return str(caught.value)
@@ -304,13 +304,13 @@ def _refused(choice: EncoderChoice) -> str:
 @pytest.mark.parametrize(
     ("make", "flag"),
     [
-        (partial(EncoderChoice, adapt="norm"), "--adapt norm"),
-        (partial(EncoderChoice, adapt="lora"), "--adapt lora"),
-        (partial(EncoderChoice, batchnorm="train"), "--batchnorm train"),
+        (partial(EncoderConfig, adapt="norm"), "--adapt norm"),
+        (partial(EncoderConfig, adapt="lora"), "--adapt lora"),
+        (partial(EncoderConfig, batchnorm="train"), "--batchnorm train"),
     ],
 )
 def test_ways_to_learn_are_refused_where_nothing_learns(
-    mode: Mode, make: Callable[..., EncoderChoice], flag: str
+    mode: Mode, make: Callable[..., EncoderConfig], flag: str
 ) -> None:
     assert _refused(make(mode=mode)) == (
         f"{flag} says how the encoder learns, and with --mode {mode.value} it does not. Type --mode finetune, or drop "
@@ -321,12 +321,12 @@ def test_ways_to_learn_are_refused_where_nothing_learns(
 
 
 def test_a_rank_that_adds_nothing_or_has_no_use_is_refused() -> None:
-    lora = partial(EncoderChoice, mode=Mode.FINETUNE, adapt="lora")
+    lora = partial(EncoderConfig, mode=Mode.FINETUNE, adapt="lora")
     lora(lora_rank=1).check_encoder()
     for rank in (0, -3):
         assert _refused(lora(lora_rank=rank)) == f"--lora-rank {rank} adds nothing. Type a number from 1, say " + (
             "--lora-rank 8."
         )
-    assert _refused(EncoderChoice(mode=Mode.FINETUNE, lora_rank=4)) == (
+    assert _refused(EncoderConfig(mode=Mode.FINETUNE, lora_rank=4)) == (
         "--lora-rank 4 has no use with --adapt all. Type --adapt lora, or drop it."
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from stillsight.encoders import ENCODERS, EncoderError, Mode, names
-from stillsight.encoders.config import EncoderChoice
+from stillsight.encoders.config import EncoderConfig
 
 FILE = Path("eyes.safetensors")
 
@@ -15,13 +15,13 @@ FILE = Path("eyes.safetensors")
 @pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize("mode", list(Mode))
 def test_every_encoder_is_accepted_in_every_mode_that_it_has_weights_for(name: str, mode: Mode) -> None:
-    choice = EncoderChoice(encoder=name, mode=mode)
+    choice = EncoderConfig(encoder=name, mode=mode)
     if mode.pretrained and ENCODERS[name].weights is None:
         with pytest.raises(EncoderError) as caught:
             choice.check_encoder(96)
         message = f"{name} has no pretrained weights. Type --mode scratch or --mode random, or give --weights FILE."
         assert str(caught.value) == message
-        EncoderChoice(encoder=name, mode=mode, weights=FILE).check_encoder(96)
+        EncoderConfig(encoder=name, mode=mode, weights=FILE).check_encoder(96)
     else:
         choice.check_encoder(96)
         choice.for_control().check_encoder(96)
@@ -30,7 +30,7 @@ def test_every_encoder_is_accepted_in_every_mode_that_it_has_weights_for(name: s
 @pytest.mark.parametrize("mode", [Mode.FROZEN, Mode.RANDOM])
 def test_unfreezing_is_refused_where_nothing_is_trained(mode: Mode) -> None:
     with pytest.raises(EncoderError) as caught:
-        EncoderChoice(mode=mode, unfreeze="layer3").check_encoder()
+        EncoderConfig(mode=mode, unfreeze="layer3").check_encoder()
     assert str(caught.value) == (
         f"--unfreeze layer3 trains a part of the encoder, and --mode {mode.value} trains none. "
         "Type --mode finetune, or drop --unfreeze."
@@ -39,13 +39,13 @@ def test_unfreezing_is_refused_where_nothing_is_trained(mode: Mode) -> None:
 
 @pytest.mark.parametrize("mode", [Mode.FINETUNE, Mode.SCRATCH])
 def test_unfreezing_is_accepted_where_something_is_trained(mode: Mode) -> None:
-    EncoderChoice(mode=mode, unfreeze="layer3").check_encoder()
+    EncoderConfig(mode=mode, unfreeze="layer3").check_encoder()
 
 
 @pytest.mark.parametrize("mode", [Mode.RANDOM, Mode.SCRATCH])
 def test_weights_are_refused_where_the_start_is_random(mode: Mode) -> None:
     with pytest.raises(EncoderError) as caught:
-        EncoderChoice(mode=mode, weights=FILE).check_encoder()
+        EncoderConfig(mode=mode, weights=FILE).check_encoder()
     assert str(caught.value) == (
         f"--mode {mode.value} starts from random weights, so --weights has no use. Drop one of them."
     )
@@ -53,55 +53,55 @@ def test_weights_are_refused_where_the_start_is_random(mode: Mode) -> None:
 
 def test_small_images_are_refused_unless_they_are_resized() -> None:
     with pytest.raises(EncoderError, match="resnet18 needs images of at least 32 px to reach layer4, and these have"):
-        EncoderChoice(encoder="resnet18").check_encoder(31)
-    EncoderChoice(encoder="resnet18").check_encoder(None)
-    EncoderChoice(encoder="resnet18", resolution=32).check_encoder(31)
-    EncoderChoice(encoder="resnet18", tap="layer3").check_encoder(31)
+        EncoderConfig(encoder="resnet18").check_encoder(31)
+    EncoderConfig(encoder="resnet18").check_encoder(None)
+    EncoderConfig(encoder="resnet18", resolution=32).check_encoder(31)
+    EncoderConfig(encoder="resnet18", tap="layer3").check_encoder(31)
     with pytest.raises(EncoderError, match=r"these have 16 px\. Give larger images \(--resolution\)"):
-        EncoderChoice(encoder="resnet18", resolution=16).check_encoder(100)
+        EncoderConfig(encoder="resnet18", resolution=16).check_encoder(100)
     with pytest.raises(EncoderError, match="Add --resolution 80"):
-        EncoderChoice(encoder="vit_b_16").check_encoder(84)
+        EncoderConfig(encoder="vit_b_16").check_encoder(84)
 
 
 @pytest.mark.parametrize("resolution", [0, -32])
 def test_a_resolution_that_is_no_size_is_refused(resolution: int) -> None:
     with pytest.raises(EncoderError):
-        EncoderChoice(resolution=resolution).check_encoder(64)
+        EncoderConfig(resolution=resolution).check_encoder(64)
 
 
 def test_names_are_checked_with_the_nearest_one() -> None:
     with pytest.raises(EncoderError, match="Type: --encoder resnet18"):
-        EncoderChoice(encoder="resnet81").check_encoder()
+        EncoderConfig(encoder="resnet81").check_encoder()
     with pytest.raises(EncoderError, match="Type: --tap layer3"):
-        EncoderChoice(tap="layr3").check_encoder()
+        EncoderConfig(tap="layr3").check_encoder()
 
 
 def test_a_slip_in_unfreeze_is_refused_before_any_download() -> None:
     with pytest.raises(EncoderError, match=r"no stage named 'layr3'.* Type: --unfreeze layer3"):
-        EncoderChoice(encoder="resnet18", mode=Mode.FINETUNE, unfreeze="layr3").check_encoder()
+        EncoderConfig(encoder="resnet18", mode=Mode.FINETUNE, unfreeze="layr3").check_encoder()
     with pytest.raises(EncoderError, match="Up to the tap layer2, resnet18 can be unfrozen from: stem, layer1, layer2"):
-        EncoderChoice(encoder="resnet18", mode=Mode.FINETUNE, tap="layer2", unfreeze="layer3").check_encoder()
-    EncoderChoice(encoder="resnet18", mode=Mode.FINETUNE, unfreeze="all").check_encoder()
+        EncoderConfig(encoder="resnet18", mode=Mode.FINETUNE, tap="layer2", unfreeze="layer3").check_encoder()
+    EncoderConfig(encoder="resnet18", mode=Mode.FINETUNE, unfreeze="all").check_encoder()
 
 
 def test_a_slip_in_pooling_is_refused_before_any_download() -> None:
     with pytest.raises(EncoderError, match=r"no pooling named 'gird4'.* Type, say: --pooling grid4"):
-        EncoderChoice(encoder="resnet18", pooling="gird4").check_encoder()
+        EncoderConfig(encoder="resnet18", pooling="gird4").check_encoder()
 
 
 def test_a_third_partys_encoder_is_checked_when_it_is_built() -> None:
-    EncoderChoice(encoder="my_module:function", mode=Mode.SCRATCH, tap="anything").check_encoder(3)
+    EncoderConfig(encoder="my_module:function", mode=Mode.SCRATCH, tap="anything").check_encoder(3)
     with pytest.raises(EncoderError, match="trains none"):
-        EncoderChoice(encoder="my_module:function", unfreeze="x").check_encoder()
+        EncoderConfig(encoder="my_module:function", unfreeze="x").check_encoder()
 
 
 def test_agents_read_an_earlier_stage_unless_one_was_chosen() -> None:
     row = ENCODERS["resnet18"]
-    plain = EncoderChoice(encoder="resnet18").for_control()
+    plain = EncoderConfig(encoder="resnet18").for_control()
     assert (plain.tap, plain.pooling) == row.control
-    for chosen in (EncoderChoice(encoder="resnet18", tap="layer4"), EncoderChoice(encoder="a:b")):
+    for chosen in (EncoderConfig(encoder="resnet18", tap="layer4"), EncoderConfig(encoder="a:b")):
         assert chosen.for_control() == chosen
-    pooled = EncoderChoice(encoder="resnet18", pooling="global")
+    pooled = EncoderConfig(encoder="resnet18", pooling="global")
     assert pooled.for_control() == pooled
 
 
@@ -115,7 +115,7 @@ def test_two_switches_make_four_modes(mode: str, pretrained: bool, trained: bool
 
 
 def test_the_choice_is_what_is_built() -> None:
-    choice = EncoderChoice(
+    choice = EncoderConfig(
         mode=Mode.SCRATCH, tap="layer2", pooling="grid2", resolution=24, unfreeze="layer1", seed=3, device="cpu",
         precision="float32",
     )  # fmt: skip
@@ -128,7 +128,7 @@ def test_the_choice_is_what_is_built() -> None:
 
 
 def test_an_encoder_for_a_checkpoint_is_built_without_looking_for_weights() -> None:
-    choice = EncoderChoice(mode=Mode.FROZEN, weights=Path("nowhere.safetensors"), device="cpu")
+    choice = EncoderConfig(mode=Mode.FROZEN, weights=Path("nowhere.safetensors"), device="cpu")
     assert choice.build_encoder(pinned=True, weights=False).provenance.kind == "random"
     with pytest.raises(EncoderError, match=r"There is no file nowhere\.safetensors"):
         choice.build_encoder(pinned=True)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stillsight.encoders.build import build
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.engines import engine as engines
-from stillsight.encoders.zoo.registry import EncoderError
+from stillsight.encoders.errors import EncoderError
 
 SHAPE = (3, 32, 32)
 

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from stillsight.agents.playing.classify import load
 from stillsight.agents.playing.predict import PredictConfig, _batches, predict
 from stillsight.encoders import Encoder, EncoderError, Mode, build
-from stillsight.encoders.config import EncoderChoice
+from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.supervised.data import image_folder as folders
 from stillsight.encoders.supervised.data import picture
 from stillsight.encoders.supervised.heads import head as heads
@@ -456,7 +456,7 @@ def test_asking_for_nothing_is_one_sentence(trained: Path) -> None:
 
 def test_a_frozen_run_as_weights_is_one_sentence(tmp_path: Path) -> None:
     run = finish(tmp_path / "run", eyes(), {"mode": "random"}, linear())
-    choice = EncoderChoice(weights=run, device="cpu")
+    choice = EncoderConfig(weights=run, device="cpu")
     choice.check_encoder(32)
     with pytest.raises(EncoderError, match=r"holds no trained encoder .*\(--mode finetune or scratch\)\.$"):
         choice.build_encoder(pinned=True)

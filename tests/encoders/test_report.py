@@ -20,8 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stillsight.encoders import EncoderError
-from stillsight.encoders.supervised.report import report
-from stillsight.encoders.supervised.report import calibration, mistakes, scores
+from stillsight.encoders.supervised.report import calibration, mistakes, report, scores
 
 ANIMALS = ("cat", "dog", "eel")
 # Rows are true classes: of 4 cats one is called a dog; of 3 dogs two are called cats; the one eel is called a dog.

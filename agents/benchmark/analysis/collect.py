@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from stillsight.agents.benchmark.analysis.setting import ROLES, Arm, Cell, Setting
 from stillsight.agents.benchmark.grid.spec import Task
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 
 Kind = Literal["failed", "missing", "mismatched", "damaged", "not asked for"]
 

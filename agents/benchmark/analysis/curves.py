@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stillsight.agents.benchmark.analysis.stats import CURVE_RESAMPLES, LEVEL, Array, Band, band, drawn, finite, middle
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 
 Curve = Sequence[Sequence[float]]
 """Evaluations of one seed in their order: [steps or epochs, mean return or accuracy, seconds of training so far]."""

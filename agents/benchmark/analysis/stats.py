@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 
 Array = npt.NDArray[np.float64]
 Scores = npt.ArrayLike | Mapping[str, npt.ArrayLike]

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from stillsight.agents.benchmark.analysis.setting import ROLES, TUNED
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 from stillsight.agents.training import algorithms
-from stillsight.encoders.config import EncoderChoice
-from stillsight.encoders.zoo.registry import ENCODERS, spec, unknown
+from stillsight.encoders.config import EncoderConfig
+from stillsight.encoders.errors import unknown
+from stillsight.encoders.zoo.registry import ENCODERS, spec
 
 CONTROLS = ROLES[1:]
 """The controls by name. random: the same network with random weights, frozen. scratch: a network trained from random
@@ -81,7 +82,7 @@ def check_names(noun: str, found: Iterable[str], known: Collection[str], allowed
 
 
 def _of_encoder(row: Mapping[str, Any], track: str, controls: Sequence[str], rates: tuple[float, ...]) -> list[ArmSpec]:
-    allowed = [*(item.name for item in fields(EncoderChoice)), *OURS]
+    allowed = [*(item.name for item in fields(EncoderConfig)), *OURS]
     check_names("setting", row, allowed, "[[encoder]] may have", "[[encoder]]")
     if "encoder" not in row:
         raise RunError('An [[encoder]] has no name. Add, say: encoder = "retina"')

@@ -10,7 +10,7 @@ from typing import Any
 
 from stillsight.agents.benchmark.grid.arms import arms, check_names
 from stillsight.agents.benchmark.grid.spec import CONFIGS, OURS, TUNING_SEED, Spec, Task, Track, laid
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 
 TOP = ("name", "seeds", "algos", "shifts", "episodes", "controls", "rates", "tuning_seeds", "videos")
 TABLES = ("rl", "cifar", "task", "encoder", "arm")

@@ -7,7 +7,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from stillsight.agents.benchmark.grid.spec import OURS
-from stillsight.agents.runs.folder import RunError, plain
+from stillsight.agents.errors import RunError
+from stillsight.agents.runs.folder import plain
 
 if TYPE_CHECKING:
     from stillsight.agents.training.learn import RlConfig

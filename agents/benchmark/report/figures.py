@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from stillsight.agents.benchmark.analysis.collect import Grid
 from stillsight.agents.benchmark.analysis.setting import Arm, Setting
 from stillsight.agents.benchmark.grid.spec import slug
 from stillsight.agents.benchmark.report.palette import colour, dash
+from stillsight.encoders.atomic import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -165,7 +165,6 @@ def _references(line: Any, setting: Setting) -> None:
 
 def _save(figure: Figure, folder: Path, name: str) -> str:
     for ending, options in FORMATS.items():
-        partial = folder / f".{name}.{os.getpid()}.part"
-        figure.savefig(partial, format=ending, **options)
-        partial.replace(folder / f"{name}.{ending}")
+        with replacing(folder / f"{name}.{ending}") as partial:
+            figure.savefig(partial, format=ending, **options)
     return name

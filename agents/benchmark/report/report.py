@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from stillsight.agents.runs.folder import RunError, write_atomically
+from stillsight.agents.errors import RunError
+from stillsight.encoders.atomic import write_atomically
 
 if TYPE_CHECKING:
     from stillsight.agents.benchmark.analysis.collect import Grid

@@ -10,7 +10,7 @@ from typing import Any
 from stillsight.agents.benchmark.running.local import RENDERING
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.benchmark.running.worker import failed, run_cell
-from stillsight.agents.runs.folder import RunError
+from stillsight.agents.errors import RunError
 
 
 def run_ray(

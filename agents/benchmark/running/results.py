@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stillsight.agents.runs.folder import RunError, plain, write_atomically
+from stillsight.agents.errors import RunError
+from stillsight.agents.runs.folder import plain
+from stillsight.encoders.atomic import write_atomically
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem

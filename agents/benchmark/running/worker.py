@@ -18,7 +18,8 @@ from typing import Any
 
 from stillsight.agents.benchmark.grid.pins import env_version, pins
 from stillsight.agents.benchmark.grid.spec import Cell, Spec
-from stillsight.agents.runs.folder import RunError, plain, read_lines, revive
+from stillsight.agents.errors import RunError
+from stillsight.agents.runs.folder import plain, read_lines, revive
 from stillsight.agents.runs.machine import machine
 
 PLAYED_FROM = 20_000

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stillsight.encoders.zoo.registry import EncoderError
+from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.cifar_config import CIFAR
 from stillsight.encoders.supervised.data.subset import Few, hold_out
 

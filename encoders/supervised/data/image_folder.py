@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
+from stillsight.encoders.atomic import replacing
 from stillsight.encoders.device import available_memory
-from stillsight.encoders.zoo.registry import EncoderError
+from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.data import picture
 from stillsight.encoders.supervised.data.dataset import Split
 from stillsight.encoders.supervised.data.disk import check_room
@@ -148,13 +149,9 @@ def _decode(
     images = images[:kept]
     if file is not None:
         check_room(file.parent, images.nbytes)
-        partial = file.with_suffix(f".{os.getpid()}.part")
         facts = {"broken": json.dumps(broken), "blake2b": _checksum(images)}
-        try:
+        with replacing(file) as partial:
             save_file({"images": images}, partial, facts)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
     return images, broken
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.data.disk import check_room, no_room
-from stillsight.encoders.zoo.registry import EncoderError
 
 IMAGE, ROW = 16, 8
 """Bytes of the digest of an image and of a row of features."""

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
-from stillsight.encoders.zoo.registry import EncoderError
+from stillsight.encoders.errors import EncoderError
 
 Kind = Literal["linear", "mlp", "knn", "ncm"]
 Labelled = tuple[Tensor, Tensor]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,9 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stillsight.encoders.atomic import write_atomically
+from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.report import calibration, mistakes, scores
 from stillsight.encoders.supervised.report.charts import confusion_chart, reliability_chart
-from stillsight.encoders.zoo.registry import EncoderError
 
 PICTURES = ("confusion.png", "reliability.png", "mistakes.png")
 
@@ -67,16 +67,16 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     for name in PICTURES:
         (folder / name).unlink(missing_ok=True)
-    _place(folder / "confusion.csv", _csv(matrix, classes).encode())
+    write_atomically(folder / "confusion.csv", _csv(matrix, classes))
     if sure:
-        _place(folder / "mistakes.png", _png(mistakes.picture(shown, sure)))
+        write_atomically(folder / "mistakes.png", _png(mistakes.picture(shown, sure)))
     try:
-        _place(folder / "confusion.png", confusion_chart(matrix, classes))
-        _place(folder / "reliability.png", reliability_chart(calibrated))
+        write_atomically(folder / "confusion.png", confusion_chart(matrix, classes))
+        write_atomically(folder / "reliability.png", reliability_chart(calibrated))
     except ImportError:
         facts["note"] = 'confusion.png and reliability.png need matplotlib: pip install "stillsight[plot]"'
-    _place(folder / "report.md", _markdown(facts, classes).encode())
-    _place(folder / "report.json", (json.dumps(facts, indent=2) + "\n").encode())
+    write_atomically(folder / "report.md", _markdown(facts, classes))
+    write_atomically(folder / "report.json", json.dumps(facts, indent=2) + "\n")
     return {name: facts[name] for name in HEADLINE if name in facts}
 
 
@@ -145,9 +145,3 @@ def _png(pixels: np.ndarray) -> bytes:
     done, encoded = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
     assert done
     return encoded.tobytes()
-
-
-def _place(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillsight.encoders.device import autocast
+from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.classifier import Classifier, evaluate, logits
 from stillsight.encoders.supervised.data.dataset import Split
 from stillsight.encoders.supervised.training import distributed
@@ -23,7 +24,6 @@ from stillsight.encoders.supervised.training.mixing import mix
 from stillsight.encoders.supervised.training.optimizer import optimizer, rate, set_rate
 from stillsight.encoders.supervised.training.recipe import Recipe
 from stillsight.encoders.supervised.training.training_state import Progress
-from stillsight.encoders.zoo.registry import EncoderError
 
 __all__ = ["Classifier", "Progress", "Recipe", "evaluate", "logits", "rate", "start", "train"]
 

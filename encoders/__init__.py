@@ -11,7 +11,7 @@ from stillsight.encoders.zoo.registry import ENCODERS, EncoderSpec, names, spec
 
 if TYPE_CHECKING:
     from stillsight.encoders.backbone import Backbone, Preprocessing
-    from stillsight.encoders.build import build
+    from stillsight.encoders.building import build
     from stillsight.encoders.encoder import Encoder, Provenance, fingerprint
     from stillsight.encoders.frozen import Frozen, Learned
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "Backbone": "backbone",
     "Preprocessing": "backbone",
-    "build": "build",
+    "build": "building",
     "Encoder": "encoder",
     "Frozen": "frozen",
     "Learned": "frozen",

@@ -122,7 +122,7 @@ class EncoderConfig:
                 train.
             weights: False builds it with random weights, for one that is about to be filled from a checkpoint.
         """
-        from stillsight.encoders.build import build
+        from stillsight.encoders.building import build
 
         return build(
             self.encoder,

@@ -174,7 +174,7 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
 
 def _rebuild(recipe: dict[str, Any], sha256: str) -> Encoder:
     """Build a pickled encoder again and refuse one whose frozen weights are not the ones it was pickled with."""
-    from stillsight.encoders.build import build
+    from stillsight.encoders.building import build
 
     encoder = build(**copy.deepcopy(recipe))
     found = fingerprint(encoder.frozen.state())

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stillsight.encoders.build import build
+from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.engines import engine as engines
 from stillsight.encoders.errors import EncoderError

@@ -13,7 +13,9 @@ from torch import nn
 
 from stillsight.agents.diagnosis.finding import ENCODE_ONCE, Case, Finding, Severity
 
-_CUT = "Encode what does not learn once, before the policy: stillsight.encoders.build(NAME, 'finetune', unfreeze=STAGE)."
+_CUT = (
+    "Encode what does not learn once, before the policy: stillsight.encoders.build(NAME, 'finetune', unfreeze=STAGE)."
+)
 
 
 def copies(case: Case) -> Iterator[Finding]:

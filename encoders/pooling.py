@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.zoo.registry import check_pooling
+from stillsight.encoders.zoo.encoder_spec import check_pooling
 
 
 class Pooling(nn.Module):

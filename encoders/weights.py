@@ -18,7 +18,7 @@ from torch import Tensor
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.encoder import Provenance, up_to
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.zoo.registry import EncoderSpec
+from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 
 FOLDER_VARIABLE = "STILLSIGHT_WEIGHTS"
 """Environment variable that names a folder of weight files under their official names."""
@@ -40,14 +40,14 @@ class Found:
     provenance: Provenance
 
 
-def find(row: EncoderSpec | None, weights: Path | None = None, folder: Path | None = None) -> Found:
+def find(row: EncoderSpec, weights: Path | None = None, folder: Path | None = None) -> Found:
     """Find, check and read pretrained weights.
 
     The first that exists is taken: `weights` (a file or a run folder), the shipped file, the file of official name in
     `folder` or in the folder that the environment variable STILLSIGHT_WEIGHTS names, torch's cache, a download.
 
     Args:
-        row: the encoder's registry row; None for a third party's, which takes explicit weights only.
+        row: the encoder's record.
         weights: explicit path.
         folder: local folder of weight files under their official names.
 
@@ -56,8 +56,6 @@ def find(row: EncoderSpec | None, weights: Path | None = None, folder: Path | No
     """
     if weights is not None:
         return _explicit(weights)
-    if row is None:
-        raise EncoderError("A third party's encoder has no registered weights. Add --weights FILE, or --mode random.")
     if row.weights == "shipped":
         with importlib.resources.as_file(
             importlib.resources.files("stillsight.encoders.zoo") / "pretrained"
@@ -70,10 +68,12 @@ def find(row: EncoderSpec | None, weights: Path | None = None, folder: Path | No
         raise EncoderError(
             f"{row.name} has no pretrained weights. Use --mode scratch or --mode random, or --weights FILE."
         )
+    if row.own:
+        return _explicit(Path(row.weights), row.licence)
     return _official(row.weights, folder)
 
 
-def _explicit(path: Path) -> Found:
+def _explicit(path: Path, licence: str = "") -> Found:
     if path.is_dir():
         file = path / ENCODER_FILE
         if not file.is_file():
@@ -84,7 +84,7 @@ def _explicit(path: Path) -> Found:
         return Found(read(file), _provenance("run", file, name=str(path)))
     if not path.is_file():
         raise EncoderError(f"There is no file {path}. Give --weights a safetensors or .pth file, or a run folder.")
-    return Found(read(path), _provenance("file", path))
+    return Found(read(path), _provenance("file", path, licence=licence))
 
 
 def _official(entry: str, folder: Path | None) -> Found:

@@ -11,6 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from stillsight.agents.measure.plain_loop import plain_epochs
+from stillsight.encoders.building import build
 from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
@@ -124,7 +125,7 @@ def training(
     count = (config.updates + 1) * config.batch
     images = torch.randint(0, 256, (count, 3, config.side, config.side), dtype=torch.uint8)
     split = Split(images, torch.randint(config.classes, (count,)))
-    encoder = config.build_encoder(pinned=False)
+    encoder = build(config, pinned=False)
     with torch.no_grad():
         width = encoder.eval()(images[:2].to(device)).shape[1]
     model = Classifier(encoder, config.classes, width, config.dropout).to(device)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from stillsight.agents.measure.plain_loop import plain_epochs
+from stillsight.encoders.building import build
 from stillsight.encoders.device import stopwatch
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.errors import EncoderError
@@ -52,7 +53,7 @@ def arms(
     models: dict[str, Classifier] = {}
     for precision in config.precisions:
         recipe = replace(still, precision=precision).resolved(config.mode.pretrained)
-        encoder = recipe.build_encoder(pinned=True)
+        encoder = build(recipe, pinned=True)
         models[precision] = Classifier(encoder, len(dataset.classes), encoder_width(encoder, dataset)).to(device)
         rates = plain_epochs(models[precision], whole, recipe, device, workers)
         found[f"plain {precision}"] = (config.epochs * len(whole) / rate for rate in rates)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from stillsight.encoders import device as devices
+from stillsight.encoders.building import build
 from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.errors import EncoderError
@@ -106,7 +107,7 @@ def load(run: Path | str, *, weights: Path | None = None, device: str = "auto") 
             "version: stillsight cifar --out FOLDER."
         )
     choice = _choice(record, folder, weights, device)
-    encoder = choice.build_encoder(pinned=True)
+    encoder = build(choice, pinned=True)
     if encoder.sha256() != summary["encoder_sha256_after"]:
         advice = "Say where the right ones are: --weights FILE." if weights or choice.weights != folder else ""
         raise EncoderError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.folder import append_line, revive
+from stillsight.agents.runs.records import append_line, revive
 
 ROUNDING = 0.005
 """Largest difference from the recorded accuracy that is put down to another device or precision: half a point, or

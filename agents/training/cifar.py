@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.measure.cifar_throughput import CifarThroughputConfig
-from stillsight.agents.runs.folder import RUNS, Run, plain, read_config, revive
+from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.machine import machine
+from stillsight.agents.runs.reader import RUNS, read_config
+from stillsight.agents.runs.records import plain, revive
 from stillsight.encoders.supervised.learn import CifarConfig
 from stillsight.encoders.supervised.training.distributed import Onlooker, joined
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from stillsight.encoders.building import build
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def learn(config: CifarConfig, run: Recorder, cache: Path) -> dict[str, Any]:
     devices.seed_everything(config.seed)
     devices.use_threads(config.threads)
     devices.fast_math()
-    encoder = config.build_encoder(pinned=False)
+    encoder = build(config, pinned=False)
     device = devices.pick_device(config.device)
     before = encoder.sha256()
     with distributed.in_turn():

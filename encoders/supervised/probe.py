@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.data.dataset import Dataset
@@ -57,7 +58,7 @@ def warm_start(
 
     It is not fitted to the validation images, which training stops by.
     """
-    encoder = config.frozen().build_encoder(pinned=True)
+    encoder = build(config.frozen(), pinned=True)
     found = _features(config, encoder, dataset, run, cache)
     train = (found["train"].to(device), dataset.train.labels.repeat(1 + config.views).to(device))
     validation = (found["validation"].to(device), dataset.validation.labels.to(device))

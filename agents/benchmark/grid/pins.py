@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from stillsight.agents.benchmark.grid.spec import OURS
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.folder import plain
+from stillsight.agents.runs.records import plain
 
 if TYPE_CHECKING:
-    from stillsight.agents.training.learn import RlConfig
+    from stillsight.agents.training.config import RlConfig
     from stillsight.encoders.supervised.cifar_config import CifarConfig
 
 UNPINNED = (*OURS, "device", "threads", "data", "cache", "weights", "weights_folder", "tensorboard")

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from stillsight.agents.benchmark.grid.arms import ArmSpec
-from stillsight.agents.runs.folder import revive
-from stillsight.agents.training.learn import RlConfig
+from stillsight.agents.runs.records import revive
+from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 
 Track = Literal["rl", "cifar"]

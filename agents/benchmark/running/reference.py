@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from stillsight.agents.benchmark.grid.spec import Spec
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.benchmark.running.worker import PLAYED_FROM
-from stillsight.agents.runs.folder import plain
-from stillsight.agents.training.learn import RlConfig
+from stillsight.agents.runs.records import plain
+from stillsight.agents.training.config import RlConfig
 
 if TYPE_CHECKING:
     from stillsight.agents.runs.progress import ProgressDisplay
@@ -22,7 +22,7 @@ EPISODES = 50
 
 def refer(spec: Spec, results: Results, display: ProgressDisplay) -> None:
     """Measure the references that references.json lacks."""
-    from stillsight.agents.runs.folder import revive
+    from stillsight.agents.runs.records import revive
     from stillsight.envs import EnvError, reference_returns
 
     found = json.loads(results.get("references.json") or "{}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.folder import plain
+from stillsight.agents.runs.records import plain
 from stillsight.encoders.atomic import write_atomically
 
 if TYPE_CHECKING:

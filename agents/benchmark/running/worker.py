@@ -19,8 +19,8 @@ from typing import Any
 from stillsight.agents.benchmark.grid.pins import env_version, pins
 from stillsight.agents.benchmark.grid.spec import Cell, Spec
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.folder import plain, read_lines, revive
 from stillsight.agents.runs.machine import machine
+from stillsight.agents.runs.records import plain, read_lines, revive
 
 PLAYED_FROM = 20_000
 """Seed of the first episode of the last evaluation; training and its own evaluations use others."""
@@ -86,9 +86,11 @@ def run_cell(job: Mapping[str, Any]) -> dict[str, Any]:
 def _agent(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     from stillsight.agents.benchmark.running.energy import meter
     from stillsight.agents.playing.play import returns
-    from stillsight.agents.playing.video import RecordConfig, record
-    from stillsight.agents.training.build import load
-    from stillsight.agents.training.learn import RlConfig, rl
+    from stillsight.agents.playing.play_config import RecordConfig
+    from stillsight.agents.playing.player import load
+    from stillsight.agents.playing.video import record
+    from stillsight.agents.training.config import RlConfig
+    from stillsight.agents.training.learn import rl
 
     config = replace(revive(RlConfig, job["config"]), out=folder)
     with meter() as spent:
@@ -98,7 +100,6 @@ def _agent(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     play = {"episodes": job["episodes"], "seed": PLAYED_FROM, "deterministic": not config.stochastic_eval}
     scores = {"clean": returns(agent, "none", **play)}
     scores |= {shift: returns(agent, shift, **play) for shift in job["shifts"]}
-    agent.venv.close()
     if job["videos"]:
         with contextlib.suppress(RunError):  # a game that cannot be filmed can be played all the same
             record(folder, RecordConfig(checkpoint="last", episodes=job["videos"], device=config.device))

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from stillsight.encoders.device import wants_bf16
-from stillsight.encoders.frozen import Learned
+from stillsight.encoders.learned import Learned
 from stillsight.encoders.supervised.training.recipe import Recipe
 
 NARROW = 64

@@ -14,6 +14,7 @@ import tyro
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.measure.measure_config import SPIN
+from stillsight.agents.runs.reader import read_config
 from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.envs.errors import EnvError
 
@@ -41,8 +42,11 @@ class Command:
     run: str | None = None
 
 
+RUN = "RUN"
+
+
 def _a_run(name: str) -> tuple[str, Any, str, str, bool]:
-    return (name, Path, "RUN", "A run folder.", False)
+    return (name, Path, RUN, "A run folder.", False)
 
 
 COMMANDS: dict[str, Command] = {
@@ -167,6 +171,9 @@ def _run(name: str, words: list[str]) -> int:
     for part in arguments[len(command.positional) :]:
         if hasattr(part, "check"):
             part.check()
+    for value, (_, _, shown, _, _) in zip(arguments, command.positional, strict=False):
+        if shown == RUN:
+            read_config(value)
     result = _load(command.function)(*arguments)
     return result if isinstance(result, int) else 0
 

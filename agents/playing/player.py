@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.features.encoded_vec_env import EncodedVecEnv, FrameStack
+from stillsight.agents.features.extractor import encoder_state
 from stillsight.agents.playing.pixel_policy import PixelPolicy
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.reader import read_config
@@ -25,7 +26,7 @@ from stillsight.agents.training import model_state
 from stillsight.agents.training.build import assemble, check_frozen, prepare
 from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.building import build
-from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.encoder import Encoder, fingerprint
 from stillsight.encoders.mode import Mode
 from stillsight.envs import make_env
 
@@ -67,6 +68,14 @@ class Player:
         """
         return PixelPolicy(self.encoder, self.model.policy)
 
+    def sha256(self) -> str:
+        """Hash of the encoder as the policy uses it, parameters and buffers."""
+        return fingerprint(encoder_state(self.encoder, self.model.policy))
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """Encode uint8 pixels `[N, 3, H, W]` as far as the frozen part goes: what the policy sees of each frame."""
+        return self._eyes.encode(pixels)
+
     def reset(self) -> None:
         """Forget the frames seen so far: the next frames begin episodes."""
         self._stack, self._memory = None, None
@@ -92,7 +101,7 @@ class Player:
                 environments than before without a `reset`.
         """
         batch = self._checked(pixels)
-        frames = self._eyes.encode(batch)
+        frames = self.encode(batch)
         starting = np.zeros(len(batch), bool) if began is None else np.asarray(began, bool)
         if self._stack is None:
             shape = self._eyes.observation_space.shape

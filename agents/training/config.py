@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.reader import read_config
 from stillsight.agents.training.algorithms import AlgorithmSpec, check_actions, spec
 from stillsight.agents.training.presets import preset
 from stillsight.agents.training.settings import overrides, settings
@@ -136,6 +137,9 @@ class RlConfig(EncoderConfig):
         Raises:
             EncoderError, EnvError, RunError: what is wrong, what is allowed, what to type.
         """
+        if self.resume is not None:  # every other flag is read from there, and checked then
+            read_config(self.resume)
+            return
         row = spec(self.algo)
         self.for_control().check_encoder()
         options = self.env_options()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -34,7 +33,7 @@ def rl(config: RlConfig) -> dict[str, Any]:
         folder = config.resume
         if (folder / "done").exists():
             raise RunError(f"{folder} is finished. Record it with: stillsight record {folder}")
-        config = replace(revive(RlConfig, read_config(folder)), resume=folder)
+        config = revive(RlConfig, read_config(folder))
         config.check()
         with Run(folder, "rl", config, resumed=True) as run:
             return learn(config, run)

@@ -77,14 +77,21 @@ def call(path: str, arguments: Mapping[str, Any], *, pretrained: bool = False) -
     return returned
 
 
-@functools.cache
 def describe(path: str) -> EncoderSpec:
     """The record of a third party's encoder: what its `Backbone` says, and for what it leaves open what is measured.
 
     Raises:
         EncoderError: see `call`; the default tap is none of the stages.
     """
+    return _described(path, load(path))
+
+
+@functools.cache
+def _described(path: str, loaded: Callable[..., Any]) -> EncoderSpec:
+    """See `describe`; a function is asked once, and another one under the same path again."""
     import torch
+
+    del loaded
 
     with torch.random.fork_rng(devices=[]):
         backbone = call(path, {})

@@ -4,7 +4,7 @@ The walk of a frame, from the environment to an action, in PPO:
 
 1. envs/vector.py: the environments are stepped side by side, each as envs/making.py wraps it.
 2. envs/pixels.py: a frame becomes uint8 pixels `[3, H, W]`.
-3. agents/features/encoded_vec_env.py: all new frames, and the last ones of episodes, go through the encoder in one batch.
+3. agents/features/encoded_vec_env.py: all new frames, and episodes' last ones, go through the encoder in one batch.
 4. encoders/frozen.py: what does not learn of it runs, by the engine that encoders/engines/engine.py chose.
 5. agents/features/encoded_vec_env.py: the features of the last few frames are stacked.
 6. agents/buffers/rollout.py: each frame's features are kept once (off-policy: agents/buffers/replay.py).

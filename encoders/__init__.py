@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
@@ -33,6 +34,7 @@ __all__ = [
     "ENCODERS",
     "Backbone",
     "Encoder",
+    "EncoderConfig",
     "EncoderError",
     "EncoderSpec",
     "Frozen",

@@ -82,9 +82,10 @@ class EncoderConfig:
         row = spec(self.encoder)
         tap = row.check_tap(self.tap or row.tap)
         if self.mode.pretrained and row.weights is None and self.weights is None:
+            own = ", or let its Backbone say pretrained=True or weights=FILE" if row.own else ""
             raise EncoderError(
                 f"{row.name} {'says of no' if row.own else 'has no'} pretrained weights. Type --mode scratch or --mode "
-                "random, or give --weights FILE."
+                f"random, or give --weights FILE{own}."
             )
         reached = [*list(row.stages)[: list(row.stages).index(tap) + 1], "all"]
         if self.unfreeze is not None and self.unfreeze not in reached:

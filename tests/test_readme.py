@@ -21,7 +21,12 @@ from stillsight.agents.training import callbacks
 from stillsight.encoders import weights
 from stillsight.encoders.supervised.data import dataset
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+READMES = [
+    ROOT / "README.md",
+    *sorted(path for room in ("agents", "encoders", "envs") for path in (ROOT / room).rglob("README.md")),
+]
+"""The README of the project, then those of its rooms, in whose order everything is run."""
 SMALLER = {"--steps": "128", "--episodes": "1", "--epochs": "1", "--rounds": "1", "--transitions": "2_000"}
 """What the test puts in place of the README's numbers; the rest of each command stays as it is printed."""
 SMALL = ["--n-envs", "1", "--eval-every", "0", "--head", "16", "--standardise", "8"]
@@ -32,14 +37,15 @@ FEW = {
 """Settings with few updates, by algorithm."""
 
 
-def blocks(language: str) -> list[str]:
-    """The README's code blocks in `language`."""
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, readme: Path | None = None) -> list[str]:
+    """The code blocks in `language` of one README, or of all of them."""
+    texts = [path.read_text() for path in ([readme] if readme else READMES)]
+    return [block for text in texts for block in re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)]
 
 
-def commands() -> list[list[str]]:
-    """Every shell line of the README, as words, without its comment."""
-    lines = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
+def commands(readme: Path | None = None) -> list[list[str]]:
+    """Every shell line of one README or of all, as words, without its comment."""
+    lines = [line for block in blocks("sh", readme) for line in block.splitlines() if line.strip()]
     return [shlex.split(line, comments=True) for line in lines]
 
 

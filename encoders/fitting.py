@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,8 @@ def load_into(backbone: Backbone, content: Mapping[str, Any], source: str, tap: 
             "differ. Save one of them alone: torch.save(state_dict, FILE)."
         )
     place = places[0]
-    chosen = {key: place.state[place.prefix + key] for key in needed if place.prefix + key in place.state}
+    once = _once(needed, place.state.keys(), place.prefix)
+    chosen = {key: place.state[place.prefix + key] for key in once if place.prefix + key in place.state}
     _check_layers(backbone, place, source, tap, name)
     _check_tensors(chosen, needed, source, name)
     with torch.no_grad():
@@ -78,11 +79,18 @@ def _where(place: Place) -> str:
 
 
 def _needed(backbone: Backbone, tap: str, name: str) -> dict[str, Tensor]:
-    """Parameters and buffers of the stages up to `tap`, under their official names; one that two stages share once."""
+    """Parameters and buffers of the stages up to `tap`, under their official names."""
     kept = {id(t) for stage in up_to(backbone, tap, name).values() for t in stage.state_dict(keep_vars=True).values()}
-    named = backbone.model.state_dict(keep_vars=True)
-    first = {id(tensor): key for key, tensor in reversed(named.items())}
-    return {key: tensor for key, tensor in named.items() if id(tensor) in kept and first[id(tensor)] == key}
+    return {key: tensor for key, tensor in backbone.model.state_dict(keep_vars=True).items() if id(tensor) in kept}
+
+
+def _once(needed: Mapping[str, Tensor], names: Collection[str], prefix: str = "") -> dict[str, Tensor]:
+    """`needed` with one name for each tensor: where layers are shared, the one that the file has."""
+    chosen: dict[int, str] = {}
+    for key, tensor in needed.items():
+        if id(tensor) not in chosen or prefix + chosen[id(tensor)] not in names:
+            chosen[id(tensor)] = key
+    return {key: needed[key] for key in needed if chosen[id(needed[key])] == key}
 
 
 def _optional(key: str) -> bool:
@@ -92,15 +100,19 @@ def _optional(key: str) -> bool:
 
 def _places(needed: Mapping[str, Tensor], content: Mapping[str, Any]) -> list[Place]:
     """Every place where all needed names exist under one prefix."""
-    wanted = [key for key in needed if not _optional(key)]
-    if not wanted:
+    ends = [key for key in needed if not _optional(key)]
+    if not ends:
         return [Place("", "", {})]
-    found = []
+    places = []
     for wrapper, state in state_dicts(content):
-        end = wanted[0]
-        prefixes = [key.removesuffix(end) for key in state if key == end or key.endswith(f".{end}")]
-        found += [Place(wrapper, prefix, state) for prefix in prefixes if all(prefix + key in state for key in wanted)]
-    return found
+        same = [key for key in ends if needed[key] is needed[ends[0]]]  # the first tensor, under all of its names
+        prefixes = {
+            key.removesuffix(end): None for end in same for key in state if key == end or key.endswith(f".{end}")
+        }
+        for prefix in prefixes:
+            if all(prefix + key in state for key in _once(needed, state.keys(), prefix) if not _optional(key)):
+                places.append(Place(wrapper, prefix, state))
+    return places
 
 
 def _alike(places: Sequence[Place], needed: Mapping[str, Tensor]) -> bool:
@@ -110,7 +122,7 @@ def _alike(places: Sequence[Place], needed: Mapping[str, Tensor]) -> bool:
         _equal(first.state[first.prefix + key], other.state[other.prefix + key])
         for other in others
         for key in needed
-        if not _optional(key)
+        if first.prefix + key in first.state and other.prefix + key in other.state
     )
 
 
@@ -126,9 +138,10 @@ def _missing(
     """The sentence about weights that are not there, by the place that holds most of them."""
     best: tuple[list[str], str] | None = None
     for wrapper, state in state_dicts(content):
-        prefixes = {""} | {
-            key.removesuffix(end) for end in list(needed)[:1] for key in state if key.endswith(f".{end}")
-        }
+        first = next(iter(needed))
+        prefixes = {key.removesuffix(first) for key in state if key.endswith(f".{first}")}
+        # One that a few names have by chance is none: retina's layer2.conv1.weight ends like resnet18's conv1.weight.
+        common = [prefix for prefix in prefixes if 2 * sum(key.startswith(prefix) for key in state) > len(state)]
         for prefix in ("", *common):
             missing = [key for key in needed if prefix + key not in state and not _optional(key)]
             if best is None or len(missing) < len(best[0]):
@@ -138,7 +151,8 @@ def _missing(
     if reach:
         advice = f"They are complete up to {reach}: type --tap {reach}."
     else:
-        advice = f"Are they weights of {name}? The file holds {some(map(str, content), 6)}."
+        top = dict.fromkeys(str(key).split(".")[0] for key in content)
+        advice = f"Are they weights of {name}? The file holds {some(top, 6)}."
     told = f"{source}, {where}," if where else source
     return EncoderError(f"The weights in {told} lack {some(missing)}, which {name} needs to reach {tap}. {advice}")
 

@@ -78,7 +78,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "wider": (wider, r"do not fit resnet18: layer1\.0\.conv1\.weight has shape \(128, 64, 3, 3\), and resnet18 needs"),
     "other family": (
         lambda: whole("retina"),
-        r"lack conv1\.weight.*Are they weights of resnet18\? The file holds layer1, ",
+        r"lack conv1\.weight.*Are they weights of resnet18\? The file holds (layer1|stem), ",
     ),
     "integer": (integer, r"layer1\.0\.conv1\.weight in \S+ is int8, and resnet18 needs floating-point numbers"),
     "float8": (eight_bits, r"layer1\.0\.conv1\.weight in \S+ is float8_e4m3fn, and resnet18 needs floating-point"),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium import spaces
-from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.buffers import ReplayBuffer, RolloutBuffer
 
 from stillsight.agents import EncodedVecEnv, RlConfig, rl
 from stillsight.agents.buffers import footprint
@@ -56,6 +56,27 @@ def test_memory_is_that_of_the_frames_once() -> None:
     assert needed_bytes(box, slots, "float16", spaces.Discrete(6)) == slots * (1024 + 8 + 4 + 4 + 2 + 1) + 16 + 8192
     stock = ReplayBuffer(1000, box, spaces.Discrete(6), "cpu", 1)
     assert taken(stock) == 1000 * (2 * 4 * 512 * 4 + 8 + 3 * 4)
+
+
+def test_the_table_of_the_readme_is_what_is_taken(root: Path) -> None:
+    text = (root / "agents" / "buffers" / "README.md").read_text()
+    features, pixels = space(4, 512), spaces.Box(0, 255, (4, 3, 84, 84), np.uint8)
+    actions, slots = spaces.Discrete(6), 1_000_000
+    for box, dtype in ((features, "float16"), (features, "float32"), (pixels, "float16")):
+        kept = "pixels 3 x 84 x 84" if box is pixels else f"512 {dtype} features a frame"
+        theirs = taken(ReplayBuffer(100, box, actions, "cpu")) // 100
+        line = (
+            f"| replay, {kept} | {needed_bytes(box, slots, dtype, actions) // slots:,} bytes a transition | {theirs:,}"
+        )
+        assert line in text
+    ours, theirs = (
+        rollout_bytes(features, 128, actions, 8),
+        taken(RolloutBuffer(128, features, actions, "cpu", n_envs=8)),
+    )
+    line = (
+        f"| rollout of 128 steps x 8 environments, 512 features a frame | {ours / 1e6:.1f} MB | {theirs / 1e6:.1f} MB |"
+    )
+    assert line in text
 
 
 def test_memory_that_does_not_fit_is_refused_with_the_flag_that_fits() -> None:

@@ -9,6 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
+from stillsight.agents.buffers.footprint import check_memory, stack_bytes
 from stillsight.agents.errors import RunError
 from stillsight.encoders.encoder import Encoder
 
@@ -59,7 +60,7 @@ class EncodedVecEnv(VecEnvWrapper):
         frame_stack: frames in an observation.
 
     Raises:
-        RunError: observations are not such images.
+        RunError: observations are not such images, or the machine has no memory free for so many frames.
         EncoderError: the images are too small for the encoder.
     """
 
@@ -87,6 +88,8 @@ class EncodedVecEnv(VecEnvWrapper):
                 encoder.frozen.prepare(self.pixel_shape)
             shape, dtype = encoder.frozen.frame_shape(self.pixel_shape), np.dtype(np.float32)
             low, high = -np.inf, np.inf
+        stacks = stack_bytes(frame_stack, shape, dtype, venv.num_envs)
+        check_memory(stacks, frame_stack, what="stack of frames", flag="--frame-stack ")
         self._stack = FrameStack(venv.num_envs, frame_stack, shape, dtype)
         super().__init__(venv, spaces.Box(low, high, (frame_stack, *shape), dtype.type))
 

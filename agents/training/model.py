@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,13 +58,16 @@ def make_model(
     cls = row.load_class()
     try:
         given = arguments(chosen, venv)
-        # SB3 gathers n-step returns in a buffer class of its own, which takes the place of ours.
-        if issubclass(cls, OffPolicyAlgorithm) and chosen.get("n_steps", 1) == 1:
-            given |= {"replay_buffer_class": FrameReplayBuffer, "replay_buffer_kwargs": dict(replay)}
-        # So do classes that collect in a way of their own (RecurrentPPO, MaskablePPO).
+        if issubclass(cls, OffPolicyAlgorithm):
+            returns = {"n_steps": _argument(cls, given, "n_steps", 1), "gamma": _argument(cls, given, "gamma", 0.99)}
+            given |= {"replay_buffer_class": FrameReplayBuffer, "replay_buffer_kwargs": {**replay, **returns}}
+        # Classes that collect in a way of their own (RecurrentPPO, MaskablePPO) have buffers of their own.
         elif getattr(cls, "collect_rollouts", None) is OnPolicyAlgorithm.collect_rollouts and stacked(venv):
             given["rollout_buffer_class"] = FrameRolloutBuffer
-        model = cls(row.policy, venv, policy_kwargs=policy_kwargs, seed=seed, device=device, **given)
+        with warnings.catch_warnings():
+            # SB3 warns that a buffer class that it does not know ignores n_steps; ours was given it.
+            warnings.filterwarnings("ignore", "`n_steps=", UserWarning)
+            model = cls(row.policy, venv, policy_kwargs=policy_kwargs, seed=seed, device=device, **given)
     except RunError:
         raise
     except (AssertionError, ValueError, TypeError) as error:
@@ -72,6 +77,13 @@ def make_model(
     follow_critic(model.policy)
     scale(model.policy, encoder_lr)
     return model
+
+
+def _argument(cls: type, given: Mapping[str, Any], name: str, otherwise: Any) -> Any:
+    """What `cls` takes as `name`: what is `given`, else its own default, else `otherwise`."""
+    parameter = inspect.signature(cls).parameters.get(name)
+    default = otherwise if parameter is None or parameter.default is parameter.empty else parameter.default
+    return given.get(name, default)
 
 
 def stacked(venv: VecEnv) -> bool:

@@ -14,8 +14,6 @@ import pytest
 import torch
 import torchvision
 from gymnasium import spaces
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import save_file
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -23,16 +21,16 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from stillsight.agents import EncodedVecEnv, Finding, RlConfig, diagnose
-from stillsight.agents.diagnosis.originals import distance, match
 from stillsight.agents.diagnosis.probe import networks
 from stillsight.agents.errors import RunError
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.agents.training.build import make_agent
 from stillsight.encoders import EncoderError, build
+from stillsight.encoders.building import build as build_encoder
 from stillsight.envs import EnvOptions, make_vec
 
 Tiny = Callable[..., RlConfig]
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+README = (Path(__file__).resolve().parents[3] / "agents" / "diagnosis" / "README.md").read_text()
 BEFORE, AFTER = (text for text in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "diagnose(" in text)
 """The two programs of the README, word for word."""
 
@@ -216,7 +214,7 @@ def test_a_model_is_as_it_was(cls: type[BaseAlgorithm], training: bool, same: Ca
 
 def test_the_count_of_images_of_an_encoder_stands_still(tiny: Tiny) -> None:
     config = tiny("ppo", in_policy=True)
-    agent = make_agent(config.resolved(), config.build_encoder(pinned=True), n_envs=2)
+    agent = make_agent(config.resolved(), build_encoder(config, pinned=True), n_envs=2)
     before, sha256 = agent.encoder.counter.images, agent.sha256()
     findings = diagnose(agent.model)
     assert (agent.encoder.counter.images, agent.sha256()) == (before, sha256)
@@ -311,44 +309,6 @@ def test_maskable_and_recurrent_policies_initialise_too() -> None:
         venv = make_vec("stillsight/Orchard-v0", 1, options=EnvOptions(size=16))
         model = cls(policy, venv, n_steps=8, batch_size=8, policy_kwargs=kwargs, device="cpu")
         assert the(diagnose(model), "orthogonal-init").severity == "wrong"
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(4, 40), st.integers(4, 40), st.sampled_from([0.01, 1.0, 2**0.5]), st.integers(0, 99))
-def test_the_mark_of_orthogonal_initialisation(rows: int, columns: int, gain: float, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    weight = torch.empty(rows, columns, 1, 1)
-    nn.init.orthogonal_(weight, gain, generator=generator)
-    marked = distance(weight)
-    assert marked is not None
-    assert marked < 1e-6
-    plain = distance(torch.randn(rows, columns, generator=generator))
-    assert plain is not None
-    assert plain > 0.1
-    assert distance(weight[:3]) is None
-    assert distance(torch.zeros(rows, columns)) is None
-
-
-@pytest.mark.real_data
-def test_real_pretrained_weights_bear_no_such_mark(shared: Path) -> None:
-    from safetensors.torch import load_file
-
-    for path in sorted((shared / "weights").glob("*.safetensors")):
-        distances = [distance(tensor) for tensor in load_file(path).values() if tensor.dim() == 4]
-        assert len(distances) > 15
-        assert min(d for d in distances if d is not None) > 0.25, path.name
-
-
-def test_originals_are_matched_by_name_and_where_names_are_lost_by_order() -> None:
-    whole = torchvision.models.resnet18(weights=None)
-    cut = nn.Sequential(*list(whole.children())[:-2])
-    found = match(whole.state_dict(), cut.state_dict(), "net")
-    assert len(found) == len([name for name in cut.state_dict() if not name.endswith("num_batches_tracked")])
-    assert all(torch.equal(found[name], tensor) for name, tensor in cut.state_dict().items() if name in found)
-    # bn1.weight of the stem is the end of layer1.0.bn1.weight, and of the same shape: the longest end wins.
-    wrapped = match(whole.state_dict(), {f"net.{k}": v for k, v in whole.state_dict().items()}, "net")
-    assert wrapped["net.layer1.0.bn1.weight"] is not wrapped["net.bn1.weight"]
-    assert all(torch.equal(value, whole.state_dict()[name.removeprefix("net.")]) for name, value in wrapped.items())
 
 
 # BatchNorm and dropout
@@ -676,7 +636,7 @@ def test_a_network_that_is_built_to_learn_from_nothing_is_left_in_peace() -> Non
 @pytest.mark.parametrize("algo", ALGORITHMS)
 def test_our_own_agents_are_healthy(tiny: Tiny, algo: str, mode: str) -> None:
     config = tiny(algo, mode=mode)
-    agent = make_agent(config.resolved(), config.build_encoder(pinned=True), n_envs=2)
+    agent = make_agent(config.resolved(), build_encoder(config, pinned=True), n_envs=2)
     found = severities(diagnose(agent.model))
     assert not {"wrong", "risk"} & set(found.values()), found
     if mode in ("frozen", "random"):
@@ -691,7 +651,7 @@ def test_our_own_resnet_holds_the_weights_of_its_file(
     tiny: Tiny, resnet_file: Path, algo: str, changes: dict[str, Any]
 ) -> None:
     config = tiny(algo, encoder="resnet18", tap="layer2", weights=resnet_file, size=32, **changes)
-    agent = make_agent(config.resolved(), config.build_encoder(pinned=True), n_envs=2)
+    agent = make_agent(config.resolved(), build_encoder(config, pinned=True), n_envs=2)
     found = diagnose(agent.model, weights=resnet_file)
     assert not {"wrong", "risk"} & set(severities(found).values()), found
     other = {name: tensor + 1 for name, tensor in torch.load(resnet_file).items()}

@@ -1,4 +1,4 @@
-"""What the updates of an algorithm do to tensors that do not learn, and to rates that are not the schedule's."""
+"""Update checks: frozen tensors in optimizers and averages, and learning rates that SB3 overwrites."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import torch
 from stable_baselines3.common.policies import BasePolicy
 from torch import nn
 
-from stillsight.agents.diagnosis.finding import ENCODE_ONCE, Case, Finding
+from stillsight.agents.diagnosis.case import Case
+from stillsight.agents.diagnosis.finding import ENCODE_ONCE, Finding
 from stillsight.agents.features.encoder_rate import optimizers
 
 
 def rates_overwritten(policy: BasePolicy) -> Iterator[Finding]:
-    """Parameter groups with rates of their own, which SB3 sets to one."""
+    """Report parameter groups with learning rates of their own, which SB3 sets to one."""
     for path, optimizer in optimizers(policy).items():
         groups = optimizer.param_groups
         rates = {group["lr"] for group in groups} | {group["initial_lr"] for group in groups if "initial_lr" in group}
@@ -39,7 +40,7 @@ def rates_overwritten(policy: BasePolicy) -> Iterator[Finding]:
 
 
 def frozen_but_optimised(case: Case) -> Iterator[Finding]:
-    """Tensors without gradients that an optimizer holds."""
+    """Report tensors without gradients that an optimizer holds."""
     held = {id(p) for o in optimizers(case.policy).values() for group in o.param_groups for p in group["params"]}
     parameters = [parameter for network in case.networks for parameter in network.module.parameters()]
     idle = [p for p in parameters if id(p) in held and not p.requires_grad]
@@ -54,7 +55,7 @@ def frozen_but_optimised(case: Case) -> Iterator[Finding]:
 
 
 def averaged(case: Case) -> Iterator[Finding]:
-    """Frozen tensors that polyak averages, and, in a network shared with the target, any that it averages with itself.
+    """Report frozen tensors that polyak averages, and tensors shared with a target, which it averages with themselves.
 
     SB3's `polyak_update` first scales the target in place and then adds the online tensor, which is the scaled one if
     the two are one tensor; the running statistics of BatchNorm it updates with tau = 1.

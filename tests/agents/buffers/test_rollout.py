@@ -16,7 +16,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from stillsight.agents.buffers.rollout import FrameRolloutBuffer
-from stillsight.agents.features.extractor import EncodedVecEnv, FrameStack
+from stillsight.agents.features.encoded_vec_env import EncodedVecEnv, FrameStack
 from stillsight.encoders import build
 from stillsight.envs import make_vec
 from stillsight.envs.options import EnvOptions

@@ -1,4 +1,4 @@
-"""What a policy does to a pretrained network: weights overwritten, layers woken, pixels misread."""
+"""Policy checks: weights overwritten by initialisation, layers switched to train mode, pixels wrongly scaled."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from stillsight.agents.diagnosis.finding import ENCODE_ONCE, Case, Finding, Severity
-from stillsight.agents.diagnosis.originals import differing, match, orthogonal
-from stillsight.agents.diagnosis.probe import reached
+from stillsight.agents.diagnosis.case import Case
+from stillsight.agents.diagnosis.finding import ENCODE_ONCE, Finding, Severity
+from stillsight.agents.diagnosis.probe import initialised_layers
+from stillsight.agents.diagnosis.reference_weights import count_orthogonal, differing, match
 
 
-def weights_lost(case: Case) -> Iterator[Finding]:
-    """Weights overwritten: against reference weights where there are some, else by the mark of orthogonal_."""
-    layers = reached(case.first) if getattr(case.policy, "ortho_init", False) else []
-    marked, told = orthogonal(layers)
-    overwritten = 0 < told <= 2 * marked
+def weights_overwritten(case: Case) -> Iterator[Finding]:
+    """Report overwritten weights: against references where there are some, else by the mark of `orthogonal_`."""
+    layers = initialised_layers(case.first) if getattr(case.policy, "ortho_init", False) else []
+    marked, measured = count_orthogonal(layers)
+    overwritten = 0 < measured <= 2 * marked
     change = ""
-    if case.originals is not None:
+    if case.references is not None:
         state = case.first.state
-        found = {k: v for k, v in match(case.originals, state, f"policy.{case.first.where}").items() if v.dim() > 1}
-        changed = differing(found, state)
-        change = f"{len(changed)} of {len(found)} weight tensors are not those that were given. "
+        matched = match(case.references, state, f"policy.{case.first.where}")
+        kernels = {name: tensor for name, tensor in matched.items() if tensor.dim() > 1}
+        changed = differing(kernels, state)
+        change = f"{len(changed)} of {len(kernels)} weight tensors are not those that were given. "
         if changed and not overwritten and (case.frozen or not case.model.num_timesteps):
             yield Finding(
                 "weights-differ",
@@ -45,7 +47,7 @@ def weights_lost(case: Case) -> Iterator[Finding]:
             "orthogonal-init",
             "wrong" if case.frozen or change else "risk",
             case.where,
-            f"{change}{marked} of {told} convolutions and linear layers hold orthogonal weights: the policy "
+            f"{change}{marked} of {measured} convolutions and linear layers hold orthogonal weights: the policy "
             "initialised them when it was built (ortho_init=True), whatever had been loaded before and whether or not "
             "they require gradients.",
             f"{ENCODE_ONCE} ortho_init=False spares them too, and takes the small first action layer away.",
@@ -63,19 +65,20 @@ def weights_lost(case: Case) -> Iterator[Finding]:
         )
 
 
-def layers_woken(case: Case) -> Iterator[Finding]:
-    """BatchNorm and dropout that an update switches to train mode. Only layers that take part count."""
-    ran = case.sight.ran if case.sight else case.woken
-    modules = [module for module in case.first.module.modules() if module in case.woken and module in ran]
+def layers_in_train_mode(case: Case) -> Iterator[Finding]:
+    """Report BatchNorm and dropout that an update switches to train mode. Only layers that take part count."""
+    switched = case.in_train_mode
+    ran = case.forward.ran if case.forward else switched
+    modules = [module for module in case.first.module.modules() if module in switched and module in ran]
     norms = [module for module in modules if isinstance(module, _BatchNorm) and module.track_running_stats]
     severity: Severity = "wrong" if case.frozen else "risk"
     remedy = "Override train(self, mode) in the features extractor so that the backbone stays in eval mode"
     if norms:
         moved = ""
-        if case.originals is not None:
+        if case.references is not None:
             state = case.first.state
-            found = match(case.originals, state, f"policy.{case.first.where}")
-            statistics = {name: value for name, value in found.items() if ".running_" in f".{name}"}
+            matched = match(case.references, state, f"policy.{case.first.where}")
+            statistics = {name: value for name, value in matched.items() if ".running_" in f".{name}"}
             moved = f" {len(differing(statistics, state))} of {len(statistics)} statistics have moved already."
         yield Finding(
             "batchnorm-not-pinned",
@@ -106,10 +109,10 @@ def _drops(module: nn.Module) -> bool:
     return known and bool(getattr(module, "drop_prob", 0.0) or getattr(module, "p", 0.0))
 
 
-def pixels_misread(case: Case) -> Iterator[Finding]:
-    """Pixels scaled twice, or not at all. Only the clear cases; what a network expects is not written in it."""
-    sight = case.sight
-    if sight is None or not sight.bounded or not sight.span:
+def pixels_misscaled(case: Case) -> Iterator[Finding]:
+    """Report pixels that are scaled twice or not at all, in the clear cases: no network says what it expects."""
+    forward = case.forward
+    if forward is None or not forward.bounded or not forward.span:
         return
     divides = f"SB3 {'divides' if case.policy.normalize_images else 'does not divide'} images by 255 here " + (
         f"(normalize_images={case.policy.normalize_images})"
@@ -117,20 +120,20 @@ def pixels_misread(case: Case) -> Iterator[Finding]:
     if case.policy.normalize_images and not _image(case.policy):
         divides = "SB3 divides only uint8 images of three axes by 255, and these observations are none"
     numbers = (
-        f"From black to white, {sight.low:.4g} to {sight.high:.4g} reaches the first convolution (noise: mean "
-        f"{sight.mean:.4g}, spread {sight.std:.4g}); {divides}."
+        f"From black to white, {forward.low:.4g} to {forward.high:.4g} reaches the first convolution (noise: mean "
+        f"{forward.mean:.4g}, spread {forward.std:.4g}); {divides}."
     )
     severity: Severity = "wrong" if case.presumed_pretrained else "risk"
     where = f"policy.{case.first.where}"
     once = "Scale once: pass policy_kwargs={'normalize_images': False}, or take the scaling out of the extractor."
-    if sight.span < 0.05 and sight.std < 0.05:
+    if forward.span < 0.05 and forward.std < 0.05:
         yield Finding("normalised-twice", severity, where, f"{numbers} Black and white look alike to it.", once)
-    elif 15 < sight.span < 25 and sight.low < -5 and sight.high > 5:
+    elif 15 < forward.span < 25 and forward.low < -5 and forward.high > 5:
         yield Finding("normalised-twice", severity, where, f"{numbers} ImageNet's mean and std were used twice.", once)
-    elif sight.span > 100 and sight.low > -5:
+    elif forward.span > 100 and forward.low > -5:
         fix = "Divide by 255 in the extractor, and normalise as the weights were trained."
         yield Finding("not-normalised", severity, where, f"{numbers} Nobody scaled the pixels.", fix)
-    elif abs(sight.span - 1) < 0.02 and abs(sight.low) < 0.01 and case.presumed_pretrained:
+    elif abs(forward.span - 1) < 0.02 and abs(forward.low) < 0.01 and case.presumed_pretrained:
         fix = "Subtract the mean and divide by the standard deviation that the weights came with, in the extractor."
         yield Finding("not-normalised", "risk", where, f"{numbers} Most ImageNet weights expect -2.1 to 2.6.", fix)
 

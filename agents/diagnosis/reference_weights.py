@@ -1,4 +1,4 @@
-"""The weights that a network was loaded with: compared with what it holds now, and the mark that SB3 leaves on them."""
+"""Reference weights, compared with those that a network holds now; and the mark of orthogonal initialisation."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _ROWS = 256
 """Rows that are looked at: some of the rows of an orthogonal matrix are orthogonal, and a wide layer has thousands."""
 
 
-def originals(weights: Mapping[str, Tensor] | Path | str) -> Mapping[str, Tensor]:
-    """Reference weights, from a state_dict or from a safetensors or torch file (of which no code is run).
+def read_references(weights: Mapping[str, Tensor] | Path | str) -> Mapping[str, Tensor]:
+    """Read reference weights from a state_dict or from a safetensors or torch file, of which no code is run.
 
     Raises:
         RunError: no such file.
@@ -34,33 +34,34 @@ def originals(weights: Mapping[str, Tensor] | Path | str) -> Mapping[str, Tensor
     return read_state_dict(path)
 
 
-def match(originals: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
-    """Find the original of each tensor of `state`: by the longest common end of the names, else by the order of shapes.
+def match(references: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Match each tensor of `state` with its reference: by the longest common end of names, else by the order of shapes.
 
     Order is what is left where a network was cut up (`nn.Sequential(*list(net.children())[:-1])`), which renames it.
 
     Args:
-        originals: official names -> tensors.
+        references: official names -> tensors.
         state: of a network, which may hold a part of them, or them under a prefix.
         where: what the network is called in the message.
 
     Raises:
-        RunError: less than half of the network's tensors have an original.
+        RunError: less than half of the network's tensors have a reference.
     """
     wanted = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
     named = {}
     for name, tensor in wanted.items():
-        fits = [key for key, value in originals.items() if _end(name, key) and value.shape == tensor.shape]
+        fits = [key for key, value in references.items() if _end(name, key) and value.shape == tensor.shape]
         if fits:
-            named[name] = originals[max(fits, key=lambda key: len(_end(name, key)))]
-    ordered = _in_order(originals, wanted)
-    found = named if len(named) >= len(ordered) else ordered
-    if 2 * len(found) < len(wanted):
+            named[name] = references[max(fits, key=lambda key: len(_end(name, key)))]
+    ordered = _in_order(references, wanted)
+    matched = named if len(named) >= len(ordered) else ordered
+    if 2 * len(matched) < len(wanted):
         raise RunError(
-            f"The weights given to diagnose hold {len(originals)} tensors, and only {len(found)} of the {len(wanted)} "
-            f"in {where} are among them by name and shape. Give the state_dict or file that it was loaded from."
+            f"The weights given to diagnose hold {len(references)} tensors, and only {len(matched)} of the "
+            f"{len(wanted)} in {where} are among them by name and shape. "
+            "Give the state_dict or file that it was loaded from."
         )
-    return found
+    return matched
 
 
 def _end(name: str, key: str) -> str:
@@ -69,27 +70,27 @@ def _end(name: str, key: str) -> str:
     return short if f".{long}".endswith(f".{short}") else ""
 
 
-def _in_order(originals: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    found = {}
-    rest = iter([(k, t) for k, t in originals.items() if not k.endswith("num_batches_tracked")])
+def _in_order(references: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    matched = {}
+    rest = iter([(k, t) for k, t in references.items() if not k.endswith("num_batches_tracked")])
     for name, tensor in wanted.items():
         for key, value in rest:
             if value.shape == tensor.shape and key.rpartition(".")[2] == name.rpartition(".")[2]:
-                found[name] = value
+                matched[name] = value
                 break
         else:
             break
-    return found
+    return matched
 
 
-def differing(originals: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Names of the tensors of `state` that are not their originals to the last bit."""
-    held = {name: state[name].detach().cpu() for name in originals}
-    return [name for name, value in originals.items() if not torch.equal(held[name], value.cpu().to(held[name].dtype))]
+def differing(references: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors of `state` that are not their references to the last bit."""
+    held = {name: state[name].detach().cpu() for name in references}
+    return [name for name, value in references.items() if not torch.equal(held[name], value.cpu().to(held[name].dtype))]
 
 
 def distance(weight: Tensor) -> float | None:
-    """How far the rows of a layer's weight (or its columns, where these are fewer) are from orthogonal ones.
+    """Measure how far the rows of a layer's weight (or its columns, where these are fewer) lie from orthogonality.
 
     With W of r rows and c >= r columns and g^2 the mean of diag(W W^T): |W W^T / g^2 - I|_F^2 / r, divided by
     (r + 1) / c, which is what independent Gaussian weights give. Zero after `nn.init.orthogonal_` of any gain, about
@@ -113,7 +114,7 @@ def distance(weight: Tensor) -> float | None:
     return float(excess.square().sum() / rows * columns / (rows + 1))
 
 
-def orthogonal(layers: list[nn.Conv2d | nn.Linear]) -> tuple[int, int]:
-    """How many of `layers` hold orthogonal weights, and of how many that can be told."""
+def count_orthogonal(layers: list[nn.Conv2d | nn.Linear]) -> tuple[int, int]:
+    """Count the `layers` with orthogonal weights, and those of which it can be measured."""
     distances = [d for layer in layers if (d := distance(layer.weight)) is not None]
     return sum(d < _ORTHOGONAL for d in distances), len(distances)

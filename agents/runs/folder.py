@@ -7,10 +7,10 @@ import enum
 import json
 import math
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.machine import machine
@@ -26,6 +26,16 @@ RUNS = Path("results/runs")
 """Where run folders go by default."""
 
 
+class Sink(Protocol):
+    """Where a run's rows go besides its folder, say a tracker."""
+
+    def log(self, stream: str, row: Mapping[str, Any]) -> None:
+        """Take a row of a stream (metrics, episodes, eval), with plain values as JSON knows them."""
+
+    def close(self) -> None:
+        """Write what is left; no row comes after it."""
+
+
 class Run:
     """One run folder. Nothing is written before `card`, so a mistake that is found earlier leaves nothing behind.
 
@@ -38,17 +48,21 @@ class Run:
         command: "rl" or "cifar".
         config: the run's configuration.
         resumed: continue what lies in the folder.
+        sinks: each row that is logged goes to these too; they are closed with the run.
 
     Raises:
         RunError: `folder` exists and is not to be resumed.
     """
 
-    def __init__(self, folder: Path, command: str, config: Any, *, resumed: bool = False) -> None:
+    def __init__(
+        self, folder: Path, command: str, config: Any, *, resumed: bool = False, sinks: Sequence[Sink] = ()
+    ) -> None:
         if folder.exists() and not resumed:
             state = "holds a finished run" if (folder / "done").exists() else "already exists"
             advice = "" if (folder / "done").exists() else f"Continue it with --resume {folder}, or "
             raise RunError(f"{folder} {state}. {advice}choose another folder with --out FOLDER.")
         self.folder, self.command, self.config, self.resumed = folder, command, config, resumed
+        self.sinks = tuple(sinks)
         self.display = ProgressDisplay()
         self._begun = False
 
@@ -59,6 +73,8 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.display.close()
+        for sink in self.sinks:
+            sink.close()
         if kind is None and self._begun:
             (self.folder / "done").touch()
 
@@ -87,9 +103,11 @@ class Run:
         self.display.update(what, done, total, **facts)
 
     def log(self, stream: str, row: Mapping[str, Any]) -> None:
-        """Append `row` to `<stream>.jsonl`, flushed, so that a killed run keeps it."""
+        """Append `row` to `<stream>.jsonl`, flushed, so that a killed run keeps it, and hand it to every sink."""
         self._begin()
         append_line(self.folder / f"{stream}.jsonl", row)
+        for sink in self.sinks:
+            sink.log(stream, plain(row))
 
     def rewind(self, last: int, counted: str = "step") -> None:
         """Cut the records of what comes after `last`, which a resumed run does again.
@@ -112,7 +130,7 @@ class Run:
 
     def checkpoint(self, name: str) -> Path:
         """Path of the checkpoint called `name`."""
-        return self.folder / "checkpoints" / f"{name}.safetensors"
+        return checkpoint_path(self.folder, name)
 
     def save(self, name: str, tree: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
         """Save a checkpoint, see `checkpoint.save`."""
@@ -154,20 +172,38 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
+def checkpoint_path(folder: Path, name: str) -> Path:
+    """Where a run folder keeps the checkpoint called `name`."""
+    return folder / "checkpoints" / f"{name}.safetensors"
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a run folder.
 
     Raises:
         RunError: there is no run in `folder`, or its config.json is damaged.
     """
-    path = folder / "config.json"
+    missing = f"{folder} is no run folder: it has no config.json. `stillsight list runs` shows the runs."
+    return read_json(folder / "config.json", missing)
+
+
+def read_json(path: Path, missing: str) -> dict[str, Any]:
+    """A JSON file of a run folder.
+
+    Args:
+        path: of the file.
+        missing: the sentence to say where there is none.
+
+    Raises:
+        RunError: there is no such file, or it is damaged.
+    """
     if not path.is_file():
-        raise RunError(f"{folder} is no run folder: it has no config.json. `stillsight list runs` shows the runs.")
+        raise RunError(missing)
     try:
-        config: dict[str, Any] = json.loads(path.read_text())
+        content: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
         raise RunError(f"{path} is damaged ({error}). Restore it, or start a new run.") from error
-    return config
+    return content
 
 
 def revive(cls: type[Config], record: Mapping[str, Any]) -> Config:

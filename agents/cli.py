@@ -14,17 +14,16 @@ from stillsight.agents.benchmark.command import BenchmarkConfig, benchmark
 from stillsight.agents.benchmark.report.report import ReportConfig, report
 from stillsight.agents.errors import RunError
 from stillsight.agents.listing import ListConfig, show
-from stillsight.agents.measure.cifar_throughput import CifarThroughputConfig
+from stillsight.agents.measure.cifar_throughput_config import CifarThroughputConfig
 from stillsight.agents.measure.replay_cost import ReplayConfig, replay_cost
 from stillsight.agents.measure.throughput import SPIN, ThroughputConfig, throughput
 from stillsight.agents.playing.play import EvaluateConfig, evaluate
-from stillsight.agents.playing.predict import PredictConfig, predict
+from stillsight.agents.playing.predict_config import PredictConfig
 from stillsight.agents.playing.video import RecordConfig, record
 from stillsight.agents.runs.plots import PlotConfig, plot
-from stillsight.agents.training.cifar import cifar, cifar_throughput
 from stillsight.agents.training.learn import RlConfig, rl
 from stillsight.encoders.errors import EncoderError, unknown
-from stillsight.encoders.supervised.learn import CifarConfig
+from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.envs import EnvError
 
 RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="A run folder.")]
@@ -41,7 +40,21 @@ def _predict(
     ],
     config: Annotated[PredictConfig, tyro.conf.arg(name="")],
 ) -> None:
+    from stillsight.agents.playing.predict import predict
+
     predict(run, images, config)
+
+
+def _cifar(config: CifarConfig) -> None:
+    from stillsight.agents.training.cifar import cifar
+
+    cifar(config)
+
+
+def _cifar_throughput(config: CifarThroughputConfig) -> None:
+    from stillsight.agents.measure.cifar_throughput import cifar_throughput
+
+    cifar_throughput(config)
 
 
 def _record(run: RunFolder, config: Annotated[RecordConfig, tyro.conf.arg(name="")]) -> None:
@@ -90,14 +103,14 @@ def _list(what: Annotated[ListConfig, tyro.conf.arg(name="")]) -> None:
 
 COMMANDS: dict[str, tuple[Any, Callable[..., Any] | None, str]] = {
     "rl": (RlConfig, rl, "train an agent whose policy looks through a pretrained encoder"),
-    "cifar": (CifarConfig, cifar, "train a classifier on CIFAR or an image folder with the same encoders"),
+    "cifar": (CifarConfig, _cifar, "train a classifier on CIFAR or an image folder with the same encoders"),
     "evaluate": (_evaluate, None, "play whole episodes with an agent, or test a classifier once more"),
     "predict": (_predict, None, "say what is on pictures, with the classifier of a cifar run"),
     "record": (_record, None, "record whole episodes of a trained agent as mp4"),
     "throughput": (_throughput, None, "measure how fast a run goes, beside stock SB3 and beside the floor"),
     "cifar-throughput": (
         CifarThroughputConfig,
-        cifar_throughput,
+        _cifar_throughput,
         "measure how fast a cifar run trains, beside a plain loop",
     ),
     "benchmark": (_benchmark, None, "compare encoders, modes and algorithms over seeds, with controls and statistics"),

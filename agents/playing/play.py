@@ -169,7 +169,7 @@ def returns(
 
 
 def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
-    """Play, print, and append the result to the run's evaluations.jsonl. A cifar run is judged instead, see `judge`.
+    """Play, print, and append the result to the run's evaluations.jsonl. A cifar run is re-evaluated, see `reevaluate`.
 
     Args:
         folder: the run's.
@@ -182,9 +182,9 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
     record = read_config(folder)
     config.check_command(folder, record.get("command", "rl"))
     if record.get("command") == "cifar":
-        from stillsight.agents.playing.reevaluate import judge
+        from stillsight.agents.playing.reevaluate import reevaluate
 
-        return judge(folder, record, config.split, data=config.data, weights=config.weights, device=config.device)
+        return reevaluate(folder, record, config.split, data=config.data, weights=config.weights, device=config.device)
     import numpy as np
 
     from stillsight.agents.runs.progress import ProgressDisplay

@@ -1,4 +1,4 @@
-"""A running average of weights, which generalises better than the last of them, at the cost of one copy."""
+"""Average weights over updates (EMA), which generalises better than the last of them, at the cost of one copy."""
 
 from __future__ import annotations
 

@@ -46,12 +46,17 @@ def _predict(
 
 
 def _cifar(config: CifarConfig) -> None:
+    if config.resume is None:
+        config.check()  # before torch is imported; a resumed run has its flags in its folder
+
     from stillsight.agents.training.cifar import cifar
 
     cifar(config)
 
 
 def _cifar_throughput(config: CifarThroughputConfig) -> None:
+    config.check()
+
     from stillsight.agents.measure.cifar_throughput import cifar_throughput
 
     cifar_throughput(config)

@@ -1,4 +1,4 @@
-"""The k-NN head: the nearest training images vote, k chosen on validation images. Nothing is trained."""
+"""k-NN head: the nearest training images vote, k chosen on validation images. Nothing is trained."""
 
 from __future__ import annotations
 

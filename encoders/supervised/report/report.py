@@ -109,7 +109,7 @@ def measure(
             for row, column, count in scores.most_confused(matrix)
         ],
         "reliability": calibrated.rows(),
-        "mistakes": [asdict(one) for one in mistakes.most_confident(confidence, predicted, truth, classes)],
+        "mistakes": [asdict(mistake) for mistake in mistakes.most_confident(confidence, predicted, truth, classes)],
         "confusion": matrix.tolist(),
     }
     return facts, matrix, calibrated

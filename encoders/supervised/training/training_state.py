@@ -95,10 +95,10 @@ class Progress:
         """
         model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for parameter, kept in self.optimizer.state.items():
-            # Fused kernels pair values by their place in memory, so what is kept must lie as its weight does.
-            same = {name: value for name, value in kept.items() if value.shape == parameter.shape}
-            kept |= {name: torch.empty_like(parameter).copy_(value) for name, value in same.items()}
+        for parameter, moments in self.optimizer.state.items():
+            # Fused kernels pair values by their place in memory, so each moment must lie as its weight does.
+            same = {name: value for name, value in moments.items() if value.shape == parameter.shape}
+            moments |= {name: torch.empty_like(parameter).copy_(value) for name, value in same.items()}
         self.generator.set_state(state["generator"].cpu())
         if self.average is not None:
             self.average.load_state_dict(state["average"])

@@ -10,8 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from stillsight.agents.benchmark.command import BenchmarkConfig, benchmark
-from stillsight.agents.benchmark.report.report import ReportConfig, report
+from stillsight.agents.benchmark.benchmark_config import BenchmarkConfig, ReportConfig
 from stillsight.agents.errors import RunError
 from stillsight.agents.listing import ListConfig, show
 from stillsight.agents.measure.cifar_throughput import CifarThroughputConfig
@@ -74,6 +73,8 @@ def _benchmark(
     *,
     config: Annotated[BenchmarkConfig, tyro.conf.arg(name="")],
 ) -> int:
+    from stillsight.agents.benchmark.command import benchmark
+
     return benchmark(spec, config)
 
 
@@ -81,6 +82,8 @@ def _report(
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER", help="A benchmark's folder.")],
     config: Annotated[ReportConfig, tyro.conf.arg(name="")],
 ) -> int:
+    from stillsight.agents.benchmark.report.report import report
+
     return report(folder, config)
 
 

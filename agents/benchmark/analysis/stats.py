@@ -196,8 +196,8 @@ def _weights(index: npt.NDArray[np.int64]) -> Array:
 
 
 def _interval(value: Array, draws: Array, level: float, tasks: Sequence[Array]) -> Interval:
-    found = band(value[None], draws[:, None], level, tasks)
-    return Interval(float(value), float(found.low[0]), float(found.high[0]))
+    bounds = band(value[None], draws[:, None], level, tasks)
+    return Interval(float(value), float(bounds.low[0]), float(bounds.high[0]))
 
 
 def band(value: Array, draws: Array, level: float, tasks: Sequence[Array]) -> Band:

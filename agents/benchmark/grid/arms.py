@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from stillsight.agents.benchmark.grid.cell import FINETUNED, ROLES
+from stillsight.agents.benchmark.grid.cell import CONFIGS, FINETUNED, PLACED, ROLES, Track
 from stillsight.agents.errors import RunError
 from stillsight.agents.training import algorithms
 from stillsight.encoders.config import EncoderConfig
@@ -42,7 +42,7 @@ class ArmSpec:
     rates: tuple[float, ...] = ()
 
 
-def arms(record: Mapping[str, Any], track: str, algo: str, size: int | None) -> list[ArmSpec]:
+def arms(record: Mapping[str, Any], track: Track, algo: str, size: int | None) -> list[ArmSpec]:
     """The arms that SPEC.toml asks for in one task.
 
     Args:
@@ -62,7 +62,7 @@ def arms(record: Mapping[str, Any], track: str, algo: str, size: int | None) -> 
             compared += _of_encoder(row, track, _controls(row, controls), rates)
     if track == "rl" and "scratch" in controls:
         compared.append(_scratch(algo, size))
-    compared += [_explicit(row) for row in record.get("arm", ()) if row.get("track", track) == track]
+    compared += [_explicit(row, track) for row in record.get("arm", ()) if row.get("track", track) == track]
     if not compared:
         raise RunError(f'SPEC.toml has nothing to compare on the {track} track. Add: [[encoder]] encoder = "retina"')
     if len({arm.name for arm in compared}) != len(compared):
@@ -130,9 +130,11 @@ def _scratch(algo: str, size: int | None) -> ArmSpec:
     return ArmSpec(f"{name} scratch" + (", random shifts" if augmented else ""), "scratch", flags)
 
 
-def _explicit(row: Mapping[str, Any]) -> ArmSpec:
+def _explicit(row: Mapping[str, Any], track: Track) -> ArmSpec:
     if not {"name", "role"} <= set(row):
         raise RunError(f"An [[arm]] needs name and role, one of {', '.join(ROLES)}; this one has {sorted(row)}.")
     check_names("role", [str(row["role"])], ROLES, "Roles are", "role =")
     flags = {key: value for key, value in row.items() if key not in ARM_KEYS}
+    allowed = [item.name for item in fields(CONFIGS[track]) if item.name not in PLACED]
+    check_names("setting", flags, [*ARM_KEYS, *allowed], "[[arm]] may have", "[[arm]]")
     return ArmSpec(str(row["name"]), str(row["role"]), flags, tuple(float(rate) for rate in row.get("rates", ())))

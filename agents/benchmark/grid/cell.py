@@ -18,6 +18,9 @@ from stillsight.encoders.supervised.cifar_config import CifarConfig
 Track = Literal["rl", "cifar"]
 CONFIGS: dict[Track, type[RlConfig] | type[CifarConfig]] = {"rl": RlConfig, "cifar": CifarConfig}
 
+PLACED = ("seed", "out", "resume")
+"""Flags that a cell's place in the grid decides."""
+
 FINETUNED = ("finetune", "unfreeze", "warm-start")
 """Roles of pretrained encoders that learn on; what they gain is gained over frozen ones."""
 ROLES = ("frozen", "random", "scratch", *FINETUNED)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from stillsight.agents.benchmark.grid.arms import arms, check_names
-from stillsight.agents.benchmark.grid.cell import CONFIGS, Track
-from stillsight.agents.benchmark.grid.spec import PLACED, Spec, Task, merged_flags
+from stillsight.agents.benchmark.grid.cell import CONFIGS, PLACED, Track
+from stillsight.agents.benchmark.grid.spec import Spec, Task, merged_flags
 from stillsight.agents.errors import RunError
 from stillsight.agents.training.seeds import TUNING
 from stillsight.envs.registry import presumed

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from stillsight.agents.benchmark.grid.spec import PLACED
+from stillsight.agents.benchmark.grid.cell import PLACED
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.folder import plain
 from stillsight.agents.training.learn import RlConfig

@@ -14,9 +14,6 @@ from stillsight.agents.runs.folder import revive
 from stillsight.agents.training.learn import RlConfig
 from stillsight.agents.training.seeds import TUNING
 
-PLACED = ("seed", "out", "resume")
-"""Flags that a cell's place in the grid decides."""
-
 # Cells run side by side, one thread each, and a cell that is run again must give the same numbers: engines that are
 # measured and workers that are tried would choose differently from time to time.
 RL: dict[str, Any] = {"engine": "folded", "workers": "off", "threads": 1}

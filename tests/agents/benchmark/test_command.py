@@ -125,7 +125,7 @@ def test_cells_that_cannot_count_are_named(tmp_path: Path) -> None:
     (tmp_path / "SPEC.toml").write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(tmp_path))
-        patch.setenv("PYTHONPATH", str(tmp_path))
+        patch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
         words = ["benchmark", str(tmp_path / "SPEC.toml"), "--out", str(tmp_path), "--no-trial"]
         assert cli.main(words) == 1
         errors = sorted(record["error"] for record in _records(tmp_path).values())

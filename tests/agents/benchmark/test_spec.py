@@ -198,6 +198,11 @@ def test_the_cifar_track() -> None:
         (ORCHARD.replace("seeds = 2", 'seeds = 2\nshifts = ["hues"]'), EnvError, "No shift is called 'hues'"),
         (ORCHARD + '[[arm]]\nname = "x"\n', RunError, "needs name and role"),
         (ORCHARD + '[[arm]]\nname = "x"\nrole = "frosen"\n', RunError, "no role named 'frosen'"),
+        (
+            ORCHARD + '[[arm]]\nname = "x"\nrole = "frozen"\ntpa = "stem"\n',
+            RunError,
+            "no setting named 'tpa'. Did you mean 'tap",
+        ),
         (ORCHARD + '[[encoder]]\nencoder = "retina"\ntaps = ["layer2"]\n', RunError, "Two arms have the same name"),
         (ORCHARD + '[[task]]\nenv = "stillsight/Orchard-v0"\n', RunError, "Two tasks have the same name"),
         (ORCHARD + "[[task]]\nsteps = 3\n", RunError, "names either an env or a dataset"),

@@ -90,13 +90,13 @@ COMMANDS: dict[str, Command] = {
         "measure how fast a cifar run trains, beside a plain loop",
     ),
     "benchmark": Command(
-        f"{_AGENTS}.benchmark.command:BenchmarkConfig",
+        f"{_AGENTS}.benchmark.benchmark_config:BenchmarkConfig",
         f"{_AGENTS}.benchmark.command:benchmark",
         "compare encoders, modes and algorithms over seeds, with controls and statistics",
         (("path", Path, "SPEC.toml", "What to compare; or say it by flags.", True),),
     ),
     "report": Command(
-        f"{_AGENTS}.benchmark.report.report:ReportConfig",
+        f"{_AGENTS}.benchmark.benchmark_config:ReportConfig",
         f"{_AGENTS}.benchmark.report.report:report",
         "write tables, plots and a page from a benchmark's folder",
         (("folder", Path, "FOLDER", "A benchmark's folder.", False),),

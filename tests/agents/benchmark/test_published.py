@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from stillsight.agents.benchmark.report.report import ReportConfig, report
+from stillsight.agents.benchmark.benchmark_config import ReportConfig
+from stillsight.agents.benchmark.report.report import report
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "results" / "published" / "benchmark"
+PUBLISHED = Path(__file__).resolve().parents[3] / "results" / "published" / "benchmark"
 GRIDS = sorted(path.parent for path in PUBLISHED.glob("*/report.md"))
 
 

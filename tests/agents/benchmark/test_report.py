@@ -17,13 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stillsight.agents.benchmark.analysis.aggregate import aggregate
-from stillsight.agents.benchmark.analysis.aggregate import table as aggregate_table
+from stillsight.agents.benchmark.analysis.analysis import Analysis, analyse
 from stillsight.agents.benchmark.analysis.collect import Grid, collect
+from stillsight.agents.benchmark.analysis.estimates import Estimates
 from stillsight.agents.benchmark.analysis.setting import Arm, Setting
+from stillsight.agents.benchmark.benchmark_config import ReportConfig
+from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.grid.parse import read_spec
 from stillsight.agents.benchmark.grid.spec import Task
 from stillsight.agents.benchmark.report import figures, palette, tables
-from stillsight.agents.benchmark.report.report import ReportConfig, report
+from stillsight.agents.benchmark.report.numbers import Numbers
+from stillsight.agents.benchmark.report.report import report
 from stillsight.agents.benchmark.report.table import markdown
 from stillsight.agents.errors import RunError
 
@@ -93,14 +97,14 @@ TINY = [
 ]
 
 
-def tiny(tmp_path: Path, cells: Sequence[Mapping[str, Any]] = TINY) -> tuple[Setting, Grid]:
-    grid = collect(write(tmp_path / "tiny", cells, REFERENCES))
-    return grid.settings[0], grid
+def tiny(tmp_path: Path, cells: Sequence[Mapping[str, Any]] = TINY) -> tuple[Estimates, Analysis]:
+    analysis = analyse(collect(write(tmp_path / "tiny", cells, REFERENCES)))
+    return analysis.settings[0][0], analysis
 
 
 def test_scores_of_seeds_that_agree_are_known_by_hand(tmp_path: Path) -> None:
-    setting, _ = tiny(tmp_path)
-    assert markdown(tables.scores(setting)) == (
+    estimates, _ = tiny(tmp_path)
+    assert markdown(tables.scores(estimates)) == (
         "### stillsight/Tiny-v0, ppo: scores\n\n"
         "| arm | role | seeds | IQM (95 % interval) | mean ± std | P(better than nature scratch) "
         "| area under curve | steps to 2.00 | reached |\n"
@@ -163,8 +167,8 @@ def test_several_environments_have_a_verdict_together_and_one_has_none(tmp_path:
 
 
 def test_shifts_cost_and_aggregate_are_known_by_hand(tmp_path: Path) -> None:
-    setting, grid = tiny(tmp_path)
-    shifts = tables.shifts(setting)
+    estimates, analysis = tiny(tmp_path)
+    shifts = tables.shifts(*analysis.settings[0])
     assert shifts is not None
     assert shifts.columns == ("arm", "clean", "noise", "lost to noise")
     assert [value.text for value in shifts.rows[0]] == [
@@ -173,7 +177,7 @@ def test_shifts_cost_and_aggregate_are_known_by_hand(tmp_path: Path) -> None:
         "2.00",
         "2.00 (2.00 to 2.00)",
     ]
-    cost = tables.cost(setting)
+    cost = tables.cost(estimates)
     assert dict(zip(cost.columns, (value.text for value in cost.rows[0]), strict=True)) == {
         "arm": "eye frozen",
         "seconds to 2.00": "2",
@@ -184,7 +188,7 @@ def test_shifts_cost_and_aggregate_are_known_by_hand(tmp_path: Path) -> None:
         "peak memory, MB": "812",
     }
     assert cost.notes[1] == "Measured on: A CPU, 2 cores, 1 thread, no GPU."
-    together = aggregate_table(aggregate(grid))
+    together = tables.together(analysis.together)
     assert [[value.number for value in row[1:]] for row in together.rows] == [
         [5, 0.5, 0.5, 0.5, 0.5],
         [5, 0.25, 0.25, 0.25, 0.75],
@@ -193,7 +197,7 @@ def test_shifts_cost_and_aggregate_are_known_by_hand(tmp_path: Path) -> None:
 
 def test_without_bounds_there_is_no_aggregate_and_a_sentence(tmp_path: Path) -> None:
     grid = collect(write(tmp_path / "bare", TINY))
-    together = aggregate_table(aggregate(grid))
+    together = tables.together(aggregate(grid))
     assert together.rows == ()
     assert together.notes == (
         "Not in it, because random play or a goal is not known: stillsight/Tiny-v0, ppo. "
@@ -201,12 +205,13 @@ def test_without_bounds_there_is_no_aggregate_and_a_sentence(tmp_path: Path) -> 
     )
     asked = [Task("stillsight/Tiny-v0", "rl", {}, threshold=1.0, low=-4.0, high=4.0)]
     grid = collect(tmp_path / "bare", tasks=asked)
-    assert [row[2].text for row in aggregate_table(aggregate(grid)).rows] == [
+    assert [row[2].text for row in tables.together(aggregate(grid)).rows] == [
         "1.00 (1.00 to 1.00)",
         "0.75 (0.75 to 0.75)",
     ]
-    assert "steps to 1.00" in tables.scores(grid.settings[0]).columns
-    assert tables.scores(grid.settings[0]).rows[0][-2].text == "125"
+    scores = tables.scores(analyse(grid).settings[0][0])
+    assert "steps to 1.00" in scores.columns
+    assert scores.rows[0][-2].text == "125"
 
 
 def test_arms_that_lack_a_task_are_not_averaged_over_fewer(tmp_path: Path) -> None:
@@ -214,28 +219,28 @@ def test_arms_that_lack_a_task_are_not_averaged_over_fewer(tmp_path: Path) -> No
     references = {**REFERENCES, "Other-v0": REFERENCES["stillsight/Tiny-v0"]}
     together = aggregate(collect(write(tmp_path / "two", [*TINY, *other], references)))
     assert list(together.scores) == ["eye frozen"]
-    assert aggregate_table(together).rows[0][2].number == pytest.approx(0.625)
+    assert tables.together(together).rows[0][2].number == pytest.approx(0.625)
 
 
 def test_one_seed_has_no_interval(tmp_path: Path) -> None:
-    setting, _ = tiny(tmp_path, [TINY[0], TINY[5]])
-    row = [value.text for value in tables.scores(setting).rows[0]]
+    estimates, _ = tiny(tmp_path, [TINY[0], TINY[5]])
+    row = [value.text for value in tables.scores(estimates).rows[0]]
     assert row[3:6] == ["4.00 (one seed)", "4.00 ± –", "1.00 (one seed)"]
 
 
 def test_rates_that_were_tried_are_told_and_not_pooled(tmp_path: Path) -> None:
     tried = [cell("eye frozen", "finetune", 1000 + seed, 9.0, tuned=0.3) for seed in range(2)]
-    setting, grid = tiny(tmp_path, [*TINY, *tried])
-    assert [len(arm.cells) for arm in setting.arms] == [5, 5]
-    told = tables.tuning(grid)
+    estimates, analysis = tiny(tmp_path, [*TINY, *tried])
+    assert [len(arm.cells) for arm in estimates.setting.arms] == [5, 5]
+    told = tables.rates(analysis.rates)
     assert told is not None
     assert [value.text for value in told.rows[0]] == ["eye frozen", "stillsight/Tiny-v0, ppo", "0.3", "2", "9"]
 
 
 @given(st.floats(1e-3, 1e6), st.floats(-1, 1))
 def test_scores_are_written_with_the_digits_of_the_largest(largest: float, share: float) -> None:
-    arm = Arm("a", "frozen", (cell("a", "frozen", 0, 0.0, scores={"clean": [largest]}),))
-    show = tables.Numbers(Setting("rl", "t", "ppo", (arm,), {}))
+    arm = Arm("a", "frozen", (Cell.from_json(cell("a", "frozen", 0, 0.0, scores={"clean": [largest]})),))
+    show = Numbers(Setting("rl", "t", "ppo", (arm,), {}))
     text = show(largest * share).replace(",", "")
     assert float(text) == pytest.approx(largest * share, abs=max(0.005 * largest, 5.1e-5))
     assert not re.fullmatch(r"-0(\.0+)?", text)
@@ -245,7 +250,7 @@ def test_scores_are_written_with_the_digits_of_the_largest(largest: float, share
 
 
 def told(grid: Grid) -> dict[str, tuple[str, str]]:
-    return {problem.key: (problem.kind, problem.told) for problem in grid.problems}
+    return {problem.key: (problem.kind, problem.reason) for problem in grid.problems}
 
 
 @pytest.mark.parametrize(
@@ -280,12 +285,13 @@ def test_a_cell_that_does_not_count_is_named_and_pooled_with_none(
     tmp_path: Path, changes: dict[str, Any], kind: str, why: str
 ) -> None:
     spoilt = {**TINY[4], "scores": {"clean": [1e6]}, **changes}
-    setting, grid = tiny(tmp_path, [*TINY[:4], spoilt, *TINY[5:]])
+    estimates, analysis = tiny(tmp_path, [*TINY[:4], spoilt, *TINY[5:]])
+    grid = analysis.grid
     found, words = told(grid)[spoilt["key"]]
     assert (found, why in words) == (kind, True), words
     assert "\n" not in words
-    assert setting.arms[0].scores().tolist() == [4.0] * 4
-    assert not grid.whole
+    assert estimates.setting.arms[0].scores().tolist() == [4.0] * 4
+    assert not grid.complete
     table = tables.problems(grid)
     assert table is not None
     assert table.notes[0] == f"1 {kind}. None of them is in any number of this report."
@@ -309,8 +315,8 @@ def test_files_that_are_no_cells_are_named(tmp_path: Path) -> None:
 
 def test_of_two_halves_the_lowest_seed_counts(tmp_path: Path) -> None:
     cells = [{**one, "budget": 100 + seed // 2} for seed, one in enumerate(TINY[:4])]
-    _, grid = tiny(tmp_path, cells)
-    assert [one["seed"] for one in grid.cells] == [0, 1]
+    grid = tiny(tmp_path, cells)[1].grid
+    assert [one.seed for one in grid.cells] == [0, 1]
     assert [kind for kind, _ in told(grid).values()] == ["mismatched"] * 2
 
 
@@ -324,10 +330,10 @@ def test_what_is_pooled_was_made_alike_with_one_cell_a_seed(
         for at, (seed, pin) in enumerate(drawn)
     ]
     grid = collect(write(tmp_path_factory.mktemp("drawn") / "b", cells))
-    assert len({one["pins"]["head"] for one in grid.cells}) == 1
-    seeds = [one["seed"] for one in grid.cells]
+    assert len({one.result.pins["head"] for one in grid.cells if one.result}) == 1
+    seeds = [one.seed for one in grid.cells]
     assert len(set(seeds)) == len(seeds)
-    assert {one["key"] for one in grid.cells} | set(told(grid)) == {one["key"] for one in cells}
+    assert {one.key for one in grid.cells} | set(told(grid)) == {one["key"] for one in cells}
     assert len(grid.cells) + len(grid.problems) == len(cells)
 
 
@@ -355,10 +361,10 @@ def test_the_spec_says_what_is_missing_and_what_was_not_asked_for(
     (folder / "cells").mkdir(parents=True)
     (folder / "SPEC.toml").write_text(SPEC)
     spec = read_spec(folder / "SPEC.toml")
-    wanted = [one for one in spec.cells() if one.rate is None]
+    wanted = [one for one in spec.cells() if one.tuned is None]
     assert len(wanted) == 4
     for one in [*wanted[:3]]:
-        made = cell(one.arm.name, one.arm.role, one.seed, 5.0, task=one.task.name) | {"key": one.key}
+        made = cell(one.arm, one.role, one.seed, 5.0, task=one.task) | {"key": one.key}
         (folder / "cells" / f"{one.key}.json").write_text(json.dumps(made))
     stray = cell("stray", "frozen", 0, 1.0)
     (folder / "cells" / f"{stray['key']}.json").write_text(json.dumps(stray))
@@ -374,7 +380,7 @@ def test_the_spec_says_what_is_missing_and_what_was_not_asked_for(
     shown = capsys.readouterr().out
     assert re.search(r"missing +1 cells\n", shown)
     assert str(folder / "index.html") in shown
-    last = cell(wanted[3].arm.name, wanted[3].arm.role, wanted[3].seed, 5.0, task=wanted[3].task.name)
+    last = cell(wanted[3].arm, wanted[3].role, wanted[3].seed, 5.0, task=wanted[3].task)
     (folder / "cells" / f"{wanted[3].key}.json").write_text(json.dumps(last | {"key": wanted[3].key}))
     assert report(folder, ReportConfig(out=tmp_path / "again")) == 0, "what was not asked for is no fault"
 
@@ -564,7 +570,7 @@ def test_the_page_says_the_verdicts_first_and_everything_without_scripts(page: P
         elif line.startswith("- ") and "\\" not in line:
             assert any(line[2:] == item.strip() for item in page.inside["li"]), line
     cells = [value.strip() for value in (*page.inside["td"], *page.inside["th"])]
-    for row in tables.scores(collect(folder).settings[0]).rows:
+    for row in tables.scores(analyse(collect(folder)).settings[0][0]).rows:
         assert all(value.text in cells for value in row)
     assert page.inside["noscript"]
     (video,) = page.all("video")
@@ -591,7 +597,7 @@ def contrast(one: str, other: str) -> float:
 
 def test_every_colour_stands_out_from_its_page(root: Path) -> None:
     assert contrast("#000000", "#ffffff") == pytest.approx(21.0)
-    blocks = re.findall(r":root \{(.*?)\}", (root / "agents" / "benchmark" / "page.css").read_text(), re.S)
+    blocks = re.findall(r":root \{(.*?)\}", (root / "agents" / "benchmark" / "report" / "page.css").read_text(), re.S)
     assert len(blocks) == 2
     for block, arms in zip(blocks, (palette.LIGHT, palette.DARK), strict=True):
         named = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6})", block))
@@ -613,8 +619,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, folder: Path) -> dict
     """Name -> figure, none of them written."""
     found: dict[str, Any] = {}
     monkeypatch.setattr(figures, "_save", lambda figure, _, name: found.setdefault(name, figure) and name)
-    grid = collect(folder)
-    figures.draw(grid, aggregate(grid), tmp_path / "figures")
+    figures.draw(analyse(collect(folder)), tmp_path / "figures")
     return found
 
 

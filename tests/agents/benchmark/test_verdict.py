@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
 from stillsight.agents.benchmark.analysis import bounds, claims
+from stillsight.agents.benchmark.analysis.claims import Comparison
+from stillsight.agents.benchmark.analysis.estimates import estimate
 from stillsight.agents.benchmark.analysis.setting import Arm, Setting
 from stillsight.agents.benchmark.analysis.stats import difference
-from stillsight.agents.benchmark.analysis.verdict import Verdict, pairs, verdicts
+from stillsight.agents.benchmark.analysis.verdict import Family, Stretch, Verdict, pairs, verdicts
+from stillsight.agents.benchmark.grid.cell import Cell, Result, Track
+from stillsight.agents.benchmark.report.answers import Answer
+from stillsight.agents.benchmark.report.statement import state
 
 LABELS = {
     "eye low frozen": "frozen",
@@ -38,23 +43,44 @@ def arm(
     cpu: str = "one",
 ) -> Arm:
     """Cells with one score a seed, and a curve for each that is `curve` plus the seed's score."""
+    role = role or LABELS[label]
     cells = []
     for seed, score in enumerate(scores):
-        rows = [[STEPS[at], height + score, seconds * (at + 1)] for at, height in enumerate(curve)]
-        cells.append(
-            {
-                "seed": seed,
-                "pins": dict(pins or {}),
-                "curve": rows,
-                "scores": {"clean": [score - 1.0, score + 1.0], **({"noise": [noise[seed]]} if noise else {})},
-                "machine": {"cpu": cpu},
-            }
+        shifted = {"noise": (noise[seed],)} if noise else {}
+        result = Result(
+            machine={"cpu": cpu},
+            pins=dict(pins or {}),
+            curve=tuple((STEPS[at], height + score, seconds * (at + 1)) for at, height in enumerate(curve)),
+            scores={"clean": (score - 1.0, score + 1.0), **shifted},
+            cost={},
         )
-    return Arm(label, role or LABELS[label], tuple(cells))
+        place: Any = {"task": "Task-v0", "algo": "ppo", "arm": label, "role": role, "budget": STEPS[-1]}
+        cells.append(Cell(key=f"{label}-{seed}", track="rl", seed=seed, result=result, **place))
+    return Arm(label, role, tuple(cells))
 
 
-def judged(*arms: Arm, track: str = "rl") -> Verdict:
-    (found,) = verdicts([Setting(track, "Task-v0", "ppo", arms, {})], resamples=FEW)
+class Judged(NamedTuple):
+    """What may be claimed of some arms: the numbers and the words."""
+
+    title: str
+    verdict: Verdict
+    comparisons: tuple[Comparison, ...]
+    sentences: tuple[str, ...]
+    answers: tuple[Answer, ...]
+    cost: tuple[str, ...]
+
+
+def judged_all(*settings: Setting) -> list[Judged]:
+    found = verdicts([estimate(setting, FEW) for setting in settings], resamples=FEW)
+    statements = [state(setting, verdict) for setting, verdict in zip(settings, found, strict=True)]
+    return [
+        Judged(statement.title, verdict, verdict.comparisons, statement.sentences, statement.answers, statement.cost)
+        for verdict, statement in zip(found, statements, strict=True)
+    ]
+
+
+def judged(*arms: Arm, track: Track = "rl") -> Judged:
+    (found,) = judged_all(Setting(track, "Task-v0", "ppo", arms, {}))
     return found
 
 
@@ -253,6 +279,27 @@ def test_a_course_says_where_and_only_there(curve: tuple[float, ...], told: str)
     assert "in this task: 1 in the end, 4 on the way. " in found.sentences[-1]
 
 
+def test_a_course_is_stretches_of_signs() -> None:
+    """The numbers behind the words: every evaluation is in one stretch, and neighbours differ in what is claimed."""
+    one = arm("eye low frozen", SPREAD, curve=(9.0, 0.0, 0.0, -9.0), noise=[score - 2.0 for score in SPREAD])
+    verdict = judged(one, arm("nature scratch", SPREAD, curve=(0.0,) * 4)).verdict
+    course = verdict.courses["eye low frozen", "nature scratch"]
+    assert course.stretches == (Stretch(1, 1_000, 1_000), Stretch(0, 2_000, 3_000), Stretch(-1, 4_000, 4_000))
+    assert (course.points, course.seeds) == (4, 10)
+    assert verdict.family == Family(finals=1, points=4, shifts=1)
+    (robust,) = verdict.robustness
+    assert (robust.arm, robust.clean, robust.seeds) == ("eye low frozen", pytest.approx(0.01), 10)
+    assert [(loss.shift, loss.loss.value, loss.claimed) for loss in robust.losses] == [
+        ("noise", pytest.approx(2.0), True)
+    ]
+    assert verdict.race is not None
+    assert (verdict.race.threshold.baseline, verdict.race.untimed, verdict.race.comparable) == (
+        "nature scratch",
+        (),
+        True,
+    )
+
+
 def test_courses_are_compared_at_common_evaluations_alone() -> None:
     one, other = arm("eye low frozen", SPREAD, curve=(9.0,) * 4), arm("nature scratch", SPREAD, curve=(0.0,) * 3)
     assert "at every evaluation from 1,000 to 3,000 steps" in judged(one, other).sentences[1]
@@ -333,12 +380,9 @@ def test_algorithms_of_one_task_are_judged_together_and_tasks_are_not() -> None:
     arms = (arm("eye low frozen", [5.0, 5.2, 5.1, 4.9, 4.8]), arm("nature scratch", [1.0, 1.1, 0.9, 1.2, 0.8]))
     same = [Setting("rl", "Task-v0", algo, arms, {}) for algo in ("ppo", "dqn")]
     apart = Setting("rl", "Other-v0", "ppo", arms, {})
-    first, second, third = verdicts([*same, apart], resamples=FEW)
-    assert [(found.task, found.algo) for found in (first, second, third)] == [
-        ("Task-v0", "ppo"),
-        ("Task-v0", "dqn"),
-        ("Other-v0", "ppo"),
-    ]
+    first, second, third = judged_all(*same, apart)
+    assert [found.title for found in (first, second, third)] == ["Task-v0, ppo", "Task-v0, dqn", "Other-v0, ppo"]
+    assert [found.verdict.family for found in (first, second, third)] == [Family(2), Family(2), Family(1)]
     assert ": 2 in the end." in first.sentences[-1]
     assert ": 1 in the end." in third.sentences[-1]
     assert first.comparisons[0].adjusted_low < third.comparisons[0].adjusted_low

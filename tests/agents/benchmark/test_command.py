@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from stillsight.agents import cli
-from stillsight.agents.benchmark.command import BenchmarkConfig, benchmark, missing, score
+from stillsight.agents.benchmark.benchmark_config import BenchmarkConfig
+from stillsight.agents.benchmark.command import benchmark, missing
 from stillsight.agents.benchmark.grid.parse import parse_spec
 from stillsight.agents.benchmark.grid.pins import env_version
 from stillsight.agents.benchmark.running import worker
@@ -124,7 +125,7 @@ def test_cells_that_cannot_count_are_named(tmp_path: Path) -> None:
     (tmp_path / "SPEC.toml").write_text(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(tmp_path))
-        patch.setenv("PYTHONPATH", str(tmp_path))
+        patch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
         words = ["benchmark", str(tmp_path / "SPEC.toml"), "--out", str(tmp_path), "--no-trial"]
         assert cli.main(words) == 1
         errors = sorted(record["error"] for record in _records(tmp_path).values())
@@ -132,7 +133,7 @@ def test_cells_that_cannot_count_are_named(tmp_path: Path) -> None:
         assert "nan" in errors[1].lower()
         # Both stay failed until they are asked for again.
         spec = parse_spec(text)
-        assert not missing(spec, Results(tmp_path), tmp_path)
+        assert not missing(spec, Results(tmp_path))
         module.write_text(PLANTED.replace("CRASHES = True", "CRASHES = False"))
         assert cli.main([*words, "--retry"]) == 1
     states = {record["task"]: record["state"] for record in _records(tmp_path).values()}
@@ -195,12 +196,12 @@ for name in ("Crash", "Nan"):
 
 def test_a_worker_that_dies_is_a_failed_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed for memory, say: no record is left by it, and the others go on."""
-    (job, *_) = missing(parse_spec(GRID), Results(tmp_path), tmp_path)
+    (cell, *_) = missing(parse_spec(GRID), Results(tmp_path))
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    (record,) = run_local([job], Results(tmp_path), 1)
-    assert record["state"] == "failed"
-    assert record["error"] == f"its process ended with exit code 1, see runs/{job['key']}.log"
-    assert Results(tmp_path).read(job["key"]) == record
+    (ended,) = run_local([cell], Results(tmp_path), tmp_path / "runs", 1)
+    assert ended.state == "failed"
+    assert ended.error == f"its process ended with exit code 1, see runs/{cell.key}.log"
+    assert Results(tmp_path).read(cell.key) == ended
 
 
 def test_two_benchmarks_do_not_work_in_one_folder(tmp_path: Path) -> None:
@@ -244,25 +245,6 @@ def test_the_plan_knows_what_has_run(whole: Path, tmp_path: Path, capsys: pytest
     assert f"about {2 * sum(took.values()):.0f} s" in told or "min for 4" in told
 
 
-def test_records_go_to_any_address(whole: Path, tmp_path: Path) -> None:
-    results = Results("memory://grid")
-    record = next(iter(_records(whole).values()))
-    results.write(record)
-    assert results.read(record["key"]) == record
-    assert results.read("nobody") is None
-    results.remove(record["key"])
-    assert results.read(record["key"]) is None
-    with pytest.raises(RunError, match="nowhere://x cannot be reached"):
-        Results("nowhere://x")
-    half = Results(tmp_path)
-    half.put("cells/half.json", '{"key": "ha')
-    assert half.read("half") is None
-
-
-def test_the_score_of_a_cell_is_its_clean_mean() -> None:
-    assert score({"scores": {"clean": [1.0, 2.0, 6.0], "hue": [0.0]}}) == 3.0
-
-
 @pytest.mark.parametrize(("before", "after", "joules"), [(1_000_000, 3_500_000, 2.5), (9_000_000, 500_000, 1.5)])
 def test_joules_are_counted_over_the_counter_s_end(tmp_path: Path, before: int, after: int, joules: float) -> None:
     (tmp_path / "energy_uj").write_text(str(before))
@@ -289,10 +271,10 @@ def test_joules_are_counted_over_the_counter_s_end(tmp_path: Path, before: int, 
 def test_a_loss_that_is_no_number_is_found(tmp_path: Path, row: dict[str, Any], told: str | None) -> None:
     (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     if told is None:
-        worker._finite(tmp_path)
+        worker._refuse_not_finite(tmp_path)
         return
     with pytest.raises(RunError, match=told):
-        worker._finite(tmp_path)
+        worker._refuse_not_finite(tmp_path)
 
 
 def test_versions_name_the_package_that_a_game_comes_from() -> None:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from stillsight.agents.benchmark.command import BenchmarkConfig, benchmark
+from stillsight.agents.benchmark.benchmark_config import BenchmarkConfig
+from stillsight.agents.benchmark.command import benchmark
+from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.grid.parse import parse_spec, read_spec
-from stillsight.agents.benchmark.grid.spec import TUNING_SEED, Spec
+from stillsight.agents.benchmark.grid.spec import Spec
 from stillsight.agents.errors import RunError
 from stillsight.agents.training.learn import RlConfig
 from stillsight.agents.training.model import overrides
+from stillsight.agents.training.seeds import TUNING
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.cifar_config import CifarConfig
@@ -30,8 +33,12 @@ taps = ["layer2", "layer3"]
 """
 
 
+def _config(cell: Cell) -> RlConfig | CifarConfig:
+    return cell.planned_work().config
+
+
 def _arms(spec: Spec) -> list[str]:
-    return list(dict.fromkeys(cell.arm.name for cell in spec.cells(lambda _: 0.0)))
+    return list(dict.fromkeys(cell.arm for cell in spec.cells(lambda _: 0.0)))
 
 
 def test_controls_are_in_the_grid_by_default() -> None:
@@ -47,7 +54,7 @@ def test_controls_are_in_the_grid_by_default() -> None:
 
 
 def test_every_arm_has_the_same_head_and_budget() -> None:
-    configs = [cell.config for cell in parse_spec(ORCHARD).cells(lambda _: 0.0)]
+    configs = [_config(cell) for cell in parse_spec(ORCHARD).cells(lambda _: 0.0)]
     rl = [config for config in configs if isinstance(config, RlConfig)]
     assert len(rl) == len(configs)
     assert {(config.head, config.compress, config.steps, config.threads, config.engine) for config in rl} == {
@@ -57,8 +64,8 @@ def test_every_arm_has_the_same_head_and_budget() -> None:
 
 def test_cells_come_seed_by_seed() -> None:
     spec = parse_spec(ORCHARD)
-    told = [(cell.seed, cell.arm.role, cell.rate) for cell in spec.cells(lambda _: 0.0)]
-    tuning = [(seed, "unfreeze", rate) for rate in (0.1, 1.0) for seed in (TUNING_SEED, TUNING_SEED + 1)]
+    told = [(cell.seed, cell.role, cell.tuned) for cell in spec.cells(lambda _: 0.0)]
+    tuning = [(seed, "unfreeze", rate) for rate in (0.1, 1.0) for seed in (TUNING, TUNING + 1)]
     row = ["frozen", "frozen", "random", "unfreeze", "scratch"]
     assert told == [*tuning, *((seed, role, None) for seed in (0, 1) for role in row)]
 
@@ -66,20 +73,20 @@ def test_cells_come_seed_by_seed() -> None:
 def test_an_arm_that_is_tuned_waits_for_its_rate() -> None:
     spec = parse_spec(ORCHARD)
     early = spec.cells()
-    assert [cell.rate for cell in early if cell.arm.role == "unfreeze"] == [0.1, 0.1, 1.0, 1.0]
-    scores = {cell.key: float(cell.rate == 1.0) for cell in early if cell.rate}
-    later = [cell for cell in spec.cells(scores.get) if cell.arm.role == "unfreeze" and cell.rate is None]
+    assert [cell.tuned for cell in early if cell.role == "unfreeze"] == [0.1, 0.1, 1.0, 1.0]
+    scores = {cell.key: float(cell.tuned == 1.0) for cell in early if cell.tuned}
+    later = [cell for cell in spec.cells(scores.get) if cell.role == "unfreeze" and cell.tuned is None]
     assert [cell.seed for cell in later] == [0, 1]
-    assert {cell.config.encoder_lr for cell in later} == {1.0}
+    assert {_config(cell).encoder_lr for cell in later} == {1.0}
     low = {key: -score for key, score in scores.items()}
-    chosen = [cell for cell in spec.cells(low.get) if cell.arm.role == "unfreeze" and cell.rate is None]
-    assert {cell.config.encoder_lr for cell in chosen} == {0.1}
+    chosen = [cell for cell in spec.cells(low.get) if cell.role == "unfreeze" and cell.tuned is None]
+    assert {_config(cell).encoder_lr for cell in chosen} == {0.1}
     assert [cell.key for cell in later] == [cell.key for cell in chosen]  # known before the rate is
 
 
 def test_keys_are_known_before_anything_runs() -> None:
     spec = parse_spec(ORCHARD)
-    assert spec.expected() == [cell.key for cell in spec.cells(lambda _: 0.0) if cell.rate is None]
+    assert spec.expected() == [cell.key for cell in spec.cells(lambda _: 0.0) if cell.tuned is None]
     assert len(set(spec.expected())) == 10
 
 
@@ -104,7 +111,7 @@ def test_a_cell_has_another_key_when_what_it_runs_changes(before: str, after: st
 
 def test_an_algorithm_with_a_replay_memory_gets_random_shifts() -> None:
     text = ORCHARD.replace("seeds = 2", 'seeds = 2\nalgos = ["ppo", "dqn"]')
-    scratch = {cell.algo: cell.config for cell in parse_spec(text).cells() if cell.arm.role == "scratch"}
+    scratch = {cell.algo: _config(cell) for cell in parse_spec(text).cells() if cell.role == "scratch"}
     assert {algo: config.augment for algo, config in scratch.items() if isinstance(config, RlConfig)} == {
         "ppo": "none",
         "dqn": "shift",
@@ -126,7 +133,7 @@ def test_an_arm_of_ones_own() -> None:
     text = (
         ORCHARD + '[[arm]]\nname = "lora"\nrole = "finetune"\nencoder = "retina"\nmode = "finetune"\nadapt = "lora"\n'
     )
-    (config,) = {cell.config.adapt for cell in parse_spec(text).cells() if cell.arm.name == "lora"}
+    (config,) = {_config(cell).adapt for cell in parse_spec(text).cells() if cell.arm == "lora"}
     assert config == "lora"
 
 
@@ -137,7 +144,7 @@ def test_settings_of_an_arm_are_added_to_those_of_its_task_and_win() -> None:
         '[[arm]]\nname = "slow"\nrole = "frozen"\nset = ["learning_rate=1e-4"]\n'
         '[[arm]]\nname = "plain"\nrole = "frozen"\n'
     )
-    cells = {cell.arm.name: cell.config for cell in parse_spec(text).cells() if cell.seed == 0}
+    cells = {cell.arm: _config(cell) for cell in parse_spec(text).cells() if cell.seed == 0}
     found = {name: overrides(config.set, "--set") for name, config in cells.items() if isinstance(config, RlConfig)}
     assert found["plain"] == {"gamma": 0.9, "n_epochs": 4, "learning_rate": 1e-3}
     assert found["slow"] == {"gamma": 0.9, "n_epochs": 4, "learning_rate": 1e-4}
@@ -159,18 +166,18 @@ def test_the_cifar_track() -> None:
         """
     )
     cells = [cell for cell in spec.cells() if cell.seed == 0]
-    assert [(cell.arm.role, cell.config.mode) for cell in cells] == [
+    assert [(cell.role, _config(cell).mode) for cell in cells] == [
         ("frozen", Mode.FROZEN),
         ("random", Mode.RANDOM),
         ("scratch", Mode.SCRATCH),
         ("warm-start", Mode.FINETUNE),
     ]
-    assert {cell.task.name for cell in cells} == {"cifar10, 5 images a class"}
+    assert {cell.task for cell in cells} == {"cifar10, 5 images a class"}
     assert {cell.algo for cell in cells} == {"linear"}
     for cell in cells:
-        assert isinstance(cell.config, CifarConfig)
-        assert (cell.config.resolution, cell.config.shots, cell.config.threads) == (48, 5, 1)
-    assert cells[3].config.encoder_lr == 0.1
+        assert isinstance(_config(cell), CifarConfig)
+        assert (_config(cell).resolution, _config(cell).shots, _config(cell).threads) == (48, 5, 1)
+    assert _config(cells[3]).encoder_lr == 0.1
 
 
 @pytest.mark.parametrize(
@@ -191,6 +198,11 @@ def test_the_cifar_track() -> None:
         (ORCHARD.replace("seeds = 2", 'seeds = 2\nshifts = ["hues"]'), EnvError, "No shift is called 'hues'"),
         (ORCHARD + '[[arm]]\nname = "x"\n', RunError, "needs name and role"),
         (ORCHARD + '[[arm]]\nname = "x"\nrole = "frosen"\n', RunError, "no role named 'frosen'"),
+        (
+            ORCHARD + '[[arm]]\nname = "x"\nrole = "frozen"\ntpa = "stem"\n',
+            RunError,
+            "no setting named 'tpa'. Did you mean 'tap",
+        ),
         (ORCHARD + '[[encoder]]\nencoder = "retina"\ntaps = ["layer2"]\n', RunError, "Two arms have the same name"),
         (ORCHARD + '[[task]]\nenv = "stillsight/Orchard-v0"\n', RunError, "Two tasks have the same name"),
         (ORCHARD + "[[task]]\nsteps = 3\n", RunError, "names either an env or a dataset"),
@@ -216,7 +228,7 @@ def test_flags_stand_for_a_spec() -> None:
     )
     spec = parse_spec(config.spec_text())
     assert (spec.name, len(spec.seeds), spec.shifts) == ("orchard-v0", 3, ("hue",))
-    assert {cell.config.steps for cell in spec.cells() if isinstance(cell.config, RlConfig)} == {64}
+    assert {_config(cell).steps for cell in spec.cells() if isinstance(_config(cell), RlConfig)} == {64}
     with pytest.raises(RunError, match="There is nothing to compare"):
         benchmark(None, BenchmarkConfig())
     with pytest.raises(RunError, match="--jobs 0 runs nothing"):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stillsight.agents.benchmark.command import missing
+from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.grid.parse import parse_spec
 from stillsight.agents.benchmark.running.ray_cluster import run_ray
 from stillsight.agents.benchmark.running.results import Results
@@ -46,9 +48,9 @@ class Counted(Results):
         super().__init__(folder)
         self.written: list[str] = []
 
-    def write(self, record: Any) -> None:
-        self.written.append(record["key"])
-        super().write(record)
+    def write(self, cell: Cell) -> None:
+        self.written.append(cell.key)
+        super().write(cell)
 
 
 @pytest.fixture
@@ -70,14 +72,14 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_the_cells_of_a_lost_node_run_again_and_every_cell_ends_once(tmp_path: Path, nodes: Any) -> None:
     first, _ = nodes
     results = Counted(tmp_path)
-    jobs = missing(parse_spec(GRID), results, tmp_path)
-    assert len(jobs) == 3
-    ended = run_ray(jobs, results)
+    cells = missing(parse_spec(GRID), results)
+    assert len(cells) == 3
+    ended = run_ray(cells, results, tmp_path / "runs")
     lost = _kill_when_busy(tmp_path, first)
-    records = list(ended)
+    done = list(ended)
     assert lost.wait() == 0  # it was killed while it worked
-    assert sorted(results.written) == sorted(job["key"] for job in jobs)
-    assert [record["error"] for record in records] == [None] * 3
+    assert sorted(results.written) == sorted(cell.key for cell in cells)
+    assert [cell.error for cell in done] == [None] * 3
     assert len([node for node in ray.nodes() if node["Alive"]]) == 2  # the head and the node that is left
 
 
@@ -108,20 +110,21 @@ for process in [{raylet}, *children]:
 @pytest.mark.usefixtures("nodes")
 def test_a_cell_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
     results = Counted(tmp_path)
-    good, bad, *_ = missing(parse_spec(GRID), results, tmp_path)
-    bad = {**bad, "config": {**bad["config"], "env": "stillsight/Orchid-v0"}}
-    states = {record["key"]: (record["state"], record["error"]) for record in run_ray([good, bad], results, count=1)}
-    assert states[good["key"]] == ("done", None)
-    assert states[bad["key"]][0] == "failed"
-    assert "No environment is called 'stillsight/Orchid-v0'" in states[bad["key"]][1]
+    good, bad, *_ = missing(parse_spec(GRID), results)
+    work = bad.planned_work()
+    bad = replace(bad, work=replace(work, config=replace(work.config, env="stillsight/Orchid-v0")))
+    ended = {cell.key: cell for cell in run_ray([good, bad], results, tmp_path / "runs", count=1)}
+    assert (ended[good.key].state, ended[good.key].error) == ("done", None)
+    assert ended[bad.key].state == "failed"
+    assert "No environment is called 'stillsight/Orchid-v0'" in str(ended[bad.key].error)
 
 
 def test_without_ray_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RunError, match=r'pip install "stillsight\[ray\]"'):
-        list(run_ray([], Results(tmp_path)))
+        list(run_ray([], Results(tmp_path), tmp_path))
 
 
 def test_an_address_where_no_cluster_is(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"No Ray cluster answers at 127\.0\.0\.1:1"):
-        list(run_ray([], Results(tmp_path), "127.0.0.1:1"))
+        list(run_ray([], Results(tmp_path), tmp_path, "127.0.0.1:1"))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -35,6 +38,33 @@ def shared() -> Path:
             pytest.fail(f"{REQUIRED} is set, and the real weights and data are not there")
         pytest.skip("the real weights and data (../shared) are not here")
     return SHARED
+
+
+@pytest.fixture
+def double_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Compute in float64 wherever code of ours, of Stable-Baselines3 or of torch's layers asks for float32.
+
+    Kernels sum in an order that depends on the processor, on the batch and on the layout. In single precision that
+    moves a weight by 1e-4 within a few updates, as far as many a fault would; in double precision by less than 1e-12,
+    so two paths that are meant to be one can be compared with a bound that only rounding stays below.
+
+    Weights come from files of float64 (safetensors looks float32 up in torch by its name).
+    """
+    known = set(sys.modules)
+    for owner, single, double in (
+        (torch, "float32", torch.float64),
+        (torch, "float", torch.float64),
+        (np, "float32", np.float64),
+        (torch.Tensor, "float", torch.Tensor.double),
+    ):
+        monkeypatch.setattr(owner, single, double)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+    harmless = {*sys.stdlib_module_names, "_pytest"}
+    late = sorted(name for name in set(sys.modules) - known if name.partition(".")[0] not in harmless)
+    assert not late, "imported here, these hold float64 for float32 from now on; import them before"
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

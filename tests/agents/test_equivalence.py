@@ -1,25 +1,44 @@
-"""Cached and in-policy are one algorithm: the same actions, and the same updates up to the rounding of batches."""
+"""Cached and in-policy are one algorithm: the same actions and the same updates, where rounding cannot decide.
+
+Both run in double precision. They then differ by less than 1e-12 in any weight, and every fault that is planted here by
+more than 1e-4: a bound in between tells them apart on any processor. In single precision there is no such bound: the
+order of a sum, which differs between batches and between processors, moves weights by 1e-4 too.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from operator import attrgetter
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from stable_baselines3.common.base_class import BaseAlgorithm
+from safetensors.torch import load_file, save_file
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
 from stillsight.agents import RlConfig
+from stillsight.agents.features.encoder_rate import optimizers
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.agents.training.build import Agent, make_agent
 from stillsight.encoders.device import seed_everything
+from stillsight.encoders.frozen import Learned
 
 Tiny = Callable[..., RlConfig]
-TOLERANCE = 1e-5
+Fault = Callable[[Agent], None]
+
+BOUND = 1e-10
+"""Largest difference of a weight or an action that rounding may make; it makes 2e-13."""
+
+FAULT = 1e5 * BOUND
+"""Smallest difference of the weights by which a planted fault must show; the least of them makes 5e-4."""
+
+MOVED = 1e-4
+"""How far training must have moved some weight: where nothing moves, everything is equal."""
+
+N_ENVS = 2
 
 CUTS: dict[str, dict[str, Any]] = {
     "frozen": {},
@@ -27,6 +46,27 @@ CUTS: dict[str, dict[str, Any]] = {
     "cut_after_layer1": {"mode": "finetune", "tap": "layer2", "unfreeze": "layer2"},
 }
 STEPS = {"frozen": 256, "cut_after_the_stem": 96, "cut_after_layer1": 128}
+FEWER = 64
+"""Steps of TRPO where the encoder learns: a product with its Hessian is two backward passes."""
+
+pytestmark = pytest.mark.usefixtures("double_precision")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training has left.
+
+    Attributes:
+        actions: that it took, `[steps, n_envs, ...]`.
+        weights: parameters and buffers of the policy by name.
+        images: that the encoder saw.
+        updates: as SB3 counts them.
+    """
+
+    actions: np.ndarray
+    weights: dict[str, Tensor]
+    images: int
+    updates: int
 
 
 class Recorder(BaseCallback):
@@ -41,85 +81,266 @@ class Recorder(BaseCallback):
         return True
 
 
-def calm(model: BaseAlgorithm) -> None:
-    """Put a larger number beside the gradient's size, by which Adam and RMSprop divide the gradient.
-
-    With SB3's 1e-8, a gradient that is nothing but rounding moves a weight as far as a true one, and two runs that
-    differ in the order of a sum drift apart within forty updates.
-    """
-    for path in model._get_torch_save_params()[0]:
-        if path.endswith("optimizer"):
-            for group in attrgetter(path)(model).param_groups:
-                group["eps"] = 1e-2
-
-
-def train(config: RlConfig, steps: int) -> tuple[Agent, np.ndarray]:
+def train(config: RlConfig, steps: int, fault: Fault | None = None) -> Trained:
     torch.set_num_threads(1)
     seed_everything(config.seed)
-    agent = make_agent(config.resolved(), config.build_encoder(pinned=True), n_envs=2)
-    calm(agent.model)
+    agent = make_agent(config.resolved(), config.build_encoder(pinned=True), n_envs=N_ENVS)
+    if fault is not None:
+        fault(agent)
     before = {name: tensor.clone() for name, tensor in agent.model.policy.state_dict().items()}
     recorder = Recorder()
     agent.model.learn(steps, recorder)
     agent.venv.close()
-    moved = max(float((tensor - before[name]).abs().max()) for name, tensor in agent.model.policy.state_dict().items())
-    assert moved > 10 * TOLERANCE, "where nothing moves, everything is equal"
-    return agent, np.stack(recorder.actions)
+    weights = dict(agent.model.policy.state_dict())
+    assert max(float((tensor - before[name]).abs().max()) for name, tensor in weights.items()) > MOVED
+    return Trained(np.stack(recorder.actions), weights, agent.encoder.counter.images, agent.model._n_updates)
 
 
-def assert_equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
-    assert first.keys() == second.keys()
-    for name, tensor in first.items():
-        np.testing.assert_allclose(second[name], tensor, atol=TOLERANCE, rtol=TOLERANCE, err_msg=name)
+def difference(one: Trained, other: Trained) -> tuple[float, str]:
+    """The largest difference of a weight, and its name."""
+    assert one.weights.keys() == other.weights.keys()
+    return max((float((tensor - other.weights[name]).abs().max()), name) for name, tensor in one.weights.items())
+
+
+def assert_same(one: Trained, other: Trained) -> None:
+    assert one.updates == other.updates > 0
+    np.testing.assert_allclose(one.actions, other.actions, atol=BOUND, rtol=0)  # whole numbers are equal, or 1 apart
+    largest, name = difference(one, other)
+    assert largest <= BOUND, name
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imported(tiny: Tiny) -> None:
+    """Runs in single precision, so that all that is imported late is there before the precision is another."""
+    for row in ALGORITHMS.values():
+        row.load_class()
+    for algo in ("ppo", "sac"):
+        trained = train(tiny(algo, **CUTS["cut_after_the_stem"]), 40)
+        assert_same(trained, trained)
+
+
+@pytest.fixture(scope="module")
+def precise(tiny: Tiny, retina_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """`tiny`, with nothing in it that is kept in less than double precision."""
+    path = tmp_path_factory.mktemp("weights") / "retina64.safetensors"
+    save_file({name: tensor.double() for name, tensor in load_file(retina_file).items()}, path)
+
+    def make(algo: str = "ppo", **changes: Any) -> RlConfig:
+        config = tiny(algo, **{"replay_dtype": "float64", **changes})
+        return replace(config, weights=path if config.mode.pretrained else None)
+
+    return make
+
+
+def in_policy(precise: Tiny, algo: str, **changes: Any) -> RlConfig:
+    """The reference: stages as their author wrote them, run inside the policy."""
+    return precise(algo, in_policy=True, engine="eager", **changes)
 
 
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("algo", ALGORITHMS)
-def test_the_cached_path_is_the_in_policy_path(tiny: Tiny, algo: str, cut: str) -> None:
-    assert_one_algorithm(tiny, algo, 64 if algo == "trpo" and cut != "frozen" else STEPS[cut], CUTS[cut])
+def test_the_cached_path_is_the_in_policy_path(precise: Tiny, algo: str, cut: str) -> None:
+    steps, changes = STEPS[cut], CUTS[cut]
+    if algo == "trpo" and cut != "frozen":
+        steps, changes = FEWER, {**changes, "set": (*precise(algo).set, "sub_sampling_factor=2")}
+    assert_one_algorithm(precise, algo, steps, changes)
 
 
 @pytest.mark.parametrize("adapt", ["norm", "lora"])
 @pytest.mark.parametrize("algo", ["ppo", "dqn", "td3"])
-def test_it_is_where_only_some_of_the_trained_part_learns(tiny: Tiny, algo: str, adapt: str) -> None:
+def test_it_is_where_only_some_of_the_trained_part_learns(precise: Tiny, algo: str, adapt: str) -> None:
     changes = {**CUTS["cut_after_layer1"], "adapt": adapt, "encoder_lr": 0.5}
-    assert_one_algorithm(tiny, algo, STEPS["cut_after_layer1"], changes)
+    assert_one_algorithm(precise, algo, STEPS["cut_after_layer1"], changes)
 
 
-def assert_one_algorithm(tiny: Tiny, algo: str, steps: int, changes: dict[str, Any]) -> None:
-    cached, actions = train(tiny(algo, **changes), steps)
-    looked = cached.encoder.counter.images
-    in_policy, expected = train(tiny(algo, in_policy=True, **changes), steps)
-    assert cached.model._n_updates == in_policy.model._n_updates > 0
-    assert looked < in_policy.encoder.counter.images / 3, "or both ran the same way and nothing was compared"
-    if actions.dtype == np.float32:
-        np.testing.assert_allclose(actions, expected, atol=1e-4)
-    else:
-        np.testing.assert_array_equal(actions, expected)
-        assert len(np.unique(actions)) == 3
-    assert_equal(dict(in_policy.model.policy.state_dict()), dict(cached.model.policy.state_dict()))
+def assert_one_algorithm(precise: Tiny, algo: str, steps: int, changes: dict[str, Any]) -> None:
+    cached = train(precise(algo, **changes), steps)
+    reference = train(in_policy(precise, algo, **changes), steps)
+    assert cached.images < reference.images / 3, "or both ran the same way and nothing was compared"
+    if cached.actions.dtype.kind == "i":
+        assert len(np.unique(cached.actions)) == 3
+    assert_same(cached, reference)
 
 
-def test_another_seed_is_another_run(tiny: Tiny) -> None:
-    # The check of the test above can fail.
-    first, actions = train(tiny("ppo"), 64)
-    second, others = train(tiny("ppo", seed=1), 64)
-    assert (actions != others).any()
+def the_newest_frame_is_missing(agent: Agent) -> None:
+    step_wait = agent.venv.step_wait
+
+    def faulty() -> Any:
+        observations, *rest = step_wait()
+        return np.concatenate([observations[:, :1], observations[:, :-1]], axis=1), *rest
+
+    agent.venv.step_wait = faulty
+
+
+def the_last_stack_of_an_episode_is_one_late(agent: Agent) -> None:
+    step_wait = agent.venv.step_wait
+
+    def faulty() -> Any:
+        observations, rewards, dones, infos = step_wait()
+        for info in infos:
+            if "terminal_observation" in info:
+                stack = info["terminal_observation"]
+                info["terminal_observation"] = np.concatenate([stack[:1], stack[:-1]])
+        return observations, rewards, dones, infos
+
+    agent.venv.step_wait = faulty
+
+
+def stacks_go_on_where_an_episode_begins(agent: Agent) -> None:
+    step_wait, reset = agent.venv.step_wait, agent.venv.reset
+    window: list[np.ndarray] = []
+
+    def faulty_reset() -> Any:
+        window[:] = [reset()]
+        return window[0].copy()
+
+    def faulty() -> Any:
+        observations, *rest = step_wait()
+        window[0] = np.concatenate([window[0][:, 1:], observations[:, -1:]], axis=1)
+        return window[0].copy(), *rest
+
+    agent.venv.reset, agent.venv.step_wait = faulty_reset, faulty
+
+
+def memory_gives_the_stack_before(agent: Agent) -> None:
+    model: Any = agent.model
+    memory = getattr(model, "replay_buffer", None) or model.rollout_buffer
+    get_samples = memory._get_samples
+
+    def faulty(*args: Any, **kwargs: Any) -> Any:
+        samples = get_samples(*args, **kwargs)
+        stacks = samples.observations
+        return samples._replace(observations=torch.cat([stacks[:, :1], stacks[:, :-1]], 1))
+
+    memory._get_samples = faulty
+
+
+def frames_come_from_the_other_environment(agent: Agent) -> None:
+    encode = agent.venv.encode
+
+    def faulty(pixels: np.ndarray) -> np.ndarray:
+        frames = encode(pixels)
+        return np.concatenate([frames[:N_ENVS][::-1], frames[N_ENVS:]])
+
+    agent.venv.encode = faulty
+
+
+def the_last_frame_of_an_episode_is_the_first_of_the_next(agent: Agent) -> None:
+    encode = agent.venv.encode
+
+    def faulty(pixels: np.ndarray) -> np.ndarray:
+        frames = encode(pixels)
+        return np.concatenate([frames[:N_ENVS], frames[: len(frames) - N_ENVS]])
+
+    agent.venv.encode = faulty
+
+
+def _forget(agent: Agent, count: int | None) -> None:
+    """Take the first `count` parameters of the encoder out of every optimizer, None for all of them."""
+    policy = agent.model.policy
+    parts = [module for module in policy.modules() if isinstance(module, Learned)]
+    forgotten = {id(parameter) for part in parts for parameter in list(part.parameters())[:count]}
+    assert forgotten
+    for optimizer in optimizers(policy).values():
+        for group in optimizer.param_groups:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in forgotten]
+
+
+def no_optimizer_has_the_encoder(agent: Agent) -> None:
+    _forget(agent, None)
+
+
+def no_optimizer_has_one_of_its_weights(agent: Agent) -> None:
+    _forget(agent, 1)
+
+
+def target_networks_keep_the_encoder_that_they_began_with(agent: Agent) -> None:
+    policy: Any = agent.model.policy
+    targets = [module for name, module in policy.named_modules() if "target" in name and isinstance(module, Learned)]
+    assert targets
+    begun = [{name: tensor.clone() for name, tensor in target.state_dict().items()} for target in targets]
+    learn = agent.model.train
+
+    def faulty(*args: Any, **kwargs: Any) -> None:
+        for target, state in zip(targets, begun, strict=True):
+            target.load_state_dict(state)
+        learn(*args, **kwargs)
+
+    agent.model.train = faulty
+
+
+FAULTS = [
+    the_newest_frame_is_missing,
+    the_last_stack_of_an_episode_is_one_late,
+    stacks_go_on_where_an_episode_begins,
+    memory_gives_the_stack_before,
+    frames_come_from_the_other_environment,
+    the_last_frame_of_an_episode_is_the_first_of_the_next,
+    no_optimizer_has_the_encoder,
+    no_optimizer_has_one_of_its_weights,
+]
+FAULT_STEPS = 96
+PLANTED = [(algo, fault) for algo in ("ppo", "dqn", "sac") for fault in (None, *FAULTS)]
+PLANTED += [(algo, target_networks_keep_the_encoder_that_they_began_with) for algo in ("dqn", "sac")]
+
+
+@pytest.fixture(scope="module")
+def references() -> dict[str, Trained]:
+    """What the in-policy path gives, by algorithm: all faults are compared with one."""
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("algo", "fault"), PLANTED, ids=[f"{algo}-{fault.__name__ if fault else 'no_fault'}" for algo, fault in PLANTED]
+)
+def test_the_check_sees_a_planted_fault(
+    precise: Tiny, references: dict[str, Trained], algo: str, fault: Fault | None
+) -> None:
+    cut = CUTS["cut_after_layer1"]
+    if algo not in references:
+        references[algo] = train(in_policy(precise, algo, **cut), FAULT_STEPS)
+    cached = train(precise(algo, **cut), FAULT_STEPS, fault)
+    if fault is None:
+        assert_same(cached, references[algo])
+        return
     with pytest.raises(AssertionError):
-        assert_equal(dict(first.model.policy.state_dict()), dict(second.model.policy.state_dict()))
+        assert_same(cached, references[algo])
+    assert difference(cached, references[algo])[0] > FAULT
 
 
-def test_a_stack_in_the_policy_repeats_the_first_frame_too(tiny: Tiny) -> None:
+def test_another_seed_is_another_run(precise: Tiny) -> None:
+    one, other = train(precise("ppo"), 64), train(precise("ppo", seed=1), 64)
+    assert (one.actions != other.actions).any()
+    with pytest.raises(AssertionError):
+        assert_same(one, other)
+
+
+def test_what_is_compared_is_kept_in_double_precision(precise: Tiny) -> None:
+    for algo in ("ppo", "sac"):
+        config = precise(algo, **CUTS["cut_after_layer1"]).resolved()
+        agent = make_agent(config, config.build_encoder(pinned=True), n_envs=N_ENVS)
+        model: Any = agent.model
+        memory = vars(getattr(model, "replay_buffer", None) or model.rollout_buffer).values()
+        kept = [value.dtype for value in memory if isinstance(value, np.ndarray)]
+        kept += [agent.venv.observation_space.dtype, np.asarray(agent.venv.reset()).dtype]
+        assert np.dtype("float64") in kept
+        assert not {np.dtype("float16"), np.dtype("float32")} & set(kept)
+        tensors = [*model.policy.state_dict().values(), *agent.encoder.frozen.state().values()]
+        assert {str(tensor.dtype) for tensor in tensors} == {"torch.float64", "torch.int64"}
+        agent.venv.close()
+
+
+def test_a_stack_in_the_policy_repeats_the_first_frame_too(precise: Tiny) -> None:
     # Zeros in front of an episode, as SB3's VecFrameStack puts them, would be black images, or features of zero.
-    cached = make_agent(tiny().resolved(), tiny().build_encoder(pinned=True), n_envs=2)
-    config = tiny(in_policy=True)
-    in_policy = make_agent(config.resolved(), config.build_encoder(pinned=True), n_envs=2)
+    config, reference = precise(), in_policy(precise, "ppo")
+    cached = make_agent(config.resolved(), config.build_encoder(pinned=True), n_envs=N_ENVS)
+    inside = make_agent(reference.resolved(), reference.build_encoder(pinned=True), n_envs=N_ENVS)
     features: object = cached.venv.reset()
-    pixels: object = in_policy.venv.reset()
+    pixels: object = inside.venv.reset()
     for step in range(50):
         assert isinstance(pixels, np.ndarray)
         with torch.no_grad():
-            expected = in_policy.encoder(torch.from_numpy(pixels).flatten(0, 1)).unflatten(0, pixels.shape[:2])
+            expected = inside.encoder(torch.from_numpy(pixels).flatten(0, 1)).unflatten(0, pixels.shape[:2])
         assert isinstance(features, np.ndarray)
-        np.testing.assert_allclose(features, expected.numpy(), atol=1e-5)
-        features, pixels = (agent.venv.step(np.full(2, step % 3))[0] for agent in (cached, in_policy))
+        np.testing.assert_allclose(features, expected.numpy(), atol=BOUND, rtol=0)
+        features, pixels = (agent.venv.step(np.full(N_ENVS, step % 3))[0] for agent in (cached, inside))

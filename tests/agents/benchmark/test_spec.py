@@ -12,9 +12,9 @@ from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.grid.parse import parse_spec, read_spec
 from stillsight.agents.benchmark.grid.spec import Spec
 from stillsight.agents.errors import RunError
-from stillsight.agents.training.learn import RlConfig
-from stillsight.agents.training.model import overrides
+from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.seeds import TUNING
+from stillsight.agents.training.settings import overrides
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.cifar_config import CifarConfig

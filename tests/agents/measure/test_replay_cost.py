@@ -17,14 +17,8 @@ from stable_baselines3.common.buffers import ReplayBuffer
 from stillsight.agents.buffers import footprint
 from stillsight.agents.buffers.replay import FrameReplayBuffer
 from stillsight.agents.errors import RunError
-from stillsight.agents.measure.replay_cost import (
-    ACTIONS,
-    EPISODE,
-    ReplayConfig,
-    replay_cost,
-    resident_bytes,
-    stock_bytes,
-)
+from stillsight.agents.measure.measure_config import ReplayConfig
+from stillsight.agents.measure.replay_cost import ACTIONS, EPISODE, replay_cost, resident_bytes, stock_bytes
 from stillsight.encoders import EncoderError
 
 

@@ -21,6 +21,7 @@ from stillsight.agents.playing.classify import load
 from stillsight.agents.playing.predict import _batches, predict
 from stillsight.agents.playing.predict_config import PredictConfig
 from stillsight.encoders import Encoder, EncoderError, Mode, build
+from stillsight.encoders.building import build as build_encoder
 from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.supervised.cifar_config import HeadKind
 from stillsight.encoders.supervised.data import image_folder as folders
@@ -347,4 +348,4 @@ def test_a_frozen_run_as_weights_is_one_sentence(tmp_path: Path) -> None:
     choice = EncoderConfig(weights=run, device="cpu")
     choice.check_encoder(32)
     with pytest.raises(EncoderError, match=r"holds no trained encoder .*\(--mode finetune or scratch\)\.$"):
-        choice.build_encoder(pinned=True)
+        build_encoder(choice, pinned=True)

@@ -17,9 +17,11 @@ from safetensors.torch import load_file, save_file
 from stillsight.agents import RlConfig, load, rl
 from stillsight.agents.cli import main
 from stillsight.agents.errors import RunError
-from stillsight.agents.playing.play import EvaluateConfig, evaluate
+from stillsight.agents.playing.play import evaluate
+from stillsight.agents.playing.play_config import EvaluateConfig
 from stillsight.agents.training.cifar import cifar
 from stillsight.encoders import EncoderError, Mode
+from stillsight.encoders.building import build as build_encoder
 from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.report import report
@@ -178,7 +180,7 @@ def test_flags_of_the_other_kind_of_run_are_refused(runs: Runs, tmp_path: Path) 
 def test_a_run_that_trained_its_encoder_is_weights(kind: str, runs: Runs, pictures: Path, tmp_path: Path) -> None:
     folder, summary = runs(kind)
     choice = EncoderConfig(weights=folder, tap="layer2", precision="float32", device="cpu")
-    encoder = choice.build_encoder(pinned=True)
+    encoder = build_encoder(choice, pinned=True)
     assert encoder.sha256() == summary["encoder_sha256_after"] != summary["encoder_sha256_before"]
     assert encoder.provenance.kind == "run"
     again = run(pictures, tmp_path / "again", folder, mode="frozen")
@@ -190,7 +192,7 @@ def test_a_run_that_trained_its_encoder_is_weights(kind: str, runs: Runs, pictur
 def test_a_run_that_trained_a_head_alone_has_no_weights_to_give(kind: str, runs: Runs) -> None:
     folder, _ = runs(kind)
     with pytest.raises(EncoderError, match=r"holds no trained encoder .*\(--mode finetune or scratch\)\.$"):
-        EncoderConfig(weights=folder, tap="layer2", device="cpu").build_encoder(pinned=True)
+        build_encoder(EncoderConfig(weights=folder, tap="layer2", device="cpu"), pinned=True)
 
 
 def test_an_agent_looks_through_the_eyes_of_a_cifar_run(tiny: Tiny, runs: Runs, tmp_path: Path) -> None:

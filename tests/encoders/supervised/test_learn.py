@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stillsight.encoders import EncoderError, Mode, build, fingerprint
+from stillsight.encoders.building import build as build_encoder
 from stillsight.encoders.supervised import tune
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.classifier import Classifier
@@ -180,7 +181,7 @@ def test_a_trained_encoder_is_saved_as_it_was_tested_and_becomes_weights(
     stored = load_file(tmp_path / "run" / "checkpoints" / "encoder.safetensors")
     assert {t.dtype for t in stored.values() if t.is_floating_point()} == {getattr(torch, save_dtype)}
     reused = config(Mode.FROZEN, tmp_path / "run")
-    encoder = reused.build_encoder(pinned=True)
+    encoder = build_encoder(reused, pinned=True)
     assert encoder.sha256() == summary["encoder_sha256_after"]
     assert encoder.provenance.kind == "run"
     assert encoder.provenance.licence == "trained here on colours (Krizhevsky 2009)"
@@ -194,7 +195,7 @@ def test_a_trained_encoder_is_saved_as_it_was_tested_and_becomes_weights(
 def test_low_rank_additions_are_saved_inside_the_weights(tmp_path: Path, pretrained: Path, save_dtype: str) -> None:
     chosen = config(Mode.FINETUNE, pretrained, adapt="lora", lora_rank=2, save_dtype=save_dtype)
     summary = learn(chosen, Folder(tmp_path / "run"), tmp_path)
-    reused = config(Mode.FROZEN, tmp_path / "run").build_encoder(pinned=True)
+    reused = build_encoder(config(Mode.FROZEN, tmp_path / "run"), pinned=True)
     assert reused.sha256() == summary["encoder_sha256_after"] != summary["encoder_sha256_before"]
 
 
@@ -241,7 +242,7 @@ def test_the_run_folder_of_the_agents_is_a_recorder(tmp_path: Path) -> None:
         summary = learn(choice, run, tmp_path)
     stored = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert stored["encoder_sha256_after"] == summary["encoder_sha256_after"]
-    encoder = config(Mode.FROZEN, tmp_path / "run").build_encoder(pinned=True)
+    encoder = build_encoder(config(Mode.FROZEN, tmp_path / "run"), pinned=True)
     assert encoder.sha256() == summary["encoder_sha256_after"]
 
 
@@ -267,7 +268,7 @@ def test_a_warm_start_begins_as_the_head_on_frozen_features(
     monkeypatch.setattr(finetune, "start", seen)
     warm = config(Mode.FINETUNE, pretrained, warm_start=True, lr=1e-4, epochs=1)
     summary = learn(warm, Folder(tmp_path / "warm"), tmp_path / "cache")
-    frozen = warm.frozen().build_encoder(pinned=True)
+    frozen = build_encoder(warm.frozen(), pinned=True)
     kept = features(frozen, small_data, tmp_path / "cache", silent)
     assert frozen.counter.images == 0, "the warm start computed these"
     labelled = [(kept[part], getattr(small_data, part).labels) for part in ("train", "validation")]
@@ -324,7 +325,7 @@ def test_every_head_is_fitted_to_the_same_cached_features(
     assert second["test_accuracy"] == 1.0
     path = tmp_path / "second" / "checkpoints" / "head.safetensors"
     assert metadata(path)["head"] == head
-    kept = features(config(Mode.FROZEN, pretrained).build_encoder(pinned=True), small_data, tmp_path / "cache", silent)
+    kept = features(build_encoder(config(Mode.FROZEN, pretrained), pinned=True), small_data, tmp_path / "cache", silent)
     assert accuracy(kinds.read(path)(kept["test"]), small_data.test.labels) == 1.0
 
 

@@ -11,14 +11,14 @@ import torch
 from torch import nn
 
 from stillsight.encoders import device as devices
-from stillsight.encoders import weights as sources
 from stillsight.encoders.adapt import Adaptation
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.encoder import Encoder, Provenance, fingerprint, up_to
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.fitting import load_into
 from stillsight.encoders.mode import Mode
+from stillsight.encoders.weights import sources
+from stillsight.encoders.weights.fitting import load_into
 from stillsight.encoders.zoo.registry import make_backbone, spec
 
 

@@ -19,9 +19,9 @@ from stillsight import agents
 from stillsight.agents import cli
 from stillsight.agents.benchmark.grid.parse import parse_spec
 from stillsight.agents.training import callbacks
-from stillsight.encoders import weights
 from stillsight.encoders.supervised.data import dataset
 from stillsight.encoders.supervised.data.split import Dataset, Split
+from stillsight.encoders.weights import sources as weights
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = [

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stillsight.agents.errors import RunError
-from stillsight.encoders.weights_file import read_state_dict
+from stillsight.encoders.weights.weights_file import read_state_dict
 
 _ORTHOGONAL = 0.05
 """Largest distance that counts. Freshly initialised layers measure 1e-12, torch's own initialisation 0.7 to 1.5, the

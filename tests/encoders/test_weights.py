@@ -21,10 +21,10 @@ from torch import Tensor
 from torchvision.models import ResNet18_Weights, WeightsEnum
 
 from stillsight.encoders import ENCODERS, EncoderError, Provenance, build, fingerprint
-from stillsight.encoders import weights as sources
-from stillsight.encoders.fitting import load_into
-from stillsight.encoders.weights import file_hash, find
-from stillsight.encoders.weights_file import metadata, read, read_state_dict
+from stillsight.encoders.weights import sources
+from stillsight.encoders.weights.fitting import load_into
+from stillsight.encoders.weights.sources import file_hash, find
+from stillsight.encoders.weights.weights_file import metadata, read, read_state_dict
 from stillsight.encoders.zoo.registry import make_backbone
 
 ROW = ENCODERS["resnet18"]

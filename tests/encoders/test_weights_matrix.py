@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stillsight.encoders import Backbone, EncoderError, Preprocessing, build, fingerprint
-from stillsight.encoders.fitting import load_into
+from stillsight.encoders.weights.fitting import load_into
 from stillsight.encoders.zoo.registry import make_backbone
 
 TAP = "layer1"

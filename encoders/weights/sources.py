@@ -15,7 +15,7 @@ import torch
 
 from stillsight.encoders.encoder import Provenance
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.weights_file import metadata, read
+from stillsight.encoders.weights.weights_file import metadata, read
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 
 FOLDER_VARIABLE = "STILLSIGHT_WEIGHTS"

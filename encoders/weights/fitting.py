@@ -12,7 +12,7 @@ from torch import Tensor
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.encoder import up_to
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.weights_file import state_dicts
+from stillsight.encoders.weights.weights_file import state_dicts
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """What floating-point parameters may be filled from. Narrower formats need scales, which no state_dict has."""

@@ -29,7 +29,7 @@ from stillsight.encoders.supervised.learn import learn
 from stillsight.encoders.supervised.recorder import Recorder
 from stillsight.encoders.supervised.training import finetune
 from stillsight.encoders.supervised.training.training_state import Progress
-from stillsight.encoders.weights import metadata
+from stillsight.encoders.weights.weights_file import metadata
 from stillsight.encoders.zoo.registry import make_backbone
 
 

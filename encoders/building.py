@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.encoder import Encoder, Provenance, fingerprint, up_to
 from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.fitting import load_into
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.zoo.registry import make_backbone, spec
 
@@ -123,8 +124,14 @@ def _pretrained(config: EncoderConfig, backbone: Backbone, tap: str) -> Provenan
             "say so, with its licence, or give --weights FILE."
         )
     weights = sources.find(row, config.weights, config.weights_folder)
-    sources.load_into(backbone, weights, tap, config.encoder)
-    return weights.provenance
+    if weights.encoder not in ("", config.encoder):
+        raise EncoderError(
+            f"{weights.provenance.name} trained {weights.encoder}, and --encoder is {config.encoder}. Type --encoder "
+            f"{weights.encoder}, or give other --weights."
+        )
+    source = weights.provenance.name
+    where = load_into(backbone, weights.content, source, tap, config.encoder)
+    return replace(weights.provenance, name=f"{source} ({where})") if where else weights.provenance
 
 
 def _random(config: EncoderConfig, backbone: Backbone) -> Provenance:

@@ -163,10 +163,22 @@ def up_to(backbone: Backbone, tap: str, name: str = "encoder") -> dict[str, nn.M
 
 
 def _official(steps: Mapping[str, nn.Module], model: nn.Module) -> dict[str, str]:
-    """Map the state_dict keys of a list of `steps` to those of `model`, by the identity of the tensors."""
+    """Map the state_dict keys of a list of `steps` to those of `model`, by the identity of the tensors.
+
+    Raises:
+        EncoderError: a stage holds a tensor that the model does not.
+    """
     names = {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items()}
-    listed = nn.ModuleList(steps.values())
-    return {key: names[id(tensor)] for key, tensor in listed.state_dict(keep_vars=True).items()}
+    listed = nn.ModuleList(steps.values()).state_dict(keep_vars=True)
+    for key, tensor in listed.items():
+        if id(tensor) not in names:
+            stage, _, own = key.partition(".")
+            raise EncoderError(
+                f"Stage {list(steps)[int(stage)]} holds {own}, which is no tensor of the network that its Backbone "
+                "names as model: it would be neither loaded nor saved. Make it a part of the model, or share the "
+                "model's own modules instead of copying them."
+            )
+    return {key: names[id(tensor)] for key, tensor in listed.items()}
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:

@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 import importlib.resources
 import os
-import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
-from stillsight.encoders.backbone import Backbone
-from stillsight.encoders.encoder import Provenance, up_to
+from stillsight.encoders.encoder import Provenance
 from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.weights_file import metadata, read
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 
 FOLDER_VARIABLE = "STILLSIGHT_WEIGHTS"
@@ -34,10 +32,17 @@ _TORCHVISION = "trained on ImageNet-1k, for research; code and weights file by t
 
 @dataclass(frozen=True)
 class Found:
-    """Weights on this machine: the tensors under their official names, and where they came from."""
+    """Weights on this machine.
 
-    state: Mapping[str, Tensor]
+    Attributes:
+        content: what the file holds, see `weights_file.read`.
+        provenance: where it came from.
+        encoder: which network a run of ours says that they are of; "" where nobody says.
+    """
+
+    content: Mapping[str, Any]
     provenance: Provenance
+    encoder: str = ""
 
 
 def find(row: EncoderSpec, weights: Path | None = None, folder: Path | None = None) -> Found:
@@ -81,7 +86,7 @@ def _explicit(path: Path, licence: str = "") -> Found:
                 f"{path} holds no trained encoder ({ENCODER_FILE} is missing). Give --weights a safetensors or .pth "
                 "file, or the folder of a run that trained its encoder (--mode finetune or scratch)."
             )
-        return Found(read(file), _provenance("run", file, name=str(path)))
+        return Found(read(file), _provenance("run", file, name=str(path)), metadata(file).get("encoder", ""))
     if not path.is_file():
         raise EncoderError(f"There is no file {path}. Give --weights a safetensors or .pth file, or a run folder.")
     return Found(read(path), _provenance("file", path, licence=licence))
@@ -136,107 +141,3 @@ def file_hash(path: Path) -> str:
     """sha256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def metadata(path: Path) -> dict[str, str]:
-    """The header that a safetensors file carries about itself; empty for other files."""
-    if path.suffix != ".safetensors":
-        return {}
-    try:
-        with safe_open(str(path), "pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def read(path: Path) -> dict[str, Tensor]:
-    """Read tensors from a safetensors file, or a state_dict from a torch file with `weights_only`. No code is run.
-
-    Raises:
-        EncoderError: the file is damaged, holds other things than tensors, or has values that are not finite.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(str(path), "pt") as file:
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise EncoderError(
-            f"{path} is damaged, or holds Python objects and not only tensors, and stillsight runs no code from a "
-            "weights file. Save the state_dict alone: torch.save(model.state_dict(), FILE)."
-        ) from error
-    except (
-        Exception
-    ) as error:  # whatever torch's unpickler makes of arbitrary bytes: IndexError, EOFError, KeyError ...
-        raise _damaged(path, error) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise EncoderError(
-            f"{path} holds {type(state).__name__}, not a state_dict of tensors. Save model.state_dict()."
-        )
-    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if broken:
-        raise EncoderError(f"{path} is damaged: {_some(broken)} holds values that are not finite. Get the file again.")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
-
-
-def _damaged(path: Path, error: Exception) -> EncoderError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return EncoderError(f"{path} is damaged or incomplete ({reason}). Get the file again.")
-
-
-def load_into(backbone: Backbone, found: Found, tap: str, name: str) -> None:
-    """Copy weights into `backbone`, up to `tap`; what lies behind the tap may be missing from the file.
-
-    Raises:
-        EncoderError: tensors before the tap are missing or have other shapes, named.
-    """
-    wanted = backbone.model.state_dict(keep_vars=True)
-    kept = {id(t) for stage in up_to(backbone, tap, name).values() for t in stage.state_dict(keep_vars=True).values()}
-    needed = {key: tensor for key, tensor in wanted.items() if id(tensor) in kept}
-    # Files from before torch 0.4.1 lack this counter, which does nothing in eval mode.
-    missing = [key for key in needed if key not in found.state and not key.endswith("num_batches_tracked")]
-    source = found.provenance.name
-    if missing:
-        complete = [stage for stage in backbone.stages if not _lacks(backbone, stage, wanted, missing)]
-        reach = _leading(list(backbone.stages), complete)
-        advice = f"They are complete up to {reach}: type --tap {reach}." if reach else f"Are they weights of {name}?"
-        raise EncoderError(
-            f"The weights in {source} lack {_some(missing)}, which {name} needs to reach {tap}. {advice}"
-        )
-    wrong = [key for key in needed if key in found.state and found.state[key].shape != needed[key].shape]
-    if wrong:
-        key = wrong[0]
-        raise EncoderError(
-            f"The weights in {source} do not fit {name}: {_some(wrong)} has shape {tuple(found.state[key].shape)}, and "
-            f"{name} needs {tuple(needed[key].shape)}. Give the weights of {name} with --weights FILE, or another "
-            "--encoder."
-        )
-    with torch.no_grad():
-        for key, tensor in needed.items():
-            if key in found.state:
-                tensor.copy_(found.state[key])
-
-
-def _lacks(backbone: Backbone, stage: str, wanted: Mapping[str, Tensor], missing: list[str]) -> bool:
-    ids = {id(wanted[key]) for key in missing}
-    return any(id(tensor) in ids for tensor in backbone.stages[stage].state_dict(keep_vars=True).values())
-
-
-def _leading(stages: list[str], complete: list[str]) -> str | None:
-    """The last of the stages before the first incomplete one."""
-    last = None
-    for stage in stages:
-        if stage not in complete:
-            break
-        last = stage
-    return last
-
-
-def _some(names: Iterable[str], most: int = 2) -> str:
-    listed = list(names)
-    rest = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(listed[:most]) + rest

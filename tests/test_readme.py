@@ -1,4 +1,4 @@
-"""Every command and every program in the README runs, in the README's order, in one empty folder."""
+"""Every command and every program in every README runs, in their order, in one empty folder."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 import torch
 import torchvision
 
+from stillsight import agents
 from stillsight.agents import cli
 from stillsight.agents.benchmark.grid.parse import parse_spec
 from stillsight.agents.training import callbacks
@@ -90,7 +91,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         patch.syspath_prepend(str(here))
-        (here / "my_encoders.py").write_text(blocks("python")[-1])
+        (own,) = [block for block in blocks("python") if "def tiny() -> Backbone" in block]
+        (here / "my_encoders.py").write_text(own)
         (here / "orchard.toml").write_text(few_cells(blocks("toml")[0]))
         # A stand-in for the download; its random weights cannot have the official hash.
         state = torchvision.models.mobilenet_v2(weights=None).state_dict()
@@ -132,12 +134,25 @@ def _interrupted(folder: Path) -> None:
     assert (folder / "checkpoints" / "last.safetensors").exists()
 
 
+def _a_first_run() -> None:
+    """The run that other READMEs than the project's speak of."""
+    if not Path("results/runs/first").exists():
+        words = ["rl", "--out", "results/runs/first", "--steps", "64", "--eval-episodes", "1", *SMALL, *FEW["ppo"]]
+        assert cli.main(words) == 0
+
+
+def _named(readme: Path) -> str:
+    return str(readme.relative_to(ROOT))
+
+
 @pytest.mark.usefixtures("folder")
-def test_every_stillsight_command_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    ours = [words[1:] for words in commands() if words[0] == "stillsight"]
-    assert len(ours) >= 15
+@pytest.mark.parametrize("readme", READMES, ids=_named)
+def test_every_stillsight_command_runs(readme: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ours = [words[1:] for words in commands(readme) if words[0] == "stillsight"]
+    if readme != READMES[0]:
+        _a_first_run()
     for words in ours:
-        if "--resume" in words:
+        if "--resume" in words and not Path(words[-1]).exists():
             _interrupted(Path(words[-1]))
         before = set(Path("results").rglob("done"))
         shown = ["--out", f"results/runs/{len(before)}"] if words[0] == "rl" and "--out" not in words else []
@@ -148,6 +163,11 @@ def test_every_stillsight_command_runs(capsys: pytest.CaptureFixture[str]) -> No
         except SystemExit as stop:  # --help
             code = int(stop.code or 0)
         assert code == 0, (words, capsys.readouterr().err)
+
+
+def test_there_is_something_to_run() -> None:
+    assert len(commands()) >= 30
+    assert len(blocks("python")) >= 8
 
 
 def test_every_other_command_is_one_of_the_makefile(root: Path) -> None:
@@ -176,13 +196,10 @@ def test_the_commands_of_the_demo_parse(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_every_program_runs() -> None:
-    if not Path("results/runs/first").exists():
-        words = ["rl", "--out", "results/runs/first", "--steps", "64", "--eval-episodes", "1", *SMALL, *FEW["ppo"]]
-        assert cli.main(words) == 0
-    programs = blocks("python")
-    assert len(programs) == 5
-    for program in programs:
+@pytest.mark.parametrize("readme", READMES, ids=_named)
+def test_every_program_runs(readme: Path) -> None:
+    _a_first_run()
+    for program in blocks("python", readme):
         names: dict[str, object] = {"__name__": "readme"}
         exec(textwrap.dedent(program), names)
         if "model" in names and "venv" in names:
@@ -191,6 +208,29 @@ def test_every_program_runs() -> None:
             assert names["env"].action_space.contains(int(names["action"]))  # type: ignore[attr-defined,call-overload]
 
 
-def test_every_published_path_exists(root: Path) -> None:
-    for path in re.findall(r"`((?:tests|encoders|envs|agents|results/published)/[\w/.]*)`", README):
-        assert (root / path).exists(), path
+@pytest.mark.parametrize("readme", READMES, ids=_named)
+def test_every_path_and_link_exists(readme: Path) -> None:
+    text = readme.read_text()
+    for path in re.findall(r"`((?:tests|encoders|envs|agents|results/published)/[\w/.]*)`", text):
+        assert (ROOT / path).exists(), path
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (readme.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("readme", READMES[1:], ids=_named)
+def test_a_room_s_readme_shows_its_files(readme: Path) -> None:
+    """Each Python file of the room, and each room in it, is named in its README."""
+    text = readme.read_text()
+    here = [path for path in readme.parent.iterdir() if path.name not in ("__init__.py", "__pycache__", "pretrained")]
+    for path in here:
+        if path.suffix == ".py" or path.is_dir():
+            assert path.stem in text, path
+
+
+def test_the_walk_of_a_frame_names_files_that_exist() -> None:
+    walk = re.findall(r"^(\d+)\. (.*)$", str(agents.__doc__), flags=re.MULTILINE)
+    assert [int(number) for number, _ in walk] == list(range(1, 11)), "ten lines, in order"
+    files = [path for _, line in walk for path in re.findall(r"[\w/]+\.py", line)]
+    assert len(files) >= 10
+    for path in files:
+        assert (ROOT / path).is_file(), path

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stillsight.agents.errors import RunError
-from stillsight.encoders import weights as sources
+from stillsight.encoders.weights_file import read_state_dict
 
 _ORTHOGONAL = 0.05
 """Largest distance that counts. Freshly initialised layers measure 1e-12, torch's own initialisation 0.7 to 1.5, the
@@ -31,7 +31,7 @@ def read_references(weights: Mapping[str, Tensor] | Path | str) -> Mapping[str, 
     path = Path(weights)
     if not path.is_file():
         raise RunError(f"There is no file {path} to compare with. Give diagnose a state_dict or a file of weights.")
-    return sources.read(path)
+    return read_state_dict(path)
 
 
 def match(references: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:

@@ -6,22 +6,18 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.zoo.contract import check, probe
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 SPATIAL = 8
 """Reduction of the stage at which agents look by default: maps of an eighth of the image's side, as PIE-G (Yuan et al.
 2022) reads a ResNet after layer2."""
 GRID = 6
 """Largest grid that agents pool such a map to by default, as for the registry's own networks."""
-SIDES = (48, 96, 224)
-"""Sides in pixels of the blank images by which reductions are measured; the first that passes through all stages."""
 
 
 def load(path: str) -> Callable[..., Any]:
@@ -95,6 +91,7 @@ def _described(path: str, loaded: Callable[..., Any]) -> EncoderSpec:
 
     with torch.random.fork_rng(devices=[]):
         backbone = call(path, {})
+        check(path, backbone)
     brings_weights = backbone.pretrained or takes_pretrained(path)
     least = backbone.least or {}
     record = EncoderSpec(
@@ -116,38 +113,16 @@ def _described(path: str, loaded: Callable[..., Any]) -> EncoderSpec:
 
 def _control(backbone: Backbone) -> tuple[str, str]:
     """Tap and pooling for agents: the last stage that keeps places an eighth of the image apart, on a grid."""
-    import torch
-
-    for side in SIDES:
-        if side % backbone.multiple:
-            continue
-        try:
-            with torch.no_grad():
-                maps = _outputs(backbone, torch.zeros(1, 3, side, side))
-        except Exception:  # too small for some stage, which a larger image may not be
-            continue
-        spatial = {
-            stage: output.shape[2]
-            for stage, output in maps.items()
-            if output.dim() == 4 and output.shape[2] == output.shape[3] and output.shape[2] * SPATIAL >= side
-        }
-        if spatial:
-            stage = list(spatial)[-1]
-            return stage, f"grid{min(GRID, spatial[stage])}"
-        break
-    return backbone.tap, backbone.pooling
-
-
-def _outputs(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
-    """What each stage hands on, in eval mode; the train flags are as they were afterwards."""
-    modules: list[nn.Module] = [module for stage in backbone.stages.values() for module in stage.modules()]
-    flags = [(module, module.training) for module in modules]
-    outputs = {}
-    try:
-        for name, stage in backbone.stages.items():
-            images = stage.eval()(images)
-            outputs[name] = images
-    finally:
-        for module, training in flags:
-            module.training = training
-    return outputs
+    probed = probe(backbone)
+    if probed is None:
+        return backbone.tap, backbone.pooling
+    side, outputs = probed
+    spatial = {
+        stage: output.shape[2]
+        for stage, output in outputs.items()
+        if output.dim() == 4 and output.shape[2] == output.shape[3] and output.shape[2] * SPATIAL >= side
+    }
+    if not spatial:
+        return backbone.tap, backbone.pooling
+    stage = list(spatial)[-1]
+    return stage, f"grid{min(GRID, spatial[stage])}"

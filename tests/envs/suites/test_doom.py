@@ -13,7 +13,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from stillsight.envs import EnvError, EnvOptions, make_env, make_vec, resolve
-from stillsight.envs.registry import DOOM
+from stillsight.envs.suites.doom import OPTIONS as DOOM
 
 pytest.importorskip("vizdoom")
 BASIC, HEALTH = "VizdoomBasic-v1", "VizdoomHealthGathering-v1"

@@ -67,7 +67,7 @@ COMMANDS: dict[str, Command] = {
         (_a_run("folder"),),
     ),
     "predict": Command(
-        f"{_AGENTS}.playing.predict:PredictConfig",
+        f"{_AGENTS}.playing.predict_config:PredictConfig",
         f"{_AGENTS}.playing.predict:predict",
         "say what is on pictures, with the classifier of a cifar run",
         (_a_run("run"), ("places", list[Path], "IMAGE [IMAGE ...]", "Picture files or folders.", False)),
@@ -85,8 +85,8 @@ COMMANDS: dict[str, Command] = {
         run=f"{_AGENTS}.training.config:RlConfig",
     ),
     "cifar-throughput": Command(
-        f"{_AGENTS}.measure.cifar_throughput:CifarThroughputConfig",
-        f"{_AGENTS}.training.cifar:cifar_throughput",
+        f"{_AGENTS}.measure.cifar_throughput_config:CifarThroughputConfig",
+        f"{_AGENTS}.measure.cifar_throughput:cifar_throughput",
         "measure how fast a cifar run trains, beside a plain loop",
     ),
     "benchmark": Command(

@@ -21,6 +21,7 @@ from stillsight.agents.benchmark.grid.parse import parse_spec
 from stillsight.agents.training import callbacks
 from stillsight.encoders import weights
 from stillsight.encoders.supervised.data import dataset
+from stillsight.encoders.supervised.data.split import Dataset, Split
 
 ROOT = Path(__file__).resolve().parents[1]
 READMES = [
@@ -106,17 +107,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield here
 
 
-def _ten_colours(name: str, *_: object) -> dataset.Dataset:
+def _ten_colours(name: str, *_: object, **__: object) -> Dataset:
     """Ten classes, each a colour with noise, in place of CIFAR's 170 MB."""
     generator = torch.Generator().manual_seed(0)
     colours = torch.randint(0, 256, (10, 3, 1, 1), generator=generator)
 
-    def split(count: int) -> dataset.Split:
+    def split(count: int) -> Split:
         labels = torch.arange(count) % 10
         noise = torch.randint(-20, 20, (count, 3, 32, 32), generator=generator)
-        return dataset.Split((colours[labels] + noise).clamp(0, 255).to(torch.uint8), labels)
+        return Split((colours[labels] + noise).clamp(0, 255).to(torch.uint8), labels)
 
-    return dataset.Dataset(name, split(512), split(50), split(50), tuple("abcdefghij"))
+    return Dataset(name, split(512), split(50), split(50), tuple("abcdefghij"))
 
 
 def _interrupted(folder: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from stillsight.agents.playing.play_config import EvaluateConfig, shifted
 from stillsight.agents.playing.player import Player, load
-from stillsight.agents.playing.reevaluate import judge
+from stillsight.agents.playing.reevaluate import reevaluate
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.reader import read_config
 from stillsight.agents.runs.records import append_line
@@ -105,7 +105,7 @@ def returns(
 
 
 def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
-    """Play, print, and append the result to the run's evaluations.jsonl. A cifar run is judged instead, see `judge`.
+    """Play, print, and append the result to the run's evaluations.jsonl. A cifar run is re-evaluated, see `reevaluate`.
 
     Args:
         folder: the run's.
@@ -118,7 +118,7 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
     record = read_config(folder)
     config.check_command(folder, record.get("command", "rl"))
     if record.get("command") == "cifar":
-        return judge(folder, record, config.split, data=config.data, weights=config.weights, device=config.device)
+        return reevaluate(folder, record, config.split, data=config.data, weights=config.weights, device=config.device)
     player = load(folder, config.checkpoint, weights=config.weights, device=config.device)
     options = shifted(player.config.env_options(), config.shift, config.shift_strength)
     display = ProgressDisplay()

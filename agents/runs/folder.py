@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.progress import ProgressDisplay
+from stillsight.agents.runs.reader import checkpoint_path
 from stillsight.agents.runs.records import append_line, plain
 from stillsight.encoders.atomic import write_atomically
 
 if TYPE_CHECKING:
     import torch
+
+
+class Sink(Protocol):
+    """Where a run's rows go besides its folder, say a tracker."""
+
+    def log(self, stream: str, row: Mapping[str, Any]) -> None:
+        """Take a row of a stream (metrics, episodes, eval), with plain values as JSON knows them."""
+
+    def close(self) -> None:
+        """Write what is left; no row comes after it."""
 
 
 class Run:
@@ -32,17 +43,21 @@ class Run:
         command: "rl" or "cifar".
         config: the run's configuration.
         resumed: continue what lies in the folder.
+        sinks: each row that is logged goes to these too; they are closed with the run.
 
     Raises:
         RunError: `folder` exists and is not to be resumed.
     """
 
-    def __init__(self, folder: Path, command: str, config: Any, *, resumed: bool = False) -> None:
+    def __init__(
+        self, folder: Path, command: str, config: Any, *, resumed: bool = False, sinks: Sequence[Sink] = ()
+    ) -> None:
         if folder.exists() and not resumed:
             state = "holds a finished run" if (folder / "done").exists() else "already exists"
             advice = "" if (folder / "done").exists() else f"Continue it with --resume {folder}, or "
             raise RunError(f"{folder} {state}. {advice}choose another folder with --out FOLDER.")
         self.folder, self.command, self.config, self.resumed = folder, command, config, resumed
+        self.sinks = tuple(sinks)
         self.display = ProgressDisplay()
         self._begun = False
 
@@ -53,6 +68,8 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.display.close()
+        for sink in self.sinks:
+            sink.close()
         if kind is None and self._begun:
             (self.folder / "done").touch()
 
@@ -81,9 +98,11 @@ class Run:
         self.display.update(what, done, total, **facts)
 
     def log(self, stream: str, row: Mapping[str, Any]) -> None:
-        """Append `row` to `<stream>.jsonl`, flushed, so that a killed run keeps it."""
+        """Append `row` to `<stream>.jsonl`, flushed, so that a killed run keeps it, and hand it to every sink."""
         self._begin()
         append_line(self.folder / f"{stream}.jsonl", row)
+        for sink in self.sinks:
+            sink.log(stream, plain(row))
 
     def rewind(self, last: int, counted: str = "step") -> None:
         """Cut the records of what comes after `last`, which a resumed run does again.
@@ -106,7 +125,7 @@ class Run:
 
     def checkpoint(self, name: str) -> Path:
         """Path of the checkpoint called `name`."""
-        return self.folder / "checkpoints" / f"{name}.safetensors"
+        return checkpoint_path(self.folder, name)
 
     def save(self, name: str, tree: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
         """Save a checkpoint, see `checkpoint.save`."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecEnv
 
 from stillsight.agents.runs.folder import Run
@@ -174,9 +174,6 @@ class MetricsWriter(KVWriter):
         """Nothing is open between two lines."""
 
 
-def logger(run: Run, tensorboard: bool) -> Logger:
-    """SB3's logger, writing into the run folder."""
-    writers: list[KVWriter] = [MetricsWriter(run)]
-    if tensorboard:
-        writers.append(TensorBoardOutputFormat(str(run.folder / "tensorboard")))
-    return Logger(str(run.folder), writers)
+def logger(run: Run) -> Logger:
+    """SB3's logger, writing into the run folder and so to its sinks."""
+    return Logger(str(run.folder), [MetricsWriter(run)])

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.features.extractor import encoder_state
-from stillsight.agents.runs.folder import Run
+from stillsight.agents.runs.folder import Run, Sink
 from stillsight.agents.runs.reader import RUNS, read_config
 from stillsight.agents.runs.records import revive
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
+from stillsight.agents.runs.tensorboard import TensorBoardSink
 from stillsight.agents.training import callbacks as recording
 from stillsight.agents.training import summary
 from stillsight.agents.training.build import make_agent, make_venv
@@ -35,12 +37,18 @@ def rl(config: RlConfig) -> dict[str, Any]:
             raise RunError(f"{folder} is finished. Record it with: stillsight record {folder}")
         config = revive(RlConfig, read_config(folder))
         config.check()
-        with Run(folder, "rl", config, resumed=True) as run:
+        with Run(folder, "rl", config, resumed=True, sinks=_sinks(config, folder)) as run:
             return learn(config, run)
     config.check()
     config = config.resolved()
-    with Run(config.out or RUNS / config.run_name, "rl", config) as run:
+    folder = config.out or RUNS / config.run_name
+    with Run(folder, "rl", config, sinks=_sinks(config, folder)) as run:
         return learn(config, run)
+
+
+def _sinks(config: RlConfig, folder: Path) -> list[Sink]:
+    """Where the run's rows go besides its folder."""
+    return [TensorBoardSink(folder / "tensorboard")] if config.tensorboard else []
 
 
 def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) -> dict[str, Any]:
@@ -72,7 +80,7 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
         savepoints=savepoints,
     )
     model = agent.model
-    model.set_logger(recording.logger(run, config.tensorboard))
+    model.set_logger(recording.logger(run))
     ours = [
         recording.Episodes(run, config.steps),
         evaluation,

@@ -127,7 +127,7 @@ def _classifier(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         summary = cifar(config)
     _finite(folder)
     rows = read_lines(folder / "metrics.jsonl")
-    pinned = pins(config.settled(), summary) | {"test_images": summary["test_images"]}
+    pinned = pins(config.resolve_batchnorm(), summary) | {"test_images": summary["test_images"]}
     if job["config"]["shots"] is None and job["config"]["fraction"] is None:
         pinned["dataset_sha256"] = summary["dataset_sha256"]
     return {

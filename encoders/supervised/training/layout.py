@@ -1,4 +1,4 @@
-"""How images and weights lie in memory while a network trains: NCHW, or NHWC, which torch calls channels last."""
+"""Choose the memory layout in which a network trains: NCHW, or NHWC, which torch calls channels last."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from stillsight.encoders.supervised.data.dataset import Dataset, Split
+from stillsight.encoders.supervised.data.split import Dataset, Split
 
 Coloured = Callable[[int, int], Split]
 
@@ -32,7 +32,7 @@ def colours(coloured: Coloured) -> Dataset:
 @pytest.fixture(scope="session")
 def program() -> Any:
     """The small training that is killed, or started by torchrun, as a module."""
-    spec = importlib.util.spec_from_file_location("train_once", Path(__file__).with_name("train_once.py"))
+    spec = importlib.util.spec_from_file_location("train_once", Path(__file__).parent / "training" / "train_once.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

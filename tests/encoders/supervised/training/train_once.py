@@ -20,9 +20,12 @@ from torch import nn
 from stillsight.agents.runs import checkpoint
 from stillsight.encoders import Backbone, Encoder, Preprocessing, fingerprint
 from stillsight.encoders.adapt import Adaptation
-from stillsight.encoders.supervised.data.dataset import Split
+from stillsight.encoders.supervised.classifier import Classifier
+from stillsight.encoders.supervised.data.split import Split
 from stillsight.encoders.supervised.training import distributed, finetune
+from stillsight.encoders.supervised.training.distributed import World
 from stillsight.encoders.supervised.training.recipe import Recipe
+from stillsight.encoders.supervised.training.training_state import Progress
 
 UPDATES = 12
 """Of one training: 3 epochs over 48 images, 12 at a time."""
@@ -50,7 +53,7 @@ def images(count: int, seed: int) -> Split:
     return Split(pixels, labels)
 
 
-def classifier(batchnorm: Any, dropout: float, seed: int = 0) -> finetune.Classifier:
+def classifier(batchnorm: Any, dropout: float, seed: int = 0) -> Classifier:
     """Two small stages and a head, with random weights."""
     torch.manual_seed(seed)
     stem = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.BatchNorm2d(8), nn.ReLU())
@@ -60,7 +63,7 @@ def classifier(batchnorm: Any, dropout: float, seed: int = 0) -> finetune.Classi
     backbone = Backbone(model=nn.Sequential(stem, body), stages=parts, preprocessing=scale, tap="body")
     adaptation = Adaptation(batchnorm=batchnorm)
     encoder = Encoder(backbone, unfreeze="all", pinned=False, adaptation=adaptation, precision="float32")
-    return finetune.Classifier(encoder, 3, 16, dropout)
+    return Classifier(encoder, 3, 16, dropout)
 
 
 def train(
@@ -68,16 +71,17 @@ def train(
     batchnorm: str,
     save: Callable[[dict[str, Any]], None] = lambda _: None,
     stored: dict[str, Any] | None = None,
-    watch: Callable[[finetune.Progress], None] = lambda _: None,
-) -> tuple[finetune.Classifier, list[dict[str, Any]]]:
+    watch: Callable[[Progress], None] = lambda _: None,
+    world: World | None = None,
+) -> tuple[Classifier, list[dict[str, Any]]]:
     """Train, from `stored` on if there is something; the model and the reported rows."""
     model = classifier(batchnorm, plan.dropout)
     progress = finetune.start(model, plan, 0)
     if stored is not None:
-        progress.restore(model, stored)
+        progress.restore(model, stored, world)
     watch(progress)
     rows: list[dict[str, Any]] = []
-    for _ in finetune.train(model, images(48, 1), images(15, 2), plan, progress, rows.append):
+    for _ in finetune.train(model, images(48, 1), images(15, 2), plan, progress, rows.append, world=world):
         save(progress.state(model))
     return model, rows
 
@@ -89,7 +93,7 @@ def killed(file: Path, kill: int, when: str) -> None:
     def die(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def watch(progress: finetune.Progress) -> None:
+    def watch(progress: Progress) -> None:
         def count(*_: object) -> None:
             nonlocal made
             made += 1
@@ -114,19 +118,26 @@ def together(folder: Path) -> None:
         saves: list[dict[str, Any]] = []
 
         def save(state: dict[str, Any]) -> None:
-            if world.first:
+            if world.is_main:
                 checkpoint.save(folder / f"save{len(saves)}.safetensors", state)
             saves.append({"epoch": state["epoch"], "update": state["update"]})
 
         def saved(number: int) -> Any:
-            return distributed.shared(checkpoint.load(folder / f"save{number}.safetensors") if world.first else None)
+            return world.broadcast(checkpoint.load(folder / f"save{number}.safetensors") if world.is_main else None)
 
         model, rows = train(SHARED, "frozen", save)
         resumed, resumed_rows = train(SHARED, "frozen", stored=saved(2))
         moving, _ = train(SHARED, "train", save)
         moved, _ = train(SHARED, "train", stored=saved(8))  # like number 2 of the training before
+        alone, alone_rows = train(SHARED, "train", world=World()) if world.is_main else (None, [])
+        group = World(world.rank, world.size, torch.distributed.new_group([0, 1]))
+        grouped, _ = train(SHARED, "frozen", world=group)
         facts = {
             "size": world.size,
+            "alone": alone and fingerprint(alone.state_dict()),
+            "alone_rows": alone_rows,
+            "grouped": fingerprint(grouped.state_dict()),
+            "group_shared": group.broadcast(f"from {group.rank}"),
             "saves": saves,
             "rows": rows,
             "resumed_rows": resumed_rows,
@@ -134,11 +145,11 @@ def together(folder: Path) -> None:
             "resumed": fingerprint(resumed.state_dict()),
             "moving": fingerprint(moving.state_dict()),
             "moved": fingerprint(moved.state_dict()),
-            "total": distributed.total(torch.tensor(world.rank + 1)).item(),
-            "shared": distributed.shared(f"from {world.rank}"),
+            "total": world.sum(torch.tensor(world.rank + 1)).item(),
+            "shared": world.broadcast(f"from {world.rank}"),
         }
         (folder / f"{world.rank}.json").write_text(json.dumps(facts))
-        if world.first:
+        if world.is_main:
             checkpoint.save(folder / "end.safetensors", {"model": model.state_dict()})
 
 

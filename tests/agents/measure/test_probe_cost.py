@@ -15,10 +15,10 @@ import torch
 from stillsight.agents.cli import main
 from stillsight.agents.measure import cifar_throughput as throughput
 from stillsight.agents.measure import probe_cost as cost
-from stillsight.agents.measure.cifar_throughput import CifarThroughputConfig
+from stillsight.agents.measure.cifar_throughput_config import CifarThroughputConfig
 from stillsight.encoders import EncoderError, Mode, build
 from stillsight.encoders.supervised.data import dataset as datasets
-from stillsight.encoders.supervised.data.dataset import Dataset
+from stillsight.encoders.supervised.data.split import Dataset
 
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"mode": Mode.RANDOM, "tap": "layer1", "images": 40, "batch": 8, "device": "cpu", "threads": 1}

@@ -22,11 +22,14 @@ from torch.nn import functional as F
 
 from stillsight.encoders import Backbone, Encoder, EncoderError, Preprocessing, fingerprint
 from stillsight.encoders.adapt import Adaptation
-from stillsight.encoders.supervised.data.dataset import Dataset
-from stillsight.encoders.supervised.training import finetune, optimizer
+from stillsight.encoders.supervised.classifier import Classifier, evaluate, logits
+from stillsight.encoders.supervised.data.split import Dataset
+from stillsight.encoders.supervised.training import finetune
 from stillsight.encoders.supervised.training.average import averaged
 from stillsight.encoders.supervised.training.layout import channels_last, lay_out
+from stillsight.encoders.supervised.training.optimizer import optimizer, rate, set_rate
 from stillsight.encoders.supervised.training.recipe import Recipe
+from stillsight.encoders.supervised.training.training_state import Progress
 from stillsight.encoders.zoo.registry import make_backbone
 
 CPU = torch.device("cpu")
@@ -58,13 +61,11 @@ def tiny() -> Backbone:
     return Backbone(model=model, stages={"stem": stem, "body": body}, preprocessing=scale, tap="body")
 
 
-def classifier(
-    batchnorm: Any = "train", dropout: float = 0.0, seed: int = 0, unfreeze: str = "all"
-) -> finetune.Classifier:
+def classifier(batchnorm: Any = "train", dropout: float = 0.0, seed: int = 0, unfreeze: str = "all") -> Classifier:
     torch.manual_seed(seed)
     adaptation = Adaptation(batchnorm=batchnorm)
     encoder = Encoder(tiny(), unfreeze=unfreeze, pinned=False, adaptation=adaptation, precision="float32")
-    return finetune.Classifier(encoder, 3, 16, dropout)
+    return Classifier(encoder, 3, 16, dropout)
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -75,9 +76,7 @@ def recipe(**changes: Any) -> Recipe:
     return Recipe(**(defaults | changes))
 
 
-def trained(
-    model: finetune.Classifier, data: Dataset, plan: Recipe, seed: int = 0
-) -> tuple[finetune.Progress, list[dict[str, Any]]]:
+def trained(model: Classifier, data: Dataset, plan: Recipe, seed: int = 0) -> tuple[Progress, list[dict[str, Any]]]:
     rows: list[dict[str, Any]] = []
     progress = finetune.start(model, plan, seed)
     for _ in finetune.train(model, data.train, data.validation, plan, progress, rows.append):
@@ -96,8 +95,8 @@ def test_the_rate_rises_in_a_line_and_falls_in_a_cosine() -> None:
     plan = recipe(lr=0.4, warmup=0.2)
     known = {0.0: 0.0, 0.1: 0.2, 0.2: 0.4, 0.6: 0.2, 1.0: 0.0, 0.4: 0.2 * (1 + math.sqrt(0.5))}
     for done, expected in known.items():
-        assert finetune.rate(plan, done) == pytest.approx(expected, abs=1e-12)
-    assert finetune.rate(recipe(lr=0.4, warmup=0.0), 0.0) == 0.4
+        assert rate(plan, done) == pytest.approx(expected, abs=1e-12)
+    assert rate(recipe(lr=0.4, warmup=0.0), 0.0) == 0.4
 
 
 @settings(deadline=None)
@@ -105,16 +104,16 @@ def test_the_rate_rises_in_a_line_and_falls_in_a_cosine() -> None:
 def test_the_rate_has_one_summit(first: float, second: float, warmup: float) -> None:
     plan = recipe(lr=1.0, warmup=warmup)
     low, high = sorted((first, second))
-    assert 0 <= finetune.rate(plan, low) <= 1 + 1e-9
+    assert 0 <= rate(plan, low) <= 1 + 1e-9
     if high <= warmup:
-        assert finetune.rate(plan, low) <= finetune.rate(plan, high) + 1e-9
+        assert rate(plan, low) <= rate(plan, high) + 1e-9
     if low >= warmup:
-        assert finetune.rate(plan, low) >= finetune.rate(plan, high) - 1e-9
+        assert rate(plan, low) >= rate(plan, high) - 1e-9
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_only_matrices_and_convolutions_decay(kind: Any) -> None:
-    model = finetune.Classifier(Encoder(make_backbone("retina"), unfreeze="layer3", precision="float32"), 3, 256)
+    model = Classifier(Encoder(make_backbone("retina"), unfreeze="layer3", precision="float32"), 3, 256)
     made = finetune.start(model, recipe(optimizer=kind, weight_decay=0.25), seed=0).optimizer
     assert isinstance(made, {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[kind])
     decayed, plain = made.param_groups
@@ -127,9 +126,9 @@ def test_only_matrices_and_convolutions_decay(kind: Any) -> None:
 
 
 def test_rates_fall_from_stage_to_stage_away_from_the_head() -> None:
-    model = finetune.Classifier(Encoder(make_backbone("retina"), unfreeze="layer1", precision="float32"), 3, 256)
-    made = optimizer.optimizer(model, recipe(encoder_lr=0.1, layer_decay=0.5))
-    optimizer.set_rate(made, 2.0)
+    model = Classifier(Encoder(make_backbone("retina"), unfreeze="layer1", precision="float32"), 3, 256)
+    made = optimizer(model, recipe(encoder_lr=0.1, layer_decay=0.5))
+    set_rate(made, 2.0)
     found = {id(p): group["lr"] for group in made.param_groups for p in group["params"]}
     rates = {
         name: {found[id(p)] for p in step.parameters()}
@@ -202,7 +201,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, scores: list[float]) -> list[str]:
         asked.append(mark(model))
         return next(left)
 
-    monkeypatch.setattr(finetune, "_score", score)
+    monkeypatch.setattr(finetune, "_accuracy", score)
     return asked
 
 
@@ -252,14 +251,14 @@ def test_the_best_weights_may_be_an_average(colours: Dataset, monkeypatch: pytes
 def test_test_time_augmentation_is_the_mean_of_an_image_and_its_mirror_image(colours: Dataset) -> None:
     model = classifier(dropout=0.5).train()
     images = colours.test.images
-    plain = finetune.logits(model, images, "float32", batch=4)
-    mirrored = finetune.logits(model, images.flip(3), "float32")
-    both = finetune.logits(model, images, "float32", batch=4, tta=True)
+    plain = logits(model, images, "float32", batch=4)
+    mirrored = logits(model, images.flip(3), "float32")
+    both = logits(model, images, "float32", batch=4, tta=True)
     assert torch.allclose(both, (plain + mirrored) / 2, atol=1e-6)
     assert not torch.allclose(plain, mirrored, atol=1e-3)
-    assert torch.equal(plain, finetune.logits(model, images, "float32", batch=4)), "no dropout in use"
+    assert torch.equal(plain, logits(model, images, "float32", batch=4)), "no dropout in use"
     hits = (both.argmax(1) == colours.test.labels).float().mean().item()
-    assert finetune.evaluate(model, colours.test, "float32", tta=True) == pytest.approx(hits)
+    assert evaluate(model, colours.test, "float32", tta=True) == pytest.approx(hits)
 
 
 def test_dropout_is_before_the_head_and_in_train_mode_alone(colours: Dataset) -> None:

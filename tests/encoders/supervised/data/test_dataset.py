@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stillsight.encoders import EncoderError
+from stillsight.encoders.supervised.data import cifar as cifar_files
 from stillsight.encoders.supervised.data import dataset as datasets
-from stillsight.encoders.supervised.data.dataset import Dataset, Split
-from stillsight.encoders.supervised.data.subset import Few, hold_out, stratify
+from stillsight.encoders.supervised.data.split import Dataset, Split
+from stillsight.encoders.supervised.data.subset import Subset, hold_out, stratify
 from stillsight.encoders.supervised.features.frozen_features import PARTS
 
 Coloured = Callable[[int, int], Split]
@@ -77,36 +78,41 @@ def test_fewer_shots_are_among_the_more(seed: int, small: int, large: int) -> No
     small, large = sorted((small, large))
     labels = torch.arange(40) % 4
     split = Split(torch.arange(40, dtype=torch.uint8).view(40, 1, 1, 1).expand(40, 3, 1, 1), labels)
-    few, more = (Few(shots=n, seed=seed).choose(split, tuple("abcd")) for n in (small, large))
+    few, more = (Subset(shots=n, seed=seed).draw(split, tuple("abcd")) for n in (small, large))
     assert few.labels.bincount().tolist() == [small] * 4
     assert set(few.images[:, 0, 0, 0].tolist()) <= set(more.images[:, 0, 0, 0].tolist())
 
 
 def test_a_fraction_is_taken_of_each_class_and_another_seed_draws_others(coloured: Coloured) -> None:
     split = coloured(60, 1)
-    found = Few(fraction=0.25).choose(split, ("r", "g", "b"))
+    found = Subset(fraction=0.25).draw(split, ("r", "g", "b"))
     assert found.labels.bincount().tolist() == [5, 5, 5]
-    other = Few(fraction=0.25, seed=1).choose(split, ("r", "g", "b"))
+    other = Subset(fraction=0.25, seed=1).draw(split, ("r", "g", "b"))
     assert not torch.equal(found.images, other.images)
-    assert Few(fraction=0.001).choose(split, ("r", "g", "b")).labels.bincount().tolist() == [1, 1, 1]
-    assert Few().choose(split, ("r", "g", "b")) is split
+    assert Subset(fraction=0.001).draw(split, ("r", "g", "b")).labels.bincount().tolist() == [1, 1, 1]
+    assert Subset().draw(split, ("r", "g", "b")) is split
 
 
 def test_more_shots_than_the_smallest_class_has_are_refused(coloured: Coloured) -> None:
     with pytest.raises(EncoderError, match=r"^--shots 4 is more than class blue has\. Type a number from 1 to 3\.$"):
-        Few(shots=4).choose(coloured(11, 1), ("red", "green", "blue"))
+        Subset(shots=4).draw(coloured(11, 1), ("red", "green", "blue"))
 
 
 @pytest.mark.parametrize(
-    ("few", "train", "validation"),
-    [(Few(shots=5), 4, 1), (Few(shots=10, seed=3), 8, 2), (Few(shots=1), 1, 0), (Few(fraction=0.5), 80, 20)],
+    ("subset", "train", "validation"),
+    [
+        (Subset(shots=5), 4, 1),
+        (Subset(shots=10, seed=3), 8, 2),
+        (Subset(shots=1), 1, 0),
+        (Subset(fraction=0.5), 80, 20),
+    ],
 )
 def test_shots_are_all_that_a_run_sees_a_fifth_of_them_to_choose_with(
-    coloured: Coloured, monkeypatch: pytest.MonkeyPatch, few: Few, train: int, validation: int
+    coloured: Coloured, monkeypatch: pytest.MonkeyPatch, subset: Subset, train: int, validation: int
 ) -> None:
     pool, test = coloured(600, 1), coloured(9, 2)
-    monkeypatch.setattr(datasets, "_cifar", lambda *_: (pool, test, ("red", "green", "blue")))
-    found = datasets.load("cifar10", Path(), few=few)
+    monkeypatch.setattr(cifar_files, "read", lambda *_: (pool, test, ("red", "green", "blue")))
+    found = datasets.load("cifar10", Path(), subset=subset)
     assert found.train.labels.bincount(minlength=3).tolist() == [train] * 3
     assert found.validation.labels.bincount(minlength=3).tolist() == [validation] * 3
     assert torch.equal(found.test.images, test.images)
@@ -114,7 +120,7 @@ def test_shots_are_all_that_a_run_sees_a_fifth_of_them_to_choose_with(
 
 def test_of_all_images_the_last_are_held_out(coloured: Coloured, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = coloured(100, 1)
-    monkeypatch.setattr(datasets, "_cifar", lambda *_: (pool, pool, ("red", "green", "blue")))
+    monkeypatch.setattr(cifar_files, "read", lambda *_: (pool, pool, ("red", "green", "blue")))
     for validation, count in ((None, 10), (33, 33)):
         found = datasets.load("cifar10", Path(), validation)
         assert torch.equal(found.train.images, pool.images[:-count])
@@ -130,9 +136,7 @@ def test_a_validation_part_out_of_range_is_refused(tmp_path: Path, validation: i
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_no_data_and_no_network_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: datasets.Name
-) -> None:
+def test_no_data_and_no_network_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     kind = {"cifar10": torchvision.datasets.CIFAR10, "cifar100": torchvision.datasets.CIFAR100}[name]
     monkeypatch.setattr(kind, "url", "http://127.0.0.1:9/cifar.tar.gz")
     monkeypatch.setenv("no_proxy", "127.0.0.1")

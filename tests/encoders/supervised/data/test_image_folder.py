@@ -16,9 +16,9 @@ from torch import Tensor
 from stillsight.encoders import EncoderError
 from stillsight.encoders.supervised.data import dataset as datasets
 from stillsight.encoders.supervised.data import image_folder as folders
-from stillsight.encoders.supervised.data.dataset import Dataset
-from stillsight.encoders.supervised.data.image_folder import Found, read
-from stillsight.encoders.supervised.data.subset import Few
+from stillsight.encoders.supervised.data.image_folder import ImageFolder, read
+from stillsight.encoders.supervised.data.split import Dataset
+from stillsight.encoders.supervised.data.subset import Subset
 
 
 def picture(path: Path, colour: int, size: tuple[int, int] = (8, 8)) -> None:
@@ -70,7 +70,7 @@ def test_the_whole_set_is_cut_in_three_and_the_test_images_are_the_same_under_ev
     assert found.name == "pets"
     counts = [getattr(found, part).labels.bincount().tolist() for part in ("train", "validation", "test")]
     assert counts == [[7, 3], [1, 1], [2, 1]]
-    other = load(pets, few=Few(shots=3, seed=8))
+    other = load(pets, subset=Subset(shots=3, seed=8))
     assert torch.equal(other.test.images, found.test.images)
     assert not set(reds(other.train.images)) & set(reds(other.test.images))
     assert found.sha256() == load(pets).sha256()
@@ -220,7 +220,7 @@ def test_more_images_than_memory_holds_are_refused(pets: Path, monkeypatch: pyte
 # Decoded once ---------------------------------------------------------------------------------------------------------
 
 
-def decoded(folder: Path, cache: Path, side: int | None = None) -> tuple[Found, int]:
+def decoded(folder: Path, cache: Path, side: int | None = None) -> tuple[ImageFolder, int]:
     """What the folder holds, and how many images were decoded for it."""
     shown: list[tuple[str, int, int]] = []
     found = read(folder, side, 0.5, cache, lambda *fact: shown.append(fact))

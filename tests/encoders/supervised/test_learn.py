@@ -17,12 +17,17 @@ from torch.nn import functional as F
 
 from stillsight.encoders import EncoderError, Mode, build, fingerprint
 from stillsight.encoders.supervised import tune
+from stillsight.encoders.supervised.cifar_config import CifarConfig
+from stillsight.encoders.supervised.classifier import Classifier
 from stillsight.encoders.supervised.data import dataset as datasets
-from stillsight.encoders.supervised.data.dataset import Dataset
+from stillsight.encoders.supervised.data.split import Dataset
 from stillsight.encoders.supervised.features.frozen_features import features
-from stillsight.encoders.supervised.heads import head as heads
-from stillsight.encoders.supervised.learn import CifarConfig, Recorder, learn
+from stillsight.encoders.supervised.heads import kinds
+from stillsight.encoders.supervised.heads.head import accuracy
+from stillsight.encoders.supervised.learn import learn
+from stillsight.encoders.supervised.recorder import Recorder
 from stillsight.encoders.supervised.training import finetune
+from stillsight.encoders.supervised.training.training_state import Progress
 from stillsight.encoders.weights import metadata
 from stillsight.encoders.zoo.registry import make_backbone
 
@@ -94,7 +99,7 @@ class Folder:
 def small_data(colours: Dataset, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """`learn` gets the sixty-six images whatever it asks for."""
     cited = replace(colours, origin="Krizhevsky 2009")
-    monkeypatch.setattr(datasets, "load", lambda *_: cited)
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: cited)
     return cited
 
 
@@ -181,7 +186,7 @@ def test_a_trained_encoder_is_saved_as_it_was_tested_and_becomes_weights(
     assert encoder.provenance.licence == "trained here on colours (Krizhevsky 2009)"
     head = load_file(tmp_path / "run" / "checkpoints" / "head.safetensors")
     logits = F.linear(encoder(small_data.test.images), head["weight"], head["bias"])
-    assert heads.accuracy(logits, small_data.test.labels) == pytest.approx(summary["test_accuracy"])
+    assert accuracy(logits, small_data.test.labels) == pytest.approx(summary["test_accuracy"])
 
 
 @pytest.mark.usefixtures("small_data")
@@ -252,10 +257,10 @@ def test_a_batch_larger_than_the_training_images_is_one_sentence(tmp_path: Path)
 def test_a_warm_start_begins_as_the_head_on_frozen_features(
     small_data: Dataset, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    models: list[tuple[Tensor, finetune.Progress]] = []
+    models: list[tuple[Tensor, Progress]] = []
     start = finetune.start
 
-    def seen(model: finetune.Classifier, *rest: Any) -> finetune.Progress:
+    def seen(model: Classifier, *rest: Any) -> Progress:
         models.append((model.eval()(small_data.test.images).detach(), begun := start(model, *rest)))
         return begun
 
@@ -266,7 +271,7 @@ def test_a_warm_start_begins_as_the_head_on_frozen_features(
     kept = features(frozen, small_data, tmp_path / "cache", silent)
     assert frozen.counter.images == 0, "the warm start computed these"
     labelled = [(kept[part], getattr(small_data, part).labels) for part in ("train", "validation")]
-    fitted = heads.fit("linear", labelled[0], labelled[1], 3, refit=False)
+    fitted = kinds.fit("linear", labelled[0], labelled[1], 3, refit=False)
     ((begun, _),) = models
     assert torch.allclose(begun, fitted.head(kept["test"]), atol=1e-3)
     assert summary["warm_start_validation_accuracy"] == fitted.validation_accuracy == 1.0
@@ -317,10 +322,10 @@ def test_every_head_is_fitted_to_the_same_cached_features(
     second = learn(config(Mode.FROZEN, pretrained, views=1, head=head), Folder(tmp_path / "second"), tmp_path / "cache")
     assert second["images_encoded"] == 0
     assert second["test_accuracy"] == 1.0
-    path = tmp_path / "second" / heads.HEAD_FILE
+    path = tmp_path / "second" / "checkpoints" / "head.safetensors"
     assert metadata(path)["head"] == head
     kept = features(config(Mode.FROZEN, pretrained).build_encoder(pinned=True), small_data, tmp_path / "cache", silent)
-    assert heads.accuracy(heads.read(path)(kept["test"]), small_data.test.labels) == 1.0
+    assert accuracy(kinds.read(path)(kept["test"]), small_data.test.labels) == 1.0
 
 
 def test_a_run_on_an_image_folder_with_few_labels(pretrained: Path, tmp_path: Path, colours: Dataset) -> None:

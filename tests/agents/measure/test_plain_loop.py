@@ -13,10 +13,10 @@ from torchvision.transforms import v2
 
 from stillsight.agents.measure import cifar_throughput as throughput
 from stillsight.agents.measure import plain_loop as plain
-from stillsight.agents.measure.cifar_throughput import CifarThroughputConfig
+from stillsight.agents.measure.cifar_throughput_config import CifarThroughputConfig
 from stillsight.encoders import EncoderError, build
 from stillsight.encoders.supervised.classifier import Classifier
-from stillsight.encoders.supervised.data.dataset import Dataset
+from stillsight.encoders.supervised.data.split import Dataset
 from stillsight.encoders.supervised.training.recipe import Recipe
 
 CPU = torch.device("cpu")

@@ -14,8 +14,9 @@ from torch import nn
 
 from stillsight.agents.runs import checkpoint
 from stillsight.encoders import EncoderError, build, fingerprint
-from stillsight.encoders.supervised.learn import Recorder
+from stillsight.encoders.supervised.recorder import NullRecorder, Recorder
 from stillsight.encoders.supervised.training import distributed
+from stillsight.encoders.supervised.training.distributed import World
 
 PROGRAM = Path(__file__).with_name("train_once.py")
 
@@ -80,17 +81,36 @@ def test_sums_and_values_travel(two: Path) -> None:
     assert (first["shared"], second["shared"]) == ("from 0", "from 0")
 
 
+def test_a_process_of_a_group_can_train_alone_while_the_other_does_something_else(two: Path, program: Any) -> None:
+    """What a federated client does: the world is its own, whatever process group torch was given."""
+    first, second = facts(two)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    model, rows = program.train(program.SHARED, "train")
+    torch.set_num_threads(threads)
+    assert first["alone"] == fingerprint(model.state_dict())
+    assert second["alone"] is None
+    assert first["alone"] != first["moving"], "shared, the batches' statistics would be those of halves"
+    assert [row["loss"] for row in first["alone_rows"]] == [row["loss"] for row in rows]
+
+
+def test_a_world_may_be_a_group_of_its_own(two: Path) -> None:
+    first, second = facts(two)
+    assert first["grouped"] == second["grouped"] == first["end"]
+    assert (first["group_shared"], second["group_shared"]) == ("from 0", "from 0")
+
+
 def test_alone_nothing_travels(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     with distributed.joined("cpu") as world:
-        assert world == distributed.World(0, 1) == distributed.world() == distributed.launched()
-        assert world.first
+        assert world == World(0, 1) == distributed.current() == distributed.launched()
+        assert world.is_main
         model, value, number = nn.Linear(2, 2), object(), torch.tensor(4)
-        assert distributed.together(model, torch.device("cpu")) is model
-        assert distributed.shared(value) is value
-        assert distributed.total(number) is number
-        with distributed.in_turn():
+        assert world.data_parallel(model, torch.device("cpu")) is model
+        assert world.broadcast(value) is value
+        assert world.sum(number) is number
+        with world.main_process_first():
             pass
     assert not torch.distributed.is_initialized()
 
@@ -98,8 +118,8 @@ def test_alone_nothing_travels(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_torchruns_variables_say_who_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert distributed.launched() == distributed.World(3, 4)
-    assert not distributed.launched().first
+    assert distributed.launched() == World(3, 4)
+    assert not distributed.launched().is_main
 
 
 def test_there_must_be_a_gpu_for_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,13 +145,13 @@ def test_synchronised_batchnorm_keeps_names_and_values() -> None:
     assert fingerprint(encoder.learned.state()) == before
 
 
-def test_an_onlooker_is_a_recorder_that_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    onlooker: Recorder = distributed.Onlooker(tmp_path / "run")
-    onlooker.card("title", {"a": "b"})
-    onlooker.log("metrics", {"epoch": 1})
-    onlooker.progress("epoch", 1, 2)
-    onlooker.write_json("summary.json", {})
-    onlooker.save("last", {"a": torch.zeros(1)})
-    assert onlooker.load("last", torch.device("cpu")) is None
+def test_a_null_recorder_is_a_recorder_that_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recorder: Recorder = NullRecorder(tmp_path / "run")
+    recorder.card("title", {"a": "b"})
+    recorder.log("metrics", {"epoch": 1})
+    recorder.progress("epoch", 1, 2)
+    recorder.write_json("summary.json", {})
+    recorder.save("last", {"a": torch.zeros(1)})
+    assert recorder.load("last", torch.device("cpu")) is None
     assert not list(tmp_path.iterdir())
     assert capsys.readouterr() == ("", "")

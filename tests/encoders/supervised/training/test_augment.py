@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 from stillsight.encoders.supervised.training import randaugment
-from stillsight.encoders.supervised.training.augment import augment, draw, draw_boxes, erase, rotate, shift_and_flip
+from stillsight.encoders.supervised.training.augment import augment, draw, draw_boxes, draw_shifts, erase, rotate, shift
 from stillsight.encoders.supervised.training.mixing import mix
 from stillsight.encoders.supervised.training.recipe import Recipe
 
@@ -30,6 +30,12 @@ def pictures(count: int, height: int = 16, width: int = 12, seed: int = 0) -> Te
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def shift_and_flip(images: Tensor, generator: torch.Generator, pad: int) -> Tensor:
+    """The standard augmentation of CIFAR (He et al. 2016, section 4.2)."""
+    draws = draw_shifts(len(images), pad, generator)
+    return shift(images, draws["shifts"], draws["flips"])
 
 
 # Shifts and flips -----------------------------------------------------------------------------------------------------

@@ -14,11 +14,11 @@ from PIL import Image
 
 from stillsight.agents.cli import main
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs import tensorboard
 from stillsight.agents.runs.folder import Run
-from stillsight.agents.training import cifar as command
 from stillsight.agents.training.cifar import cifar
 from stillsight.encoders import Mode
-from stillsight.encoders.supervised.learn import CifarConfig
+from stillsight.encoders.supervised.cifar_config import CifarConfig
 
 pytestmark = pytest.mark.usefixtures("settings_restored")
 
@@ -89,7 +89,7 @@ def test_tensorboard_gets_the_same_numbers(paint: Path, tmp_path: Path) -> None:
 def test_tensorboard_that_is_missing_is_one_sentence(
     paint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "find_spec", lambda _: None)
+    monkeypatch.setattr(tensorboard, "find_spec", lambda _: None)
     with pytest.raises(RunError, match=r'^TensorBoard is not installed\. Run: pip install "stillsight\[tensorboard\]"'):
         cifar(CifarConfig(dataset=str(paint), out=tmp_path / "run", tensorboard=True, crop=2))
     assert not (tmp_path / "run").exists()

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from stillsight.encoders import Backbone, Encoder, EncoderError, Preprocessing, build
-from stillsight.encoders.supervised.data.dataset import Dataset, Split
+from stillsight.encoders.supervised.data.split import Dataset, Split
 from stillsight.encoders.supervised.features import frozen_features as cached
 from stillsight.encoders.supervised.features.frozen_features import PARTS, View, features, key
 from stillsight.encoders.supervised.features.store import ENTRY, Store, digests
@@ -320,8 +320,8 @@ RUN = """
 import os, signal, sys, torch
 from pathlib import Path
 from stillsight.encoders import build
-from stillsight.encoders.supervised import features as cached
-from stillsight.encoders.supervised.data.dataset import Dataset, Split
+from stillsight.encoders.supervised.features import frozen_features as cached
+from stillsight.encoders.supervised.data.split import Dataset, Split
 torch.set_num_threads(1)
 cached.BATCH = 4
 generator = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""A finished run predicts: what it says of pixels and of picture files, and what it says when it cannot."""
+"""A finished cifar run predicts: what it says of pixels and of picture files, and what it says when it cannot."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -17,13 +16,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from stillsight.agents.errors import RunError
 from stillsight.agents.playing.classify import load
-from stillsight.agents.playing.predict import PredictConfig, _batches, predict
+from stillsight.agents.playing.predict import _batches, predict
+from stillsight.agents.playing.predict_config import PredictConfig
 from stillsight.encoders import Encoder, EncoderError, Mode, build
 from stillsight.encoders.config import EncoderConfig
+from stillsight.encoders.supervised.cifar_config import HeadKind
 from stillsight.encoders.supervised.data import image_folder as folders
 from stillsight.encoders.supervised.data import picture
-from stillsight.encoders.supervised.heads import head as heads
+from stillsight.encoders.supervised.heads import kinds
 from stillsight.encoders.zoo.registry import make_backbone
 
 ANIMALS = ["cat", "dog", "eel"]
@@ -52,7 +54,9 @@ def finish(
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"precision": "float32", **record}))
     (folder / "summary.json").write_text(json.dumps(summary | facts))
-    save_file({key: t.contiguous() for key, t in head.items()}, folder / heads.HEAD_FILE, {"head": kind})
+    save_file(
+        {key: t.contiguous() for key, t in head.items()}, folder / "checkpoints" / "head.safetensors", {"head": kind}
+    )
     if Mode(choice["mode"]).trained:
         store(encoder.state(), folder / "checkpoints" / "encoder.safetensors")
     return folder
@@ -106,11 +110,11 @@ def test_a_run_that_trained_a_head_predicts_with_it(mode: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp", "knn", "ncm"])
-def test_every_kind_of_head_is_read(kind: heads.Kind, tmp_path: Path) -> None:
+def test_every_kind_of_head_is_read(kind: HeadKind, tmp_path: Path) -> None:
     encoder, images, labels = eyes(seed=2), noise(30), torch.arange(30) % 3
     images[torch.arange(30), labels] //= 8
     features = encoder(images)
-    fitted = heads.fit(kind, (features[:24], labels[:24]), (features[24:], labels[24:]), 3)
+    fitted = kinds.fit(kind, (features[:24], labels[:24]), (features[24:], labels[24:]), 3)
     run = finish(tmp_path / "run", encoder, {"mode": "random", "seed": 2}, fitted.head.state(), kind)
     torch.testing.assert_close(load(run, device="cpu").logits(images), fitted.head(features), atol=1e-4, rtol=1e-4)
 
@@ -142,32 +146,34 @@ def test_other_things_than_pixels_are_one_sentence(trained: Path, pixels: Any) -
 
 
 def test_a_folder_without_a_run_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match=r"is no run folder\. `stillsight list runs` shows the runs"):
+    with pytest.raises(
+        RunError, match=r"is no run folder: it has no config\.json\. `stillsight list runs` shows the runs"
+    ):
         load(tmp_path / "gone")
 
 
 def test_an_agent_is_no_classifier(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"command": "rl"}))
-    with pytest.raises(EncoderError, match="is a run of 'rl', and only cifar runs hold a classifier"):
+    with pytest.raises(RunError, match="is a run of 'rl', and only cifar runs hold a classifier"):
         load(tmp_path)
 
 
 def test_a_run_that_is_not_finished_is_one_sentence(trained: Path) -> None:
     (trained / "summary.json").unlink()
-    with pytest.raises(EncoderError, match=r"is not finished: type stillsight cifar --resume .*run\.$"):
+    with pytest.raises(RunError, match=r"is not finished: type stillsight cifar --resume .*run\.$"):
         load(trained)
 
 
 def test_a_summary_that_lacks_something_is_one_sentence(trained: Path) -> None:
     (trained / "summary.json").write_text("{}")
-    with pytest.raises(EncoderError, match="lacks classes, image_size, encoder_sha256_after, which predicting needs"):
+    with pytest.raises(RunError, match="lacks classes, image_size, encoder_sha256_after, which predicting needs"):
         load(trained)
 
 
 @pytest.mark.parametrize("name", ["config.json", "summary.json"])
 def test_damaged_json_is_one_sentence(trained: Path, name: str) -> None:
     (trained / name).write_text("{")
-    with pytest.raises(EncoderError, match=rf"{name} is damaged \(Expecting property name"):
+    with pytest.raises(RunError, match=rf"{name} is damaged \(Expecting property name"):
         load(trained)
 
 
@@ -177,7 +183,7 @@ def test_damaged_json_is_one_sentence(trained: Path, name: str) -> None:
     ids=["another number of classes", "another number of features"],
 )
 def test_a_head_of_another_run_is_refused(trained: Path, head: dict[str, Tensor]) -> None:
-    save_file(head, trained / heads.HEAD_FILE)
+    save_file(head, trained / "checkpoints" / "head.safetensors")
     with pytest.raises(EncoderError, match=r"does not fit the encoder and the 3 classes of .* not of one run"):
         load(trained)
 
@@ -203,7 +209,7 @@ def test_frozen_weights_that_changed_are_refused_and_the_right_ones_can_be_named
 
 
 def test_weights_for_a_run_that_has_its_own_are_refused(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match=r"\(scratch\) needs no weights from elsewhere\. Drop --weights\.$"):
+    with pytest.raises(RunError, match=r"\(scratch\) needs no weights from elsewhere\. Drop --weights\.$"):
         load(trained, weights=tmp_path / "other.pth")
 
 
@@ -228,7 +234,9 @@ def test_nothing_in_the_folder_is_executed(trained: Path, tmp_path: Path, name: 
     assert (tmp_path / "sprung").exists(), "the trap works"
 
 
-# Picture files --------------------------------------------------------------------------------------------------------
+# The command ----------------------------------------------------------------------------------------------------------
+
+CPU = PredictConfig(device="cpu")
 
 
 def write(path: Path, pixels: np.ndarray) -> Path:
@@ -236,109 +244,6 @@ def write(path: Path, pixels: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels.transpose(1, 2, 0)).save(path)
     return path
-
-
-@pytest.mark.parametrize("ending", ["png", "PNG", "bmp", "tiff", "ppm"])
-def test_what_was_written_without_loss_is_read_without_loss(tmp_path: Path, ending: str) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 20, 30), dtype=np.uint8)
-    path = write(tmp_path / f"Käfer 鳥.{ending}", pixels)
-    found = picture.read(path)
-    assert np.array_equal(found, pixels)
-    assert found.flags.c_contiguous
-
-
-@pytest.mark.parametrize(("ending", "most"), [("jpg", 3), ("webp", 8)])
-def test_what_was_written_with_loss_is_read_nearly(tmp_path: Path, ending: str, most: int) -> None:
-    pixels = np.full((3, 16, 24), 100, np.uint8)
-    pixels[0] = 180
-    found = picture.read(write(tmp_path / f"a.{ending}", pixels))
-    assert found.shape == (3, 16, 24)
-    assert np.abs(found.astype(int) - pixels).max() <= most
-
-
-def test_a_picture_is_turned_as_its_camera_says(tmp_path: Path) -> None:
-    pixels = np.zeros((3, 16, 32), np.uint8)
-    pixels[:, :8] = 255  # bright above
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn clockwise by a quarter to see it upright
-    Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / "a.jpg", exif=exif)
-    found = picture.read(tmp_path / "a.jpg")
-    assert found.shape == (3, 32, 16)
-    assert (found[:, :, 10:] > 200).all(), "bright on the right"
-    assert (found[:, :, :6] < 50).all()
-
-
-def test_greys_transparency_and_sixteen_bits_become_colours_of_eight(tmp_path: Path) -> None:
-    grey = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    assert np.array_equal(picture.read(tmp_path / "grey.png"), np.stack([grey] * 3))
-    Image.fromarray(np.dstack([grey, grey, grey, 255 - grey])).save(tmp_path / "glass.png")
-    assert np.array_equal(picture.read(tmp_path / "glass.png"), np.stack([grey] * 3))
-    cv2.imwrite(str(tmp_path / "deep.png"), grey.astype(np.uint16) * 257 + 128)
-    assert np.array_equal(picture.read(tmp_path / "deep.png"), np.stack([grey] * 3)), "257 steps a grey level, rounded"
-
-
-@pytest.mark.parametrize("share", [0.3, 0.9])
-@pytest.mark.parametrize("ending", ["png", "jpg", "bmp", "webp", "tiff"])
-def test_a_picture_that_is_cut_off_is_broken(
-    tmp_path: Path, ending: str, share: float, capfd: pytest.CaptureFixture[str]
-) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
-    path = write(tmp_path / f"a.{ending}", pixels)
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(EncoderError, match=r"a\.\w+ cannot be read as a picture \("):
-        picture.read(path)
-    assert "opencv" not in capfd.readouterr().err.lower()
-
-
-def test_a_picture_with_damaged_exif_is_broken(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112], exif[0x010F] = 6, "maker"
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
-    whole = (tmp_path / "a.jpg").read_bytes()
-    assert picture.read(tmp_path / "a.jpg").shape == (3, 8, 8)
-    # The tag of the maker's name becomes that of the width, which is no text.
-    (tmp_path / "a.jpg").write_bytes(whole.replace(b"\x01\x0f\x00\x02", b"\x01\x00\x00\x02"))
-    with pytest.raises(EncoderError, match=r"a\.jpg cannot be read as a picture \("):
-        picture.read(tmp_path / "a.jpg")
-
-
-def test_why_a_picture_is_broken_is_said_without_its_name(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(b"no picture")
-    with pytest.raises(EncoderError) as caught:
-        picture.read(tmp_path / "a.png")
-    words = "cannot be read as a picture (damaged, cut off or of an unknown kind)."
-    assert str(caught.value) == f"{tmp_path / 'a.png'} {words}"
-    with pytest.raises(
-        EncoderError, match=r"b\.png cannot be read as a picture \(\[Errno 2\] No such file or directory\)\."
-    ):
-        picture.read(tmp_path / "b.png")
-
-
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
-def test_other_files_are_no_pictures(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(EncoderError, match=r"a\.png cannot be read as a picture \("):
-        picture.read(tmp_path / "a.png")
-
-
-def test_folders_are_searched_through_and_through(tmp_path: Path) -> None:
-    for name in ("b.png", "a/deep/c.JPG", "a/d.webp", "a/notes.txt", "odd.data"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    found = picture.find([tmp_path / "odd.data", tmp_path])
-    expected = ["odd.data", "a/d.webp", "a/deep/c.JPG", "b.png"]
-    assert [str(path.relative_to(tmp_path)) for path in found] == expected, (
-        "what is named itself may be called anything"
-    )
-
-
-def test_places_without_pictures_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match=r"^There is no file or folder gone\. Give picture files"):
-        picture.find([Path("gone")])
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(EncoderError, match=r"holds no pictures\. Looked for: \.bmp, .*\.webp\. Give a folder"):
-        picture.find([tmp_path])
 
 
 @pytest.mark.parametrize("side", [None, 20])
@@ -366,23 +271,6 @@ def test_predict_sees_a_training_file_as_training_saw_it(
     found = next(_batches(picture.find([folder]), replace(load(trained), size=size), False))[1]
     assert torch.equal(found, seen)
     assert (found[0] != found[1]).any(), "two pictures"
-
-
-def test_resizing_keeps_what_fits_and_averages_what_does_not() -> None:
-    images = noise()
-    assert torch.equal(picture.resize(images, (32, 32)), images)
-    blocks = noise(side=16).repeat_interleave(4, 2).repeat_interleave(4, 3)
-    found = picture.resize(blocks, (16, 16))
-    assert found.dtype == torch.uint8
-    expected = F.interpolate(blocks.float(), size=(16, 16), mode="bilinear", antialias=True)
-    assert (found.float() - expected).abs().max() <= 1
-    whole = picture.resize(noise(side=40)[:, :, :20], (32, 32))
-    assert whole.shape[2:] == (32, 32), "the whole image, whatever its proportions"
-
-
-# The command ----------------------------------------------------------------------------------------------------------
-
-CPU = PredictConfig(device="cpu")
 
 
 def test_predict_says_what_is_on_files_and_in_folders(

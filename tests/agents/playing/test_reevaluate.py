@@ -21,7 +21,7 @@ from stillsight.agents.playing.play import EvaluateConfig, evaluate
 from stillsight.agents.training.cifar import cifar
 from stillsight.encoders import EncoderError, Mode
 from stillsight.encoders.config import EncoderConfig
-from stillsight.encoders.supervised.learn import CifarConfig
+from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.report import report
 from stillsight.encoders.zoo.registry import make_backbone
 

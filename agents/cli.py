@@ -168,6 +168,7 @@ def _run(name: str, words: list[str]) -> int:
         raise RunError(unknown("command", name, COMMANDS, "Commands", "stillsight"))
     command = COMMANDS[name]
     arguments = _parse(name, command, words)
+    _import_from_here(arguments[len(command.positional) :])
     for part in arguments[len(command.positional) :]:
         if hasattr(part, "check"):
             part.check()
@@ -176,6 +177,14 @@ def _run(name: str, words: list[str]) -> int:
             read_config(value)
     result = _load(command.function)(*arguments)
     return result if isinstance(result, int) else 0
+
+
+def _import_from_here(parts: Sequence[Any]) -> None:
+    """Let a `module:name` that was typed lie in the current folder, which a console script does not look into."""
+    typed = [getattr(part, flag, None) for part in parts for flag in ("encoder", "env", "algo")]
+    names = [name for given in typed for name in ([given] if isinstance(given, str) else given or ())]
+    if any(":" in name for name in names) and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # last: nothing here takes the place of what is installed
 
 
 def _parse(name: str, command: Command, words: list[str]) -> list[Any]:

@@ -62,9 +62,7 @@ def test_a_frozen_encoder_needs_no_place_in_the_policy() -> None:
 def test_pixels_where_features_are_expected_are_refused_and_the_other_way_round() -> None:
     encoder = build("retina", tap="layer2", pooling="grid2", device="cpu")
     pixels, features = EncodedVecEnv(environments()), EncodedVecEnv(environments(), encoder)
-    with pytest.raises(
-        RunError, match=r"takes what the frozen part of retina gives, .* observations are pixels"
-    ):
+    with pytest.raises(RunError, match=r"takes what the frozen part of retina gives, .* observations are pixels"):
         EncoderExtractor(pixels.observation_space, encoder)  # type: ignore[arg-type]
     with pytest.raises(RunError, match=r"EncoderExtractor\(in_policy=True\) takes stacks of pixels, .* float32"):
         EncoderExtractor(features.observation_space, encoder, in_policy=True)  # type: ignore[arg-type]

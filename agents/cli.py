@@ -1,117 +1,129 @@
-"""The command line: names and flags are checked here, before anything heavy is imported."""
+"""The command line. Names and flags are checked before anything heavy is imported: the one place that imports late."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from stillsight.agents.benchmark.command import BenchmarkConfig, benchmark
-from stillsight.agents.benchmark.report.report import ReportConfig, report
 from stillsight.agents.errors import RunError
-from stillsight.agents.listing import ListConfig, show
-from stillsight.agents.measure.cifar_throughput import CifarThroughputConfig
-from stillsight.agents.measure.replay_cost import ReplayConfig, replay_cost
-from stillsight.agents.measure.throughput import SPIN, ThroughputConfig, throughput
-from stillsight.agents.playing.play import EvaluateConfig, evaluate
-from stillsight.agents.playing.predict import PredictConfig, predict
-from stillsight.agents.playing.video import RecordConfig, record
-from stillsight.agents.runs.plots import PlotConfig, plot
-from stillsight.agents.training.cifar import cifar, cifar_throughput
-from stillsight.agents.training.learn import RlConfig, rl
+from stillsight.agents.measure.measure_config import SPIN
+from stillsight.agents.runs.reader import read_config
 from stillsight.encoders.errors import EncoderError, unknown
-from stillsight.encoders.supervised.learn import CifarConfig
-from stillsight.envs import EnvError
+from stillsight.envs.errors import EnvError
 
-RunFolder = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN", help="A run folder.")]
-
-
-def _evaluate(run: RunFolder, config: Annotated[EvaluateConfig, tyro.conf.arg(name="")]) -> None:
-    evaluate(run, config)
+_AGENTS = "stillsight.agents"
+_SUPERVISED = "stillsight.encoders.supervised"
 
 
-def _predict(
-    run: RunFolder,
-    images: Annotated[
-        list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE [IMAGE ...]", help="Picture files or folders.")
-    ],
-    config: Annotated[PredictConfig, tyro.conf.arg(name="")],
-) -> None:
-    predict(run, images, config)
+@dataclass(frozen=True)
+class Command:
+    """One command: what it takes, what runs it, and what it does in a line.
+
+    Attributes:
+        config: "module:Class" of its flags; light to import. `check`, where the class has it, is called first.
+        function: "module:function", imported when the flags are right; called with the positional arguments, then the
+            run that is described where `run` says so, then the flags. It returns an exit code where it returns an int.
+        summary: one line.
+        positional: name -> (type, how usage shows it, help, whether it may be left out).
+        run: "module:Class" of further flags, which describe a run.
+    """
+
+    config: str
+    function: str
+    summary: str
+    positional: tuple[tuple[str, Any, str, str, bool], ...] = ()
+    run: str | None = None
 
 
-def _record(run: RunFolder, config: Annotated[RecordConfig, tyro.conf.arg(name="")]) -> None:
-    record(run, config)
+RUN = "RUN"
 
 
-def _throughput(
-    run: Annotated[RlConfig, tyro.conf.arg(name="")], config: Annotated[ThroughputConfig, tyro.conf.arg(name="")]
-) -> None:
-    throughput(run, config)
+def _a_run(name: str) -> tuple[str, Any, str, str, bool]:
+    return (name, Path, RUN, "A run folder.", False)
 
 
-def _replay(config: Annotated[ReplayConfig, tyro.conf.arg(name="")]) -> None:
-    replay_cost(config)
-
-
-def _plot(
-    runs: Annotated[list[Path], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]", help="Run folders.")],
-    config: Annotated[PlotConfig, tyro.conf.arg(name="")],
-) -> None:
-    plot(runs, config)
-
-
-def _benchmark(
-    spec: Annotated[
-        Path | None,
-        tyro.conf.Positional,
-        tyro.conf.arg(metavar="SPEC.toml", help="What to compare; or say it by flags."),
-    ] = None,
-    *,
-    config: Annotated[BenchmarkConfig, tyro.conf.arg(name="")],
-) -> int:
-    return benchmark(spec, config)
-
-
-def _report(
-    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER", help="A benchmark's folder.")],
-    config: Annotated[ReportConfig, tyro.conf.arg(name="")],
-) -> int:
-    return report(folder, config)
-
-
-def _list(what: Annotated[ListConfig, tyro.conf.arg(name="")]) -> None:
-    show(what)
-
-
-COMMANDS: dict[str, tuple[Any, Callable[..., Any] | None, str]] = {
-    "rl": (RlConfig, rl, "train an agent whose policy looks through a pretrained encoder"),
-    "cifar": (CifarConfig, cifar, "train a classifier on CIFAR or an image folder with the same encoders"),
-    "evaluate": (_evaluate, None, "play whole episodes with an agent, or test a classifier once more"),
-    "predict": (_predict, None, "say what is on pictures, with the classifier of a cifar run"),
-    "record": (_record, None, "record whole episodes of a trained agent as mp4"),
-    "throughput": (_throughput, None, "measure how fast a run goes, beside stock SB3 and beside the floor"),
-    "cifar-throughput": (
-        CifarThroughputConfig,
-        cifar_throughput,
+COMMANDS: dict[str, Command] = {
+    "rl": Command(
+        f"{_AGENTS}.training.config:RlConfig",
+        f"{_AGENTS}.training.learn:rl",
+        "train an agent whose policy looks through a pretrained encoder",
+    ),
+    "cifar": Command(
+        f"{_SUPERVISED}.cifar_config:CifarConfig",
+        f"{_AGENTS}.training.cifar:cifar",
+        "train a classifier on CIFAR or an image folder with the same encoders",
+    ),
+    "evaluate": Command(
+        f"{_AGENTS}.playing.play_config:EvaluateConfig",
+        f"{_AGENTS}.playing.play:evaluate",
+        "play whole episodes with an agent, or test a classifier once more",
+        (_a_run("folder"),),
+    ),
+    "predict": Command(
+        f"{_AGENTS}.playing.predict_config:PredictConfig",
+        f"{_AGENTS}.playing.predict:predict",
+        "say what is on pictures, with the classifier of a cifar run",
+        (_a_run("run"), ("places", list[Path], "IMAGE [IMAGE ...]", "Picture files or folders.", False)),
+    ),
+    "record": Command(
+        f"{_AGENTS}.playing.play_config:RecordConfig",
+        f"{_AGENTS}.playing.video:record",
+        "record whole episodes of a trained agent as mp4",
+        (_a_run("folder"),),
+    ),
+    "throughput": Command(
+        f"{_AGENTS}.measure.measure_config:ThroughputConfig",
+        f"{_AGENTS}.measure.throughput:throughput",
+        "measure how fast a run goes, beside stock SB3 and beside the floor",
+        run=f"{_AGENTS}.training.config:RlConfig",
+    ),
+    "cifar-throughput": Command(
+        f"{_AGENTS}.measure.cifar_throughput_config:CifarThroughputConfig",
+        f"{_AGENTS}.measure.cifar_throughput:cifar_throughput",
         "measure how fast a cifar run trains, beside a plain loop",
     ),
-    "benchmark": (_benchmark, None, "compare encoders, modes and algorithms over seeds, with controls and statistics"),
-    "report": (_report, None, "write tables, plots and a page from a benchmark's folder"),
-    "replay": (_replay, None, "measure what replay memory takes, and how fast it is sampled"),
-    "plot": (_plot, None, "draw the learning curves of runs"),
-    "list": (_list, None, "show the encoders, environments, algorithms or runs"),
+    "benchmark": Command(
+        f"{_AGENTS}.benchmark.benchmark_config:BenchmarkConfig",
+        f"{_AGENTS}.benchmark.command:benchmark",
+        "compare encoders, modes and algorithms over seeds, with controls and statistics",
+        (("path", Path, "SPEC.toml", "What to compare; or say it by flags.", True),),
+    ),
+    "report": Command(
+        f"{_AGENTS}.benchmark.benchmark_config:ReportConfig",
+        f"{_AGENTS}.benchmark.report.report:report",
+        "write tables, plots and a page from a benchmark's folder",
+        (("folder", Path, "FOLDER", "A benchmark's folder.", False),),
+    ),
+    "replay": Command(
+        f"{_AGENTS}.measure.measure_config:ReplayConfig",
+        f"{_AGENTS}.measure.replay_cost:replay_cost",
+        "measure what replay memory takes, and how fast it is sampled",
+    ),
+    "plot": Command(
+        f"{_AGENTS}.runs.plots:PlotConfig",
+        f"{_AGENTS}.runs.plots:plot",
+        "draw the learning curves of runs",
+        (("folders", list[Path], "RUN [RUN ...]", "Run folders.", False),),
+    ),
+    "list": Command(
+        f"{_AGENTS}.listing:ListConfig",
+        f"{_AGENTS}.listing:show",
+        "show the encoders, environments, algorithms or runs",
+    ),
 }
-"""Name -> (what tyro parses, what is then called with it, summary). Functions are called by tyro itself."""
+"""Every command by name. A new one is a new row."""
 
 
 def usage() -> str:
     """The text of `stillsight --help`."""
-    rows = "\n".join(f"  {name:16} {summary}" for name, (_, _, summary) in COMMANDS.items())
+    rows = "\n".join(f"  {name:16} {command.summary}" for name, command in COMMANDS.items())
     return (
         "usage: stillsight COMMAND [--help] ...\n\n"
         "Reinforcement-learning agents with pretrained eyes.\n\n"
@@ -151,18 +163,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run(name: str, arguments: list[str]) -> int:
+def _run(name: str, words: list[str]) -> int:
     if name not in COMMANDS:
         raise RunError(unknown("command", name, COMMANDS, "Commands", "stillsight"))
-    parsed, function, summary = COMMANDS[name]
-    result = tyro.cli(
-        parsed,
-        args=arguments,
+    command = COMMANDS[name]
+    arguments = _parse(name, command, words)
+    for part in arguments[len(command.positional) :]:
+        if hasattr(part, "check"):
+            part.check()
+    for value, (_, _, shown, _, _) in zip(arguments, command.positional, strict=False):
+        if shown == RUN:
+            read_config(value)
+    result = _load(command.function)(*arguments)
+    return result if isinstance(result, int) else 0
+
+
+def _parse(name: str, command: Command, words: list[str]) -> list[Any]:
+    """The arguments of the command's function, from what was typed."""
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+    for word, kind, shown, told, optional in command.positional:
+        marked = (tyro.conf.Positional, tyro.conf.arg(metavar=shown, help=told))
+        annotated: Any = Annotated.__class_getitem__((kind | None if optional else kind, *marked))  # type: ignore[attr-defined]
+        fields.append((word, annotated, None) if optional else (word, annotated))
+    parts = [command.run, command.config] if command.run else [command.config]
+    for number, path in enumerate(parts):
+        part = _load(path)
+        fields.append((f"part{number}", Annotated[part, tyro.conf.arg(name="")]))
+    ordered = sorted(fields, key=len)  # in a dataclass those with a default come last
+    summary = f"{command.summary[0].upper()}{command.summary[1:]}."
+    parsed: Any = tyro.cli(
+        make_dataclass("Arguments", ordered),
+        args=words,
         prog=f"stillsight {name}",
-        description=f"{summary[0].upper()}{summary[1:]}.",
+        description=summary,
         config=(tyro.conf.EnumChoicesFromValues, tyro.conf.FlagCreatePairsOff),
     )
-    if function is not None:
-        function(result)
-        return 0
-    return result if isinstance(result, int) else 0
+    return [getattr(parsed, field[0]) for field in fields]
+
+
+def _load(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)

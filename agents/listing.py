@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from stillsight.agents.runs.folder import RUNS, find_runs
+from stillsight.agents.runs.reader import RUNS, find_runs
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.encoders.zoo.registry import ENCODERS
 from stillsight.envs import ROWS

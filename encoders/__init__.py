@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
-from stillsight.encoders.zoo.registry import ENCODERS, EncoderSpec, names, spec
+from stillsight.encoders.zoo.encoder_spec import EncoderSpec
+from stillsight.encoders.zoo.registry import ENCODERS, names, spec
 
 if TYPE_CHECKING:
     from stillsight.encoders.backbone import Backbone, Preprocessing
     from stillsight.encoders.building import build
     from stillsight.encoders.encoder import Encoder, Provenance, fingerprint
-    from stillsight.encoders.frozen import Frozen, Learned
+    from stillsight.encoders.frozen import Frozen
+    from stillsight.encoders.learned import Learned
 
 # The registry answers at once; torch is imported only when a network is wanted.
 _LAZY = {
@@ -22,7 +25,7 @@ _LAZY = {
     "build": "building",
     "Encoder": "encoder",
     "Frozen": "frozen",
-    "Learned": "frozen",
+    "Learned": "learned",
     "Provenance": "encoder",
     "fingerprint": "encoder",
 }
@@ -31,6 +34,7 @@ __all__ = [
     "ENCODERS",
     "Backbone",
     "Encoder",
+    "EncoderConfig",
     "EncoderError",
     "EncoderSpec",
     "Frozen",

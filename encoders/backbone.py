@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,16 +28,26 @@ class Preprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """A network, cut into named stages that run one after the other.
+    """A network, cut into named stages that run one after the other, with all that an encoder must know of it.
+
+    The function that `--encoder my_module:function` names returns one. If it takes an argument `pretrained`, it is
+    called with `pretrained=True` in the modes frozen and finetune, and with `pretrained=False` in random and scratch.
 
     Attributes:
         model: the network as its author built it; its state_dict gives parameters their official names.
         stages: name -> module, in order of execution. Each hands on a map `[N, C, h, w]`, tokens `[N, L, C]` or a
             vector `[N, C]`. Modules are shared with `model`, not copied.
         preprocessing: the recipe of its weights.
-        tap: stage that is read by default.
+        tap: stage that is read by default, as classifiers do.
         pooling: pooling by default.
+        control: tap and pooling for agents by default, which need to know where things are. None: the last stage whose
+            maps are an eighth of the image's side or larger, on a grid.
         class_tokens: how many tokens stand before the patches (1 for a ViT with a class token, 0 otherwise).
+        least: smallest side in pixels of the images that a stage can take, by stage, as far as it is known.
+        multiple: image sides must be multiples of this many pixels (patch size of a vision transformer).
+        pretrained: whether `model` holds pretrained weights as it was returned.
+        weights: file of pretrained weights, if they are not in `model` already.
+        licence: of the pretrained weights.
     """
 
     model: nn.Module
@@ -44,4 +55,10 @@ class Backbone:
     preprocessing: Preprocessing
     tap: str
     pooling: str = "global"
+    control: tuple[str, str] | None = None
     class_tokens: int = 0
+    least: Mapping[str, int] | None = None
+    multiple: int = 1
+    pretrained: bool = False
+    weights: str | None = None
+    licence: str = ""

@@ -2,104 +2,175 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import torch
+from torch import nn
 
 from stillsight.encoders import device as devices
-from stillsight.encoders import weights as sources
 from stillsight.encoders.adapt import Adaptation
-from stillsight.encoders.encoder import Encoder, Provenance
+from stillsight.encoders.backbone import Backbone
+from stillsight.encoders.config import EncoderConfig
+from stillsight.encoders.encoder import Encoder, Provenance, fingerprint, up_to
+from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
+from stillsight.encoders.weights import sources
+from stillsight.encoders.weights.fitting import load_into
 from stillsight.encoders.zoo.registry import make_backbone, spec
 
 
 def build(
-    name: str,
-    mode: Mode | str = Mode.FROZEN,
-    *,
-    tap: str | None = None,
-    pooling: str | None = None,
-    resolution: int | None = None,
-    unfreeze: str | None = None,
-    adapt: Literal["all", "norm", "lora"] = "all",
-    batchnorm: Literal["frozen", "train"] | None = None,
-    lora_rank: int = 8,
-    weights: Path | str | None = None,
-    weights_folder: Path | str | None = None,
-    seed: int = 0,
-    pinned: bool = True,
-    precision: devices.Precision = "auto",
-    device: torch.device | str = "auto",
+    encoder: EncoderConfig | str, mode: Mode | str | None = None, *, pinned: bool = True, **options: Any
 ) -> Encoder:
     """Build an encoder.
 
     Args:
-        name: a registered name (`stillsight list encoders`) or a third party's `module:function` that returns a
-            `Backbone`.
-        mode: frozen, random, finetune or scratch.
-        tap: last stage that runs; by default the network's last.
-        pooling: from maps to a vector: global, grid<k>, flatten, softmax, cls. By default the network's own.
-        resolution: side in pixels that images are resized to; None takes them as they come.
-        unfreeze: in the trained modes, the first stage that learns; None trains all.
-        adapt, batchnorm, lora_rank: what learns in the trained modes, see `Adaptation`.
-        weights: a file or a run folder to take the weights from instead of the registered ones.
-        weights_folder: where to look for weights under their official names before torch's cache.
-        seed: of random weights.
+        encoder: a registered name (`stillsight list encoders`), a third party's `module:function` that returns a
+            `Backbone`, or a whole configuration.
+        mode: frozen (by default), random, finetune or scratch.
         pinned: keep dropout off in the part that learns, and BatchNorm statistics fixed unless `batchnorm` says so.
-        precision: of the frozen part: auto (bf16 where the hardware has it), float32, bf16.
-        device: auto, cpu, cuda, cuda:N, mps.
+        options: the other fields of `EncoderConfig`: `tap` and `pooling` (by default the network's own),
+            `resolution`, `unfreeze`, `adapt`, `batchnorm`, `lora_rank`, `weights`, `weights_folder`, `seed`,
+            `precision`, `device`.
 
     Raises:
         EncoderError: unknown name, stage, pooling or device; weights missing, damaged or not fitting.
+        TypeError: there is no such option.
     """
-    mode = Mode(mode)
-    row = spec(name)
-    with torch.random.fork_rng(devices=[]):  # random weights depend on `seed` alone, not on what ran before
-        torch.manual_seed(seed)
-        backbone = make_backbone(name)
-    chosen = tap or (row.tap if row else backbone.tap)
-    provenance = Provenance(kind="random", name=f"seed {seed}", licence="none needed")
-    if mode.pretrained:
-        found = sources.find(row, _path(weights), _path(weights_folder))
-        sources.load_into(backbone, found, chosen, name)
-        provenance = found.provenance
-    encoder = Encoder(
+    config = _configured(encoder, mode, options)
+    row = spec(config.encoder)
+    tap = row.check_tap(config.tap or row.tap)
+    with torch.random.fork_rng(devices=[]):  # random weights depend on the seed alone, not on what ran before
+        torch.manual_seed(config.seed)
+        backbone = make_backbone(config.encoder, pretrained=config.mode.pretrained and config.weights is None)
+    provenance = _pretrained(config, backbone, tap) if config.mode.pretrained else _random(config, backbone)
+    built = Encoder(
         backbone,
-        name=name,
-        tap=chosen,
-        pooling=pooling or (row.pooling if row else None),
-        resolution=resolution,
-        unfreeze=(unfreeze or "all") if mode.trained else None,
+        name=config.encoder,
+        tap=tap,
+        pooling=config.pooling or row.pooling,
+        resolution=config.resolution,
+        unfreeze=(config.unfreeze or "all") if config.mode.trained else None,
         pinned=pinned,
-        shielded=mode.pretrained,
-        adaptation=Adaptation(what=adapt, batchnorm=batchnorm, rank=lora_rank, seed=seed),
-        precision=precision,
+        shielded=config.mode.pretrained,
+        adaptation=Adaptation(what=config.adapt, batchnorm=config.batchnorm, rank=config.lora_rank, seed=config.seed),
+        precision=config.precision,
         provenance=provenance,
     )
-    encoder.recipe = {
-        "name": name,
-        "mode": mode.value,
-        "tap": tap,
-        "pooling": pooling,
-        "resolution": resolution,
-        "unfreeze": unfreeze,
-        "adapt": adapt,
-        "batchnorm": batchnorm,
-        "lora_rank": lora_rank,
-        "weights": None if weights is None else str(weights),
-        "weights_folder": None if weights_folder is None else str(weights_folder),
-        "seed": seed,
-        "pinned": pinned,
-        "precision": precision,
-        "device": str(device),
-    }
-    target = devices.pick_device(str(device))
+    built.recipe = Recipe(config, pinned)
+    target = devices.pick_device(config.device)
     # The learned part keeps its layout: SB3's orthogonal initialisation cannot write into NHWC tensors.
-    devices.channels_last(encoder.frozen, target)
-    return encoder.to(target)
+    devices.channels_last(built.frozen, target)
+    return built.to(target)
 
 
-def _path(path: Path | str | None) -> Path | None:
-    return None if path is None else Path(path)
+@dataclass(frozen=True)
+class Recipe:
+    """What an encoder was built from: it is pickled in the encoder's place, a kilobyte and not the network once more.
+
+    Attributes:
+        config: what was chosen.
+        pinned: see `build`.
+    """
+
+    config: EncoderConfig
+    pinned: bool
+
+    def rebuild(self, frozen_sha256: str) -> Encoder:
+        """Build the encoder again.
+
+        Raises:
+            EncoderError: its frozen weights are not the ones that it was pickled with.
+        """
+        encoder = build(self.config, pinned=self.pinned)
+        now = fingerprint(encoder.frozen.state())
+        if now != frozen_sha256:
+            raise EncoderError(
+                f"The weights of {encoder.name} have changed: this model was saved with frozen weights "
+                f"{frozen_sha256[:12]}, and {encoder.provenance.name} now holds {now[:12]}. Give it the weights that "
+                "it was trained with."
+            )
+        return encoder
+
+
+def _configured(encoder: EncoderConfig | str, mode: Mode | str | None, options: Mapping[str, Any]) -> EncoderConfig:
+    """The configuration that the arguments of `build` stand for, without what a subclass of it adds."""
+    own = {}
+    if not isinstance(encoder, str):
+        own = {field.name: getattr(encoder, field.name) for field in fields(EncoderConfig)}
+    changed = {**options, **({} if mode is None else {"mode": mode})}
+    chosen = {**own, **changed} if own else {"encoder": encoder, **changed}
+    chosen["mode"] = Mode(chosen.get("mode", Mode.FROZEN))
+    chosen["device"] = str(chosen.get("device", "auto"))
+    for name in ("weights", "weights_folder"):
+        if chosen.get(name) is not None:
+            chosen[name] = Path(chosen[name])
+    return EncoderConfig(**chosen)
+
+
+def _pretrained(config: EncoderConfig, backbone: Backbone, tap: str) -> Provenance:
+    """Put pretrained weights into `backbone`, unless it came with them, and say where they are from."""
+    row = spec(config.encoder)
+    if config.weights is None and backbone.pretrained:
+        state = {name: tensor for stage in up_to(backbone, tap).values() for name, tensor in stage.state_dict().items()}
+        licence = backbone.licence or "not stated by its function: yours to check"
+        return Provenance(kind="function", name=config.encoder, sha256=fingerprint(state), licence=licence)
+    if config.weights is None and row.weights == "function":
+        raise EncoderError(
+            f"{config.encoder} was called with pretrained=True, and its Backbone does not say pretrained=True. Let it "
+            "say so, with its licence, or give --weights FILE."
+        )
+    weights = sources.find(row, config.weights, config.weights_folder)
+    if weights.encoder not in ("", config.encoder):
+        raise EncoderError(
+            f"{weights.provenance.name} trained {weights.encoder}, and --encoder is {config.encoder}. Type --encoder "
+            f"{weights.encoder}, or give other --weights."
+        )
+    source = weights.provenance.name
+    where = load_into(backbone, weights.content, source, tap, config.encoder)
+    return replace(weights.provenance, name=f"{source} ({where})") if where else weights.provenance
+
+
+def _random(config: EncoderConfig, backbone: Backbone) -> Provenance:
+    """Where random weights are from: the seed. A third party's function may have loaded its own, which must not stay.
+
+    Raises:
+        EncoderError: the weights do not depend on the seed, and some layers cannot be initialised anew.
+    """
+    name = f"seed {config.seed}"
+    if spec(config.encoder).own and not _follows_seed(config, backbone):
+        _initialise(config, backbone.model)
+        name += ", initialised layer by layer"
+    return Provenance(kind="random", name=name, licence="none needed")
+
+
+def _follows_seed(config: EncoderConfig, backbone: Backbone) -> bool:
+    """Whether another seed gives other weights: half of those that are no constants at least."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed + 1)
+        other = make_backbone(config.encoder).model.state_dict()
+    drawn, equal = 0, 0
+    for name, parameter in backbone.model.named_parameters():
+        if parameter.numel() > 1 and parameter.min() != parameter.max():
+            drawn += parameter.numel()
+            equal += parameter.numel() if torch.equal(parameter, other[name].to(parameter)) else 0
+    return 2 * equal < drawn or not drawn
+
+
+def _initialise(config: EncoderConfig, model: nn.Module) -> None:
+    """Draw every weight of `model` anew, by each layer's own `reset_parameters`."""
+    owners = {name: module for name, module in model.named_modules() if list(module.parameters(recurse=False))}
+    fixed = [name for name, module in owners.items() if not callable(getattr(module, "reset_parameters", None))]
+    if fixed:
+        raise EncoderError(
+            f"--mode {config.mode.value} starts from random weights, and {config.encoder} returns the same ones under "
+            f"every seed: it loads pretrained weights itself, and {fixed[0] or 'the network'} has no reset_parameters "
+            "to draw others. Give the function an argument pretrained, and let it load nothing where that is False."
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        for module in owners.values():
+            module.reset_parameters()

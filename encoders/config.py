@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.encoders.mode import Mode
-from stillsight.encoders.zoo.registry import check_pooling, spec
-
-if TYPE_CHECKING:
-    from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.zoo.encoder_spec import check_pooling
+from stillsight.encoders.zoo.registry import spec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +53,9 @@ class EncoderConfig:
 
     def for_control(self) -> Self:
         """With tap and pooling filled in, where neither was chosen, by what the encoder's row says for agents."""
-        row = spec(self.encoder)
-        if row is None or self.tap is not None or self.pooling is not None:
+        if self.tap is not None or self.pooling is not None:
             return self
-        tap, pooling = row.control
+        tap, pooling = spec(self.encoder).control
         return replace(self, tap=tap, pooling=pooling)
 
     def check_encoder(self, side: int | None = None) -> None:
@@ -70,7 +67,6 @@ class EncoderConfig:
         Raises:
             EncoderError: no such encoder or stage, no weights for this mode, images too small.
         """
-        row = spec(self.encoder)
         if self.unfreeze is not None and not self.mode.trained:
             raise EncoderError(
                 f"--unfreeze {self.unfreeze} trains a part of the encoder, and --mode {self.mode.value} trains none. "
@@ -83,12 +79,13 @@ class EncoderConfig:
             )
         if self.pooling is not None:
             check_pooling(self.pooling)
-        if row is None:
-            return
+        row = spec(self.encoder)
         tap = row.check_tap(self.tap or row.tap)
         if self.mode.pretrained and row.weights is None and self.weights is None:
+            own = ", or let its Backbone say pretrained=True or weights=FILE" if row.own else ""
             raise EncoderError(
-                f"{row.name} has no pretrained weights. Type --mode scratch or --mode random, or give --weights FILE."
+                f"{row.name} {'says of no' if row.own else 'has no'} pretrained weights. Type --mode scratch or --mode "
+                f"random, or give --weights FILE{own}."
             )
         reached = [*list(row.stages)[: list(row.stages).index(tap) + 1], "all"]
         if self.unfreeze is not None and self.unfreeze not in reached:
@@ -113,31 +110,3 @@ class EncoderConfig:
             raise EncoderError(
                 f"--lora-rank {self.lora_rank} has no use with --adapt {self.adapt}. Type --adapt lora, or drop it."
             )
-
-    def build_encoder(self, *, pinned: bool, weights: bool = True) -> Encoder:
-        """Build what was chosen, see `recipe.build`.
-
-        Args:
-            pinned: keep dropout off in the part that learns, and BatchNorm statistics fixed unless --batchnorm says
-                train.
-            weights: False builds it with random weights, for one that is about to be filled from a checkpoint.
-        """
-        from stillsight.encoders.building import build
-
-        return build(
-            self.encoder,
-            self.mode if weights else Mode.SCRATCH,
-            tap=self.tap,
-            pooling=self.pooling,
-            resolution=self.resolution,
-            unfreeze=self.unfreeze,
-            adapt=self.adapt,
-            batchnorm=self.batchnorm,
-            lora_rank=self.lora_rank,
-            weights=self.weights if weights else None,
-            weights_folder=self.weights_folder,
-            seed=self.seed,
-            pinned=pinned,
-            precision=self.precision,
-            device=self.device,
-        )

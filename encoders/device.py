@@ -111,11 +111,6 @@ def channels_last(module: nn.Module, device: torch.device) -> nn.Module:
     return module if device.type == "mps" else module.to(memory_format=torch.channels_last)
 
 
-def maybe_compile(function: Callable[[Tensor], Tensor], enabled: bool) -> Callable[[Tensor], Tensor]:
-    """`torch.compile(function)` if enabled, `function` otherwise."""
-    return torch.compile(function) if enabled else function
-
-
 @torch.inference_mode()
 def encode_in_batches(
     encode: Callable[[Tensor], Tensor],

@@ -6,7 +6,7 @@ import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from stillsight.encoders import device as devices
 from stillsight.encoders.adapt import Adaptation
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.errors import EncoderError, unknown
-from stillsight.encoders.frozen import Frozen, Learned
+from stillsight.encoders.frozen import Frozen
+from stillsight.encoders.learned import Learned
 from stillsight.encoders.pooling import Pooling
 from stillsight.encoders.preprocess import ImageCounter, Preprocess
 
@@ -25,7 +26,7 @@ class Provenance:
     """Where an encoder's weights came from.
 
     Attributes:
-        kind: "shipped", "file", "run", "folder", "cache", "download" or "random".
+        kind: "shipped", "file", "run", "folder", "cache", "download", "function" (a third party's own) or "random".
         name: file name, torchvision's weights entry, or the seed of random weights.
         sha256: of the file, or empty for random weights.
         licence: what may be done with them, as far as it is known.
@@ -37,6 +38,12 @@ class Provenance:
     licence: str = ""
 
 
+class Rebuilding(Protocol):
+    """What an encoder was built from, see `building.Recipe`."""
+
+    def rebuild(self, frozen_sha256: str) -> Encoder: ...
+
+
 class Encoder(nn.Module):
     """Pixels 0..255 `[N, 3, H, W]` in (uint8 or float), float32 features `[N, D]` out, in two parts.
 
@@ -46,7 +53,7 @@ class Encoder(nn.Module):
         backbone: the network and its stages.
         name: what it is called in cards and run folders.
         tap: last stage that runs; what lies behind it is not even kept.
-        pooling: see `registry.POOLINGS`.
+        pooling: see `encoder_spec.POOLINGS`.
         resolution: side in pixels that images are resized to; None takes them as they come.
         unfreeze: the cut: None freezes everything, a stage's name trains from that stage on, "all" trains everything.
         pinned, shielded, adaptation: see `Learned`.
@@ -81,7 +88,7 @@ class Encoder(nn.Module):
         self.preprocessing = backbone.preprocessing
         self.provenance = provenance or Provenance(kind="random", name="unknown")
         self.counter = ImageCounter()
-        self.recipe: dict[str, Any] | None = None
+        self.recipe: Rebuilding | None = None
         stages = up_to(backbone, self.tap, name)
         steps: dict[str, nn.Module] = {"pixels": Preprocess(self.preprocessing, resolution, self.counter)}
         steps |= {**stages, "pooling": Pooling(self.pooling, backbone.class_tokens)}
@@ -140,7 +147,7 @@ class Encoder(nn.Module):
         # not as its weights: a kilobyte instead of the whole network once more.
         if self.recipe is None:
             return super().__reduce__()
-        return _rebuild, (self.recipe, fingerprint(self.frozen.state()))
+        return self.recipe.rebuild, (fingerprint(self.frozen.state()),)
 
 
 def up_to(backbone: Backbone, tap: str, name: str = "encoder") -> dict[str, nn.Module]:
@@ -156,10 +163,22 @@ def up_to(backbone: Backbone, tap: str, name: str = "encoder") -> dict[str, nn.M
 
 
 def _official(steps: Mapping[str, nn.Module], model: nn.Module) -> dict[str, str]:
-    """Map the state_dict keys of a list of `steps` to those of `model`, by the identity of the tensors."""
+    """Map the state_dict keys of a list of `steps` to those of `model`, by the identity of the tensors.
+
+    Raises:
+        EncoderError: a stage holds a tensor that the model does not.
+    """
     names = {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items()}
-    listed = nn.ModuleList(steps.values())
-    return {key: names[id(tensor)] for key, tensor in listed.state_dict(keep_vars=True).items()}
+    listed = nn.ModuleList(steps.values()).state_dict(keep_vars=True)
+    for key, tensor in listed.items():
+        if id(tensor) not in names:
+            stage, _, own = key.partition(".")
+            raise EncoderError(
+                f"Stage {list(steps)[int(stage)]} holds {own}, which is no tensor of the network that its Backbone "
+                "names as model: it would be neither loaded nor saved. Make it a part of the model, or share the "
+                "model's own modules instead of copying them."
+            )
+    return {key: names[id(tensor)] for key, tensor in listed.items()}
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
@@ -170,17 +189,3 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _rebuild(recipe: dict[str, Any], sha256: str) -> Encoder:
-    """Build a pickled encoder again and refuse one whose frozen weights are not the ones it was pickled with."""
-    from stillsight.encoders.building import build
-
-    encoder = build(**copy.deepcopy(recipe))
-    found = fingerprint(encoder.frozen.state())
-    if found != sha256:
-        raise EncoderError(
-            f"The weights of {encoder.name} have changed: this model was saved with frozen weights {sha256[:12]}, and "
-            f"{encoder.provenance.name} now holds {found[:12]}. Give it the weights that it was trained with."
-        )
-    return encoder

@@ -1,50 +1,19 @@
-"""The two sides of the cut: Frozen, which nothing changes, and Learned, which a policy trains."""
+"""Frozen: the part before the cut, which nothing changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from operator import attrgetter
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from stillsight.encoders import device as devices
-from stillsight.encoders.adapt import Adaptation
 from stillsight.encoders.engines.engine import Engine, choose
 from stillsight.encoders.engines.engine import Name as EngineName
+from stillsight.encoders.part import Part
 from stillsight.encoders.preprocess import ImageCounter
-
-
-class Part(nn.Module):
-    """A run of consecutive stages, one side of the cut.
-
-    Args:
-        names: of the stages.
-        official: keys of the stages' state_dict -> the names that the network's author gave the same tensors.
-        precision: of the matrix products, see `device.autocast`.
-    """
-
-    steps: nn.ModuleList
-
-    def __init__(self, names: Iterable[str], official: Mapping[str, str], precision: devices.Precision) -> None:
-        super().__init__()
-        self.names = tuple(names)
-        self.official = dict(official)
-        self.precision = precision
-
-    def state(self) -> dict[str, Tensor]:
-        """Every parameter and buffer under its official name; the tensors are the live ones."""
-        return {self.official[key]: tensor for key, tensor in self.steps.state_dict(keep_vars=True).items()}
-
-    def sequence(self, tensor: Tensor) -> Tensor:
-        """Run the stages one after the other."""
-        with devices.autocast(tensor.device, self.precision):
-            for step in self.steps:
-                tensor = step(tensor)
-        return tensor
 
 
 class Frozen(Part):
@@ -162,59 +131,3 @@ class Frozen(Part):
             return pixels
         with self.counter.paused():
             return tuple(self(torch.zeros((1, *pixels), dtype=torch.uint8, device=self.device)).shape[1:])
-
-
-class Learned(Part):
-    """The part after the cut, which a policy trains. Copy it (`copy.deepcopy`) for each network that trains its own.
-
-    What of it does not learn is a buffer and no parameter, see `adapt.settle`.
-
-    Args:
-        pinned: keep every layer in eval mode while it learns: BatchNorm statistics fixed, dropout and stochastic depth
-            off. What reinforcement learning needs (in PPO the ratio of the first update must be one), and not what
-            supervised training from scratch needs.
-        shielded: refuse re-initialisation, as pretrained weights must, and all that `adaptation` does not train.
-        adaptation: what learns; by default everything.
-
-    Raises:
-        EncoderError: nothing here can learn in the way of `adaptation`.
-    """
-
-    def __init__(
-        self,
-        steps: Mapping[str, nn.Module],
-        official: Mapping[str, str],
-        precision: devices.Precision = "float32",
-        *,
-        pinned: bool = True,
-        shielded: bool = True,
-        adaptation: Adaptation | None = None,
-    ) -> None:
-        super().__init__(steps, official, precision)
-        adaptation = adaptation or Adaptation()
-        self.steps = nn.ModuleList(steps.values()).requires_grad_(True)
-        adaptation.prepare(self.steps, self.names)
-        self.pinned, self.shielded = pinned, shielded or adaptation.what != "all"
-        self.moves_statistics = adaptation.moves_statistics(pinned)
-        self.train(self.training)
-
-    def state(self) -> dict[str, Tensor]:
-        """Every parameter and buffer under its official name: the live ones, low-rank additions added to their W."""
-        with torch.no_grad():
-            return {name: attrgetter(key)(self.steps) for key, name in self.official.items()}
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch to train mode unless pinned; BatchNorm goes by `Adaptation.batchnorm`."""
-        super().train(mode and not self.pinned)
-        for module in self.modules():
-            if isinstance(module, _BatchNorm):
-                module.train(mode and self.moves_statistics)
-        return self
-
-    def apply(self, fn: Any) -> Self:
-        """Let an initialiser through only to weights that are random anyway."""
-        return self if self.shielded else super().apply(fn)
-
-    def forward(self, cut: Tensor) -> Tensor:
-        """What stands at the cut, `[N, ...]` -> float32 features `[N, D]`. At the end of the network: as it came."""
-        return self.sequence(cut).float() if len(self.steps) else cut.float()

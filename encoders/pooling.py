@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.zoo.registry import check_pooling
+from stillsight.encoders.zoo.encoder_spec import check_pooling
 
 
 class Pooling(nn.Module):
@@ -34,6 +34,8 @@ class Pooling(nn.Module):
             return features[:, 0]
         if features.dim() == 2:
             return features
+        if features.dim() == 3 and self.name == "global":
+            return features[:, self.class_tokens :].mean(1)
         maps = self._as_map(features) if features.dim() == 3 else features
         if self.name == "global":
             return maps.mean(dim=(2, 3))
@@ -52,7 +54,12 @@ class Pooling(nn.Module):
     def _as_map(self, tokens: Tensor) -> Tensor:
         """Patch tokens `[N, L, C]` of a square image as a map `[N, C, h, h]`."""
         patches = tokens[:, self.class_tokens :]
-        side = int(patches.shape[1] ** 0.5)
+        side = round(patches.shape[1] ** 0.5)
+        if side * side != patches.shape[1]:
+            raise EncoderError(
+                f"The tapped stage gives {patches.shape[1]} patch tokens, which form no square, and --pooling "
+                f"{self.name} needs to know where each lies. Type --pooling global or cls, or make the images square."
+            )
         maps: Tensor = patches.transpose(1, 2).unflatten(2, (side, side))
         return maps
 

@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any
 
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions
-from stillsight.envs.registry import ROWS, EnvSpec, resolve
+from stillsight.envs.registry import ROWS, resolve
+from stillsight.envs.shifts import SHIFTS
+from stillsight.envs.spec import EnvSpec
 
 if TYPE_CHECKING:
+    from stillsight.envs.looks import Shifted as Shifted
     from stillsight.envs.making import make_env as make_env
     from stillsight.envs.orchard.orchard import BEST_RETURN as BEST_RETURN
     from stillsight.envs.orchard.orchard import Orchard as Orchard
     from stillsight.envs.pixels import Pixels as Pixels
     from stillsight.envs.reference import reference_returns as reference_returns
-    from stillsight.envs.shifts import SHIFTS as SHIFTS
-    from stillsight.envs.shifts import Shifted as Shifted
-    from stillsight.envs.suites.atari import NativeAtariVecEnv as NativeAtariVecEnv
+    from stillsight.envs.suites.atari_native import NativeAtariVecEnv as NativeAtariVecEnv
     from stillsight.envs.vector import make_vec as make_vec
     from stillsight.envs.workers import workers_pay as workers_pay
 
 _LATER = {
     "BEST_RETURN": "orchard.orchard",
-    "NativeAtariVecEnv": "suites.atari",
+    "NativeAtariVecEnv": "suites.atari_native",
     "Orchard": "orchard.orchard",
     "Pixels": "pixels",
-    "SHIFTS": "shifts",
-    "Shifted": "shifts",
+    "Shifted": "looks",
     "make_env": "making",
     "make_vec": "vector",
     "reference_returns": "reference",

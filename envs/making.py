@@ -11,18 +11,13 @@ from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.monitor import Monitor
 
 from stillsight.envs.errors import EnvError
+from stillsight.envs.looks import Shifted
 from stillsight.envs.options import EnvOptions, Scalar
 from stillsight.envs.pixels import Pixels
-from stillsight.envs.registry import is_atari, is_doom, is_racing, resolve
-from stillsight.envs.rules import FrameSkip, LifeLoss, sign
-from stillsight.envs.shifts import Shifted
-from stillsight.envs.suites.doom import Doom, arguments
-
-_OURS = {
-    "render_mode": "it is always rgb_array",
-    "frameskip": "use the frame skip (--frame-skip)",
-    "obs_type": "an agent sees rgb",
-}
+from stillsight.envs.registry import resolve, suite_of
+from stillsight.envs.rules import LifeLoss, sign
+from stillsight.envs.suites import SUITES
+from stillsight.envs.suites.suite import Suite
 
 
 def make_env(
@@ -38,28 +33,11 @@ def make_env(
     """
     spec = resolve(env_id)
     options = options or spec.options
-    atari = is_atari(env_id)
-    _check(env_id, options, atari)
+    suite = suite_of(env_id)
+    _check(env_id, options, suite)
 
-    env = _make(env_id, options, atari)
-    if atari:
-        height, width, _ = env.observation_space.shape or (0, 0, 0)
-        env = gym.wrappers.AtariPreprocessing(
-            env,
-            noop_max=options.noop_max,
-            frame_skip=options.frame_skip,  # the brighter of the last two frames: sprites that flicker stay visible
-            screen_size=(width, height),  # Pixels resizes: it takes nothing under 16 pixels for an image
-            terminal_on_life_loss=False,  # Gymnasium's would restart the game at each life; see LifeLoss
-            grayscale_obs=False,
-        )
-    elif is_doom(env_id):
-        env = Doom(env)  # which skips frames itself
-    elif options.frame_skip > 1:
-        env = FrameSkip(env, options.frame_skip)
-    if is_racing(env_id):
-        from stillsight.envs.suites.racing import Drawn
-
-        env = Drawn(env)  # outside the skip, whose other frames nobody sees
+    env = _make(env_id, options, suite)
+    env = suite.wrap(env, options)  # which skips frames, too
     env = Pixels(env, options.size)
     if options.shift is not None and options.shift_strength is not None:
         env = Shifted(env, options.shift, options.shift_strength)
@@ -77,18 +55,14 @@ def make_env(
     return env
 
 
-def _make(env_id: str, options: EnvOptions, atari: bool) -> gym.Env[Any, Any]:
+def _make(env_id: str, options: EnvOptions, suite: Suite) -> gym.Env[Any, Any]:
     """Gymnasium's own environment, rendering to arrays where it can."""
-    kwargs: dict[str, Any] = dict(options.kwargs)
-    if atari:
-        kwargs["frameskip"] = 1
-    if is_doom(env_id):
-        kwargs = {**arguments(env_id, options), **kwargs}
+    kwargs: dict[str, Any] = {**suite.arguments(env_id, options), **dict(options.kwargs)}
     if _renders(env_id):
         kwargs["render_mode"] = "rgb_array"
     made: Any = env_id
-    if is_racing(env_id):
-        made = replace(gym.registry[env_id.rpartition(":")[2]], entry_point="stillsight.envs.suites.racing:Racing")
+    if suite.replacement is not None:
+        made = replace(gym.registry[env_id.rpartition(":")[2]], entry_point=suite.replacement)
     try:
         # -1 removes the id's own time limit: ours takes its place and counts agent steps.
         return gym.make(made, max_episode_steps=-1 if options.max_episode_steps else None, **kwargs)
@@ -114,15 +88,16 @@ def _renders(env_id: str) -> bool:
     return any(p.name == "render_mode" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def _check(env_id: str, options: EnvOptions, atari: bool) -> None:
-    if not atari and (options.noop_max or options.terminal_on_life_loss):
-        raise EnvError(
-            f"{env_id} is no Atari game, and noop_max and terminal_on_life_loss are for those. "
-            "Leave them at 0 and False."
-        )
+def _check(env_id: str, options: EnvOptions, suite: Suite) -> None:
+    for owner in SUITES:
+        names = [name for name in owner.own_options if name not in suite.own_options]
+        if any(getattr(options, name) for name in names):
+            off = " and ".join(f"{name} at {getattr(EnvOptions(), name)}" for name in names)
+            raise EnvError(f"{env_id} is no {owner.kind}, and only those have {' and '.join(names)}. Leave {off}.")
+    reserved = {"render_mode": "it is always rgb_array", **suite.reserved}
     for name, _ in options.kwargs:
-        if name in _OURS:
-            raise EnvError(f"The environment argument {name!r} is set by stillsight: {_OURS[name]}.")
+        if name in reserved:
+            raise EnvError(f"The environment argument {name!r} is set by stillsight: {reserved[name]}.")
 
 
 def _listed(kwargs: tuple[tuple[str, Scalar], ...]) -> str:

@@ -1,4 +1,4 @@
-"""How an environment is shown to an agent: a small frozen record that travels into the run folder as JSON."""
+"""EnvOptions: how an environment is shown to an agent, as a frozen record that travels into the run folder as JSON."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
 
 from stillsight.envs.errors import EnvError
+from stillsight.envs.shifts import find
 
 Scalar: TypeAlias = str | int | float | bool | None
 
@@ -67,8 +68,6 @@ class EnvOptions:
                     f"--shift hue --shift-strength {self.shift_strength:g}"
                 )
             return
-        from stillsight.envs.shifts import find  # imports OpenCV, which options without a shift need not wait for
-
         find(self.shift)
         if self.shift_strength is None:
             object.__setattr__(self, "shift_strength", SHIFT_STRENGTH)  # frozen, and concrete
@@ -106,17 +105,6 @@ class EnvOptions:
         return replace(self, **{name: value for name, value in wishes.items() if value is not None})  # type: ignore[arg-type]
 
     def to_json(self) -> dict[str, object]:
-        """A plain dict for `json.dump`; `from_json` is its inverse."""
+        """A plain dict for `json.dump`, `kwargs` as a dict too."""
         record: dict[str, object] = {field.name: getattr(self, field.name) for field in fields(self)}
         return record | {"kwargs": dict(self.kwargs)}
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, object]) -> EnvOptions:
-        """Options read back from a run folder. Raises `EnvError` for a field that does not exist."""
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(set(record) - set(known)):
-            raise EnvError(f"Environments have no option {', '.join(unknown)}. Known options: {', '.join(known)}.")
-        values = dict(record)
-        if isinstance(kwargs := values.get("kwargs"), Mapping):
-            values["kwargs"] = tuple(kwargs.items())
-        return cls(**values)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""One public form for every environment: uint8 pixels `[3, H, W]`, and frames to film with `render()`."""
+"""Pixels: the one form of every environment, uint8 `[3, H, W]`, and frames to film with `render()`."""
 
 from __future__ import annotations
 
@@ -72,19 +72,19 @@ class Pixels(gym.ObservationWrapper[Image, Any, Any]):
 
 def _rendered(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """`env` with `render()` in place of its observation, or the sentence that says why not."""
-    found = f"{_name(env)} observes {_words(env.observation_space)}, which is no image,"
+    subject = f"{_name(env)} observes {_words(env.observation_space)}, which is no image,"
     wanted = (
         "stillsight needs one image: uint8 or float, [H, W, 3], [3, H, W] or [H, W], at least "
         f"{SMALLEST_IMAGE} pixels a side, or an environment that renders rgb_array."
     )
     if env.render_mode != "rgb_array":
         offered = ", ".join(map(str, env.metadata.get("render_modes") or ())) or "nothing"
-        raise EnvError(f"{found} and cannot render rgb_array (it offers {offered}). {wanted}")
+        raise EnvError(f"{subject} and cannot render rgb_array (it offers {offered}). {wanted}")
     env.reset()
     frame = env.render()
     if not (isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3):
         shape = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise EnvError(f"{found} and renders {shape} in place of uint8 [H, W, 3]. {wanted}")
+        raise EnvError(f"{subject} and renders {shape} in place of uint8 [H, W, 3]. {wanted}")
     return gym.wrappers.AddRenderObservation(env, render_only=True)
 
 

@@ -1,4 +1,4 @@
-"""What a return is worth: the scores of a player who acts at random and of one who knows everything."""
+"""Reference returns: what a return is worth, beside random play and an oracle that knows the state."""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 import numpy as np
 
+from stillsight.envs.options import EnvOptions
+
 Step = tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]
 
 
@@ -26,6 +28,11 @@ class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
             if terminated or truncated:
                 break
         return observation, total, terminated, truncated, info
+
+
+def skip_frames(env: gym.Env[Any, Any], options: EnvOptions) -> gym.Env[Any, Any]:
+    """`env` with each action repeated `options.frame_skip` times: the wrapping of a suite that has none of its own."""
+    return FrameSkip(env, options.frame_skip) if options.frame_skip > 1 else env
 
 
 class LifeLoss(gym.Wrapper[Any, Any, Any, Any]):

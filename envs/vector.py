@@ -1,4 +1,4 @@
-"""`make_vec`: the one door to environments, for training, evaluation, video and benchmark alike."""
+"""`make_vec`: copies of an environment as one VecEnv, for training, evaluation, video and benchmark alike."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 from stillsight.envs.errors import EnvError
 from stillsight.envs.making import make_env
 from stillsight.envs.options import EnvOptions
-from stillsight.envs.registry import resolve
-from stillsight.envs.suites.atari import NativeAtariVecEnv, objection
+from stillsight.envs.registry import resolve, suite_of
+from stillsight.envs.suites import SUITES
 
 
 def make_vec(
@@ -29,9 +29,9 @@ def make_vec(
     - `options` default to those of the id's row; `training=False` leaves rewards unclipped and lives unended.
     - `workers=0` steps all copies in this process, which is fastest for light environments; `workers=n_envs` gives
       each its own process (SB3 has nothing in between). The pixels are the same.
-    - `native=None` trains on Atari through ale-py's own C++ threads wherever these can do what is asked, and
-      `native=True` insists; the rules are the same, the random numbers are not (see `NativeAtariVecEnv`).
-      `native=False` wraps one environment per copy, as does all that is neither Atari nor training.
+    - `native=None` trains through the VecEnv of the environment's suite, where it has one (`Suite.native`) that can do
+      what is asked, and `native=True` insists; the rules are the same, the random numbers are not.
+      `native=False` wraps one environment per copy, as does all that is not training.
     - `get_images()` gives an RGB frame per copy, uint8 `[H, W, 3]`: the environment's own, or natively what was last
       observed.
     - When an episode ends, `infos[i]` holds `episode` (`r`: the unclipped return of the whole game, `l`: agent steps),
@@ -49,24 +49,39 @@ def make_vec(
         )
     row = resolve(env_id)
     options = options or row.options
-    if native is None:
-        # For 8 Pongs of 84 x 84 RGB on 2 busy cores it took 1.4 times as many steps a second as DummyVecEnv and 1.7
-        # times as many as SubprocVecEnv; it was ahead for a single game too. Evaluation keeps one environment per copy,
-        # as videos do.
-        native = training and not workers and objection(env_id, options) is None
-    if native and workers:
-        raise EnvError(
-            f"The native Atari environment was asked for with {workers} workers, and it runs threads of its own. "
-            "Give workers=0 or native=False."
-        )
+    native_vec_env = None if native is False else suite_of(env_id).native_class()
+    if native:
+        _check_native(env_id, workers, available=native_vec_env is not None)
+    elif native_vec_env is not None and (
+        not training  # evaluation keeps one environment per copy, as videos do
+        or workers
+        or native_vec_env.objection(env_id, options, training=True) is not None
+    ):
+        native_vec_env = None
     if workers:
         # A mistake inside a worker would reach the user as a broken pipe; here it is a sentence.
         make_env(env_id, options, training=training, seed=seed).close()
     makers = [partial(make_env, env_id, options, training=training, seed=seed + i) for i in range(n_envs)]
     venv: VecEnv
-    if native:
-        venv = NativeAtariVecEnv(env_id, n_envs, options, training=training, seed=seed)
+    if native_vec_env is not None:
+        venv = native_vec_env(env_id, n_envs, options, training=training, seed=seed)
     else:
         venv = SubprocVecEnv(makers) if workers else DummyVecEnv(makers)  # type: ignore[arg-type]
     venv.seed(seed)
     return venv
+
+
+def _check_native(env_id: str, workers: int, *, available: bool) -> None:
+    """Refuse to insist on a native VecEnv where there is none, or beside workers."""
+    suites = [suite for suite in SUITES if suite.native is not None]
+    name = " or ".join(suite.name for suite in suites)
+    if workers:
+        raise EnvError(
+            f"The native {name} environment was asked for with {workers} workers, and it runs threads of its own. "
+            "Give workers=0 or native=False."
+        )
+    if not available:
+        raise EnvError(
+            f"The native {name} environment was asked for, and {env_id} is no {' or '.join(s.kind for s in suites)}. "
+            "Give native=None or False."
+        )

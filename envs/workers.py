@@ -1,4 +1,4 @@
-"""Whether processes of their own make environments faster here: by stepping them both ways."""
+"""Worker processes: whether they make environments faster here, by stepping them both ways."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import os
 import time
 
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from stillsight.envs.options import EnvOptions
-from stillsight.envs.suites.atari import NativeAtariVecEnv
 from stillsight.envs.vector import make_vec
 
 LIGHT = 5e-4
@@ -23,7 +22,7 @@ def workers_pay(env_id: str, n_envs: int, options: EnvOptions, *, seed: int = 0)
     """Whether `n_envs` training environments step faster in a process each than all in this one.
 
     Both ways show the same pixels, so what is found changes the speed of a run and nothing else. Light environments are
-    told by a few steps; Atari's native ones step in threads already.
+    told by a few steps; native ones step in threads already.
 
     Raises:
         EnvError: see `make_vec`.
@@ -31,7 +30,7 @@ def workers_pay(env_id: str, n_envs: int, options: EnvOptions, *, seed: int = 0)
     if n_envs < 2 or (os.cpu_count() or 1) < 2:
         return False
     here = make_vec(env_id, n_envs, seed=seed, options=options)
-    if isinstance(here, NativeAtariVecEnv) or seconds_per_step(here, 0.0) < LIGHT:
+    if not isinstance(here, DummyVecEnv) or seconds_per_step(here, 0.0) < LIGHT:
         here.close()
         return False
     alone = seconds_per_step(here, SECONDS)

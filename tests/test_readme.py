@@ -1,4 +1,4 @@
-"""Every command and every program in the README runs, in the README's order, in one empty folder."""
+"""Every command and every program in every README runs, in their order, in one empty folder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,20 @@ import pytest
 import torch
 import torchvision
 
+from stillsight import agents
 from stillsight.agents import cli
 from stillsight.agents.benchmark.grid.parse import parse_spec
 from stillsight.agents.training import callbacks
-from stillsight.encoders import weights
 from stillsight.encoders.supervised.data import dataset
+from stillsight.encoders.supervised.data.split import Dataset, Split
+from stillsight.encoders.weights import sources as weights
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+READMES = [
+    ROOT / "README.md",
+    *sorted(path for room in ("agents", "encoders", "envs") for path in (ROOT / room).rglob("README.md")),
+]
+"""The README of the project, then those of its rooms, in whose order everything is run."""
 SMALLER = {"--steps": "128", "--episodes": "1", "--epochs": "1", "--rounds": "1", "--transitions": "2_000"}
 """What the test puts in place of the README's numbers; the rest of each command stays as it is printed."""
 SMALL = ["--n-envs", "1", "--eval-every", "0", "--head", "16", "--standardise", "8"]
@@ -32,14 +39,15 @@ FEW = {
 """Settings with few updates, by algorithm."""
 
 
-def blocks(language: str) -> list[str]:
-    """The README's code blocks in `language`."""
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, readme: Path | None = None) -> list[str]:
+    """The code blocks in `language` of one README, or of all of them."""
+    texts = [path.read_text() for path in ([readme] if readme else READMES)]
+    return [block for text in texts for block in re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)]
 
 
-def commands() -> list[list[str]]:
-    """Every shell line of the README, as words, without its comment."""
-    lines = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
+def commands(readme: Path | None = None) -> list[list[str]]:
+    """Every shell line of one README or of all, as words, without its comment."""
+    lines = [line for block in blocks("sh", readme) for line in block.splitlines() if line.strip()]
     return [shlex.split(line, comments=True) for line in lines]
 
 
@@ -84,7 +92,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         patch.syspath_prepend(str(here))
-        (here / "my_encoders.py").write_text(blocks("python")[-1])
+        (own,) = [block for block in blocks("python") if "def tiny() -> Backbone" in block]
+        (here / "my_encoders.py").write_text(own)
         (here / "orchard.toml").write_text(few_cells(blocks("toml")[0]))
         # A stand-in for the download; its random weights cannot have the official hash.
         state = torchvision.models.mobilenet_v2(weights=None).state_dict()
@@ -98,17 +107,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield here
 
 
-def _ten_colours(name: str, *_: object) -> dataset.Dataset:
+def _ten_colours(name: str, *_: object, **__: object) -> Dataset:
     """Ten classes, each a colour with noise, in place of CIFAR's 170 MB."""
     generator = torch.Generator().manual_seed(0)
     colours = torch.randint(0, 256, (10, 3, 1, 1), generator=generator)
 
-    def split(count: int) -> dataset.Split:
+    def split(count: int) -> Split:
         labels = torch.arange(count) % 10
         noise = torch.randint(-20, 20, (count, 3, 32, 32), generator=generator)
-        return dataset.Split((colours[labels] + noise).clamp(0, 255).to(torch.uint8), labels)
+        return Split((colours[labels] + noise).clamp(0, 255).to(torch.uint8), labels)
 
-    return dataset.Dataset(name, split(512), split(50), split(50), tuple("abcdefghij"))
+    return Dataset(name, split(512), split(50), split(50), tuple("abcdefghij"))
 
 
 def _interrupted(folder: Path) -> None:
@@ -126,12 +135,25 @@ def _interrupted(folder: Path) -> None:
     assert (folder / "checkpoints" / "last.safetensors").exists()
 
 
+def _a_first_run() -> None:
+    """The run that other READMEs than the project's speak of."""
+    if not Path("results/runs/first").exists():
+        words = ["rl", "--out", "results/runs/first", "--steps", "64", "--eval-episodes", "1", *SMALL, *FEW["ppo"]]
+        assert cli.main(words) == 0
+
+
+def _named(readme: Path) -> str:
+    return str(readme.relative_to(ROOT))
+
+
 @pytest.mark.usefixtures("folder")
-def test_every_stillsight_command_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    ours = [words[1:] for words in commands() if words[0] == "stillsight"]
-    assert len(ours) >= 15
+@pytest.mark.parametrize("readme", READMES, ids=_named)
+def test_every_stillsight_command_runs(readme: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ours = [words[1:] for words in commands(readme) if words[0] == "stillsight"]
+    if readme != READMES[0]:
+        _a_first_run()
     for words in ours:
-        if "--resume" in words:
+        if "--resume" in words and not Path(words[-1]).exists():
             _interrupted(Path(words[-1]))
         before = set(Path("results").rglob("done"))
         shown = ["--out", f"results/runs/{len(before)}"] if words[0] == "rl" and "--out" not in words else []
@@ -142,6 +164,11 @@ def test_every_stillsight_command_runs(capsys: pytest.CaptureFixture[str]) -> No
         except SystemExit as stop:  # --help
             code = int(stop.code or 0)
         assert code == 0, (words, capsys.readouterr().err)
+
+
+def test_there_is_something_to_run() -> None:
+    assert len(commands()) >= 30
+    assert len(blocks("python")) >= 8
 
 
 def test_every_other_command_is_one_of_the_makefile(root: Path) -> None:
@@ -170,13 +197,10 @@ def test_the_commands_of_the_demo_parse(root: Path) -> None:
 
 
 @pytest.mark.usefixtures("folder")
-def test_every_program_runs() -> None:
-    if not Path("results/runs/first").exists():
-        words = ["rl", "--out", "results/runs/first", "--steps", "64", "--eval-episodes", "1", *SMALL, *FEW["ppo"]]
-        assert cli.main(words) == 0
-    programs = blocks("python")
-    assert len(programs) == 5
-    for program in programs:
+@pytest.mark.parametrize("readme", READMES, ids=_named)
+def test_every_program_runs(readme: Path) -> None:
+    _a_first_run()
+    for program in blocks("python", readme):
         names: dict[str, object] = {"__name__": "readme"}
         exec(textwrap.dedent(program), names)
         if "model" in names and "venv" in names:
@@ -185,6 +209,29 @@ def test_every_program_runs() -> None:
             assert names["env"].action_space.contains(int(names["action"]))  # type: ignore[attr-defined,call-overload]
 
 
-def test_every_published_path_exists(root: Path) -> None:
-    for path in re.findall(r"`((?:tests|encoders|envs|agents|results/published)/[\w/.]*)`", README):
-        assert (root / path).exists(), path
+@pytest.mark.parametrize("readme", READMES, ids=_named)
+def test_every_path_and_link_exists(readme: Path) -> None:
+    text = readme.read_text()
+    for path in re.findall(r"`((?:tests|encoders|envs|agents|results/published)/[\w/.]*)`", text):
+        assert (ROOT / path).exists(), path
+    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+        assert (readme.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("readme", READMES[1:], ids=_named)
+def test_a_room_s_readme_shows_its_files(readme: Path) -> None:
+    """Each Python file of the room, and each room in it, is named in its README."""
+    text = readme.read_text()
+    here = [path for path in readme.parent.iterdir() if path.name not in ("__init__.py", "__pycache__", "pretrained")]
+    for path in here:
+        if path.suffix == ".py" or path.is_dir():
+            assert path.stem in text, path
+
+
+def test_the_walk_of_a_frame_names_files_that_exist() -> None:
+    walk = re.findall(r"^(\d+)\. (.*)$", str(agents.__doc__), flags=re.MULTILINE)
+    assert [int(number) for number, _ in walk] == list(range(1, 11)), "ten lines, in order"
+    files = [path for _, line in walk for path in re.findall(r"[\w/]+\.py", line)]
+    assert len(files) >= 10
+    for path in files:
+        assert (ROOT / path).is_file(), path

@@ -1,4 +1,4 @@
-"""What a replay memory takes: its arrays, their bytes, and the refusal of what would not fit."""
+"""Memory footprint of replay, rollouts and frame stacks: arrays, their bytes, and a refusal of what would not fit."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from stillsight.encoders.device import available_memory
 
 Layout = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
+FRAME_NUMBER = np.dtype(np.int32)
+"""How a `FrameRolloutBuffer` keeps the number of a frame in its pool."""
 
-def layout(
+
+def replay_layout(
     space: spaces.Box, buffer_size: int, dtype: str, actions: spaces.Space[Any] | None = None, n_envs: int = 1
 ) -> Layout:
     """Shape and dtype of every array of a `FrameReplayBuffer`, by name; nothing is allocated.
@@ -48,8 +51,64 @@ def needed_bytes(
 ) -> int:
     """Memory of a `FrameReplayBuffer` in bytes, with everything that it holds; the arguments are those of `layout`."""
     assert isinstance(space, spaces.Box)
-    arrays = layout(space, buffer_size, dtype, actions, n_envs).values()
-    return sum(math.prod(shape) * kind.itemsize for shape, kind in arrays)
+    return _bytes(replay_layout(space, buffer_size, dtype, actions, n_envs))
+
+
+def rollout_layout(
+    space: spaces.Box, n_steps: int, actions: spaces.Space[Any], n_envs: int = 1, *, pooled: bool = True
+) -> Layout:
+    """Shape and dtype of every array of a rollout buffer, by name; nothing is allocated.
+
+    Args:
+        space, actions, n_envs: as the buffer takes them.
+        n_steps: steps of one environment in a rollout.
+        pooled: of a `FrameRolloutBuffer`, else of SB3's own.
+    """
+    count, *frame = space.shape
+    steps = (n_steps, n_envs)
+    arrays: dict[str, tuple[tuple[int, ...], Any]] = {
+        "observations": ((*steps, *space.shape), space.dtype),
+        "actions": ((*steps, get_action_dim(actions)), actions.dtype),
+        **dict.fromkeys(
+            ("rewards", "returns", "episode_starts", "values", "log_probs", "advantages"), (steps, np.float32)
+        ),
+    }
+    if pooled:
+        arrays["frames"] = ((n_envs * (n_steps + count - 1), *frame), space.dtype)
+        arrays["observations"] = ((*steps, count), FRAME_NUMBER)
+    return {name: (shape, np.dtype(kind)) for name, (shape, kind) in arrays.items()}
+
+
+def rollout_bytes(
+    space: spaces.Box, n_steps: int, actions: spaces.Space[Any], n_envs: int = 1, *, pooled: bool = True
+) -> int:
+    """Memory of a rollout buffer in bytes; the arguments are those of `rollout_layout`."""
+    return _bytes(rollout_layout(space, n_steps, actions, n_envs, pooled=pooled))
+
+
+def check_rollout(
+    space: spaces.Box, n_steps: int, actions: spaces.Space[Any], n_envs: int = 1, *, pooled: bool = True
+) -> None:
+    """Refuse a rollout buffer that would not fit, before it is taken; the arguments are those of `rollout_layout`.
+
+    Raises:
+        RunError: see `check_memory`.
+    """
+    # The first stacks bring all of their frames, however few steps follow.
+    needed, history = (rollout_bytes(space, steps, actions, n_envs, pooled=pooled) for steps in (n_steps, 0))
+    check_memory(needed, n_steps, what="rollout memory", flag="--set n_steps=", fixed=history)
+
+
+def stack_bytes(count: int, frame: tuple[int, ...], dtype: np.dtype[Any], n_envs: int = 1) -> int:
+    """Memory in bytes of stacks `[n_envs, count, *frame]`: the stacks, the copy that is observed, and their space.
+
+    A `spaces.Box` holds the bounds of every number in arrays of its dtype, and two truth values of each.
+    """
+    return math.prod((count, *frame)) * (2 * n_envs * dtype.itemsize + 2 * dtype.itemsize + 2)
+
+
+def _bytes(arrays: Layout) -> int:
+    return sum(math.prod(shape) * kind.itemsize for shape, kind in arrays.values())
 
 
 def check_memory(
@@ -57,24 +116,33 @@ def check_memory(
     slots: int,
     free: int | None = None,
     *,
+    what: str = "replay memory",
     flag: str = "--set buffer_size=",
     fewer: str = "--pooling, --tap",
+    fixed: int = 0,
+    least: int = 1,
 ) -> None:
-    """Refuse a replay memory that would not fit, before it is taken.
+    """Refuse memory that would not fit, before it is taken.
 
     Args:
         needed: bytes.
-        slots: `buffer_size`.
+        slots: by which it grows: `buffer_size`, steps of a rollout, frames of a stack.
         free: bytes; by default what this machine can give now, as far as it says so.
+        what: that needs it.
         flag, fewer: how a person sets `slots`, and the features of a frame.
+        fixed: bytes of `needed` that fewer slots do not save.
+        least: slots below which fewer save nothing.
 
     Raises:
         RunError: it does not fit; with the flag that makes it fit.
     """
     free = available_memory() if free is None else free
-    if free is not None and needed > 0.9 * free:
-        fits = int(slots * 0.8 * free / needed)
-        raise RunError(
-            f"The replay memory needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB is free. "
-            f"Type {flag}{fits}, or take fewer features ({fewer})."
-        )
+    if free is None or needed <= 0.9 * free:
+        return
+    fits = int(slots * (0.8 * free - fixed) / max(needed - fixed, 1))
+    # Too few slots remain where it is the length of a stack that takes the memory.
+    advice = f"{flag}{fits}" if fits >= least else "a smaller --frame-stack"
+    raise RunError(
+        f"The {what} needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB is free. "
+        f"Type {advice}, or take fewer features ({fewer})."
+    )

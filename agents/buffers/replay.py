@@ -1,4 +1,4 @@
-"""Replay memory that holds each frame once and rebuilds stacks and next observations when it is sampled."""
+"""Replay memory that holds each frame once; stacks, next observations and n-step returns are made in sampling."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.buffers import BaseBuffer
+from stable_baselines3.common.buffers import ReplayBuffer
 from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
-from stillsight.agents.buffers.footprint import check_memory, layout, needed_bytes
+from stillsight.agents.buffers.footprint import check_memory, needed_bytes, replay_layout
 
 RING = ("frames", "actions", "rewards", "dones", "ages", "valid")
 """Arrays `[slots, n_envs, ...]`; the others that a checkpoint keeps are `[n_envs, ...]`."""
 
+_ENDED = -1
+"""Stands for `newest` where the next frame begins a trajectory, whatever it looks like."""
 
-class FrameReplayBuffer(BaseBuffer):
-    """A replay buffer for observations that are stacks of frames, `[count, *frame]`.
+
+class FrameReplayBuffer(ReplayBuffer):
+    """SB3's replay buffer for observations that are stacks of frames, `[count, *frame]`, with n-step returns.
 
     SB3's own stores `count` frames for an observation and again for the next one, 2 x `count` times each frame. Here
     every environment has a ring of slots, and a slot holds one frame and the transition that leaves it. The last frame
@@ -28,15 +31,24 @@ class FrameReplayBuffer(BaseBuffer):
 
     A transition is known by its place, `slot * n_envs + env`.
 
+    With `n_steps` above 1 what is sampled is, to the bit, what SB3's `NStepReplayBuffer` gives: with m <= n_steps the
+    number of transitions from the sampled one on to the end of its episode or the newest one, the reward is
+    sum_{k<m} gamma^k r_{t+k}, the next observation and `dones` are those of transition t+m-1, and `discounts` is
+    gamma^m. It differs only where SB3 mixes two episodes: where an environment was reset before its episode ended (a
+    run that goes on), the trajectory ends here; and the rewards of an episode do not touch the returns of the one
+    before it (there, an infinite one makes them NaN, and a negative one the sign of a zero negative).
+
     Args:
         buffer_size: slots in all environments together.
         observation_space: Box `[count, *frame]`.
         action_space, device, n_envs: as SB3 passes them.
         optimize_memory_usage: refused; this buffer is what that option tries to be.
         dtype: of stored float frames; float16 halves them. Pixels stay uint8.
+        n_steps: transitions in a return.
+        gamma: discount in a return, the algorithm's own. Without a use where `n_steps` is 1.
 
     Raises:
-        ValueError: `optimize_memory_usage`.
+        ValueError: `optimize_memory_usage`, or no such number of steps.
         RunError: the machine has no such memory free; nothing was taken.
     """
 
@@ -51,13 +63,21 @@ class FrameReplayBuffer(BaseBuffer):
         n_envs: int = 1,
         optimize_memory_usage: bool = False,
         dtype: str = "float16",
+        n_steps: int = 1,
+        gamma: float = 0.99,
     ) -> None:
         if optimize_memory_usage:
             raise ValueError("FrameReplayBuffer holds each frame once as it is. Drop optimize_memory_usage.")
-        arrays = layout(observation_space, buffer_size, dtype, action_space, n_envs)
-        check_memory(needed_bytes(observation_space, buffer_size, dtype, action_space, n_envs), buffer_size)
-        super().__init__(arrays["frames"][0][0], observation_space, action_space, device, n_envs=n_envs)
+        if not isinstance(n_steps, int) or n_steps < 1:
+            raise ValueError(f"n_steps={n_steps!r} is no number of transitions. Take 1 or more.")
+        arrays = replay_layout(observation_space, buffer_size, dtype, action_space, n_envs)
         self.count = observation_space.shape[0]
+        needed = needed_bytes(observation_space, buffer_size, dtype, action_space, n_envs)
+        check_memory(needed, buffer_size, least=n_envs * (self.count + 2))
+        # Past the constructor of ReplayBuffer, which would take the memory that this class is there to save.
+        super(ReplayBuffer, self).__init__(arrays["frames"][0][0], observation_space, action_space, device, n_envs)
+        self.optimize_memory_usage, self.handle_timeout_termination = False, True
+        self.n_steps, self.gamma = n_steps, float(gamma)
         self.held = 0  # transitions that can be sampled: the sum of `valid`, which takes a while at a million slots
         self.frames = np.zeros(*arrays["frames"])
         self.actions = np.zeros(*arrays["actions"])
@@ -68,6 +88,13 @@ class FrameReplayBuffer(BaseBuffer):
         self.heads = np.zeros(*arrays["heads"])
         self.newest = np.zeros(*arrays["newest"])
         self.after = np.zeros(*arrays["after"])
+
+    def reset(self) -> None:
+        """Forget all transitions; the memory is used again."""
+        super().reset()
+        self.held = 0
+        self.valid[:] = False
+        self.heads[:] = 0
 
     def add(
         self,
@@ -92,14 +119,20 @@ class FrameReplayBuffer(BaseBuffer):
         # A loop over plain numbers: indexing with arrays is the faster way only for more than eight environments.
         for env in range(self.n_envs):
             # Bytes, because NaN is not equal to itself.
-            if not (written and obs[env].tobytes() == self.after[env].tobytes()):
+            goes_on = written and self.newest[env] != _ENDED and obs[env].tobytes() == self.after[env].tobytes()
+            if not goes_on:
                 self._begin(env, obs[env])
             slot = int(self.newest[env])
             self._write(env, next_obs[env, -1], int(self.ages[slot, env]) + 1)
             self.actions[slot, env] = actions[env]
             self.rewards[slot, env] = reward[env]
-            self.dones[slot, env] = done[env] and not infos[env].get("TimeLimit.truncated", False)
+            truncated = infos[env].get("TimeLimit.truncated", False)
+            self.dones[slot, env] = done[env] and not truncated
             self.valid[slot, env] = True
+            # A return tells the end of an episode by the slot of its last frame, from which no transition leaves: it
+            # must not be shared with the next episode, which may begin with the very frames with which this one ends.
+            if self.n_steps > 1 and (done[env] or truncated):
+                self.newest[env] = _ENDED
         self.held += self.n_envs
         self.after[:] = next_obs
 
@@ -147,36 +180,72 @@ class FrameReplayBuffer(BaseBuffer):
         """The transitions at the places `batch_inds` `[B]`, with their stacks rebuilt."""
         if env is not None:
             raise ValueError("FrameReplayBuffer does not normalise; put normalisation before the buffer.")
-        places = batch_inds[:, None]
-        # Offsets of the frames of both observations: they overlap in all but the first and the last. An episode's
-        # first frame stands in for what would lie before it.
-        offsets = np.maximum(np.arange(-self.count + 1, 2), -self.ages.reshape(-1)[places].astype(np.int64))
+        if self.n_steps == 1:
+            # The frames of both observations, which overlap in all but the first and the last.
+            both = self._gather(self._history(batch_inds, range(1 - self.count, 2)))
+            observations, next_observations = both[:, :-1], both[:, 1:]
+            last, rewards, discounts = batch_inds, self.rewards.reshape(-1)[batch_inds, None], None
+        else:
+            last, rewards, discounts = self._returns(batch_inds)
+            before = self._history(batch_inds, range(1 - self.count, 1))
+            both = self._gather(np.hstack([before, self._history(last, range(2 - self.count, 2))]))
+            observations, next_observations = both[:, : self.count], both[:, self.count :]
+        return ReplayBufferSamples(
+            observations=observations,
+            actions=self.to_torch(self.actions.reshape(-1, self.action_dim)[batch_inds]),
+            next_observations=next_observations,
+            dones=self.to_torch(self.dones.reshape(-1)[last, None]),
+            rewards=self.to_torch(rewards),
+            discounts=None if discounts is None else self.to_torch(discounts),
+        )
+
+    def _returns(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """n-step returns of the transitions at `places` `[B]`, as `NStepReplayBuffer` computes them.
+
+        Returns:
+            The places of their last transitions `[B]`, the returns and the discounts `[B, 1]` of what follows them.
+        """
+        steps = np.arange(self.n_steps)
+        ahead = (places[:, None] + steps * self.n_envs) % self.valid.size
+        # No transition leaves an episode's last frame nor the newest one: there a trajectory ends.
+        within = np.logical_and.accumulate(self.valid.reshape(-1)[ahead], axis=1)
+        rewards = np.where(within, self.rewards.reshape(-1)[ahead], np.float32(0))
+        returns = (rewards * self.gamma ** steps.astype(np.float32)).sum(axis=1, keepdims=True)
+        taken = within.sum(axis=1, keepdims=True)
+        last = np.take_along_axis(ahead, taken - 1, axis=1)[:, 0]
+        return last, returns, self.gamma ** taken.astype(np.float32)
+
+    def _history(self, places: np.ndarray, offsets: range) -> np.ndarray:
+        """Places `[B, len(offsets)]` of the frames that lie at `offsets` from those of `places` `[B]`, before wrapping.
+
+        An episode's first frame stands in for what would lie before it.
+        """
+        ages = self.ages.reshape(-1)[places, None].astype(np.int64)
+        history: np.ndarray = places[:, None] + np.maximum(np.array(offsets), -ages) * self.n_envs
+        return history
+
+    def _gather(self, places: np.ndarray) -> torch.Tensor:
+        """The frames at `places` `[B, N]`, on the device: `[B, N, *frame]`, floats as float32."""
         frames = self.frames.reshape(-1, *self.frames.shape[2:])
         # `take` is a fifth faster than indexing with two arrays, and wraps around the ring by itself.
-        both = torch.from_numpy(frames.take(places + offsets * self.n_envs, axis=0, mode="wrap")).to(self.device)
-        if both.dtype == torch.float16:
-            both = both.float()
-        return ReplayBufferSamples(
-            observations=both[:, :-1],
-            actions=self.to_torch(self.actions.reshape(-1, self.action_dim)[batch_inds]),
-            next_observations=both[:, 1:],
-            dones=self.to_torch(self.dones.reshape(-1)[places]),
-            rewards=self.to_torch(self.rewards.reshape(-1)[places]),
-        )
+        gathered = torch.from_numpy(frames.take(places, axis=0, mode="wrap")).to(self.device)
+        return gathered.float() if gathered.dtype == torch.float16 else gathered
 
     def state(self) -> dict[str, Any]:
         """Everything that was stored, as tensors, without the slots that were never written."""
         rings = {name: getattr(self, name)[: self.pos] for name in RING}
         rest = {name: getattr(self, name) for name in ("heads", "newest", "after")}
         arrays = {name: torch.from_numpy(array) for name, array in {**rings, **rest}.items()}
-        return {"slots": len(self.frames), "pos": self.pos, "arrays": arrays}
+        return {"slots": len(self.frames), "pos": self.pos, "n_steps": self.n_steps, "arrays": arrays}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put back what `state` gave.
 
         Raises:
-            ValueError: it is of a buffer of another shape.
+            ValueError: it is of a buffer of another shape, or of one that did not keep episodes apart.
         """
+        if state.get("n_steps", 1) == 1 < self.n_steps:  # see `add`
+            raise ValueError(f"the stored replay memory was kept for n_steps=1, not {self.n_steps}")
         if state["slots"] != len(self.frames):  # a ring cannot be cut or grown where it is wrapped around
             raise ValueError(f"the stored replay memory holds {state['slots']} slots, not {len(self.frames)}")
         for name, tensor in state["arrays"].items():

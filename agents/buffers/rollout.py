@@ -12,8 +12,7 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-SLOT = np.dtype(np.int32)
-"""How the number of a frame is kept."""
+from stillsight.agents.buffers.footprint import FRAME_NUMBER, check_rollout, rollout_layout
 
 
 class FrameRolloutBuffer(RolloutBuffer):
@@ -32,6 +31,9 @@ class FrameRolloutBuffer(RolloutBuffer):
         buffer_size: steps of one environment in a rollout.
         observation_space: Box `[count, *frame]`; frames are kept in its dtype.
         action_space, device, gae_lambda, gamma, n_envs: as SB3 passes them.
+
+    Raises:
+        RunError: the machine has no such memory free; nothing was taken.
     """
 
     def __init__(
@@ -44,14 +46,12 @@ class FrameRolloutBuffer(RolloutBuffer):
         gamma: float = 0.99,
         n_envs: int = 1,
     ) -> None:
-        count, *frame = observation_space.shape
-        numbers = spaces.Box(0, np.iinfo(SLOT).max, (count,), SLOT.type)
+        check_rollout(observation_space, buffer_size, action_space, n_envs)
+        numbers = spaces.Box(0, np.iinfo(FRAME_NUMBER).max, observation_space.shape[:1], FRAME_NUMBER.type)
         super().__init__(buffer_size, numbers, action_space, device, gae_lambda, gamma, n_envs)
-        dtype = np.dtype(observation_space.dtype)
-        self.frames = np.zeros((n_envs * (buffer_size + count - 1), *frame), dtype)
-        self._bits = np.dtype(
-            f"u{dtype.itemsize}"
-        )  # frames are one frame if their bits are: NaN is not equal to itself
+        self.frames = np.zeros(*rollout_layout(observation_space, buffer_size, action_space, n_envs)["frames"])
+        # Frames are one frame if their bits are: NaN is not equal to itself.
+        self._bits = np.dtype(f"u{self.frames.itemsize}")
 
     def reset(self) -> None:
         """Forget the rollout; the pool is used again."""
@@ -78,7 +78,7 @@ class FrameRolloutBuffer(RolloutBuffer):
 
     def _keep(self, stacks: np.ndarray) -> np.ndarray:
         """Put what `stacks` `[n_envs, count, *frame]` bring into the pool; returns their numbers `[n_envs, count]`."""
-        numbers = np.empty(stacks.shape[:2], SLOT)
+        numbers = np.empty(stacks.shape[:2], FRAME_NUMBER)
         numbers[:, -1] = self._store(stacks[:, -1])
         # A guess that is then checked: where each frame stood one step ago (a rollout's first step guesses in vain).
         numbers[:, :-1] = self.observations[self.pos - 1, :, 1:]
@@ -104,7 +104,7 @@ class FrameRolloutBuffer(RolloutBuffer):
         if end > len(self.frames):
             self.frames = np.concatenate([self.frames, np.zeros_like(self.frames)])
         self.frames[self.used : end] = frames
-        numbers = np.arange(self.used, end, dtype=SLOT)
+        numbers = np.arange(self.used, end, dtype=FRAME_NUMBER)
         self.used = end
         return numbers
 

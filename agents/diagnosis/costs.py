@@ -1,4 +1,4 @@
-"""What a backbone inside a policy costs: copies of it, and images that pass through it for one environment step."""
+"""Cost checks: copies of a backbone inside a policy, and images encoded for one environment step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFreq, TrainFrequencyUnit
 from torch import nn
 
-from stillsight.agents.diagnosis.finding import ENCODE_ONCE, Case, Finding, Severity
+from stillsight.agents.diagnosis.case import Case
+from stillsight.agents.diagnosis.finding import ENCODE_ONCE, Finding, Severity
 
 _CUT = (
     "Encode what does not learn once, before the policy: stillsight.encoders.build(NAME, 'finetune', unfreeze=STAGE)."
@@ -19,7 +20,7 @@ _CUT = (
 
 
 def copies(case: Case) -> Iterator[Finding]:
-    """How often the policy holds the backbone."""
+    """Count the copies of the backbone that the policy holds, and their bytes."""
     held = [network for network in case.networks if network.held]
     if not held or not case.presumed_pretrained:
         return
@@ -40,14 +41,14 @@ def _bytes(module: nn.Module) -> int:
 
 
 def images_repeated(case: Case) -> Iterator[Finding]:
-    """How many images go through the backbone for one environment step."""
+    """Count the images that go through the backbone for one environment step."""
     passes = passes_per_step(case.model)
-    if passes is None or case.sight is None or not case.sight.images or not case.presumed_pretrained:
+    if passes is None or case.forward is None or not case.forward.images or not case.presumed_pretrained:
         return
     count, formula = passes
-    images = count * case.sight.images
+    images = count * case.forward.images
     severity: Severity = "cost" if case.frozen else "note"
-    stack = f", times {case.sight.images} frames in an observation" if case.sight.images > 1 else ""
+    stack = f", times {case.forward.images} frames in an observation" if case.forward.images > 1 else ""
     yield Finding(
         "frames-encoded-per-step",
         severity,
@@ -68,7 +69,7 @@ _UPDATE = {
 
 
 def passes_per_step(model: BaseAlgorithm) -> tuple[float, str] | None:
-    """Observations that go through features extractors for one environment step, and how that comes about.
+    """Count the observations that go through features extractors for one environment step.
 
     Counted in the `train` and `collect_rollouts` of SB3 and sb3-contrib 2.7; the pass for the last observation of an
     episode, early stopping and steps at random are left out.

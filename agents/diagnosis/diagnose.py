@@ -1,4 +1,4 @@
-"""diagnose(): what will go wrong, or has, with the pretrained network in any Stable-Baselines3 model."""
+"""diagnose(): report what happens to the pretrained network in the policy of any Stable-Baselines3 model."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from torch import Tensor
 
-from stillsight.agents.diagnosis import costs, originals, probe, symptoms, updates
-from stillsight.agents.diagnosis.finding import Case, Finding, Severity
+from stillsight.agents.diagnosis import costs, policy_effects, probe, update_effects
+from stillsight.agents.diagnosis.case import Case
+from stillsight.agents.diagnosis.finding import Finding, Severity
+from stillsight.agents.diagnosis.reference_weights import read_references
 from stillsight.agents.errors import RunError
 
 CHECKS = (
-    symptoms.weights_lost,
-    symptoms.layers_woken,
-    symptoms.pixels_misread,
-    updates.frozen_but_optimised,
-    updates.averaged,
+    policy_effects.weights_overwritten,
+    policy_effects.layers_in_train_mode,
+    policy_effects.pixels_misscaled,
+    update_effects.frozen_but_optimised,
+    update_effects.averaged,
     costs.copies,
     costs.images_repeated,
 )
 
 
 def diagnose(model: Any, *, weights: Mapping[str, Tensor] | Path | str | None = None) -> list[Finding]:
-    """Say what happens to the vision network in the policy of `model`, an SB3 or sb3-contrib algorithm.
+    """Report what happens to the vision network in the policy of `model`, an SB3 or sb3-contrib algorithm.
 
     The model is as it was afterwards: parameters, buffers, train and eval flags, random generators, environments. The
     features extractor runs forward three times, on a black, a white and a noise observation.
@@ -49,29 +51,29 @@ def diagnose(model: Any, *, weights: Mapping[str, Tensor] | Path | str | None = 
             f"diagnose takes a Stable-Baselines3 model with a policy, and got {type(model).__name__}. "
             "Type, say: diagnose(PPO('CnnPolicy', env))."
         )
-    reference = None if weights is None else originals.originals(weights)
-    found = probe.networks(policy)
-    findings = list(updates.rates_overwritten(policy))
-    if not found:
-        if reference is not None:
+    references = None if weights is None else read_references(weights)
+    backbones = probe.networks(policy)
+    findings = list(update_effects.rates_overwritten(policy))
+    if not backbones:
+        if references is not None:
             raise RunError(
                 "This policy holds no network with convolutions or attention that weights could be compared with. "
                 "Leave weights out: diagnose(model)."
             )
         return findings
-    with probe.untouched(policy, found):
-        woken = probe.woken(policy, found)
-        sight = None
+    with probe.untouched(policy, backbones):
+        in_train_mode = probe.switched_to_train_mode(policy, backbones)
+        forward = None
         try:
-            sight = probe.look(policy, found[0])
+            forward = probe.forward_pass(policy, backbones[0])
         except Exception as error:  # whatever a stranger's forward raises
-            findings.append(_unseen(found[0], error))
-    case = Case(model, policy, found, sight, woken, reference)
+            findings.append(_not_run(backbones[0], error))
+    case = Case(model, policy, backbones, forward, in_train_mode, references)
     findings += [finding for check in CHECKS for finding in check(case)]
     return sorted(findings, key=lambda finding: get_args(Severity).index(finding.severity))
 
 
-def _unseen(network: probe.Network, error: Exception) -> Finding:
+def _not_run(network: probe.Network, error: Exception) -> Finding:
     return Finding(
         "not-run",
         "note",

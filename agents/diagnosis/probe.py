@@ -1,4 +1,4 @@
-"""The vision network inside a policy: finding it, and measuring what reaches it without changing anything."""
+"""Probe a policy: find the vision network in it, and measure what reaches that without changing anything."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What one forward pass of a black, a white and a noise observation showed.
+class ForwardPass:
+    """Measurements of the forward passes of a black, a white and a noise observation.
 
     Attributes:
         ran: the modules of the backbone that took part.
@@ -78,12 +78,12 @@ def is_vision(module: nn.Module) -> bool:
 
 
 def networks(policy: nn.Module) -> list[Network]:
-    """The backbone of each features extractor, the online ones before their targets; one that is shared comes once.
+    """Find the backbone of each features extractor, online ones before their targets; one that is shared comes once.
 
     A backbone is the largest sub-module of the extractor that holds its convolutions or attention; where these lie in
     the extractor itself, it is the extractor.
     """
-    found: dict[int, Network] = {}
+    by_module: dict[int, Network] = {}
     outer: list[str] = []
     held = {id(module) for module in policy.modules()}
     for path, module in policy.named_modules():
@@ -93,9 +93,9 @@ def networks(policy: nn.Module) -> list[Network]:
         for name, part in _candidates(module):
             if _sees(part):
                 where = f"{path}.{name}" if name else path
-                found.setdefault(id(part), Network(where, module, part, id(part) in held))
+                by_module.setdefault(id(part), Network(where, module, part, id(part) in held))
                 break
-    return list(found.values())
+    return list(by_module.values())
 
 
 def _candidates(extractor: BaseFeaturesExtractor) -> list[tuple[str, nn.Module]]:
@@ -122,9 +122,9 @@ def _parameters(module: nn.Module) -> int:
 
 
 @contextmanager
-def untouched(policy: nn.Module, found: list[Network]) -> Iterator[None]:
+def untouched(policy: nn.Module, backbones: list[Network]) -> Iterator[None]:
     """Put back, afterwards, train and eval flags, buffers, random generators and stillsight's count of images."""
-    roots = [policy, *(network.module for network in found)]
+    roots = [policy, *(network.module for network in backbones)]
     modules = list({id(module): module for root in roots for module in root.modules()}.values())
     flags = [(module, module.training) for module in modules]
     buffers = [
@@ -133,7 +133,7 @@ def untouched(policy: nn.Module, found: list[Network]) -> Iterator[None]:
     states = random.getstate(), np.random.get_state()
     devices = sorted({p.device.index for p in policy.parameters() if p.device.type == "cuda"})
     with ExitStack() as stack, torch.random.fork_rng(devices=devices):
-        for network in found:
+        for network in backbones:
             if isinstance(network.extractor, EncoderExtractor):
                 stack.enter_context(network.extractor._frozen[0].counter.paused())
         try:
@@ -149,8 +149,8 @@ def untouched(policy: nn.Module, found: list[Network]) -> Iterator[None]:
                     buffer.data.copy_(value)
 
 
-def reached(network: Network) -> list[nn.Conv2d | nn.Linear]:
-    """The layers of the backbone that SB3's orthogonal initialisation reaches: those that `apply` passes on."""
+def initialised_layers(network: Network) -> list[nn.Conv2d | nn.Linear]:
+    """List the layers of the backbone that SB3's orthogonal initialisation reaches: those that `apply` passes on."""
     own = set(network.module.modules())
     layers: list[nn.Conv2d | nn.Linear] = []
 
@@ -162,13 +162,13 @@ def reached(network: Network) -> list[nn.Conv2d | nn.Linear]:
     return layers
 
 
-def woken(policy: BasePolicy, found: list[Network]) -> set[nn.Module]:
-    """Modules of the backbones that go to train mode when an update begins, with `policy.set_training_mode(True)`."""
+def switched_to_train_mode(policy: BasePolicy, backbones: list[Network]) -> set[nn.Module]:
+    """Modules of the backbones in train mode once an update begins, with `policy.set_training_mode(True)`."""
     policy.set_training_mode(True)
-    return {module for network in found for module in network.module.modules() if module.training}
+    return {module for network in backbones for module in network.module.modules() if module.training}
 
 
-def look(policy: BasePolicy, network: Network) -> Sight:
+def forward_pass(policy: BasePolicy, network: Network) -> ForwardPass:
     """Pass a black, a white and a noise observation through the features extractor, as SB3 would, in eval mode.
 
     Gradients are enabled, because whether a layer passes them on tells a frozen backbone from one that learns: some are
@@ -211,8 +211,8 @@ def look(policy: BasePolicy, network: Network) -> Sight:
     every = torch.cat(seen)
     images = max(len(noise), counted() - before)
     if not every.numel():
-        return Sight(frozenset(ran), any(passing), images, False, 0.0, 0.0, 0.0, 0.0, 0.0)
-    return Sight(
+        return ForwardPass(frozenset(ran), any(passing), images, False, 0.0, 0.0, 0.0, 0.0, 0.0)
+    return ForwardPass(
         frozenset(ran),
         any(passing),
         images,

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from stillsight.encoders.frozen import Learned
+from stillsight.encoders.learned import Learned
 
 FACTOR = "lr_factor"
 """Entry of an optimizer's parameter group: what its rate is multiplied by while it steps. Checkpoints keep it."""

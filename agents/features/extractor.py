@@ -1,141 +1,44 @@
-"""Pixels to what a policy sees: EncodedVecEnv before the cut, EncoderExtractor after it. One encoder serves both."""
+"""EncoderExtractor: a policy's eyes, what learns of the encoder and the head behind it."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 from torch import Tensor, nn
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.features.head import HEAD_FEATURES, Head, Statistics
+from stillsight.agents.features.head import HEAD_FEATURES, Head
 from stillsight.agents.features.random_shift import RandomShift
+from stillsight.agents.features.standardise import Statistics
 from stillsight.encoders.encoder import Encoder
-from stillsight.encoders.frozen import Learned
-
-
-class FrameStack:
-    """The last `count` frames of each environment, oldest first; an episode starts as `count` copies of the first.
-
-    Repeating the first frame, as Mnih et al. 2015 did, and not zeros, as SB3's VecFrameStack does: a zero feature is
-    not the feature of a black image, and pixels stacked in the policy must give what features stacked here give.
-
-    Args:
-        n_envs: environments side by side.
-        count: frames in a stack.
-        shape: of one frame (its pixels or its features).
-        dtype: of one frame.
-    """
-
-    def __init__(self, n_envs: int, count: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.frames = np.zeros((n_envs, count, *shape), dtype)
-
-    def start(self, frames: np.ndarray) -> np.ndarray:
-        """Begin an episode everywhere with `frames` `[n_envs, *shape]`; returns stacks `[n_envs, count, *shape]`."""
-        self.frames[:] = frames[:, None]
-        return self.frames.copy()
-
-    def after(self, env: int, frame: np.ndarray) -> np.ndarray:
-        """The stack `[count, *shape]` that `frame` would end in environment `env`, which is left as it is."""
-        return np.concatenate([self.frames[env, 1:], frame[None]])
-
-    def push(self, frames: np.ndarray, began: np.ndarray) -> np.ndarray:
-        """Add one frame everywhere, `[n_envs, *shape]`, starting anew where `began` `[n_envs]` is true."""
-        self.frames[:, :-1] = self.frames[:, 1:]
-        self.frames[:, -1] = frames
-        self.frames[began] = frames[began][:, None]
-        return self.frames.copy()
-
-
-class EncodedVecEnv(VecEnvWrapper):
-    """Encodes each new frame once, in one batch over all environments, and stacks what comes out.
-
-    Observations become `[frame_stack, *frame]`: float32 features `[D]` where the encoder is frozen to its end, maps
-    where the cut lies in between, and uint8 pixels where nothing is frozen (or no encoder is given). The last
-    observation of an episode (`infos[i]["terminal_observation"]`) is encoded in the same batch.
-
-    Args:
-        venv: any VecEnv with uint8 images `[3, H, W]` or `[H, W, 3]`.
-        encoder: its frozen part is used; None stacks pixels.
-        frame_stack: frames in an observation.
-
-    Raises:
-        RunError: observations are not such images.
-        EncoderError: the images are too small for the encoder.
-    """
-
-    def __init__(self, venv: VecEnv, encoder: Encoder | None = None, frame_stack: int = 1) -> None:
-        space = venv.observation_space
-        if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) != 3:
-            raise RunError(
-                f"EncodedVecEnv takes uint8 images [3, H, W], and this environment observes {space}. "
-                "Make it with stillsight.envs.make_vec, which gives every environment that form."
-            )
-        self._channels_last = space.shape[0] != 3 and space.shape[2] == 3
-        channels, height, width = np.roll(space.shape, 1) if self._channels_last else space.shape
-        if channels != 3:
-            raise RunError(
-                f"EncodedVecEnv takes images of 3 channels, and these are {space.shape}. Stack frames here "
-                "(frame_stack=4) and not before, and keep the colours."
-            )
-        self.encoder = encoder
-        self.pixel_shape = (3, int(height), int(width))
-        shape: tuple[int, ...] = self.pixel_shape
-        dtype: np.dtype[Any] = np.dtype(np.uint8)
-        low, high = 0.0, 255.0
-        if encoder is not None and len(encoder.frozen.steps):
-            if not encoder.frozen.prepared:
-                encoder.frozen.prepare(self.pixel_shape)
-            shape, dtype = encoder.frozen.frame_shape(self.pixel_shape), np.dtype(np.float32)
-            low, high = -np.inf, np.inf
-        self._stack = FrameStack(venv.num_envs, frame_stack, shape, dtype)
-        super().__init__(venv, spaces.Box(low, high, (frame_stack, *shape), dtype.type))
-
-    def encode(self, pixels: np.ndarray) -> np.ndarray:
-        """Frames as they come from the environment -> `[n, *frame]`."""
-        if self._channels_last:
-            pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-        return pixels if self.encoder is None else self.encoder.frozen.encode(pixels)
-
-    def reset(self) -> np.ndarray:
-        """Start all episodes; returns `[n_envs, frame_stack, *frame]`."""
-        return self._stack.start(self.encode(np.asarray(self.venv.reset())))
-
-    def step_wait(self) -> VecEnvStepReturn:
-        """One step everywhere, with all new frames and all last frames encoded in one batch."""
-        observations, rewards, dones, infos = self.venv.step_wait()
-        pixels = np.asarray(observations)
-        ended = np.flatnonzero(dones)
-        if len(ended):
-            pixels = np.concatenate([pixels, np.stack([infos[env]["terminal_observation"] for env in ended])])
-        frames = self.encode(pixels)
-        for env, last in zip(ended.tolist(), frames[len(dones) :], strict=True):
-            infos[env]["terminal_observation"] = self._stack.after(env, last)
-        return self._stack.push(frames[: len(dones)], dones), rewards, dones, infos
+from stillsight.encoders.learned import Learned
 
 
 class EncoderExtractor(BaseFeaturesExtractor):
     """A policy's eyes: what learns of the encoder, and the head that every mode shares.
 
     `[N, frame_stack, *frame]` -> `[N, features_dim]`: each frame through the learned part, then all of them through the
-    `Head`. Given pixels where features are expected, it encodes them first.
+    `Head`. What a frame is, it is told: what the frozen part gives, where an `EncodedVecEnv` with the same encoder runs
+    that before the policy, or pixels, where the frozen part runs in here (`in_policy`).
 
     The frozen part is held by reference and is no sub-module: Stable-Baselines3 neither copies, averages, optimises,
     re-initialises nor saves it.
 
     Args:
         observation_space: of an `EncodedVecEnv`.
-        encoder: the one that the `EncodedVecEnv` has, or None there and the encoder here (in-policy).
+        encoder: the one that the `EncodedVecEnv` has; in-policy, that has none.
         features_dim: width of the head.
         compress: channels that the head's 1 x 1 convolution leaves at each place of each frame; 0 does without it.
-        statistics: of the features, which the head standardises by; `first_look` gathers them.
+        statistics: of the features, which the head standardises by; `gather_statistics` gathers them.
         shift: see pixels through `RandomShift`.
+        in_policy: frames are pixels, and the frozen part runs here, at every look.
+
+    Raises:
+        RunError: frames are pixels where the frozen part's output is expected, or the other way round.
     """
 
     def __init__(
@@ -146,24 +49,26 @@ class EncoderExtractor(BaseFeaturesExtractor):
         compress: int = 32,
         statistics: Statistics | None = None,
         shift: bool = False,
+        in_policy: bool = False,
     ) -> None:
         super().__init__(observation_space, features_dim)
+        _check_frames(observation_space, encoder, in_policy)
         self.shift = RandomShift() if shift else nn.Identity()
         self._frozen = (encoder.frozen,)  # in a tuple, because nn.Module would register it
+        self.in_policy = in_policy
         self.learned = copy.deepcopy(encoder.learned)
         self._leader: tuple[EncoderExtractor, ...] = ()
         count, *shape = observation_space.shape
         with torch.no_grad(), encoder.counter.paused():
             sample = torch.zeros((1, *shape), device=encoder.frozen.device)
-            if observation_space.dtype == np.uint8:
+            if in_policy or not len(encoder.frozen.steps):
                 sample = encoder.frozen(sample)
-            self.frame_shape = tuple(sample.shape[1:])
             width = self.learned(sample.to(_device(self.learned))).shape[1]
         self.head = Head(count, width, encoder.places, compress, features_dim, statistics)
 
     def forward(self, observations: Tensor) -> Tensor:
         frames = self.shift(observations).flatten(0, 1)
-        if tuple(frames.shape[1:]) != self.frame_shape:
+        if self.in_policy:
             frozen = self._frozen[0]
             frames = frozen(frames.to(frozen.device)).to(observations.device)
         head: Tensor = self.head(self._look(frames).unflatten(0, observations.shape[:2]))
@@ -180,6 +85,21 @@ class EncoderExtractor(BaseFeaturesExtractor):
                 return self._leader[0]._look(frames)
         features: Tensor = self.learned(frames)
         return features
+
+
+def _check_frames(space: spaces.Box, encoder: Encoder, in_policy: bool) -> None:
+    """Refuse observations that are not what the extractor was told."""
+    pixels = space.dtype == np.uint8
+    if in_policy and not pixels:
+        raise RunError(
+            f"EncoderExtractor(in_policy=True) takes stacks of pixels, and these observations are {space.dtype} "
+            f"{list(space.shape)}. Leave in_policy out, or make the environments with EncodedVecEnv(venv)."
+        )
+    if not in_policy and pixels and len(encoder.frozen.steps):
+        raise RunError(
+            f"EncoderExtractor takes what the frozen part of {encoder.name} gives, and these observations are pixels "
+            f"{list(space.shape)}. Make the environments with EncodedVecEnv(venv, encoder), or pass in_policy=True."
+        )
 
 
 def _device(module: nn.Module) -> torch.device:

@@ -1,58 +1,14 @@
-"""The head: what every mode puts between encoder and policy, and the standardisation that lets it see what changes."""
+"""The head: what every mode puts between encoder and policy."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stillsight.agents.features.standardise import Standardise, Statistics
+
 HEAD_FEATURES = 512
 """Width of the head on the encoder, the same in every mode: that of Mnih et al. 2015."""
-
-FLOOR = 0.1
-"""Smallest standard deviation to divide by, as a share of the mean one: a dead feature must not become noise."""
-
-TINY = 1e-20
-"""What to divide by where no feature changes at all. Features may be small: the last ones of a MobileNetV2 with random
-weights lie near 1e-10."""
-
-LARGEST = 10.0
-"""Standardised features are clipped to this, as SB3's VecNormalize clips observations."""
-
-
-class Statistics(NamedTuple):
-    """Mean and standard deviation of each feature, float32 `[D]`."""
-
-    mean: Tensor
-    std: Tensor
-
-
-class Standardise(nn.Module):
-    """`[..., D]` -> the same, each feature with mean 0 and standard deviation 1 over frames of the game.
-
-    Most of what a pretrained network says about a game's frame is what it says about every frame of that game: on
-    Pong, a feature moves by a tenth of the spread between features. LayerNorm keeps that ratio; this removes it. The
-    numbers are fixed before the first update, because a normalisation that moves would change the policy between a
-    rollout and the update that learns from it.
-
-    Args:
-        width: D.
-        statistics: None leaves features as they are, until a checkpoint brings the numbers.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, width: int, statistics: Statistics | None) -> None:
-        super().__init__()
-        mean, std = statistics or Statistics(torch.zeros(width), torch.ones(width))
-        self.register_buffer("mean", mean.clone())
-        self.register_buffer("std", std.clamp_min(max(FLOOR * std.mean().item(), TINY)))
-
-    def forward(self, features: Tensor) -> Tensor:
-        return ((features - self.mean) / self.std).clamp(-LARGEST, LARGEST)
 
 
 class Head(nn.Module):

@@ -1,4 +1,4 @@
-"""The plain way to train, as torchvision's reference scripts are written: what ours is measured beside."""
+"""Train the plain way, as torchvision's reference scripts are written: what ours is measured beside."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, default_collate
+from torchvision.transforms import v2
+
+from stillsight.encoders.device import autocast, synchronize
+from stillsight.encoders.supervised.classifier import Classifier
+from stillsight.encoders.supervised.data.split import Split
+from stillsight.encoders.supervised.training.mixing import mix
 from stillsight.encoders.supervised.training.recipe import Recipe
-
-if TYPE_CHECKING:
-    import torch
-    from PIL import Image
-    from torch import Tensor, nn
-    from torch.utils.data import DataLoader
-    from torchvision.transforms import v2
-
-    from stillsight.encoders.supervised.classifier import Classifier
-    from stillsight.encoders.supervised.data.dataset import Split
 
 
 class Pictures:
@@ -33,16 +34,11 @@ class Pictures:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        from PIL import Image
-
         return self.transform(Image.fromarray(self.images[index])), self.labels[index]
 
 
 def transform(model: Classifier, recipe: Recipe, side: int) -> v2.Compose:
     """The augmentation of `recipe` for one PIL image, then the encoder's preprocessing: what workers do."""
-    import torch
-    from torchvision.transforms import v2
-
     encoder = model.encoder
     steps: list[nn.Module] = []
     if recipe.crop:
@@ -65,19 +61,12 @@ def transform(model: Classifier, recipe: Recipe, side: int) -> v2.Compose:
 
 def mixed(batch: list[tuple[Tensor, int]], recipe: Recipe, classes: int) -> tuple[Tensor, Tensor]:
     """Put a list of images and labels together, then mix them, in the worker, as torchvision's scripts do."""
-    from torch.utils.data import default_collate
-
-    from stillsight.encoders.supervised.training.mixing import mix
-
     images, labels = default_collate(batch)
     return mix(images, labels, recipe, classes)
 
 
 def network(model: Classifier) -> nn.Sequential:
     """A copy of `model` for images that are normalised already, with its weights laid out as torch makes them."""
-    import torch
-    from torch import nn
-
     steps = [*model.encoder.frozen.steps, *model.encoder.learned.steps][1:]  # the first one normalises
     copies = copy.deepcopy(nn.Sequential(*steps, model.dropout, model.head))
     return copies.to(memory_format=torch.contiguous_format)
@@ -100,12 +89,6 @@ def plain_epochs(
         device: where to train.
         workers: DataLoader processes.
     """
-    import torch
-    from torch.nn import functional as F
-    from torch.utils.data import DataLoader
-
-    from stillsight.encoders.device import autocast, synchronize
-
     loader: DataLoader[Any] = DataLoader(
         Pictures(split, transform(model, recipe, split.images.shape[3])),  # type: ignore[arg-type] # it needs no base
         batch_size=recipe.batch,
@@ -137,8 +120,8 @@ def plain_epochs(
             loss.backward()
             optimizer.step()
             loss.item()
-            best = targets.argmax(1) if targets.dim() > 1 else targets
-            (output.argmax(1) == best).float().mean().item()
+            labels = targets.argmax(1) if targets.dim() > 1 else targets
+            (output.argmax(1) == labels).float().mean().item()
             if not began:
                 synchronize(device)
                 began = time.perf_counter()

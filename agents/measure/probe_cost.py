@@ -1,4 +1,4 @@
-"""What a head on frozen features costs, beside encoding every image in every epoch."""
+"""Measure what a head on frozen features costs, beside encoding every image in every epoch."""
 
 from __future__ import annotations
 
@@ -6,25 +6,21 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
+from stillsight.agents.measure.cifar_throughput_config import CifarThroughputConfig
 from stillsight.agents.measure.plain_loop import plain_epochs
+from stillsight.encoders.building import build
 from stillsight.encoders.device import stopwatch
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.supervised.cifar_config import CifarConfig
-from stillsight.encoders.supervised.classifier import Classifier
+from stillsight.encoders.supervised.cifar_config import CifarConfig, HeadKind
+from stillsight.encoders.supervised.classifier import Classifier, feature_width
 from stillsight.encoders.supervised.data import dataset as datasets
-from stillsight.encoders.supervised.data.dataset import Dataset, Split
-from stillsight.encoders.supervised.heads.head import Kind
+from stillsight.encoders.supervised.data.split import Dataset, Split
 from stillsight.encoders.supervised.probe import probe
-from stillsight.encoders.supervised.training.distributed import Onlooker
-from stillsight.encoders.supervised.tune import encoder_width
-
-if TYPE_CHECKING:
-    from stillsight.agents.measure.cifar_throughput import CifarThroughputConfig
+from stillsight.encoders.supervised.recorder import NullRecorder
 
 
 def arms(
@@ -48,23 +44,23 @@ def arms(
     whole = Split(torch.cat([part.images for part in both]), torch.cat([part.labels for part in both]))
     still = replace(config, crop=0, flip=False, rotation=0.0, randaugment=0, erasing=0.0, mixup=0.0, cutmix=0.0)
     heads = (config.head, *dict.fromkeys(config.others))
-    found: dict[str, Iterator[float]] = {}
+    rounds: dict[str, Iterator[float]] = {}
     models: dict[str, Classifier] = {}
     for precision in config.precisions:
         recipe = replace(still, precision=precision).resolved(config.mode.pretrained)
-        encoder = recipe.build_encoder(pinned=True)
-        models[precision] = Classifier(encoder, len(dataset.classes), encoder_width(encoder, dataset)).to(device)
+        encoder = build(recipe, pinned=True)
+        models[precision] = Classifier(encoder, len(dataset.classes), feature_width(encoder, whole.images)).to(device)
         rates = plain_epochs(models[precision], whole, recipe, device, workers)
-        found[f"plain {precision}"] = (config.epochs * len(whole) / rate for rate in rates)
+        rounds[f"plain {precision}"] = (config.epochs * len(whole) / rate for rate in rates)
         ours = our_heads(encoder, dataset, heads, device, config.seed)
-        found |= {
+        rounds |= {
             f"{'another' if number else 'first'} head {head} {precision}": ours for number, head in enumerate(heads)
         }
-    return found, models
+    return rounds, models
 
 
 def our_heads(
-    encoder: Encoder, dataset: Dataset, heads: Sequence[Kind], device: torch.device, seed: int
+    encoder: Encoder, dataset: Dataset, heads: Sequence[HeadKind], device: torch.device, seed: int
 ) -> Iterator[float]:
     """Yield the seconds of each head in turn, over and over; the first of each turn begins with an empty store."""
     while True:
@@ -72,9 +68,9 @@ def our_heads(
             folder = Path(name)
             for head in heads:
                 with stopwatch(device) as seconds:
-                    probe(CifarConfig(head=head, seed=seed), encoder, dataset, Onlooker(folder), device, folder)
-                    spent = seconds()
-                yield spent
+                    probe(CifarConfig(head=head, seed=seed), encoder, dataset, NullRecorder(folder), device, folder)
+                    passed = seconds()
+                yield passed
 
 
 def images(config: CifarThroughputConfig) -> Dataset:
@@ -83,19 +79,19 @@ def images(config: CifarThroughputConfig) -> Dataset:
     Raises:
         EncoderError: there are fewer images than were asked for.
     """
-    held = config.images // 10
-    learned = config.images - held
+    validation = config.images // 10
+    train = config.images - validation
     if config.data is None:
         whole = noise(config.images, config.classes, config.side, config.seed)
         names = tuple(map(str, range(config.classes)))
-        return Dataset("noise", _rows(whole, 0, learned), _rows(whole, learned, None), _rows(whole, 0, 0), names)
-    found = datasets.load(config.dataset, config.data, validation=held)
-    if learned > len(found.train):
+        return Dataset("noise", _rows(whole, 0, train), _rows(whole, train, None), _rows(whole, 0, 0), names)
+    dataset = datasets.load(config.dataset, config.data, validation=validation)
+    if train > len(dataset.train):
         raise EncoderError(
             f"--images {config.images} is more than {config.dataset} has. Type a number up to "
-            f"{len(found.train) + held}."
+            f"{len(dataset.train) + validation}."
         )
-    return replace(found, train=_rows(found.train, 0, learned), test=_rows(found.test, 0, 0))
+    return replace(dataset, train=_rows(dataset.train, 0, train), test=_rows(dataset.test, 0, 0))
 
 
 def noise(count: int, classes: int, side: int, seed: int) -> Split:

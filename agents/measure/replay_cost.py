@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from stillsight.agents.errors import RunError
-from stillsight.agents.runs.folder import plain
+import numpy as np
+import torch
+from gymnasium import spaces
+from rich.console import Console
+
+from stillsight.agents.buffers.footprint import check_memory, needed_bytes
+from stillsight.agents.buffers.replay import FrameReplayBuffer
+from stillsight.agents.measure.measure_config import ReplayConfig
 from stillsight.agents.runs.machine import machine
-
-if TYPE_CHECKING:
-    import numpy as np
-    from gymnasium import spaces
-
-    from stillsight.agents.buffers.replay import FrameReplayBuffer
-    from stillsight.agents.runs.progress import ProgressDisplay
+from stillsight.agents.runs.progress import ProgressDisplay
+from stillsight.agents.runs.records import plain
+from stillsight.encoders.device import peak_memory, use_threads
 
 ACTIONS = 6
 """Discrete actions, as most Atari games have them."""
@@ -33,37 +34,6 @@ PIXELS = (3, 84, 84)
 """The frame of pixels to compare with: that of Mnih et al. 2015, in colour."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReplayConfig:
-    """Fill a replay memory to its last slot, sample from it, and say what both cost."""
-
-    transitions: int = 1_000_000
-    """Slots of the memory, in all environments together."""
-    features: int = 512
-    """Features of one frame."""
-    frame_stack: int = 4
-    """Frames in an observation."""
-    n_envs: int = 1
-    """Environments side by side."""
-    batch: int = 256
-    """Transitions in one sample."""
-    dtype: Literal["float16", "float32"] = "float16"
-    """How features are kept; they are sampled as float32."""
-    repeats: int = 1_000
-    """Samples to time."""
-    threads: int | None = 1
-    """CPU threads that torch may use; one, so that machines compare."""
-    json: bool = False
-    """Print one JSON object and nothing else on the standard output."""
-
-    def check(self) -> None:
-        """Raise `RunError` for numbers that measure nothing."""
-        for name in ("transitions", "features", "frame_stack", "n_envs", "batch", "repeats"):
-            value = getattr(self, name)
-            if value < 1:
-                raise RunError(f"--{name.replace('_', '-')} {value} measures nothing. Type a number from 1.")
-
-
 def replay_cost(config: ReplayConfig) -> dict[str, Any]:
     """Measure, print, and return the result.
 
@@ -74,16 +44,6 @@ def replay_cost(config: ReplayConfig) -> dict[str, Any]:
         EncoderError: no such number of threads.
     """
     config.check()
-    import numpy as np
-    import torch
-    from gymnasium import spaces
-    from rich.console import Console
-
-    from stillsight.agents.buffers.footprint import check_memory, needed_bytes
-    from stillsight.agents.buffers.replay import FrameReplayBuffer
-    from stillsight.agents.runs.progress import ProgressDisplay
-    from stillsight.encoders.device import use_threads
-
     use_threads(config.threads)
     space = spaces.Box(-np.inf, np.inf, (config.frame_stack, config.features), np.float32)
     pixels = spaces.Box(0, 255, (config.frame_stack, *PIXELS), np.uint8)
@@ -130,8 +90,6 @@ def replay_cost(config: ReplayConfig) -> dict[str, Any]:
 
 def _fill(buffer: FrameReplayBuffer, frames: np.ndarray, display: ProgressDisplay) -> int:
     """Play with `frames` `[POOL, features]` until every slot is written; returns the number of steps."""
-    import numpy as np
-
     action, reward = np.zeros(buffer.n_envs, np.int64), np.ones(buffer.n_envs, np.float32)
     infos: list[dict[str, Any]] = [{} for _ in range(buffer.n_envs)]
     first = np.arange(buffer.n_envs) * EPISODE
@@ -161,10 +119,6 @@ def resident_bytes() -> int:
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
-        import torch
-
-        from stillsight.encoders.device import peak_memory
-
         return peak_memory(torch.device("cpu"))
     return pages * os.sysconf("SC_PAGE_SIZE")
 
@@ -174,8 +128,6 @@ def stock_bytes(space: spaces.Box, buffer_size: int, n_envs: int) -> int:
 
     Reward, done and time limit are float32, the action is int64; see `stable_baselines3.common.buffers.ReplayBuffer`.
     """
-    import numpy as np
-
     observation = int(np.prod(space.shape)) * np.dtype(space.dtype).itemsize
     return max(buffer_size // n_envs, 1) * n_envs * (2 * observation + 3 * 4 + 8)
 

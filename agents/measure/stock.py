@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import tempfile
+from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -13,11 +15,16 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 from torch import Tensor, nn
 
-from stillsight.agents.training import algorithms
-from stillsight.agents.training.learn import RlConfig
-from stillsight.agents.training.model import arguments, overrides
+from stillsight.agents.measure.arm import Arm, settings, watch
+from stillsight.agents.measure.clock import Clock
+from stillsight.agents.training import algorithms, summary
+from stillsight.agents.training.config import RlConfig
+from stillsight.agents.training.settings import arguments, overrides
+from stillsight.encoders import device as devices
+from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.preprocess import ImageCounter, Preprocess
+from stillsight.envs import make_vec
 
 
 class StockExtractor(BaseFeaturesExtractor):
@@ -108,3 +115,40 @@ def stock_model(
         policy["ortho_init"] = False  # or the pretrained weights would be gone
     chosen = arguments({**overrides(config.set, "--set"), **changes}, venv)
     return cls(name, venv, policy_kwargs=policy, seed=config.seed, device=config.device, **chosen), counter
+
+
+STOCK_SLOTS = 2_000
+"""Replay memory that the stock arm takes; what the configured one would take is computed from it."""
+
+
+class Stock(Arm):
+    """Stable-Baselines3 with the backbone as a features extractor."""
+
+    def __init__(self, config: RlConfig) -> None:
+        encoder = build(config, pinned=True)
+        changes = settings(config, short=True)
+        self.slots = int(overrides(config.set, "--set").get("buffer_size", 0))
+        if self.slots:
+            changes["buffer_size"] = STOCK_SLOTS
+        options = config.env_options()
+        pixels = make_vec(config.env, config.n_envs or 1, seed=config.seed, options=options, native=False)
+        self.rollout = overrides(config.set, "--set").get("n_steps", 1) / changes.get("n_steps", 1)
+        model, counter = stock_model(config, encoder, pixels, changes)
+        super().__init__(model, Clock(encoder.device), lambda: counter.images)
+        # Without the arguments of the policy: they hold the backbone once more here, and need not.
+        with tempfile.TemporaryDirectory() as folder:
+            model.save(Path(folder) / "model.zip", exclude=["policy_kwargs"])
+            self.checkpoint_bytes = (Path(folder) / "model.zip").stat().st_size
+        watch(self.clock, model, pixels)
+        for module in model.policy.modules():
+            if hasattr(module, "backbone"):
+                self.clock.watch(module.backbone, "forward", "encoder")
+
+    def facts(self) -> dict[str, Any]:
+        """What it takes; replay memory and rollouts as they would be at the configured size."""
+        taken = summary.buffer_bytes(self.model)
+        return {
+            "buffer_bytes": int(taken * (self.slots / STOCK_SLOTS if self.slots else self.rollout)),
+            "checkpoint_bytes": self.checkpoint_bytes,
+            "peak_memory_bytes": devices.peak_memory(self.clock.device),
+        }

@@ -2,49 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import multiprocessing
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.folder import plain
+from stillsight.agents.measure.measure_config import ThroughputConfig
+from stillsight.agents.measure.process import ArmProcess
 from stillsight.agents.runs.machine import machine
-from stillsight.agents.training.learn import RlConfig
+from stillsight.agents.runs.records import plain
+from stillsight.agents.training.config import RlConfig
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-Name = Literal["stock", "in-policy", "cached", "floor"]
-NAMES: tuple[Name, ...] = ("stock", "in-policy", "cached", "floor")
-SPIN = "GOMP_SPINCOUNT"
-"""The environment variable that says how long OpenMP's threads (GNU's, in torch for Linux) spin."""
 PARTS = ("environment", "encoder", "policy", "update", "rest")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ThroughputConfig:
-    """How to measure; all other flags are those of `stillsight rl`, and describe the run that is measured."""
-
-    arms: tuple[Name, ...] = NAMES
-    """What to measure. stock: the backbone as a features extractor in plain SB3. in-policy: ours, encoding in the
-    policy. cached: ours. floor: stepping, encoding each new frame once and updating the head, each alone."""
-    rounds: int = 3
-    """Measurements of each arm, in turns."""
-    seconds: float = 20.0
-    """Length of one measurement; an arm whose single update takes longer takes as long as it takes."""
-    json: bool = False
-    """Print one JSON object instead of tables."""
-
-    def check(self) -> None:
-        """Raise `RunError` for counts that measure nothing."""
-        if self.rounds < 1 or not self.seconds > 0:
-            raise RunError("--rounds and --seconds must be above 0. Type, say: --rounds 3 --seconds 20.")
 
 
 def throughput(run: RlConfig, config: ThroughputConfig) -> dict[str, Any]:
@@ -59,11 +31,9 @@ def throughput(run: RlConfig, config: ThroughputConfig) -> dict[str, Any]:
     run.check()
     if run.in_policy:
         raise RunError("throughput measures in-policy beside cached by itself. Drop --in-policy.")
-    from rich.console import Console
-
     run = run.resolved()
     console = Console(highlight=False, stderr=config.json)
-    running: dict[str, _Process] = {name: _Process(name, run) for name in config.arms}
+    running: dict[str, ArmProcess] = {name: ArmProcess(name, run) for name in config.arms}
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in config.arms}
     try:
         for arm in running.values():
@@ -91,67 +61,6 @@ def throughput(run: RlConfig, config: ThroughputConfig) -> dict[str, Any]:
     else:
         _print(console, found)
     return found
-
-
-class _Process:
-    """An arm at work in its own process; it is built only when its first answer is asked for."""
-
-    def __init__(self, name: str, run: RlConfig) -> None:
-        self.name, self.run = name, run
-        self._ends: tuple[Connection, Any] | None = None
-
-    def answer(self) -> dict[str, Any]:
-        """What the process sends next.
-
-        Raises:
-            what went wrong there.
-        """
-        if self._ends is None:
-            from stillsight.agents.measure.arms import serve
-
-            context = multiprocessing.get_context("spawn")
-            ours, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs, self.name, replace(self.run, out=None)))
-            with _as_stock() if self.name == "stock" else contextlib.nullcontext():
-                process.start()
-            theirs.close()
-            self._ends = (ours, process)
-        try:
-            found = self._ends[0].recv()
-        except EOFError:
-            others = " ".join(name for name in NAMES if name != self.name)
-            raise RunError(
-                f"The process that measured {self.name} ended by itself; it may have run out of memory. "
-                f"Measure without it: --arms {others}."
-            ) from None
-        if isinstance(found, Exception):
-            raise found
-        answer: dict[str, Any] = found
-        return answer
-
-    def ask(self, seconds: float | None) -> dict[str, Any]:
-        """A measurement, or the facts for None."""
-        assert self._ends is not None
-        self._ends[0].send(seconds)
-        return self.answer()
-
-    def stop(self) -> None:
-        """End the process."""
-        if self._ends is not None:
-            self._ends[0].close()
-            self._ends[1].terminate()
-            self._ends[1].join()
-
-
-@contextlib.contextmanager
-def _as_stock() -> Iterator[None]:
-    """Without what our command line sets in the environment: stock is started by the user's own script."""
-    spin = os.environ.pop(SPIN, None)
-    try:
-        yield
-    finally:
-        if spin is not None:
-            os.environ[SPIN] = spin
 
 
 def _arm(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -186,8 +95,6 @@ def _part(arm: dict[str, Any], part: str) -> str:
 
 
 def _print(console: Console, found: dict[str, Any]) -> None:
-    from rich.table import Table
-
     names = list(found["arms"])
     table = Table("", *names, box=None, pad_edge=False, header_style="bold")
     arms = [found["arms"][name] for name in names]

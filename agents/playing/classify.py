@@ -1,8 +1,7 @@
-"""A finished run as something that predicts: pixels in, probabilities out. Nothing in the folder is executed."""
+"""Predictor: the classifier of a finished cifar run, pixels in, probabilities out. Nothing in a folder is executed."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,14 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stillsight.agents.errors import RunError
+from stillsight.agents.runs.reader import checkpoint_path, read_config, read_json
 from stillsight.encoders import device as devices
+from stillsight.encoders.building import build
 from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.data import picture
-from stillsight.encoders.supervised.heads import head as heads
+from stillsight.encoders.supervised.heads import kinds
 
 
 @dataclass(frozen=True)
@@ -63,20 +65,20 @@ class Predictor:
             pixels: as `predict` takes them.
             progress: called with the number of images done after each batch.
         """
-        given = torch.as_tensor(pixels)
-        if given.dtype != torch.uint8 or given.dim() != 4 or given.shape[1] != 3:
+        images = torch.as_tensor(pixels)
+        if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3:
             raise EncoderError(
-                f"predict takes pixels 0..255 as uint8 [N, 3, H, W], and got {given.dtype} {list(given.shape)}. "
+                f"predict takes pixels 0..255 as uint8 [N, 3, H, W], and got {images.dtype} {list(images.shape)}. "
                 "Give, say, image[None] for one image of shape [3, H, W]."
             )
 
         def classify(part: Tensor) -> Tensor:
-            images = picture.resize(part, self.size)
-            views = (images, images.flip(3)) if self.mirrored else (images,)
-            with devices.autocast(images.device, self.precision):
+            resized = picture.resize(part, self.size)
+            views = (resized, resized.flip(3)) if self.mirrored else (resized,)
+            with devices.autocast(resized.device, self.precision):
                 return torch.stack([self.head(self.encoder(view)).float() for view in views]).mean(0)
 
-        return devices.encode_in_batches(classify, given, self.encoder.device, progress=progress)
+        return devices.encode_in_batches(classify, images, self.encoder.device, progress=progress)
 
 
 def load(run: Path | str, *, weights: Path | None = None, device: str = "auto") -> Predictor:
@@ -88,74 +90,64 @@ def load(run: Path | str, *, weights: Path | None = None, device: str = "auto") 
         device: to predict on.
 
     Raises:
-        EncoderError: no finished cifar run there, a damaged file, or an encoder that is not, to the bit, the run's.
+        RunError: no finished cifar run there, or a damaged file.
+        EncoderError: a damaged checkpoint, or an encoder that is not, to the bit, the run's.
     """
     folder = Path(run)
-    record = _json(folder / "config.json", f"{folder} is no run folder. `stillsight list runs` shows the runs.")
+    record = read_config(folder)
     if record.get("command") != "cifar":
-        raise EncoderError(
+        raise RunError(
             f"{folder} is a run of {record.get('command')!r}, and only cifar runs hold a classifier. Give the folder "
             "of a cifar run; `stillsight list runs` shows them."
         )
-    unfinished = f"{folder} is not finished: type stillsight cifar --resume {folder}."
-    summary = _json(folder / "summary.json", unfinished)
+    summary = read_json(folder / "summary.json", f"{folder} is not finished: type stillsight cifar --resume {folder}.")
     lacking = [key for key in ("classes", "image_size", "encoder_sha256_after") if key not in summary]
     if lacking:
-        raise EncoderError(
+        raise RunError(
             f"{folder / 'summary.json'} lacks {', '.join(lacking)}, which predicting needs. Run it again with this "
             "version: stillsight cifar --out FOLDER."
         )
-    choice = _choice(record, folder, weights, device)
-    encoder = choice.build_encoder(pinned=True)
+    config = _encoder_config(record, folder, weights, device)
+    encoder = build(config, pinned=True)
     if encoder.sha256() != summary["encoder_sha256_after"]:
-        advice = "Say where the right ones are: --weights FILE." if weights or choice.weights != folder else ""
+        advice = "Say where the right ones are: --weights FILE." if weights or config.weights != folder else ""
         raise EncoderError(
             f"{folder} ended with {encoder.name} weights with sha256 {summary['encoder_sha256_after'][:12]}, and "
             f"{encoder.provenance.name} gives {encoder.sha256()[:12]}. {advice or 'Its files are not of one run.'}"
         )
     classes, (height, width) = tuple(summary["classes"]), summary["image_size"]
-    head = heads.read(folder / heads.HEAD_FILE, encoder.device)
+    head_file = checkpoint_path(folder, "head")
     trained = Mode(record["mode"]).trained
     predictor = Predictor(
         encoder.eval(),
-        head,
+        kinds.read(head_file, encoder.device),
         classes,
         (height, width),
         summary,
         mirrored=trained and bool(record.get("tta")),
-        precision=choice.precision if trained else "float32",
+        precision=config.precision if trained else "float32",
     )
     try:
-        told = predictor.logits(torch.zeros(1, 3, height, width, dtype=torch.uint8)).shape[1]
+        fits = predictor.logits(torch.zeros(1, 3, height, width, dtype=torch.uint8)).shape[1] == len(classes)
     except RuntimeError:  # the head takes another number of features
-        told = 0
-    if told != len(classes):
+        fits = False
+    if not fits:
         raise EncoderError(
-            f"{folder / heads.HEAD_FILE} does not fit the encoder and the {len(classes)} classes of {folder}: its "
-            "files are not of one run. Restore them, or start a new run."
+            f"{head_file} does not fit the encoder and the {len(classes)} classes of {folder}: its files are not of "
+            "one run. Restore them, or start a new run."
         )
     return predictor
 
 
-def _choice(record: dict[str, Any], folder: Path, weights: Path | None, device: str) -> EncoderConfig:
+def _encoder_config(record: dict[str, Any], folder: Path, weights: Path | None, device: str) -> EncoderConfig:
     """The frozen encoder that the run ended with."""
-    found = {field.name: record[field.name] for field in fields(EncoderConfig) if field.name in record}
-    paths = {key: Path(found[key]) for key in ("weights", "weights_folder") if found.get(key) is not None}
-    choice = CifarConfig(**(found | paths | {"mode": Mode(found["mode"]), "device": device}))
-    if weights is not None and choice.mode is not Mode.FROZEN:
-        raise EncoderError(
-            f"The encoder of {folder} ({choice.mode.value}) needs no weights from elsewhere. Drop --weights."
+    values = {field.name: record[field.name] for field in fields(EncoderConfig) if field.name in record}
+    paths = {key: Path(values[key]) for key in ("weights", "weights_folder") if values.get(key) is not None}
+    config = CifarConfig(**(values | paths | {"mode": Mode(values["mode"]), "device": device}))
+    if weights is not None and config.mode is not Mode.FROZEN:
+        raise RunError(
+            f"The encoder of {folder} ({config.mode.value}) needs no weights from elsewhere. Drop --weights."
         )
-    if choice.mode.trained:
-        return replace(choice.frozen(), weights=folder)
-    return replace(choice, weights=weights or choice.weights)
-
-
-def _json(path: Path, missing: str) -> dict[str, Any]:
-    if not path.is_file():
-        raise EncoderError(missing)
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise EncoderError(f"{path} is damaged ({error}). Restore it, or start a new run.") from error
-    return content
+    if config.mode.trained:
+        return replace(config.frozen(), weights=folder)
+    return replace(config, weights=weights or config.weights)

@@ -1,4 +1,4 @@
-"""Judging the classifier of a cifar run once more, from its files alone."""
+"""Re-evaluate the classifier of a cifar run, from its files alone."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.folder import append_line, revive
+from stillsight.agents.playing.classify import load
+from stillsight.agents.runs.progress import ProgressDisplay
+from stillsight.agents.runs.records import append_line, revive
+from stillsight.encoders.supervised.cifar_config import CifarConfig
+from stillsight.encoders.supervised.data.cifar import CIFAR
+from stillsight.encoders.supervised.heads.head import accuracy
+from stillsight.encoders.supervised.learn import load_dataset
+from stillsight.encoders.supervised.report import report
 
 ROUNDING = 0.005
 """Largest difference from the recorded accuracy that is put down to another device or precision: half a point, or
 two images where there are few."""
 
 
-def judge(
+def reevaluate(
     folder: Path,
     record: Mapping[str, Any],
     split: Literal["test", "validation"],
@@ -38,14 +45,9 @@ def judge(
         device: to compute on.
 
     Raises:
-        EncoderError: see `predictor.load` and `dataset.load`.
+        EncoderError: see `classify.load` and `load_dataset`.
         RunError: the data are not those of the run, or the accuracy is not the one that it recorded.
     """
-    from stillsight.agents.playing.classify import load
-    from stillsight.agents.runs.progress import ProgressDisplay
-    from stillsight.encoders.supervised.cifar_config import CIFAR, CifarConfig
-    from stillsight.encoders.supervised.report import report
-
     config = revive(CifarConfig, record)
     if data is not None:
         config = replace(config, data=data) if config.dataset in CIFAR else replace(config, dataset=str(data))
@@ -58,7 +60,7 @@ def judge(
             "the latter any more. Type --split test."
         )
     display = ProgressDisplay()
-    dataset = config.load_dataset(lambda what, done, total: display.update(what, done, total))
+    dataset = load_dataset(config, lambda what, done, total: display.update(what, done, total))
     if dataset.sha256() != predictor.summary["dataset_sha256"]:
         raise RunError(
             f"{folder} was run on {dataset.name} images with sha256 {predictor.summary['dataset_sha256'][:12]}, and "
@@ -70,10 +72,10 @@ def judge(
     logits = predictor.logits(images.images, lambda done: display.update("image", done, len(images)))
     display.close()
     recorded = predictor.summary[f"{split}_accuracy"]
-    found = (logits.argmax(1) == images.labels).float().mean().item()
-    if abs(found - recorded) > max(ROUNDING, 2.5 / len(images)):
+    reached = accuracy(logits, images.labels)
+    if abs(reached - recorded) > max(ROUNDING, 2.5 / len(images)):
         raise RunError(
-            f"{folder} has an accuracy of {found:.2%} on its {split} images, and its summary.json says "
+            f"{folder} has an accuracy of {reached:.2%} on its {split} images, and its summary.json says "
             f"{recorded:.2%}: the files are not of one run. Restore them, or start a new run."
         )
     place = folder / f"report-{split}"

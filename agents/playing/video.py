@@ -5,36 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.playing.play import PlayChoice, play, shifted
-from stillsight.agents.runs.folder import plain, read_config
+from stillsight.agents.playing.play import play
+from stillsight.agents.playing.play_config import RecordConfig, shifted
+from stillsight.agents.playing.player import load
+from stillsight.agents.runs.progress import ProgressDisplay
+from stillsight.agents.runs.records import plain
 from stillsight.encoders.atomic import replacing, write_atomically
-
-if TYPE_CHECKING:
-    import numpy as np
+from stillsight.envs import make_env
 
 LEAST_SIDE = 256
 """Frames are enlarged by a whole number until their smaller side has so many pixels."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordConfig(PlayChoice):
-    """Record whole episodes of a trained agent as mp4 files, with their returns beside them."""
-
-    episodes: int = 1
-    """Whole episodes to record, a file each."""
-    fps: int | None = None
-    """Frames a second; the environment's own by default, divided by its frame skip."""
-
-    def check(self) -> None:
-        """Raise `RunError` for numbers that record nothing."""
-        super().check()
-        if self.fps is not None and self.fps < 1:
-            raise RunError(f"--fps {self.fps} shows nothing. Type a number from 1.")
 
 
 class Film:
@@ -56,7 +43,6 @@ class Film:
     def append(self, frame: np.ndarray) -> None:
         """Add one frame, uint8 `[H, W, 3]`; all frames of a film have the same size."""
         import imageio_ffmpeg
-        import numpy as np
 
         scale = max(1, -(-LEAST_SIDE // min(frame.shape[:2])))
         large = frame.repeat(scale, axis=0).repeat(scale, axis=1)
@@ -114,14 +100,9 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
         RunError, CheckpointError: no such run or checkpoint, it is damaged, or there is nothing to see.
     """
     config.check()
-    read_config(folder)
-    from stillsight.agents.runs.progress import ProgressDisplay
-    from stillsight.agents.training.build import load
-    from stillsight.envs import make_env
-
-    agent = load(folder, config.checkpoint, weights=config.weights, device=config.device)
-    options = shifted(agent.config.env_options(), config.shift, config.shift_strength)
-    env = make_env(agent.config.env, options, training=False, seed=config.seed)
+    player = load(folder, config.checkpoint, weights=config.weights, device=config.device)
+    options = shifted(player.config.env_options(), config.shift, config.shift_strength)
+    env = make_env(player.config.env, options, training=False, seed=config.seed)
     fps = config.fps or max(1, round(env.metadata.get("render_fps", 30) / options.frame_skip))
     display = ProgressDisplay()
     written = []
@@ -129,7 +110,7 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
         seen = "" if options.shift is None else f"{options.shift}-"
         path = folder / "videos" / f"{config.checkpoint}-{seen}episode-{index}.mp4"
         with film(path, fps) as shot:
-            episode = play(agent, env, config.seed + index, deterministic=not config.stochastic, watch=shot.append)
+            episode = play(player, env, config.seed + index, deterministic=not config.stochastic, watch=shot.append)
         facts = {
             **asdict(episode),
             "return": episode.total,
@@ -138,7 +119,7 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
             "seed": config.seed + index,
             "deterministic": not config.stochastic,
             "checkpoint": config.checkpoint,
-            "env": agent.config.env,
+            "env": player.config.env,
             "shift": options.shift,
             "shift_strength": options.shift_strength,
         }

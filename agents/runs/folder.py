@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
-import enum
 import json
 import math
-import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.progress import ProgressDisplay
+from stillsight.agents.runs.reader import checkpoint_path
+from stillsight.agents.runs.records import append_line, plain
 from stillsight.encoders.atomic import write_atomically
 
 if TYPE_CHECKING:
     import torch
 
-Config = TypeVar("Config")
 
-RUNS = Path("results/runs")
-"""Where run folders go by default."""
+class Sink(Protocol):
+    """Where a run's rows go besides its folder, say a tracker."""
+
+    def log(self, stream: str, row: Mapping[str, Any]) -> None:
+        """Take a row of a stream (metrics, episodes, eval), with plain values as JSON knows them."""
+
+    def close(self) -> None:
+        """Write what is left; no row comes after it."""
 
 
 class Run:
@@ -38,17 +43,21 @@ class Run:
         command: "rl" or "cifar".
         config: the run's configuration.
         resumed: continue what lies in the folder.
+        sinks: each row that is logged goes to these too; they are closed with the run.
 
     Raises:
         RunError: `folder` exists and is not to be resumed.
     """
 
-    def __init__(self, folder: Path, command: str, config: Any, *, resumed: bool = False) -> None:
+    def __init__(
+        self, folder: Path, command: str, config: Any, *, resumed: bool = False, sinks: Sequence[Sink] = ()
+    ) -> None:
         if folder.exists() and not resumed:
             state = "holds a finished run" if (folder / "done").exists() else "already exists"
             advice = "" if (folder / "done").exists() else f"Continue it with --resume {folder}, or "
             raise RunError(f"{folder} {state}. {advice}choose another folder with --out FOLDER.")
         self.folder, self.command, self.config, self.resumed = folder, command, config, resumed
+        self.sinks = tuple(sinks)
         self.display = ProgressDisplay()
         self._begun = False
 
@@ -59,6 +68,8 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.display.close()
+        for sink in self.sinks:
+            sink.close()
         if kind is None and self._begun:
             (self.folder / "done").touch()
 
@@ -87,9 +98,11 @@ class Run:
         self.display.update(what, done, total, **facts)
 
     def log(self, stream: str, row: Mapping[str, Any]) -> None:
-        """Append `row` to `<stream>.jsonl`, flushed, so that a killed run keeps it."""
+        """Append `row` to `<stream>.jsonl`, flushed, so that a killed run keeps it, and hand it to every sink."""
         self._begin()
         append_line(self.folder / f"{stream}.jsonl", row)
+        for sink in self.sinks:
+            sink.log(stream, plain(row))
 
     def rewind(self, last: int, counted: str = "step") -> None:
         """Cut the records of what comes after `last`, which a resumed run does again.
@@ -112,86 +125,13 @@ class Run:
 
     def checkpoint(self, name: str) -> Path:
         """Path of the checkpoint called `name`."""
-        return self.folder / "checkpoints" / f"{name}.safetensors"
+        return checkpoint_path(self.folder, name)
 
     def save(self, name: str, tree: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
         """Save a checkpoint, see `checkpoint.save`."""
-        from stillsight.agents.runs import checkpoint
-
         self._begin()
         checkpoint.save(self.checkpoint(name), tree, metadata)
 
     def load(self, name: str, device: torch.device) -> dict[str, Any] | None:
         """Load a checkpoint of this folder, or None if it was never written."""
-        from stillsight.agents.runs import checkpoint
-
         return checkpoint.load(self.checkpoint(name), device) if self.checkpoint(name).exists() else None
-
-
-def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Append `row` to a JSON-lines file."""
-    with path.open("a") as file:
-        file.write(json.dumps(plain(row)) + "\n")
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file; the inverse of `append_line`."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def plain(value: Any) -> Any:
-    """`value` as JSON knows it: dataclasses as dicts, paths and enums as strings, numpy scalars as numbers."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        return value.item()
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a run folder.
-
-    Raises:
-        RunError: there is no run in `folder`, or its config.json is damaged.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise RunError(f"{folder} is no run folder: it has no config.json. `stillsight list runs` shows the runs.")
-    try:
-        config: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise RunError(f"{path} is damaged ({error}). Restore it, or start a new run.") from error
-    return config
-
-
-def revive(cls: type[Config], record: Mapping[str, Any]) -> Config:
-    """A configuration dataclass from its JSON record; the inverse of `plain`.
-
-    Raises:
-        RunError: the record has fields that this version does not know.
-    """
-    types = typing.get_type_hints(cls)
-    found = {name: value for name, value in record.items() if name != "command"}
-    if strange := sorted(set(found) - set(types)):
-        raise RunError(f"The run's config.json has fields that this version does not know: {', '.join(strange)}.")
-    return cls(**{name: _typed(types[name], value) for name, value in found.items()})
-
-
-def _typed(kind: Any, value: Any) -> Any:
-    if value is None:
-        return None
-    for option in (kind, *typing.get_args(kind)):
-        if isinstance(option, type) and issubclass(option, Path | enum.Enum):
-            return option(value)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def find_runs(root: Path = RUNS) -> Iterator[Path]:
-    """Every run folder below `root`."""
-    return (path.parent for path in sorted(root.glob("**/config.json")))

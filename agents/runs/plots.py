@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.folder import read_config, read_lines
+from stillsight.agents.runs.reader import read_config
+from stillsight.agents.runs.records import read_lines
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

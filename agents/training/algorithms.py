@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from stillsight.agents.errors import RunError
@@ -29,8 +29,6 @@ class AlgorithmSpec:
         preset: keyword arguments of the class. Strings "lin_x" are a rate that falls linearly from x to 0.
         source: where the preset comes from.
         encoder_loss: which loss trains the encoder, where it learns.
-        natural_gradient: the step that trains the encoder knows no learning rate.
-        off_policy: it learns from a replay memory, and may so be shown what it did not see.
         extra: the extra that brings `cls`.
     """
 
@@ -43,8 +41,6 @@ class AlgorithmSpec:
     preset: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
     encoder_loss: str = "as its class has it"
-    natural_gradient: bool = False
-    off_policy: bool = False
     extra: str | None = None
 
     def load_class(self) -> type[BaseAlgorithm]:
@@ -66,6 +62,18 @@ class AlgorithmSpec:
         if not (inspect.isclass(cls) and issubclass(cls, BaseAlgorithm)):
             raise RunError(f"{self.cls} is no Stable-Baselines3 algorithm. Type --algo ppo, or module:Class of one.")
         return cls
+
+    @property
+    def off_policy(self) -> bool:
+        """Whether the class learns from a replay memory, and may so be shown what it did not see; imports it."""
+        from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+        return issubclass(self.load_class(), OffPolicyAlgorithm)
+
+    @property
+    def natural_gradient(self) -> bool:
+        """Whether the step that trains the encoder knows no learning rate (TRPO, what derives from it); imports it."""
+        return any(cls.__name__ == "TRPO" for cls in self.load_class().__mro__)
 
 
 _ZOO = "rl-baselines3-zoo's Atari preset"
@@ -118,7 +126,6 @@ _ROWS = [
         preset=_DQN,
         source=f"{_ZOO}, which begins to learn after 100,000 steps and not 5,000",
         encoder_loss="the temporal difference",
-        off_policy=True,
     ),
     AlgorithmSpec(
         name="sac",
@@ -128,7 +135,6 @@ _ROWS = [
         preset={"buffer_size": 100_000, "learning_starts": 1_000, "batch_size": 256, "learning_rate": 3e-4},
         source="SB3's defaults (Haarnoja et al. 2018), the head in place of the first of two layers, a smaller buffer",
         encoder_loss=_CRITIC,
-        off_policy=True,
     ),
     AlgorithmSpec(
         name="td3",
@@ -144,7 +150,6 @@ _ROWS = [
         },
         source="SB3's defaults (Fujimoto et al. 2018), the head as the first of two layers, a smaller buffer and rate",
         encoder_loss=_CRITIC,
-        off_policy=True,
     ),
     AlgorithmSpec(
         name="qrdqn",
@@ -153,7 +158,6 @@ _ROWS = [
         preset=_DQN,
         source="the preset of dqn",
         encoder_loss="the quantile regression of the temporal difference",
-        off_policy=True,
         extra="contrib",
     ),
     AlgorithmSpec(
@@ -164,7 +168,6 @@ _ROWS = [
         preset={"buffer_size": 100_000, "learning_starts": 1_000, "batch_size": 256, "learning_rate": 3e-4},
         source="the preset of sac",
         encoder_loss=_CRITIC,
-        off_policy=True,
         extra="contrib",
     ),
     AlgorithmSpec(
@@ -175,7 +178,6 @@ _ROWS = [
         preset={"n_steps": 128, "batch_size": 128, "cg_max_steps": 10},
         source="sb3-contrib's defaults (Schulman et al. 2015) with the rollouts of ppo",
         encoder_loss="the policy's objective alone, by the natural-gradient step",
-        natural_gradient=True,
         extra="contrib",
     ),
     AlgorithmSpec(
@@ -197,28 +199,27 @@ ALGORITHMS: dict[str, AlgorithmSpec] = {row.name: row for row in _ROWS}
 def spec(name: str) -> AlgorithmSpec:
     """The row of `name`; for `module:Class` a row without a preset.
 
+    A third party's class is imported for that: what of it derives from a known one is known of it too.
+
     Raises:
-        RunError: no such algorithm, with the nearest name.
+        RunError: no such algorithm, with the nearest name; see `AlgorithmSpec.load_class`.
     """
     if name in ALGORITHMS:
         return ALGORITHMS[name]
     if ":" not in name:
         allowed = "Any other SB3 algorithm goes in as --algo module:Class. Known"
         raise RunError(unknown("algorithm", name, ALGORITHMS, allowed, "--algo"))
-    extra = "contrib" if name.startswith("sb3_contrib:") else None
-    policy = "MlpLstmPolicy" if "Recurrent" in name else "MlpPolicy"
-    known = {row.cls: row for row in _ROWS}.get(name)
-    return AlgorithmSpec(
+    row = AlgorithmSpec(
         name=name,
         cls=name,
         actions=(),
-        policy=policy,
+        policy="MlpLstmPolicy" if "Recurrent" in name else "MlpPolicy",
         source="the class's own defaults",
-        encoder_loss=known.encoder_loss if known else AlgorithmSpec.encoder_loss,
-        natural_gradient=known is not None and known.natural_gradient,
-        off_policy=known is not None and known.off_policy,
-        extra=extra,
+        extra="contrib" if name.startswith("sb3_contrib:") else None,
     )
+    bases = {f"{cls.__module__.partition('.')[0]}:{cls.__name__}" for cls in row.load_class().__mro__}
+    base = next((known for known in _ROWS if known.cls in bases), None)
+    return row if base is None else replace(row, policy=base.policy, encoder_loss=base.encoder_loss)
 
 
 def check_actions(row: AlgorithmSpec, actions: str, env: str) -> None:

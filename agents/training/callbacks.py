@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.logger import KVWriter, Logger
 from stable_baselines3.common.vec_env import VecEnv
 
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.training.checkpointing import Savepoints
+from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.encoder import Encoder
-
-if TYPE_CHECKING:
-    from stillsight.agents.training.learn import RlConfig
 
 
 class Due:
@@ -59,7 +56,6 @@ class Evaluate(BaseCallback):
     Args:
         run: the run folder; eval.jsonl and checkpoints/best.safetensors go there.
         venv: environments of their own, as `make_vec(training=False)` makes them, encoded like the training ones.
-        encoder: whose counter leaves evaluation out.
         every: environment steps between two evaluations; 0 for none.
         episodes: episodes in one evaluation.
         deterministic: take the most likely action.
@@ -70,7 +66,6 @@ class Evaluate(BaseCallback):
         self,
         run: Run,
         venv: VecEnv,
-        encoder: Encoder,
         *,
         every: int,
         episodes: int,
@@ -78,9 +73,8 @@ class Evaluate(BaseCallback):
         savepoints: Savepoints,
     ) -> None:
         super().__init__()
-        self.run, self.venv, self.encoder = run, venv, encoder
+        self.run, self.venv = run, venv
         self.every, self.episodes, self.deterministic, self.savepoints = every, episodes, deterministic, savepoints
-        self.seconds = 0.0
 
     def _on_training_start(self) -> None:
         self.due = Due(self.every, self.num_timesteps)
@@ -93,12 +87,10 @@ class Evaluate(BaseCallback):
     def evaluate(self) -> list[float]:
         """Play now; returns the episodes' returns."""
         trained = self.savepoints.seconds()
-        began = time.perf_counter()
-        with self.encoder.counter.paused():
+        with self.savepoints.paused():
             returns, lengths = evaluate_policy(
                 self.model, self.venv, self.episodes, deterministic=self.deterministic, return_episode_rewards=True
             )
-        self.seconds += time.perf_counter() - began
         assert isinstance(returns, list)
         row = {"step": self.num_timesteps, "mean": np.mean(returns), "std": np.std(returns), "returns": returns}
         self.run.log("eval", {**row, "lengths": lengths, "train_seconds": trained})
@@ -182,9 +174,6 @@ class MetricsWriter(KVWriter):
         """Nothing is open between two lines."""
 
 
-def logger(run: Run, tensorboard: bool) -> Logger:
-    """SB3's logger, writing into the run folder."""
-    writers: list[KVWriter] = [MetricsWriter(run)]
-    if tensorboard:
-        writers.append(TensorBoardOutputFormat(str(run.folder / "tensorboard")))
-    return Logger(str(run.folder), writers)
+def logger(run: Run) -> Logger:
+    """SB3's logger, writing into the run folder and so to its sinks."""
+    return Logger(str(run.folder), [MetricsWriter(run)])

@@ -6,17 +6,14 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.training import model_state as state
+from stillsight.agents.training.build import Agent, check_frozen
 from stillsight.encoders.encoder import fingerprint
-
-if TYPE_CHECKING:
-    from stillsight.agents.training.build import Agent
-    from stillsight.agents.training.callbacks import Evaluate
 
 
 @dataclass
@@ -37,7 +34,7 @@ class Ledger:
 
 
 class Savepoints:
-    """The checkpoints of one run.
+    """The checkpoints of one run, and what adds up between them.
 
     Args:
         run: the run folder.
@@ -48,14 +45,12 @@ class Savepoints:
         self.run, self.agent = run, agent
         self.ledger = Ledger(encoder_sha256=agent.sha256())
         self._images = 0
-        self._began = time.perf_counter()
-        self._evaluation: Evaluate | None = None
+        self._running_since: float | None = None
 
     @contextlib.contextmanager
-    def clock(self, evaluation: Evaluate) -> Iterator[None]:
-        """Count the time inside as training, less what `evaluation` takes of it; say how to go on after Ctrl-C."""
-        self._evaluation = evaluation
-        self._began = time.perf_counter()
+    def training(self) -> Iterator[None]:
+        """Count the time inside as training, less that of `paused`; say how to go on after Ctrl-C."""
+        self._running_since = time.perf_counter()
         try:
             yield
         except KeyboardInterrupt:
@@ -67,7 +62,18 @@ class Savepoints:
             raise RunError(f"Stopped at step {self.agent.model.num_timesteps:,}; {advice}.") from None
         finally:
             self._settle()
-            self._evaluation = None
+            self._running_since = None
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count neither the time inside nor its images: an evaluation is no training."""
+        self._settle()
+        running, self._running_since = self._running_since is not None, None
+        try:
+            with self.agent.encoder.counter.paused():
+                yield
+        finally:
+            self._running_since = time.perf_counter() if running else None
 
     def seconds(self) -> float:
         """Seconds of training until now, evaluations left out."""
@@ -76,10 +82,10 @@ class Savepoints:
 
     def _settle(self) -> None:
         """Move what the clock and the counter gathered since the last time into the ledger."""
-        if self._evaluation is not None:
+        if self._running_since is not None:
             now = time.perf_counter()
-            self.ledger.seconds += now - self._began - self._evaluation.seconds
-            self._began, self._evaluation.seconds = now, 0.0
+            self.ledger.seconds += now - self._running_since
+            self._running_since = now
         images = self.agent.encoder.counter.images
         self.ledger.images += images - self._images
         self._images = images
@@ -121,7 +127,7 @@ class Savepoints:
         replay: dict[str, Any] | None = None
         if stored["replay"] is not None:
             replay = checkpoint.load(self.run.checkpoint(stored["replay"]))
-        self.agent.check_frozen(stored, self.run.folder)
+        check_frozen(self.agent.encoder, stored, self.run.folder)
         state.restore(model, stored)
         if replay is not None:
             state.restore_replay(model, replay)

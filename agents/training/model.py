@@ -2,54 +2,26 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
+import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from stillsight.agents.buffers.footprint import check_rollout
+from stillsight.agents.buffers.replay import FrameReplayBuffer
+from stillsight.agents.buffers.rollout import FrameRolloutBuffer
 from stillsight.agents.errors import RunError
+from stillsight.agents.features.critic import follow_critic
+from stillsight.agents.features.encoder_rate import scale
+from stillsight.agents.features.extractor import EncoderExtractor
 from stillsight.agents.training.algorithms import AlgorithmSpec
-from stillsight.agents.training.presets import preset
-from stillsight.encoders.errors import unknown
-
-if TYPE_CHECKING:
-    from stable_baselines3.common.base_class import BaseAlgorithm
-    from stable_baselines3.common.vec_env import VecEnv
-
-
-def overrides(settings: tuple[str, ...], flag: str) -> dict[str, Any]:
-    """`("n_steps=256", "learning_rate=lin_1e-4")`, as `flag` got them, as keyword arguments.
-
-    Raises:
-        RunError: a setting is not of the form name=value.
-    """
-    found = {}
-    for setting in settings:
-        name, separator, text = setting.partition("=")
-        if not separator or not name.isidentifier():
-            raise RunError(f"{flag} takes name=value, and got {setting!r}. Type, say: {flag} n_steps=256.")
-        try:
-            found[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            found[name] = text
-    return found
-
-
-_OURS = ("policy", "env", "policy_kwargs", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model")
-"""Arguments of SB3's classes that are not `--set`'s, because flags or the agent itself decide them."""
-
-
-def settings(row: AlgorithmSpec, env: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The preset of `row`, on top of it that of `env`, on top of both what was `chosen`.
-
-    Raises:
-        RunError: the class takes no argument of such a name.
-    """
-    known = [name for name in inspect.signature(row.load_class()).parameters if name not in _OURS]
-    for name in chosen:
-        if name not in known:
-            raise RunError(unknown("setting", name, known, f"{row.name} takes", "--set"))
-    return {**row.preset, **preset(env, row.name).settings, **chosen}
+from stillsight.agents.training.settings import arguments
 
 
 def make_model(
@@ -78,15 +50,6 @@ def make_model(
     Raises:
         RunError: SB3 refuses the combination.
     """
-    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-    from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-
-    from stillsight.agents.buffers.replay import FrameReplayBuffer
-    from stillsight.agents.buffers.rollout import FrameRolloutBuffer
-    from stillsight.agents.features.critic import follow_critic
-    from stillsight.agents.features.encoder_rate import scale
-    from stillsight.agents.features.extractor import EncoderExtractor
-
     policy_kwargs: dict[str, Any] = {
         "features_extractor_class": EncoderExtractor,
         "features_extractor_kwargs": dict(eyes),
@@ -97,13 +60,20 @@ def make_model(
     cls = row.load_class()
     try:
         given = arguments(chosen, venv)
-        # SB3 gathers n-step returns in a buffer class of its own, which takes the place of ours.
-        if issubclass(cls, OffPolicyAlgorithm) and chosen.get("n_steps", 1) == 1:
-            given |= {"replay_buffer_class": FrameReplayBuffer, "replay_buffer_kwargs": dict(replay)}
-        # So do classes that collect in a way of their own (RecurrentPPO, MaskablePPO).
-        elif getattr(cls, "collect_rollouts", None) is OnPolicyAlgorithm.collect_rollouts and stacked(venv):
-            given["rollout_buffer_class"] = FrameRolloutBuffer
-        model = cls(row.policy, venv, policy_kwargs=policy_kwargs, seed=seed, device=device, **given)
+        if issubclass(cls, OffPolicyAlgorithm):
+            returns = {"n_steps": _argument(cls, given, "n_steps", 1), "gamma": _argument(cls, given, "gamma", 0.99)}
+            given |= {"replay_buffer_class": FrameReplayBuffer, "replay_buffer_kwargs": {**replay, **returns}}
+        elif issubclass(cls, OnPolicyAlgorithm):
+            # Classes that collect in a way of their own (RecurrentPPO, MaskablePPO) have buffers of their own.
+            if cls.collect_rollouts is OnPolicyAlgorithm.collect_rollouts and stacked(venv):
+                given["rollout_buffer_class"] = FrameRolloutBuffer
+            elif isinstance(n_steps := _argument(cls, given, "n_steps", 0), int):
+                assert isinstance(venv.observation_space, spaces.Box)
+                check_rollout(venv.observation_space, n_steps, venv.action_space, venv.num_envs, pooled=False)
+        with warnings.catch_warnings():
+            # SB3 warns that a buffer class that it does not know ignores n_steps; ours was given it.
+            warnings.filterwarnings("ignore", "`n_steps=", UserWarning)
+            model = cls(row.policy, venv, policy_kwargs=policy_kwargs, seed=seed, device=device, **given)
     except RunError:
         raise
     except (AssertionError, ValueError, TypeError) as error:
@@ -115,29 +85,14 @@ def make_model(
     return model
 
 
+def _argument(cls: type, given: Mapping[str, Any], name: str, otherwise: Any) -> Any:
+    """What `cls` takes as `name`: what is `given`, else its own default, else `otherwise`."""
+    parameter = inspect.signature(cls).parameters.get(name)
+    default = otherwise if parameter is None or parameter.default is parameter.empty else parameter.default
+    return given.get(name, default)
+
+
 def stacked(venv: VecEnv) -> bool:
     """Whether observations are stacks of several frames."""
     shape = venv.observation_space.shape
     return shape is not None and shape[0] > 1
-
-
-def arguments(chosen: Mapping[str, Any], venv: VecEnv) -> dict[str, Any]:
-    """Settings as the algorithm's class takes them: schedules, noise and frequencies as SB3's own objects."""
-    return {name: _value(name, value, venv) for name, value in chosen.items()}
-
-
-def _value(name: str, value: Any, venv: VecEnv) -> Any:
-    if name == "action_noise" and isinstance(value, int | float):
-        import numpy as np
-        from stable_baselines3.common.noise import NormalActionNoise
-
-        shape = venv.action_space.shape
-        assert shape is not None
-        return NormalActionNoise(np.zeros(shape), np.full(shape, float(value)))
-    if isinstance(value, str) and value.startswith("lin_"):
-        from stable_baselines3.common.utils import LinearSchedule
-
-        return LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
-    if name == "train_freq" and isinstance(value, list):
-        return tuple(value)
-    return value

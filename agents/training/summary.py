@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from stillsight.agents.training.build import Agent
     from stillsight.agents.training.checkpointing import Ledger
-    from stillsight.agents.training.learn import RlConfig
+    from stillsight.agents.training.config import RlConfig
 
 
 def trainable(agent: Agent) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from stillsight.encoders import device as devices
 from stillsight.encoders.engines import engine_cache as choices
 from stillsight.encoders.engines.folded import fold
+from stillsight.encoders.engines.onnx import session
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.preprocess import Preprocess
 
@@ -211,8 +212,6 @@ class _Workshop:
     def _onnx(self) -> Run:
         if find_spec("onnxruntime") is None or find_spec("onnxscript") is None:
             raise ImportError('run: pip install "stillsight[onnx]"')
-        from stillsight.encoders.engines.onnx import session
-
         return session(Inference(self.steps, torch.float32), self.sample)
 
     def _graph(self) -> Run:

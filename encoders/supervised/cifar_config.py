@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import Literal, Self
 
 from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
+from stillsight.encoders.supervised.data.cifar import CIFAR, SIDE
 from stillsight.encoders.supervised.training.recipe import Recipe
 
-if TYPE_CHECKING:
-    from stillsight.encoders.supervised.data.dataset import Dataset
-
-CIFAR = ("cifar10", "cifar100")
-SIDE = 32
-"""Of CIFAR's images, in pixels."""
+HeadKind = Literal["linear", "mlp", "knn", "ncm"]
+"""The kinds of heads on frozen features, see `heads.kinds`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +35,7 @@ class CifarConfig(EncoderConfig, Recipe):
     """The same as a share of each class, 0 to 1."""
     skip_broken: float = 0.01
     """Share of an image folder's files that may be broken: they are left out and named. More is an error."""
-    head: Literal["linear", "mlp", "knn", "ncm"] = "linear"
+    head: HeadKind = "linear"
     """On frozen features. linear: logistic regression. mlp: one hidden layer. knn: votes of the nearest training
     images. ncm: nearest class mean. What is chosen in them is chosen on the validation images; then they are fitted
     again to training and validation images together."""
@@ -62,10 +58,10 @@ class CifarConfig(EncoderConfig, Recipe):
     def run_name(self) -> str:
         """Default name of the run folder."""
         data = self.dataset if self.dataset in CIFAR else Path(self.dataset).resolve().name
-        few = f"-{self.shots}shots" if self.shots else f"-{self.fraction:g}" if self.fraction else ""
+        subset = f"-{self.shots}shots" if self.shots else f"-{self.fraction:g}" if self.fraction else ""
         head = f"-{self.head}" if self.head != "linear" else ""
         warm = "-warm" if self.warm_start else ""
-        return f"{data}{few}-{self.encoder.replace(':', '.')}-{self.mode.value}{head}{warm}-seed{self.seed}"
+        return f"{data}{subset}-{self.encoder.replace(':', '.')}-{self.mode.value}{head}{warm}-seed{self.seed}"
 
     def check(self) -> None:
         """Refuse names and combinations that cannot work, before torch is imported."""
@@ -108,47 +104,41 @@ class CifarConfig(EncoderConfig, Recipe):
                 "batch anew. Type --mode frozen, or drop --views."
             )
 
-    def settled(self) -> Self:
-        """With what a warm start implies filled in."""
-        kept = self.warm_start and self.batchnorm is None
-        return replace(self, batchnorm="frozen") if kept else self
+    def check_images(self, train: int, validation: int, side: int) -> None:
+        """Refuse images that are too few or too small for this run, once they are known.
 
-    def frozen(self) -> Self:
-        """The same encoder as it is before any training, all of it before the cut."""
-        plain = EncoderConfig()
-        return replace(
-            self,
-            mode=Mode.FROZEN,
-            unfreeze=None,
-            adapt=plain.adapt,
-            batchnorm=plain.batchnorm,
-            lora_rank=plain.lora_rank,
-        )
-
-    def load_dataset(self, progress: Callable[[str, int, int], None] | None = None) -> Dataset:
-        """The images of this run, see `dataset.load`.
+        Args:
+            train, validation: number of images.
+            side: smaller side of the images, in pixels.
 
         Raises:
             EncoderError: also if they are too small for the encoder or the augmentation.
         """
-        from stillsight.encoders.supervised.data.dataset import load
-        from stillsight.encoders.supervised.data.subset import Few
-
-        few = Few(shots=self.shots, fraction=self.fraction, seed=self.seed)
-        found = load(
-            self.dataset, self.data, self.validation, few, self.resolution, self.skip_broken, self.cache, progress
-        )
-        side = min(found.train.images.shape[2:])
         self.check_encoder(side)
         self.check_recipe(side)
-        if self.mode.trained and not len(found.validation):
+        if self.mode.trained and not validation:
             raise EncoderError(
-                f"The {len(found.train):,} labelled images leave none to choose with: each class has one. Type "
-                "--shots 2 or more, or --mode frozen."
+                f"The {train:,} labelled images leave none to choose with: each class has one. Type --shots 2 or more, "
+                "or --mode frozen."
             )
-        if self.mode.trained and self.batch > len(found.train):
+        if self.mode.trained and self.batch > train:
             raise EncoderError(
-                f"--batch {self.batch} is larger than the {len(found.train):,} training images. Type a smaller "
-                "--batch, or hold fewer out (--validation)."
+                f"--batch {self.batch} is larger than the {train:,} training images. Type a smaller --batch, or hold "
+                "fewer out (--validation)."
             )
-        return found
+
+    def resolve_batchnorm(self) -> Self:
+        """With BatchNorm's statistics frozen where a warm start implies it and nothing else was asked for."""
+        implied = self.warm_start and self.batchnorm is None
+        return replace(self, batchnorm="frozen") if implied else self
+
+    def frozen(self) -> Self:
+        """The same encoder as it is before any training, all of it before the cut."""
+        return replace(
+            self,
+            mode=Mode.FROZEN,
+            unfreeze=None,
+            adapt=EncoderConfig.adapt,
+            batchnorm=EncoderConfig.batchnorm,
+            lora_rank=EncoderConfig.lora_rank,
+        )

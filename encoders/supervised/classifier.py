@@ -1,4 +1,4 @@
-"""An encoder with a head: what is trained, and what an image is to it."""
+"""Classifier: an encoder with a linear head, its logits and its accuracy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from stillsight.encoders.device import Precision, autocast
 from stillsight.encoders.encoder import Encoder
-from stillsight.encoders.supervised.data.dataset import Split
+from stillsight.encoders.supervised.data.split import Split
 from stillsight.encoders.supervised.heads.head import accuracy
 
 
@@ -37,6 +37,14 @@ class Classifier(nn.Module):
         return self.encoder.provenance.kind != "random"
 
 
+def feature_width(encoder: Encoder, images: Tensor) -> int:
+    """Number of features that one of `images`, uint8 `[N, 3, H, W]`, becomes; encoding two of them is not counted."""
+    with torch.no_grad(), encoder.counter.paused():
+        encoder.eval()
+        width: int = encoder(images[:2].to(encoder.device)).shape[1]
+        return width
+
+
 def evaluate(model: nn.Module, split: Split, precision: Precision, batch: int = 500, *, tta: bool = False) -> float:
     """Accuracy (0..1) on `split`, in eval mode, see `logits`."""
     return accuracy(logits(model, split.images, precision, batch, tta=tta), split.labels)
@@ -54,9 +62,9 @@ def logits(model: nn.Module, images: Tensor, precision: Precision, batch: int = 
         tta: take the mean of the logits of each image and of its mirror image.
     """
     model.eval()
-    found = []
+    parts = []
     with autocast(images.device, precision):
         for part in images.split(batch):
-            seen = model(part).float()
-            found.append((seen + model(part.flip(3)).float()) / 2 if tta else seen)
-    return torch.cat(found)
+            plain = model(part).float()
+            parts.append((plain + model(part.flip(3)).float()) / 2 if tta else plain)
+    return torch.cat(parts)

@@ -2,68 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
+import torch
+
+from stillsight.encoders import device as devices
+from stillsight.encoders.building import build
+from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.supervised.cifar_config import CifarConfig
-
-if TYPE_CHECKING:
-    import torch
-
-    from stillsight.encoders.encoder import Encoder
-    from stillsight.encoders.supervised.data.dataset import Dataset
-
-__all__ = ["CifarConfig", "Recorder", "learn"]
-
-
-class Recorder(Protocol):
-    """What a run folder must offer; stillsight.agents.runs.folder.Run does."""
-
-    folder: Path
-
-    def card(self, title: str, rows: dict[str, str]) -> None: ...
-    def rewind(self, last: int, counted: str) -> None: ...
-    def log(self, stream: str, row: dict[str, Any]) -> None: ...
-    def progress(self, what: str, done: int, total: int, **facts: object) -> None: ...
-    def write_json(self, name: str, content: dict[str, Any]) -> None: ...
-    def save(self, name: str, tree: dict[str, Any], metadata: dict[str, str] | None = None) -> None: ...
-    def load(self, name: str, device: torch.device) -> dict[str, Any] | None: ...
+from stillsight.encoders.supervised.classifier import feature_width
+from stillsight.encoders.supervised.data import dataset as datasets
+from stillsight.encoders.supervised.data.split import Dataset
+from stillsight.encoders.supervised.data.subset import Subset
+from stillsight.encoders.supervised.heads import kinds
+from stillsight.encoders.supervised.probe import probe
+from stillsight.encoders.supervised.recorder import Recorder
+from stillsight.encoders.supervised.report import report
+from stillsight.encoders.supervised.training.distributed import World, current
+from stillsight.encoders.supervised.tune import tune
 
 
-def learn(config: CifarConfig, run: Recorder, cache: Path) -> dict[str, Any]:
+def learn(config: CifarConfig, run: Recorder, cache: Path, world: World | None = None) -> dict[str, Any]:
     """Run `config` and return its summary; everything it produces goes into `run`.
 
     Args:
         config: what to do.
         run: the run folder.
         cache: folder for frozen features.
+        world: the processes that make this run together; by default those that have joined.
 
     Raises:
-        EncoderError: see `CifarConfig.check`, `recipe.build`, `dataset.load` and `features.features`.
+        EncoderError: see `CifarConfig.check`, `building.build`, `load_dataset` and `features`.
     """
-    from stillsight.encoders import device as devices
-    from stillsight.encoders.supervised.probe import probe
-    from stillsight.encoders.supervised.report import report
-    from stillsight.encoders.supervised.training import distributed
-    from stillsight.encoders.supervised.tune import tune
-
-    config = config.settled()
+    world = current() if world is None else world
+    config = config.resolve_batchnorm()
     devices.seed_everything(config.seed)
     devices.use_threads(config.threads)
     devices.fast_math()
-    encoder = config.build_encoder(pinned=False)
+    encoder = build(config, pinned=False)
     device = devices.pick_device(config.device)
     before = encoder.sha256()
-    with distributed.in_turn():
-        dataset = config.load_dataset(lambda what, done, total: run.progress(what, done, total))
-    trained = _learns(config, encoder, dataset)
-    run.card(f"cifar · {config.mode.value} · seed {config.seed}", _card(config, encoder, dataset, trained, device))
-    way = tune if config.mode.trained else probe
+    with world.main_process_first():
+        dataset = load_dataset(config, lambda what, done, total: run.progress(what, done, total))
+    width = feature_width(encoder, dataset.train.images)
+    trainable = kinds.parameters(config.head, width, len(dataset.classes))
+    trainable += sum(parameter.numel() for parameter in encoder.learned.parameters())
+    card = _card(config, encoder, dataset, width, trainable, device)
+    run.card(f"cifar · {config.mode.value} · seed {config.seed}", card)
     with devices.stopwatch(device) as seconds:
-        results, logits = way(config, encoder, dataset, run, device, cache)
-        spent = seconds()
+        if config.mode.trained:
+            results, logits = tune(config, encoder, dataset, run, device, cache, world)
+        else:
+            results, logits = probe(config, encoder, dataset, run, device, cache)
+        wall_seconds = seconds()
     headline = {}
-    if distributed.world().first:
+    if world.is_main:
         test = dataset.test
         headline = report.write(run.folder / "report", logits, test.labels, test.images, dataset.classes)
     summary = {
@@ -88,36 +83,49 @@ def learn(config: CifarConfig, run: Recorder, cache: Path) -> dict[str, Any]:
         "weights_licence": encoder.provenance.licence,
         "encoder_sha256_before": before,
         "encoder_sha256_after": encoder.sha256(),
-        "trainable_parameters": trained,
-        "wall_seconds": spent,
+        "trainable_parameters": trainable,
+        "wall_seconds": wall_seconds,
         "peak_memory_bytes": devices.peak_memory(device),
     }
     run.write_json("summary.json", summary)
     return summary
 
 
-def _learns(config: CifarConfig, encoder: Encoder, dataset: Dataset) -> int:
-    """Number of parameters that this run fits."""
-    from stillsight.encoders.supervised.heads.head import parameters
-    from stillsight.encoders.supervised.tune import encoder_width
+def load_dataset(config: CifarConfig, progress: Callable[[str, int, int], None] | None = None) -> Dataset:
+    """Load the images of a run, and check that it can be made with them.
 
-    head = parameters(config.head, encoder_width(encoder, dataset), len(dataset.classes))
-    return head + sum(parameter.numel() for parameter in encoder.learned.parameters())
+    Args:
+        config: what to load.
+        progress: of an image folder, see `image_folder.read`.
+
+    Raises:
+        EncoderError: see `dataset.load` and `CifarConfig.check_images`.
+    """
+    dataset = datasets.load(
+        config.dataset,
+        config.data,
+        validation=config.validation,
+        subset=Subset(shots=config.shots, fraction=config.fraction, seed=config.seed),
+        side=config.resolution,
+        skip_broken=config.skip_broken,
+        cache=config.cache,
+        progress=progress,
+    )
+    config.check_images(len(dataset.train), len(dataset.validation), min(dataset.train.images.shape[2:]))
+    return dataset
 
 
 def _card(
-    config: CifarConfig, encoder: Encoder, dataset: Dataset, trained: int, device: torch.device
+    config: CifarConfig, encoder: Encoder, dataset: Dataset, width: int, trainable: int, device: torch.device
 ) -> dict[str, str]:
-    from stillsight.encoders.supervised.tune import encoder_width
-
+    """What will happen, as facts by name."""
     counts = (f"{len(getattr(dataset, part)):,} {part}" for part in ("train", "validation", "test"))
-    width = encoder_width(encoder, dataset)
     rows = {
         "data": f"{dataset.name}, {', '.join(counts)} images",
         "encoder": f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}, {width:,} features",
         "weights": f"{encoder.provenance.kind}: {encoder.provenance.name} {encoder.provenance.sha256[:12]}",
         "licence": encoder.provenance.licence,
-        "learns": f"{trained:,} parameters" + (f", head {config.head}" if config.head != "linear" else ""),
+        "learns": f"{trainable:,} parameters" + (f", head {config.head}" if config.head != "linear" else ""),
         "device": str(device),
     }
     return rows | ({"note": "; ".join(dataset.notes)} if dataset.notes else {})

@@ -1,22 +1,22 @@
-"""The frozen way: every image is encoded once, and a head is fitted to the features."""
+"""Probe: every image is encoded once by the frozen encoder, and a head is fitted to the features."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.supervised.cifar_config import CifarConfig
-from stillsight.encoders.supervised.data.dataset import Dataset
+from stillsight.encoders.supervised.data.split import Dataset
 from stillsight.encoders.supervised.features.frozen_features import features
-from stillsight.encoders.supervised.heads import head as heads
+from stillsight.encoders.supervised.heads import kinds
+from stillsight.encoders.supervised.heads.head import accuracy
 from stillsight.encoders.supervised.heads.linear import LinearHead
-
-if TYPE_CHECKING:
-    from stillsight.encoders.supervised.learn import Recorder
+from stillsight.encoders.supervised.recorder import Recorder
 
 
 def probe(
@@ -24,17 +24,17 @@ def probe(
 ) -> tuple[dict[str, Any], Tensor]:
     """Fit the head, save it, and return what came out and the logits of the test images, `[N, classes]`."""
     run.rewind(0, "epoch")  # a stopped run may have logged its row and not have ended
-    found = _features(config, encoder, dataset, run, cache)
-    parts = {name: tensor.to(device) for name, tensor in found.items()}
+    encoded = _features(config, encoder, dataset, run, cache)
+    parts = {name: tensor.to(device) for name, tensor in encoded.items()}
     labels = dataset.train.labels.repeat(1 + config.views).to(device)
     train = (parts["train"], labels)
     validation = (parts["validation"], dataset.validation.labels.to(device))
-    fitted = heads.fit(config.head, train, validation, len(dataset.classes), seed=config.seed)
+    fitted = kinds.fit(config.head, train, validation, len(dataset.classes), seed=config.seed)
     logits = fitted.head(parts["test"])
     # Each training image is its own nearest neighbour: for k-NN this number would be dear and say nothing.
-    seen = {} if config.head == "knn" else {"train_accuracy": heads.accuracy(fitted.head(train[0]), labels)}
+    trained = {} if config.head == "knn" else {"train_accuracy": accuracy(fitted.head(train[0]), labels)}
     row = {
-        **seen,
+        **trained,
         "validation_accuracy": fitted.validation_accuracy if len(dataset.validation) else None,
         **fitted.chosen,
     }
@@ -53,15 +53,15 @@ def probe(
 def warm_start(
     config: CifarConfig, dataset: Dataset, run: Recorder, device: torch.device, cache: Path
 ) -> tuple[LinearHead, dict[str, Any]]:
-    """The linear head on the features as they are before fine-tuning, and what it reaches.
+    """Fit the linear head to the features as they are before fine-tuning; return it and what it reaches.
 
     It is not fitted to the validation images, which training stops by.
     """
-    encoder = config.frozen().build_encoder(pinned=True)
-    found = _features(config, encoder, dataset, run, cache)
-    train = (found["train"].to(device), dataset.train.labels.repeat(1 + config.views).to(device))
-    validation = (found["validation"].to(device), dataset.validation.labels.to(device))
-    fitted = heads.fit("linear", train, validation, len(dataset.classes), refit=False)
+    encoder = build(config.frozen(), pinned=True)
+    encoded = _features(config, encoder, dataset, run, cache)
+    train = (encoded["train"].to(device), dataset.train.labels.repeat(1 + config.views).to(device))
+    validation = (encoded["validation"].to(device), dataset.validation.labels.to(device))
+    fitted = kinds.fit("linear", train, validation, len(dataset.classes), refit=False)
     assert isinstance(fitted.head, LinearHead)
     facts = {
         "warm_start_validation_accuracy": fitted.validation_accuracy,

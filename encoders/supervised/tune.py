@@ -1,9 +1,9 @@
-"""The trained way: encoder and head learn together, a stopped training goes on, and what is tested is what is saved."""
+"""Tune: encoder and head learn together, a stopped training goes on, and what is tested is what is saved."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,22 +11,28 @@ from torch import Tensor
 from stillsight.encoders.adapt import merge
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.supervised.cifar_config import CifarConfig
-from stillsight.encoders.supervised.data.dataset import Dataset
+from stillsight.encoders.supervised.classifier import Classifier, evaluate, feature_width, logits
+from stillsight.encoders.supervised.data.split import Dataset
 from stillsight.encoders.supervised.probe import warm_start
-from stillsight.encoders.supervised.training import distributed, finetune
-
-if TYPE_CHECKING:
-    from stillsight.encoders.supervised.learn import Recorder
+from stillsight.encoders.supervised.recorder import Recorder
+from stillsight.encoders.supervised.training import finetune
+from stillsight.encoders.supervised.training.distributed import World
 
 
 def tune(
-    config: CifarConfig, encoder: Encoder, dataset: Dataset, run: Recorder, device: torch.device, cache: Path
+    config: CifarConfig,
+    encoder: Encoder,
+    dataset: Dataset,
+    run: Recorder,
+    device: torch.device,
+    cache: Path,
+    world: World,
 ) -> tuple[dict[str, Any], Tensor]:
     """Train, save, and return what came out and the logits of the test images, `[N, classes]`."""
     recipe = config.resolved(config.mode.pretrained)
-    width = encoder_width(encoder, dataset)
-    model = finetune.Classifier(encoder, len(dataset.classes), width, config.dropout).to(device)
-    stored = distributed.shared(run.load("last", device))
+    width = feature_width(encoder, dataset.train.images)
+    model = Classifier(encoder, len(dataset.classes), width, config.dropout).to(device)
+    stored = world.broadcast(run.load("last", device))
     # A row is written before its checkpoint: the stopped run may have logged an epoch that it had not saved.
     run.rewind(0 if stored is None else int(stored["epoch"]), "epoch")
     facts: dict[str, Any] = {}
@@ -39,35 +45,27 @@ def tune(
                 parameter.copy_(tensor)
     progress = finetune.start(model, recipe, config.seed)
     if stored is not None:
-        progress.restore(model, stored)
-    last: dict[str, Any] = {}
+        progress.restore(model, stored, world)
+    last_row: dict[str, Any] = {}
 
     def report(row: dict[str, Any]) -> None:
-        last.update(row)
+        last_row.update(row)
         run.log("metrics", row)
         run.progress("epoch", row["epoch"], recipe.epochs, **{k: v for k, v in row.items() if k != "epoch"})
 
-    splits = (dataset.train.to(device), dataset.validation.to(device))
-    for _ in finetune.train(model, *splits, recipe, progress, report):
+    train, validation = dataset.train.to(device), dataset.validation.to(device)
+    for _ in finetune.train(model, train, validation, recipe, progress, report, world=world):
         run.save("last", progress.state(model) | {"facts": facts})
     _save(config, encoder, dataset, run)
     run.save("head", {"weight": model.head.weight, "bias": model.head.bias}, {"head": "linear"})
-    test = dataset.test.to(device)
-    logits = finetune.logits(model, test.images, recipe.precision, tta=recipe.tta)
-    found = {
-        "validation_accuracy": finetune.evaluate(model, splits[1], recipe.precision, tta=recipe.tta),
+    test_logits = logits(model, dataset.test.to(device).images, recipe.precision, tta=recipe.tta)
+    results = {
+        "validation_accuracy": evaluate(model, validation, recipe.precision, tta=recipe.tta),
         "epochs": progress.epoch,
         "averaged": progress.averaged_is_better,
     }
-    return {key: value for key, value in last.items() if key == "train_accuracy"} | facts | found, logits
-
-
-def encoder_width(encoder: Encoder, dataset: Dataset) -> int:
-    """Number of features that one image of `dataset` becomes."""
-    with torch.no_grad(), encoder.counter.paused():
-        encoder.eval()
-        width: int = encoder(dataset.train.images[:2].to(encoder.device)).shape[1]
-        return width
+    trained = {key: value for key, value in last_row.items() if key == "train_accuracy"}
+    return trained | facts | results, test_logits
 
 
 def _save(config: CifarConfig, encoder: Encoder, dataset: Dataset, run: Recorder) -> None:

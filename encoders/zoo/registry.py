@@ -2,78 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
+from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.errors import EncoderError, unknown
-
-if TYPE_CHECKING:
-    from stillsight.encoders.backbone import Backbone
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncoderSpec:
-    """One row of the registry.
-
-    Attributes:
-        name: what `--encoder` takes.
-        builder: `module:function`; the function returns a `Backbone` with random weights and is imported when needed.
-        stages: tap name -> smallest image side, in pixels, that this stage can take. Order is the order of execution.
-        tap: the stage that is read when no `--tap` is given.
-        pooling: the pooling when no `--pooling` is given.
-        control: tap and pooling for agents when neither is given. Control needs to know where things are, which a
-            network's last, globally pooled features have lost; PIE-G (Yuan et al. 2022) taps a ResNet after layer2.
-        weights: a torchvision weights entry ("ResNet18_Weights.IMAGENET1K_V1"), "shipped", or None: scratch only.
-        arguments: passed to the builder.
-        multiple: image sides must be multiples of this many pixels (patch size of a vision transformer).
-        summary: one line for `stillsight list encoders`.
-    """
-
-    name: str
-    builder: str
-    stages: Mapping[str, int]
-    tap: str
-    pooling: str = "global"
-    control: tuple[str, str]
-    weights: str | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    multiple: int = 1
-    summary: str = ""
-
-    def check_tap(self, tap: str) -> str:
-        """Return `tap` if this encoder has such a stage; raise `EncoderError` with the nearest name otherwise."""
-        if tap not in self.stages:
-            raise EncoderError(unknown("stage", tap, self.stages, f"{self.name} can be tapped at", "--tap"))
-        return tap
-
-    def check_size(self, side: int, tap: str, flag: str = "--size or --resolution") -> None:
-        """Raise `EncoderError` if images with this smaller side (pixels) cannot pass through `tap`."""
-        least = self.stages[tap]
-        if side < least:
-            raise EncoderError(
-                f"{self.name} needs images of at least {least} px to reach {tap}, and these have {side} px. "
-                f"Give larger images ({flag}), or an earlier stage (--tap)."
-            )
-        if side % self.multiple:
-            near = max(self.multiple, round(side / self.multiple) * self.multiple)
-            raise EncoderError(
-                f"{self.name} cuts images into patches of {self.multiple} px, and {side} px is not a multiple of that. "
-                f"Add --resolution {near}."
-            )
-
-
-POOLINGS = "global, grid1 .. grid32 (a k x k grid of averages), flatten, softmax (spatial softmax), cls (class token)"
-
-
-def check_pooling(name: str) -> str:
-    """Return `name` if it is a pooling; raise `EncoderError` otherwise."""
-    grid = re.fullmatch(r"grid(\d+)", name)
-    if name in ("global", "flatten", "softmax", "cls") or (grid and 1 <= int(grid[1]) <= 32):
-        return name
-    raise EncoderError(f"There is no pooling named {name!r}. Allowed: {POOLINGS}. Type, say: --pooling grid4.")
+from stillsight.encoders.zoo import function
+from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 
 
 def _resnet(name: str, weights: str, summary: str) -> EncoderSpec:
@@ -206,56 +138,33 @@ def names() -> list[str]:
     return list(ENCODERS)
 
 
-def spec(name: str) -> EncoderSpec | None:
-    """The row of `name`, or None for a third party's `module:function`, which is known only once it is built.
+def spec(name: str) -> EncoderSpec:
+    """The record of the encoder called `name`: its row, or what a third party's `module:function` tells of itself.
+
+    A third party's function is called once for that, which may take as long as importing its packages.
 
     Raises:
-        EncoderError: no such row, with the nearest name.
+        EncoderError: no such row, with the nearest name; a function that cannot be imported or returns no `Backbone`.
     """
     if name in ENCODERS:
         return ENCODERS[name]
     if ":" in name:
-        return None
+        return function.describe(name)
     allowed = "Your own goes in as --encoder module:function. Known"
     raise EncoderError(unknown("encoder", name, ENCODERS, allowed, "--encoder"))
 
 
-def builder(path: str) -> Any:
-    """Import `module:function`.
+def make_backbone(name: str, *, pretrained: bool = False) -> Backbone:
+    """Build the network called `name`, with random weights unless a third party's function brings its own.
 
-    Raises:
-        EncoderError: the module cannot be imported, or has no such function.
-    """
-    module, _, function = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, ValueError, TypeError) as error:  # the last two: an empty or a relative module name
-        raise EncoderError(
-            f"The encoder {path!r} cannot be imported: {error}. Give --encoder module:function with a module that "
-            "Python can import from here."
-        ) from error
-    except AttributeError as error:
-        raise EncoderError(
-            f"The module {module!r} has no function {function!r}. Give --encoder module:function."
-        ) from error
-    if not callable(found):
-        raise EncoderError(f"{path} is {type(found).__name__}, not a function. Give --encoder module:function.")
-    return found
-
-
-def make_backbone(name: str) -> Backbone:
-    """Build the network called `name` with random weights.
+    Args:
+        name: of a row, or `module:function`.
+        pretrained: handed on to a third party's function that takes it.
 
     Raises:
         EncoderError: unknown name, failed import, or a third party's function that returns something else.
     """
+    if ":" in name and name not in ENCODERS:
+        return function.call(name, {}, pretrained=pretrained)
     row = spec(name)
-    path = row.builder if row else name
-    built = builder(path)(**(row.arguments if row else {}))
-    from stillsight.encoders.backbone import Backbone
-
-    if not isinstance(built, Backbone):
-        raise EncoderError(
-            f"{path} returned {type(built).__name__}; it must return stillsight.encoders.Backbone(model, stages, ...)."
-        )
-    return built
+    return function.call(row.builder, row.arguments)

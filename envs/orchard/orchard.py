@@ -3,8 +3,6 @@
 It needs numpy and nothing else, an episode is about 90 steps, and the best return is known exactly, so it serves for a
 first run in a minute, for tests, and for experiments in which perception is the hard part: fruit and hazards share
 their colours, so only shape and texture tell them apart.
-
-Importing this module registers both ids with Gymnasium.
 """
 
 from __future__ import annotations
@@ -24,8 +22,6 @@ FRUITS = 6
 """How many of them are fruit; the order is random."""
 BEST_RETURN = 6.0
 """Every fruit caught, every hazard dodged. Always possible, from any position of the basket."""
-WORST_RETURN = float(FRUITS - OBJECTS)
-"""Every hazard caught and no fruit."""
 
 SPEED = 5.0
 """Pixels that the basket moves in one step at full speed."""
@@ -159,10 +155,3 @@ class Orchard(gym.Env[NDArray[np.uint8], Any]):
 
     def _info(self) -> dict[str, Any]:
         return {"state": self.state, "caught": self._caught, "stung": self._stung}
-
-
-for _id, _continuous in (("stillsight/Orchard-v0", False), ("stillsight/OrchardContinuous-v0", True)):
-    if _id not in gym.registry:
-        gym.register(
-            _id, "stillsight.envs.orchard.orchard:Orchard", reward_threshold=5.0, kwargs={"continuous": _continuous}
-        )

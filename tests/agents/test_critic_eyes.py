@@ -20,16 +20,17 @@ from stillsight.agents.features.extractor import EncoderExtractor, canonical
 from stillsight.agents.listing import ListConfig, show
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.training import model_state as state
-from stillsight.agents.training.algorithms import ALGORITHMS, spec
+from stillsight.agents.training.algorithms import ALGORITHMS, AlgorithmSpec, spec
 from stillsight.agents.training.build import Agent, make_agent
 from stillsight.encoders import fingerprint
+from stillsight.encoders.building import build as build_encoder
 
 Tiny = Callable[..., RlConfig]
 ALGOS = ["sac", "td3", "tqc"]
 
 
 def build(config: RlConfig) -> Agent:
-    return make_agent(config.resolved(), config.build_encoder(pinned=True), n_envs=2)
+    return make_agent(config.resolved(), build_encoder(config, pinned=True), n_envs=2)
 
 
 def finetuned(tiny: Tiny, algo: str, **changes: Any) -> Agent:
@@ -241,7 +242,7 @@ def test_every_row_says_which_loss_trains_the_encoder(capsys: pytest.CaptureFixt
     show(ListConfig(what="algos"))
     shown = capsys.readouterr().out
     for row in ALGORITHMS.values():
-        assert row.encoder_loss != spec("some:Class").encoder_loss
+        assert row.encoder_loss != AlgorithmSpec.encoder_loss
         assert row.encoder_loss in shown
         assert spec(row.cls).encoder_loss == row.encoder_loss, "module:Class of a known class"
     assert {name for name, row in ALGORITHMS.items() if "critic" in row.encoder_loss} == set(ALGOS)

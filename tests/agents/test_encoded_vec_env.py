@@ -19,8 +19,9 @@ from torch import nn
 
 from stillsight.agents import EncodedVecEnv, RlConfig
 from stillsight.agents.errors import RunError
-from stillsight.agents.features.extractor import FrameStack
+from stillsight.agents.features.encoded_vec_env import FrameStack
 from stillsight.encoders import Backbone, Encoder, Preprocessing
+from stillsight.encoders.building import build as build_encoder
 from stillsight.envs import EnvOptions, make_vec
 
 Tiny = Callable[..., RlConfig]
@@ -145,7 +146,7 @@ def test_every_new_frame_is_encoded_once(scripts: list[Ends], steps: int) -> Non
 
 
 def test_at_most_one_image_and_a_tenth_for_an_environment_step(tiny: Tiny) -> None:
-    encoder = tiny().build_encoder(pinned=True)
+    encoder = build_encoder(tiny(), pinned=True)
     venv = EncodedVecEnv(make_vec("stillsight/Orchard-v0", 2, options=EnvOptions(size=16)), encoder, 4)
     venv.reset()
     for _ in range(150):
@@ -269,7 +270,7 @@ def test_the_last_frame_of_a_truncated_episode_is_what_ppo_bootstraps_from() -> 
 
 
 def test_workers_give_the_same_features(tiny: Tiny) -> None:
-    encoder = tiny().build_encoder(pinned=True)
+    encoder = build_encoder(tiny(), pinned=True)
     options = EnvOptions(size=16, max_episode_steps=6)
     venvs: list[VecEnv] = [
         EncodedVecEnv(make_vec("stillsight/Orchard-v0", 2, seed=4, options=options, workers=workers), encoder, 2)

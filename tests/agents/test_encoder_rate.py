@@ -21,14 +21,15 @@ from stillsight.agents.training import model_state as state
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.agents.training.build import Agent, make_agent
 from stillsight.encoders import Mode
-from stillsight.encoders.frozen import Learned
+from stillsight.encoders.building import build as build_encoder
+from stillsight.encoders.learned import Learned
 
 Tiny = Callable[..., RlConfig]
 FALLING = ("learning_rate=lin_1e-2",)
 
 
 def build(config: RlConfig) -> Agent:
-    return make_agent(config.resolved(), config.build_encoder(pinned=True), n_envs=2)
+    return make_agent(config.resolved(), build_encoder(config, pinned=True), n_envs=2)
 
 
 def finetuned(tiny: Tiny, algo: str, **changes: Any) -> Agent:

@@ -23,8 +23,9 @@ from stillsight.agents import RlConfig
 from stillsight.agents.features.encoder_rate import optimizers
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.agents.training.build import Agent, make_agent
+from stillsight.encoders.building import build as build_encoder
 from stillsight.encoders.device import seed_everything
-from stillsight.encoders.frozen import Learned
+from stillsight.encoders.learned import Learned
 
 Tiny = Callable[..., RlConfig]
 Fault = Callable[[Agent], None]
@@ -84,7 +85,7 @@ class Recorder(BaseCallback):
 def train(config: RlConfig, steps: int, fault: Fault | None = None) -> Trained:
     torch.set_num_threads(1)
     seed_everything(config.seed)
-    agent = make_agent(config.resolved(), config.build_encoder(pinned=True), n_envs=N_ENVS)
+    agent = make_agent(config.resolved(), build_encoder(config, pinned=True), n_envs=N_ENVS)
     if fault is not None:
         fault(agent)
     before = {name: tensor.clone() for name, tensor in agent.model.policy.state_dict().items()}
@@ -317,7 +318,7 @@ def test_another_seed_is_another_run(precise: Tiny) -> None:
 def test_what_is_compared_is_kept_in_double_precision(precise: Tiny) -> None:
     for algo in ("ppo", "sac"):
         config = precise(algo, **CUTS["cut_after_layer1"]).resolved()
-        agent = make_agent(config, config.build_encoder(pinned=True), n_envs=N_ENVS)
+        agent = make_agent(config, build_encoder(config, pinned=True), n_envs=N_ENVS)
         model: Any = agent.model
         memory = vars(getattr(model, "replay_buffer", None) or model.rollout_buffer).values()
         kept = [value.dtype for value in memory if isinstance(value, np.ndarray)]
@@ -332,8 +333,8 @@ def test_what_is_compared_is_kept_in_double_precision(precise: Tiny) -> None:
 def test_a_stack_in_the_policy_repeats_the_first_frame_too(precise: Tiny) -> None:
     # Zeros in front of an episode, as SB3's VecFrameStack puts them, would be black images, or features of zero.
     config, reference = precise(), in_policy(precise, "ppo")
-    cached = make_agent(config.resolved(), config.build_encoder(pinned=True), n_envs=N_ENVS)
-    inside = make_agent(reference.resolved(), reference.build_encoder(pinned=True), n_envs=N_ENVS)
+    cached = make_agent(config.resolved(), build_encoder(config, pinned=True), n_envs=N_ENVS)
+    inside = make_agent(reference.resolved(), build_encoder(reference, pinned=True), n_envs=N_ENVS)
     features: object = cached.venv.reset()
     pixels: object = inside.venv.reset()
     for step in range(50):

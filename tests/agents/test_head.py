@@ -10,9 +10,11 @@ import torch
 
 from stillsight.agents import RlConfig
 from stillsight.agents.features.extractor import canonical
-from stillsight.agents.features.head import FLOOR, LARGEST, Head, Standardise, Statistics
+from stillsight.agents.features.head import Head
+from stillsight.agents.features.standardise import FLOOR, LARGEST, Standardise, Statistics, gather_statistics
 from stillsight.agents.training.build import make_agent
-from stillsight.agents.training.first_look import first_look
+from stillsight.encoders.building import build as build_encoder
+from stillsight.encoders.encoder import Encoder
 from stillsight.envs import make_vec
 
 Tiny = Callable[..., RlConfig]
@@ -74,18 +76,23 @@ def test_no_statistics_leave_features_as_they_are() -> None:
     assert torch.equal(Standardise(4, None)(features), features)
 
 
+def first_look(config: RlConfig, encoder: Encoder) -> Statistics:
+    """What `make_agent` gathers before two environments of `config`."""
+    venv = make_vec(config.env, 2, seed=config.seed + 30_000, options=config.env_options())
+    return gather_statistics(venv, encoder, config.standardise)
+
+
 @pytest.mark.parametrize("mode", ["frozen", "scratch"])
 def test_a_first_look_is_the_statistics_of_random_play(tiny: Tiny, mode: str) -> None:
     config = tiny(mode=mode, standardise=24).resolved()
-    encoder = config.build_encoder(pinned=True)
-    found = first_look(config, encoder, 2)
+    encoder = build_encoder(config, pinned=True)
+    found = first_look(config, encoder)
     venv = make_vec(config.env, 2, seed=config.seed + 30_000, options=config.env_options())
     frames = [venv.reset()]
     for _ in range(11):
         frames.append(venv.step(np.array([venv.action_space.sample(), venv.action_space.sample()]))[0])
     with torch.no_grad():
         features = encoder(torch.from_numpy(np.concatenate(frames)))
-    assert found is not None
     assert len(features) == 24
     torch.testing.assert_close(found.mean, features.mean(0))
     torch.testing.assert_close(found.std, features.std(0, correction=0))
@@ -93,11 +100,10 @@ def test_a_first_look_is_the_statistics_of_random_play(tiny: Tiny, mode: str) ->
 
 def test_every_network_of_an_agent_standardises_alike_and_training_does_not_move_it(tiny: Tiny) -> None:
     config = tiny("td3", standardise=16)
-    encoder = config.build_encoder(pinned=True)
+    encoder = build_encoder(config, pinned=True)
     agent = make_agent(config.resolved(), encoder, n_envs=2)
     policy = agent.model.policy
-    expected = first_look(config.resolved(), encoder, 2)
-    assert expected is not None
+    expected = first_look(config.resolved(), encoder)
     agent.model.learn(64)
     for name in ("actor", "actor_target", "critic", "critic_target"):
         torch.testing.assert_close(getattr(policy, name).features_extractor.head.standardise.mean, expected.mean)
@@ -105,15 +111,15 @@ def test_every_network_of_an_agent_standardises_alike_and_training_does_not_move
 
 def test_zero_looks_at_nothing(tiny: Tiny) -> None:
     config = tiny(standardise=0).resolved()
-    agent = make_agent(config, config.build_encoder(pinned=True), n_envs=1)
+    agent = make_agent(config, build_encoder(config, pinned=True), n_envs=1)
     head = canonical(agent.model.policy).head
     assert torch.equal(head.standardise.mean, torch.zeros_like(head.standardise.mean))
 
 
 def test_the_images_of_the_first_look_are_not_counted_as_training(tiny: Tiny) -> None:
     config = tiny(standardise=64).resolved()
-    encoder = config.build_encoder(pinned=True)
-    first_look(config, encoder, 2)
+    encoder = build_encoder(config, pinned=True)
+    first_look(config, encoder)
     assert encoder.counter.images == 0
 
 

@@ -15,11 +15,13 @@ from stillsight.agents import RlConfig, rl
 from stillsight.agents.errors import RunError
 from stillsight.agents.features.extractor import canonical
 from stillsight.agents.runs import checkpoint
-from stillsight.agents.runs.folder import read_config, revive
+from stillsight.agents.runs.reader import read_config
+from stillsight.agents.runs.records import revive
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.agents.training.build import make_agent
 from stillsight.agents.training.presets import preset
 from stillsight.encoders import Mode
+from stillsight.encoders.building import build as build_encoder
 
 Tiny = Callable[..., RlConfig]
 
@@ -95,6 +97,7 @@ def test_the_run_folder_is_complete(tiny: Tiny, tmp_path: Path) -> None:
     assert names == {
         "config.json",
         "machine.json",
+        "spaces.json",
         "metrics.jsonl",
         "episodes.jsonl",
         "eval.jsonl",
@@ -160,7 +163,7 @@ def test_tensorboard_event_files_are_written(tiny: Tiny, tmp_path: Path) -> None
 
 
 def agent_of(config: RlConfig) -> Any:
-    return make_agent(config.resolved(), config.build_encoder(pinned=True), n_envs=2)
+    return make_agent(config.resolved(), build_encoder(config, pinned=True), n_envs=2)
 
 
 def test_settings_reach_the_algorithm_and_rates_fall_linearly(tiny: Tiny) -> None:

@@ -11,6 +11,7 @@ from stillsight.agents import RlConfig
 from stillsight.agents.training.build import Agent, make_agent
 from stillsight.agents.training.callbacks import LightSteps, light
 from stillsight.encoders import device as devices
+from stillsight.encoders.building import build as build_encoder
 
 Tiny = Callable[..., RlConfig]
 
@@ -48,7 +49,7 @@ def watched(agent: Agent) -> dict[str, set[int]]:
 @pytest.mark.parametrize("algo", ["ppo", "dqn"])
 def test_threads_go_where_the_work_is(tiny: Tiny, algo: str) -> None:
     config = tiny(algo, threads=3).resolved()
-    agent = make_agent(config, config.build_encoder(pinned=True), n_envs=2)
+    agent = make_agent(config, build_encoder(config, pinned=True), n_envs=2)
     seen = watched(agent)
     agent.model.learn(64, callback=light(config, agent.encoder))
     assert seen["forward"] == {3}
@@ -61,7 +62,7 @@ def test_threads_go_where_the_work_is(tiny: Tiny, algo: str) -> None:
 
 def test_without_it_the_policy_acts_on_all_threads(tiny: Tiny) -> None:
     config = tiny("ppo").resolved()
-    agent = make_agent(config, config.build_encoder(pinned=True), n_envs=2)
+    agent = make_agent(config, build_encoder(config, pinned=True), n_envs=2)
     seen = watched(agent)
     agent.model.learn(32)
     assert seen["predict_values"] == {3}
@@ -70,9 +71,9 @@ def test_without_it_the_policy_acts_on_all_threads(tiny: Tiny) -> None:
 def test_a_policy_that_runs_the_encoder_keeps_all_threads(tiny: Tiny) -> None:
     for changes in ({"in_policy": True}, {"mode": "finetune", "unfreeze": "layer1"}, {"mode": "scratch"}):
         config = tiny(**changes).resolved()
-        assert light(config, config.build_encoder(pinned=True)) == []
+        assert light(config, build_encoder(config, pinned=True)) == []
     config = tiny().resolved()
-    assert [type(callback) for callback in light(config, config.build_encoder(pinned=True))] == [LightSteps]
+    assert [type(callback) for callback in light(config, build_encoder(config, pinned=True))] == [LightSteps]
 
 
 def test_threads_come_back_after_an_error() -> None:

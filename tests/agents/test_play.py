@@ -12,10 +12,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from stillsight.agents import Agent, RlConfig, load, rl
+from stillsight.agents import Player, RlConfig, load, rl
 from stillsight.agents.errors import CheckpointError, RunError
-from stillsight.agents.playing.play import EvaluateConfig, evaluate, returns, shifted
+from stillsight.agents.playing.play import evaluate, returns, shifted
+from stillsight.agents.playing.play_config import EvaluateConfig
 from stillsight.agents.runs import checkpoint
+from stillsight.agents.training.build import make_venv
 from stillsight.encoders import EncoderError
 from stillsight.encoders.zoo.retina import retina
 from stillsight.envs import SHIFTS, EnvError, EnvOptions, make_env, make_vec
@@ -23,7 +25,7 @@ from stillsight.envs import SHIFTS, EnvError, EnvOptions, make_env, make_vec
 Tiny = Callable[..., RlConfig]
 
 
-def true_game(agent: Agent, seed: int) -> Any:
+def true_game(agent: Player, seed: int) -> Any:
     return make_env(agent.config.env, agent.config.env_options(), training=False, seed=seed)
 
 
@@ -47,7 +49,8 @@ def test_a_loaded_agent_acts_on_pixels_as_the_policy_does_on_its_observations(
     rl(tiny(chosen.pop("algo"), steps=64, out=tmp_path / "run", **chosen))
     agent = load(tmp_path / "run", "last")
     twin = load(tmp_path / "run", "last")  # recurrent policies remember; each path has its own memory
-    venv, env = agent.venv, true_game(agent, agent.config.seed)
+    venv = make_venv(agent.config, agent.encoder, n_envs=1, training=False, seed=agent.config.seed)
+    env = true_game(agent, agent.config.seed)
     observation, (pixels, _) = venv.reset(), env.reset(seed=agent.config.seed)
     memory: Any = None
     start = np.ones(1, bool)
@@ -140,7 +143,7 @@ def test_an_agent_sees_the_shift_and_meets_the_same_episodes(trained: Path, monk
     first: dict[str | None, Any] = {}
     for shift in (None, "occluder"):
         frames: list[Any] = []
-        monkeypatch.setattr(Agent, "predict", lambda _, pixels, *__, frames=frames: frames.append(pixels) or 1)
+        monkeypatch.setattr(Player, "predict", lambda _, pixels, *__, frames=frames: frames.append(pixels) or 1)
         returns(agent, shift, strength=shift and 1.0, episodes=1, seed=5)
         first[shift] = frames[0]
     kept = (first[None] == first["occluder"]).all(axis=0)
@@ -210,7 +213,7 @@ def test_reset_forgets_the_frames_of_the_last_episode(trained: Path, monkeypatch
         agent.predict(frame)
     agent.reset()
     agent.predict(pixels[5])
-    features = agent.venv.encode(pixels)
+    features = agent.encode(pixels)
     np.testing.assert_allclose(stacks[0][0], features[[0, 0, 0]], atol=1e-5)
     np.testing.assert_allclose(stacks[3][0], features[[1, 2, 3]], atol=1e-5)
     np.testing.assert_allclose(stacks[4][0], features[[5, 5, 5]], atol=1e-5)

@@ -13,6 +13,7 @@ from stillsight.agents.features.extractor import EncoderExtractor
 from stillsight.agents.features.random_shift import RandomShift
 from stillsight.agents.training.build import make_agent
 from stillsight.encoders import Mode
+from stillsight.encoders.building import build as build_encoder
 
 
 @given(seed=st.integers(0, 1_000), count=st.integers(1, 4), height=st.integers(9, 14), width=st.integers(9, 14))
@@ -58,7 +59,7 @@ def test_a_replay_memory_is_learned_from_through_shifts(monkeypatch: pytest.Monk
         set=("learning_starts=20", "batch_size=4", "buffer_size=100"),
         device="cpu",
     ).resolved()
-    agent = make_agent(config, config.build_encoder(pinned=True), n_envs=1)
+    agent = make_agent(config, build_encoder(config, pinned=True), n_envs=1)
     seen: dict[int, set[bool]] = {}
     forward = RandomShift.forward
 
@@ -76,7 +77,7 @@ def test_a_replay_memory_is_learned_from_through_shifts(monkeypatch: pytest.Monk
 
 def test_without_the_flag_nothing_moves() -> None:
     config = RlConfig(mode=Mode.SCRATCH, encoder="impala", size=32, n_envs=1, head=8, standardise=0).resolved()
-    agent = make_agent(config, config.build_encoder(pinned=True), n_envs=1)
+    agent = make_agent(config, build_encoder(config, pinned=True), n_envs=1)
     assert not any(isinstance(module, RandomShift) for module in agent.model.policy.modules())
     assert any(isinstance(module, EncoderExtractor) for module in agent.model.policy.modules())
     agent.venv.close()

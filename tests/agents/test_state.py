@@ -15,13 +15,14 @@ from stillsight.agents.errors import CheckpointError
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, make_agent
+from stillsight.encoders.building import build as build_encoder
 
 Tiny = Callable[..., RlConfig]
 ALGOS = ["ppo", "dqn", "sac", "td3"]
 
 
 def build(config: RlConfig, steps: int = 0) -> Agent:
-    agent = make_agent(config.resolved(), config.build_encoder(pinned=True), n_envs=2)
+    agent = make_agent(config.resolved(), build_encoder(config, pinned=True), n_envs=2)
     if steps:
         agent.model.learn(steps)
     return agent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,12 +14,17 @@ import torch
 
 from stillsight.agents import RlConfig
 from stillsight.agents.errors import RunError
-from stillsight.agents.measure import arms as measuring
+from stillsight.agents.measure import arm as measuring
+from stillsight.agents.measure import stock
 from stillsight.agents.measure import throughput as module
-from stillsight.agents.measure.arms import ARMS, Floor, Ours, Stock
-from stillsight.agents.measure.stock import StockExtractor
-from stillsight.agents.measure.throughput import ThroughputConfig, throughput
+from stillsight.agents.measure.arm import Ours
+from stillsight.agents.measure.floor import Floor
+from stillsight.agents.measure.measure_config import ThroughputConfig
+from stillsight.agents.measure.process import ARMS, ArmProcess
+from stillsight.agents.measure.stock import Stock, StockExtractor
+from stillsight.agents.measure.throughput import throughput
 from stillsight.agents.training.algorithms import ALGORITHMS
+from stillsight.encoders.building import build as build_encoder
 from stillsight.encoders.encoder import fingerprint
 
 Tiny = Callable[..., RlConfig]
@@ -27,7 +33,7 @@ Tiny = Callable[..., RlConfig]
 @pytest.fixture(autouse=True)
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "PREFILL", 24)
-    monkeypatch.setattr(measuring, "STOCK_SLOTS", 100)
+    monkeypatch.setattr(stock, "STOCK_SLOTS", 100)
 
 
 def test_stock_encodes_a_frame_for_every_look_at_it_and_we_encode_it_once(tiny: Tiny) -> None:
@@ -67,7 +73,7 @@ def test_every_algorithm_is_measured_in_every_arm(tiny: Tiny, algo: str) -> None
 
 def test_the_stock_arm_is_stock(tiny: Tiny) -> None:
     config = tiny(head=24).resolved()
-    encoder = config.build_encoder(pinned=True)
+    encoder = build_encoder(config, pinned=True)
     before = fingerprint(encoder.state())
     arm = Stock(config)
     (extractor,) = {m for m in arm.model.policy.modules() if isinstance(m, StockExtractor)}
@@ -123,7 +129,7 @@ def test_ratios_are_of_the_same_round(
 ) -> None:
     # The machine is half as fast in the second round: the ratio of medians would say 15, each round says 10 or 20.
     Fake.rates = {"stock": [10.0, 5.0, 10.0], "cached": [100.0, 50.0, 200.0], "floor": [200.0, 100.0, 250.0]}
-    monkeypatch.setattr(module, "_Process", Fake)
+    monkeypatch.setattr(module, "ArmProcess", Fake)
     found = throughput(tiny(), ThroughputConfig(arms=("stock", "cached", "floor"), rounds=3, json=True))
     assert found["ratios"]["cached / stock"] == {"median": 10.0, "least": 10.0, "most": 20.0}
     assert found["ratios"]["cached / floor"] == {"median": 0.5, "least": 0.5, "most": 0.8}
@@ -162,8 +168,8 @@ def test_what_measures_nothing_is_a_sentence(
 
 
 def test_a_process_that_dies_is_a_sentence(tiny: Tiny) -> None:
-    process = module._Process("stock", tiny())
-    ours, theirs = module.multiprocessing.get_context("spawn").Pipe()
+    process = ArmProcess("stock", tiny())
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
     theirs.close()
     process._ends = (ours, None)
     with pytest.raises(RunError, match=r"measured stock ended by itself; .* --arms in-policy cached floor\."):

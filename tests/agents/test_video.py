@@ -17,7 +17,8 @@ from gymnasium import spaces
 from stillsight.agents import RlConfig, load, rl
 from stillsight.agents.errors import RunError
 from stillsight.agents.playing.play import play
-from stillsight.agents.playing.video import RecordConfig, film, record
+from stillsight.agents.playing.play_config import RecordConfig
+from stillsight.agents.playing.video import film, record
 from stillsight.envs import make_env
 
 Tiny = Callable[..., RlConfig]

@@ -98,10 +98,6 @@ def test_channels_last_changes_the_layout_and_no_value() -> None:
     assert torch.equal(layer.weight, before)
 
 
-def test_compilation_is_off_unless_asked_for() -> None:
-    assert devices.maybe_compile(torch.relu, False) is torch.relu
-
-
 def halve(images: Tensor) -> Tensor:
     return images.to(torch.float64).flatten(1) / 2
 

@@ -12,7 +12,9 @@ import torch
 
 from stillsight.encoders import ENCODERS, Backbone, EncoderError, EncoderSpec, build, names, spec
 from stillsight.encoders.encoder import up_to
-from stillsight.encoders.zoo.registry import builder, check_pooling, make_backbone
+from stillsight.encoders.zoo import function
+from stillsight.encoders.zoo.encoder_spec import check_pooling
+from stillsight.encoders.zoo.registry import make_backbone
 
 THIRD_PARTY = """
 from torch import nn
@@ -93,8 +95,11 @@ def test_names_are_the_rows_in_order() -> None:
     assert spec("resnet18") is ENCODERS["resnet18"]
 
 
-def test_a_third_party_is_not_in_the_registry() -> None:
-    assert spec("my_module:function") is None
+def test_a_third_party_tells_of_itself_what_a_row_tells(module: str) -> None:
+    record = spec(f"{module}:good")
+    assert (list(record.stages), record.tap, record.pooling) == (["one", "two"], "one", "grid2")
+    assert record.control == ("two", "grid6"), "maps as large as the image: agents look at the last of them"
+    assert (record.weights, record.own) == (None, True)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +185,7 @@ def test_a_third_party_that_is_not_there_is_one_sentence(module: str, path: str,
 def test_builder_imports_the_function_itself() -> None:
     from stillsight.encoders.zoo.retina import retina
 
-    assert builder("stillsight.encoders.zoo.retina:retina") is retina
+    assert function.load("stillsight.encoders.zoo.retina:retina") is retina
 
 
 @pytest.mark.parametrize(

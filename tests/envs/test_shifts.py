@@ -274,10 +274,8 @@ def test_options_name_a_shift_with_a_concrete_strength() -> None:
     assert EnvOptions(shift="hue") == EnvOptions(shift="hue", shift_strength=SHIFT_STRENGTH)
     assert EnvOptions().to_json()["shift_strength"] is None
     options = EnvOptions(size=0).merge(shift="blur", shift_strength=0.25)
-    assert EnvOptions.from_json(options.to_json()) == options
+    assert options == EnvOptions(size=0, shift="blur", shift_strength=0.25)
     assert options.merge(shift="noise").shift_strength == 0.25
-    old = {name: value for name, value in EnvOptions().to_json().items() if "shift" not in name}
-    assert EnvOptions.from_json(old) == EnvOptions(), "runs from before there were shifts"
 
 
 @pytest.mark.parametrize(

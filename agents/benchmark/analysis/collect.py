@@ -1,4 +1,4 @@
-"""A benchmark folder, read: which cells count, which do not, and why.
+"""Collection: a benchmark folder, read; which cells count, which do not, and why.
 
 SPEC.toml         what was asked for       cells/<key>.json    one small result a cell
 references.json   what random play and an oracle earn, where they were measured
@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stillsight.agents.benchmark.analysis.setting import ROLES, Arm, Cell, Setting
+from stillsight.agents.benchmark.analysis.setting import Arm, Setting
+from stillsight.agents.benchmark.grid.cell import ROLES, Cell, CellError
 from stillsight.agents.benchmark.grid.spec import Task
 from stillsight.agents.errors import RunError
 
@@ -23,17 +24,14 @@ Kind = Literal["failed", "missing", "mismatched", "damaged", "not asked for"]
 SHOWN = 24
 """Characters of a pin that are enough to tell two hashes apart."""
 
-_TEXT = ("key", "state", "track", "task", "algo", "arm", "role")
-_DONE = {"pins": dict, "curve": list, "scores": dict, "cost": dict, "machine": dict}
-
 
 @dataclass(frozen=True)
 class Problem:
-    """A cell that does not count, and why, in words."""
+    """A cell that does not count, and the reason, as an error's message."""
 
     kind: Kind
     key: str
-    told: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -59,17 +57,17 @@ class Grid:
         """Every cell that counts."""
         return tuple(cell for setting in self.settings for arm in setting.arms for cell in arm.cells)
 
-    def order(self, track: str) -> dict[str, int]:
+    def arm_order(self, track: str) -> dict[str, int]:
         """Label of each arm of a track -> its place in lists and among colours, the same in all tasks."""
         arms = {arm.label: arm.role for setting in self.settings if setting.track == track for arm in setting.arms}
         return {label: place for place, label in enumerate(sorted(arms, key=lambda label: _order(label, arms[label])))}
 
-    def of(self, kind: Kind) -> tuple[Problem, ...]:
+    def problems_of(self, kind: Kind) -> tuple[Problem, ...]:
         """The problems of one kind."""
         return tuple(problem for problem in self.problems if problem.kind == kind)
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         """Whether every cell that was asked for counts."""
         return all(problem.kind == "not asked for" for problem in self.problems)
 
@@ -90,19 +88,26 @@ def collect(folder: Path, expected: Sequence[str] | None = None, tasks: Sequence
         raise RunError(f"{folder} has no cells/*.json to report on. Run: stillsight benchmark SPEC.toml")
     problems: list[Problem] = []
     done: list[Cell] = []
-    tuned: list[Cell] = []
+    tuning: list[Cell] = []
     for path in files:
-        read = _read(path)
-        if isinstance(read, Problem):
-            problems.append(read)
-        elif read.get("tuned") is not None:
-            tuned.append(read)
+        try:
+            cell = Cell.parse(path.read_bytes(), path.stem)
+        except OSError as error:
+            problems.append(Problem("damaged", path.stem, f"its file cannot be read: {_line(error)}"))
+            continue
+        except CellError as error:
+            problems.append(Problem("damaged", path.stem, _line(error)))
+            continue
+        if cell.error is not None:
+            problems.append(Problem("failed", path.stem, _line(cell.error)))
+        elif cell.tuned is not None:
+            tuning.append(cell)
         elif expected is not None and path.stem not in expected:
             problems.append(Problem("not asked for", path.stem, "SPEC.toml does not ask for it"))
         else:
-            done.append(read)
-    found = {path.stem for path in files}
-    problems += [Problem("missing", key, "it was not run yet") for key in expected or () if key not in found]
+            done.append(cell)
+    keys = {path.stem for path in files}
+    problems += [Problem("missing", key, "it was not run yet") for key in expected or () if key not in keys]
     pooled, mismatched = _pool(done)
     spec = folder / "SPEC.toml"
     return Grid(
@@ -110,24 +115,8 @@ def collect(folder: Path, expected: Sequence[str] | None = None, tasks: Sequence
         tuple(sorted([*problems, *mismatched], key=lambda problem: (problem.kind, problem.key))),
         spec.read_text() if spec.is_file() else "",
         None if expected is None else len(expected),
-        tuple(tuned),
+        tuple(tuning),
     )
-
-
-def _read(path: Path) -> Cell | Problem:
-    try:
-        cell = json.loads(path.read_text())
-    except (OSError, ValueError) as error:  # a file that is no text is a ValueError too
-        return Problem("damaged", path.stem, f"its file cannot be read: {_line(error)}")
-    if flaw := _flaw(cell, path.stem):
-        return Problem("damaged", path.stem, flaw)
-    if cell["state"] != "done":
-        return Problem("failed", path.stem, _line(cell.get("error") or ""))
-    for name, value in _numbers(cell):
-        if not math.isfinite(value):
-            return Problem("failed", path.stem, f"{value} stands among its {name}")
-    found: Cell = cell
-    return found
 
 
 def _line(text: object) -> str:
@@ -135,63 +124,25 @@ def _line(text: object) -> str:
     return " ".join(str(text).split()) or "no reason was recorded"
 
 
-def _flaw(cell: Any, stem: str) -> str | None:
-    """What makes a cell file unusable, in words."""
-    if not isinstance(cell, dict):
-        return "its file holds no JSON object"
-    for name in _TEXT:
-        if not isinstance(cell.get(name), str):
-            return f"its {name} is {cell.get(name)!r}, and must be text"
-    if cell["key"] != stem:
-        return f"its file says that it is {cell['key']}"
-    if cell["state"] not in ("done", "failed"):
-        return f"its state is {cell['state']!r}, and must be done or failed"
-    if not isinstance(cell.get("seed"), int):
-        return f"its seed is {cell.get('seed')!r}, and must be a whole number"
-    if cell["state"] == "failed":
-        return None
-    for name, kind in _DONE.items():
-        if not isinstance(cell.get(name), kind):
-            return f"it has no {name}"
-    if not cell["scores"].get("clean"):
-        return "it has no clean scores"
-    try:
-        for _, value in _numbers(cell):
-            math.isfinite(value)
-        lengths = {len(row) for row in cell["curve"]}
-    except (TypeError, AttributeError):
-        return "what should be a number in it is none"
-    return None if lengths <= {3} else "a row of its curve is not steps, return and seconds"
-
-
-def _numbers(cell: Cell) -> Iterable[tuple[str, float]]:
-    for name, values in cell["scores"].items():
-        yield from ((f"{name} scores", value) for value in values)
-    yield from (("evaluations", value) for row in cell["curve"] for value in row)
-    yield from ((f"costs ({name})", value) for name, value in cell["cost"].items() if value is not None)
-
-
 def _pool(cells: Sequence[Cell]) -> tuple[list[Cell], list[Problem]]:
     """The cells that agree with most of their arm on everything that must be equal, one a seed; and the others."""
     kept, problems = [], []
     for group in _grouped(cells, "track", "task", "algo", "arm").values():
-        pins = {cell["key"]: _pins(cell) for cell in group}
-        texts = Counter(json.dumps(pins[cell["key"]], sort_keys=True) for cell in group)
+        texts = {cell.key: json.dumps(_pins(cell), sort_keys=True) for cell in group}
         # Of equally many the first counts, which is the lowest seed's: most_common keeps the order of insertion.
-        most, count = texts.most_common(1)[0]
+        most, count = Counter(texts.values()).most_common(1)[0]
         usual, seeds = json.loads(most), set()
         for cell in group:
-            mine = json.loads(json.dumps(pins[cell["key"]]))
+            mine = json.loads(texts[cell.key])
             names = sorted(name for name in {*mine, *usual} if mine.get(name) != usual.get(name))
             if names:
-                told = "; ".join(_differ(name, mine.get(name), usual.get(name)) for name in names)
-                told += f" as in {count} of the {len(group)} cells of {cell['arm']}"
-                problems.append(Problem("mismatched", cell["key"], told))
-            elif cell["seed"] in seeds:
-                told = f"seed {cell['seed']} of {cell['arm']} is there already"
-                problems.append(Problem("mismatched", cell["key"], told))
+                reason = "; ".join(_differ(name, mine.get(name), usual.get(name)) for name in names)
+                reason += f" as in {count} of the {len(group)} cells of {cell.arm}"
+                problems.append(Problem("mismatched", cell.key, reason))
+            elif cell.seed in seeds:
+                problems.append(Problem("mismatched", cell.key, f"seed {cell.seed} of {cell.arm} is there already"))
             else:
-                seeds.add(cell["seed"])
+                seeds.add(cell.seed)
                 kept.append(cell)
     return kept, problems
 
@@ -204,17 +155,17 @@ def _differ(name: str, mine: object, usual: object) -> str:
 
 
 def _pins(cell: Cell) -> dict[str, Any]:
-    return {**{name: cell.get(name) for name in ("role", "budget")}, **cell["pins"]}
+    return {"role": cell.role, "budget": cell.budget, **(cell.result.pins if cell.result else {})}
 
 
 def _settings(
     cells: Sequence[Cell], references: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task]
 ) -> tuple[Setting, ...]:
     settings = []
-    for (track, task, algo), group in _grouped(cells, "track", "task", "algo").items():
-        arms = [Arm(label, same[0]["role"], tuple(same)) for (label,), same in _grouped(group, "arm").items()]
+    for (_, task, algo), group in _grouped(cells, "track", "task", "algo").items():
+        arms = [Arm(label, same[0].role, tuple(same)) for (label,), same in _grouped(group, "arm").items()]
         arms.sort(key=lambda arm: _order(arm.label, arm.role))
-        settings.append(Setting(track, task, algo, tuple(arms), references.get(task, {}), tasks.get(task)))
+        settings.append(Setting(group[0].track, task, algo, tuple(arms), references.get(task, {}), tasks.get(task)))
     return tuple(sorted(settings, key=lambda setting: (setting.track != "rl", setting.task, setting.algo)))
 
 
@@ -225,8 +176,8 @@ def _order(label: str, role: str) -> tuple[int, str]:
 def _grouped(cells: Sequence[Cell], *names: str) -> dict[tuple[str, ...], list[Cell]]:
     """The cells that have the same `names`, by seed."""
     groups: dict[tuple[str, ...], list[Cell]] = {}
-    for cell in sorted(cells, key=lambda cell: (*(cell[name] for name in names), cell["seed"], cell["key"])):
-        groups.setdefault(tuple(cell[name] for name in names), []).append(cell)
+    for cell in sorted(cells, key=lambda cell: (*(getattr(cell, name) for name in names), cell.seed, cell.key)):
+        groups.setdefault(tuple(getattr(cell, name) for name in names), []).append(cell)
     return groups
 
 
@@ -234,11 +185,11 @@ def _references(path: Path) -> dict[str, dict[str, dict[str, float]]]:
     if not path.is_file():
         return {}
     try:
-        found: dict[str, dict[str, dict[str, float]]] = json.loads(path.read_text())
-        for task in found.values():
+        references: dict[str, dict[str, dict[str, float]]] = json.loads(path.read_text())
+        for task in references.values():
             for reference in task.values():
                 if not math.isfinite(reference["mean"]):
                     raise ValueError(f"a mean is {reference['mean']}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error}). Remove it, or run the benchmark again.") from error
-    return found
+    return references

@@ -39,8 +39,8 @@ class Reach:
 
 
 def _median(values: Sequence[float | None]) -> float | None:
-    found = float(np.median([np.inf if value is None else value for value in values]))
-    return found if np.isfinite(found) else None
+    median = float(np.median([np.inf if value is None else value for value in values]))
+    return median if np.isfinite(median) else None
 
 
 def reach(curves: Sequence[Curve], threshold: float) -> Reach:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from stillsight.agents.benchmark.analysis.aggregate import TITLE, Aggregate
+from stillsight.agents.benchmark.analysis.aggregate import Aggregate
 from stillsight.agents.benchmark.analysis.claims import SEEDS, compare_all
 from stillsight.agents.benchmark.analysis.collect import Grid
 from stillsight.agents.benchmark.analysis.stats import RESAMPLES
-from stillsight.agents.benchmark.analysis.verdict import Verdict, pairs
-from stillsight.agents.benchmark.report import sentences
-from stillsight.agents.benchmark.report.answers import answers
+from stillsight.agents.benchmark.analysis.verdict import Family, Verdict, pairs
 
 
-def overall(grid: Grid, together: Aggregate, resamples: int = RESAMPLES) -> Verdict | None:
-    """The verdict on the normalised scores; None if fewer than two environments have them.
+def overall_verdict(grid: Grid, together: Aggregate, resamples: int = RESAMPLES) -> Verdict | None:
+    """The verdict on the normalised scores; None if fewer than two environments, or no pair of arms, have them.
 
     Args:
         grid: whose arms are compared as in its settings.
@@ -24,21 +22,19 @@ def overall(grid: Grid, together: Aggregate, resamples: int = RESAMPLES) -> Verd
     arms = next(setting.arms for setting in grid.settings if setting.title in together.settings)
     scores = together.scores
     compared = [pair for pair in pairs(arms) if all(arm.label in scores for arm in pair)]
+    if not compared:
+        return None
     seeds = [min(len(task) for arm in pair for task in scores[arm.label].values()) for pair in compared]
-    claims = sum(count >= SEEDS for count in seeds)
-    found = [
+    finals = sum(count >= SEEDS for count in seeds)
+    comparisons = tuple(
         compare_all(
             one.label,
             other.label,
             scores[one.label],
             scores[other.label],
-            claims=max(claims, 1),
+            claims=max(finals, 1),
             resamples=resamples,
         )
         for one, other in compared
-    ]
-    told = [sentences.final(comparison, "{:.2f}".format) for comparison in found]
-    if claims:
-        told.append(sentences.method_of_all(len(together.settings), claims))
-    short = answers(found, {arm.label: arm.role for arm in arms}, {}, {})
-    return Verdict(TITLE, "", tuple(told), tuple(found), short) if found else None
+    )
+    return Verdict({arm.label: arm.role for arm in arms}, Family(finals=finals), comparisons)

@@ -17,7 +17,7 @@ from stillsight.agents.errors import RunError
 Array = npt.NDArray[np.float64]
 Scores = npt.ArrayLike | Mapping[str, npt.ArrayLike]
 """`[seeds]` of one task, `[seeds, tasks]`, or the `[seeds]` of each task by its name, where their numbers differ."""
-Aggregate = Literal["iqm", "mean", "median", "optimality gap"]
+AggregateName = Literal["iqm", "mean", "median", "optimality gap"]
 
 TRIM = 0.25
 """Share of the runs that the interquartile mean leaves out on either side."""
@@ -79,7 +79,7 @@ def middle(runs: Array) -> Array:
     return np.asarray(trim_mean(runs, TRIM, axis=-1), np.float64)
 
 
-_AGGREGATES: dict[Aggregate, Callable[[Sequence[Array]], Array]] = {
+_AGGREGATES: dict[AggregateName, Callable[[Sequence[Array]], Array]] = {
     "iqm": lambda tasks: middle(np.concatenate(tasks, axis=-1)),
     "mean": lambda tasks: np.mean([task.mean(-1) for task in tasks], axis=0),
     "median": lambda tasks: np.median([task.mean(-1) for task in tasks], axis=0),
@@ -87,7 +87,7 @@ _AGGREGATES: dict[Aggregate, Callable[[Sequence[Array]], Array]] = {
 }
 
 
-def aggregate(scores: Scores, name: Aggregate = "iqm") -> float:
+def aggregate(scores: Scores, name: AggregateName = "iqm") -> float:
     """One number for all runs.
 
     Args:
@@ -104,7 +104,7 @@ def iqm(scores: Scores) -> float:
 
 
 def interval(
-    scores: Scores, name: Aggregate = "iqm", *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
+    scores: Scores, name: AggregateName = "iqm", *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
     """An aggregate with its stratified bootstrap percentile interval: seeds are drawn anew within each task."""
     tasks = list(_tasks(scores).values())
@@ -196,8 +196,8 @@ def _weights(index: npt.NDArray[np.int64]) -> Array:
 
 
 def _interval(value: Array, draws: Array, level: float, tasks: Sequence[Array]) -> Interval:
-    found = band(value[None], draws[:, None], level, tasks)
-    return Interval(float(value), float(found.low[0]), float(found.high[0]))
+    bounds = band(value[None], draws[:, None], level, tasks)
+    return Interval(float(value), float(bounds.low[0]), float(bounds.high[0]))
 
 
 def band(value: Array, draws: Array, level: float, tasks: Sequence[Array]) -> Band:

@@ -1,4 +1,4 @@
-"""What a benchmark compares: each encoder at its taps, and the controls without which such a comparison says little."""
+"""Arms: what a benchmark compares, each encoder at its taps with the controls without which that would say little."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from stillsight.agents.benchmark.analysis.setting import ROLES, TUNED
+from stillsight.agents.benchmark.grid.cell import CONFIGS, FINETUNED, PLACED, ROLES, Track
 from stillsight.agents.errors import RunError
 from stillsight.agents.training import algorithms
 from stillsight.encoders.config import EncoderConfig
@@ -17,8 +17,10 @@ CONTROLS = ROLES[1:]
 """The controls by name. random: the same network with random weights, frozen. scratch: a network trained from random
 weights; for agents that of Mnih et al. 2015. finetune: pretrained and trained as a whole. unfreeze: pretrained, only
 its last stage trained. warm-start: finetune that begins from the head fitted to frozen features (data sets only)."""
-OURS = ("taps", "label", "track", "controls")
+ENCODER_KEYS = ("taps", "label", "track", "controls")
 """What an [[encoder]] table may have beside the flags that choose an encoder."""
+ARM_KEYS = ("name", "role", "rates", "track")
+"""What an [[arm]] table may have beside the flags of its track."""
 RATES = (0.03, 0.3)
 """Rates of an encoder that is trained on from pretrained weights, as multiples of the head's, tuned over by default."""
 
@@ -40,7 +42,7 @@ class ArmSpec:
     rates: tuple[float, ...] = ()
 
 
-def arms(record: Mapping[str, Any], track: str, algo: str, size: int | None) -> list[ArmSpec]:
+def arms(record: Mapping[str, Any], track: Track, algo: str, size: int | None) -> list[ArmSpec]:
     """The arms that SPEC.toml asks for in one task.
 
     Args:
@@ -54,18 +56,18 @@ def arms(record: Mapping[str, Any], track: str, algo: str, size: int | None) -> 
     """
     controls = _controls(record, CONTROLS)
     rates = tuple(float(rate) for rate in record.get("rates", RATES))
-    found: list[ArmSpec] = []
+    compared: list[ArmSpec] = []
     for row in record.get("encoder", ()):
         if row.get("track", track) == track:
-            found += _of_encoder(row, track, _controls(row, controls), rates)
+            compared += _of_encoder(row, track, _controls(row, controls), rates)
     if track == "rl" and "scratch" in controls:
-        found.append(_scratch(algo, size))
-    found += [_explicit(row) for row in record.get("arm", ()) if row.get("track", track) == track]
-    if not found:
+        compared.append(_scratch(algo, size))
+    compared += [_explicit(row, track) for row in record.get("arm", ()) if row.get("track", track) == track]
+    if not compared:
         raise RunError(f'SPEC.toml has nothing to compare on the {track} track. Add: [[encoder]] encoder = "retina"')
-    if len({arm.name for arm in found}) != len(found):
+    if len({arm.name for arm in compared}) != len(compared):
         raise RunError("Two arms have the same name. Give one of them another: name = ...")
-    return found
+    return compared
 
 
 def _controls(record: Mapping[str, Any], default: Sequence[str]) -> tuple[str, ...]:
@@ -74,15 +76,15 @@ def _controls(record: Mapping[str, Any], default: Sequence[str]) -> tuple[str, .
     return controls
 
 
-def check_names(noun: str, found: Iterable[str], known: Collection[str], allowed: str, flag: str) -> None:
-    """Raise `RunError`, see `registry.unknown` for its words, if one of `found` is not `known`."""
-    for name in found:
+def check_names(noun: str, names: Iterable[str], known: Collection[str], allowed: str, flag: str) -> None:
+    """Raise `RunError`, see `unknown` for its words, if one of `names` is not `known`."""
+    for name in names:
         if name not in known:
             raise RunError(unknown(noun, name, known, allowed, flag))
 
 
 def _of_encoder(row: Mapping[str, Any], track: str, controls: Sequence[str], rates: tuple[float, ...]) -> list[ArmSpec]:
-    allowed = [*(item.name for item in fields(EncoderConfig)), *OURS]
+    allowed = [*(item.name for item in fields(EncoderConfig)), *ENCODER_KEYS]
     check_names("setting", row, allowed, "[[encoder]] may have", "[[encoder]]")
     if "encoder" not in row:
         raise RunError('An [[encoder]] has no name. Add, say: encoder = "retina"')
@@ -90,31 +92,31 @@ def _of_encoder(row: Mapping[str, Any], track: str, controls: Sequence[str], rat
     known = spec(name)
     first = None if known is None else known.tap if track == "cifar" else known.control[0]
     taps = list(row.get("taps", (first,)))
-    base = {key: value for key, value in row.items() if key not in (*OURS, "unfreeze")}
+    base = {key: value for key, value in row.items() if key not in (*ENCODER_KEYS, "unfreeze")}
     if track == "rl" and "pooling" not in base and known is not None and "taps" in row:
         base["pooling"] = known.control[1]
     label = str(row.get("label", name))
 
-    def arm(role: str, tap: str | None, told: str, **flags: Any) -> ArmSpec:
-        shown = " ".join(part for part in (label, tap if "taps" in row else None, told) if part)
+    def arm(role: str, tap: str | None, suffix: str, **flags: Any) -> ArmSpec:
+        shown = " ".join(part for part in (label, tap if "taps" in row else None, suffix) if part)
         merged = {**base, **({"tap": tap} if tap else {}), **flags}
-        return ArmSpec(shown, role, merged, rates if role in TUNED else ())
+        return ArmSpec(shown, role, merged, rates if role in FINETUNED else ())
 
-    found = [arm("frozen", tap, "frozen", mode="frozen") for tap in taps]
+    compared = [arm("frozen", tap, "frozen", mode="frozen") for tap in taps]
     tap = taps[0]
     bare = {"mode": "random", "weights": None}
     last = row.get("unfreeze", tap)
     if "random" in controls:
-        found.append(arm("random", tap, "random", **bare))
+        compared.append(arm("random", tap, "random", **bare))
     if "scratch" in controls and track == "cifar":
-        found.append(arm("scratch", tap, "scratch", **(bare | {"mode": "scratch"})))
+        compared.append(arm("scratch", tap, "scratch", **(bare | {"mode": "scratch"})))
     if "finetune" in controls:
-        found.append(arm("finetune", tap, "finetuned", mode="finetune"))
+        compared.append(arm("finetune", tap, "finetuned", mode="finetune"))
     if "unfreeze" in controls and last is not None:
-        found.append(arm("unfreeze", tap, f"unfrozen from {last}", mode="finetune", unfreeze=last))
+        compared.append(arm("unfreeze", tap, f"unfrozen from {last}", mode="finetune", unfreeze=last))
     if "warm-start" in controls and track == "cifar":
-        found.append(arm("warm-start", tap, "probed, then finetuned", mode="finetune", warm_start=True))
-    return found
+        compared.append(arm("warm-start", tap, "probed, then finetuned", mode="finetune", warm_start=True))
+    return compared
 
 
 def _scratch(algo: str, size: int | None) -> ArmSpec:
@@ -122,15 +124,17 @@ def _scratch(algo: str, size: int | None) -> ArmSpec:
     name = "nature" if size is None or size >= ENCODERS["nature"].stages["conv3"] else "impala"
     row = ENCODERS[name]
     flags: dict[str, Any] = {"encoder": name, "mode": "scratch", "tap": row.control[0], "pooling": row.control[1]}
-    shifts = algorithms.spec(algo).off_policy
-    if shifts:
+    augmented = algorithms.spec(algo).off_policy
+    if augmented:
         flags["augment"] = "shift"
-    return ArmSpec(f"{name} scratch" + (", random shifts" if shifts else ""), "scratch", flags)
+    return ArmSpec(f"{name} scratch" + (", random shifts" if augmented else ""), "scratch", flags)
 
 
-def _explicit(row: Mapping[str, Any]) -> ArmSpec:
+def _explicit(row: Mapping[str, Any], track: Track) -> ArmSpec:
     if not {"name", "role"} <= set(row):
         raise RunError(f"An [[arm]] needs name and role, one of {', '.join(ROLES)}; this one has {sorted(row)}.")
     check_names("role", [str(row["role"])], ROLES, "Roles are", "role =")
-    flags = {key: value for key, value in row.items() if key not in ("name", "role", "rates", "track")}
+    flags = {key: value for key, value in row.items() if key not in ARM_KEYS}
+    allowed = [item.name for item in fields(CONFIGS[track]) if item.name not in PLACED]
+    check_names("setting", flags, [*ARM_KEYS, *allowed], "[[arm]] may have", "[[arm]]")
     return ArmSpec(str(row["name"]), str(row["role"]), flags, tuple(float(rate) for rate in row.get("rates", ())))

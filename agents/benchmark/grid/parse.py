@@ -1,4 +1,4 @@
-"""SPEC.toml: which tasks, encoders, controls and seeds a benchmark has, read and checked."""
+"""The parser of SPEC.toml: the tasks, encoders, controls and seeds of a benchmark, read and checked."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from stillsight.agents.benchmark.grid.arms import arms, check_names
-from stillsight.agents.benchmark.grid.spec import CONFIGS, OURS, TUNING_SEED, Spec, Task, Track, laid
+from stillsight.agents.benchmark.grid.cell import CONFIGS, PLACED, Track
+from stillsight.agents.benchmark.grid.spec import Spec, Task, merged_flags
 from stillsight.agents.errors import RunError
+from stillsight.agents.training.seeds import TUNING
+from stillsight.envs.registry import presumed
+from stillsight.envs.shifts import find
 
 TOP = ("name", "seeds", "algos", "shifts", "episodes", "controls", "rates", "tuning_seeds", "videos")
 TABLES = ("rl", "cifar", "task", "encoder", "arm")
 TASK = ("threshold", "low", "high", "label")
+"""What SPEC.toml, and a [[task]] beside the flags of its track, may have."""
 
 
 def read_spec(path: Path, *, check: bool = True) -> Spec:
@@ -71,8 +76,8 @@ def _task(row: Mapping[str, Any], record: Mapping[str, Any]) -> Task:
     if ("env" in row) == ("dataset" in row):
         raise RunError("A [[task]] names either an env or a dataset; give one of them.")
     track: Track = "rl" if "env" in row else "cifar"
-    flags = laid(record.get(track, {}), {name: value for name, value in row.items() if name not in TASK})
-    allowed = [item.name for item in fields(CONFIGS[track]) if item.name not in OURS]
+    flags = merged_flags(record.get(track, {}), {name: value for name, value in row.items() if name not in TASK})
+    allowed = [item.name for item in fields(CONFIGS[track]) if item.name not in PLACED]
     where = f"[{track}] and [[task]]"
     check_names("setting", flags, allowed, f"{where} may have", where)
     if track == "rl":
@@ -91,26 +96,21 @@ def _size(task: Task) -> int | None:
     """Side of an environment's images in pixels, where it is known before it is built."""
     if task.track == "cifar":
         return None
-    from stillsight.envs.registry import presumed
-
     return int(task.flags.get("size", presumed(str(task.flags["env"])).options.size)) or None
 
 
 def _check(spec: Spec) -> None:
     """Refuse what could not run, before anything does."""
-    if not spec.seeds or len(set(spec.seeds)) != len(spec.seeds) or max(spec.seeds) >= TUNING_SEED:
+    if not spec.seeds or len(set(spec.seeds)) != len(spec.seeds) or max(spec.seeds) >= TUNING:
         raise RunError(
-            f"seeds = {list(spec.seeds)} must be different numbers below {TUNING_SEED}, or their count. "
-            "Type, say: seeds = 5"
+            f"seeds = {list(spec.seeds)} must be different numbers below {TUNING}, or their count. Type, say: seeds = 5"
         )
     if len({task.name for task in spec.tasks}) != len(spec.tasks):
         raise RunError("Two tasks have the same name. Give one of them another: label = ...")
     if spec.episodes < 1:
         raise RunError(f"episodes = {spec.episodes} plays nothing. Type a number from 1.")
-    from stillsight.envs.shifts import find
-
     for shift in spec.shifts:
         find(shift)
     for cell in spec.cells(lambda _: 0.0):
         if cell.seed == spec.seeds[0]:
-            cell.config.check()
+            cell.planned_work().config.check()

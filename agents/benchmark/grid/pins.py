@@ -1,41 +1,45 @@
-"""What must be equal in all cells that are pooled: settings, weights, and the version of the game."""
+"""Pins: the settings, weights and game version that must be equal in all cells that are pooled."""
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from stillsight.agents.benchmark.grid.spec import OURS
+from stillsight.agents.benchmark.grid.cell import PLACED
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.folder import plain
+from stillsight.agents.runs.records import plain
+from stillsight.agents.training.config import RlConfig
+from stillsight.encoders.supervised.cifar_config import CifarConfig
+from stillsight.envs import resolve
 
-if TYPE_CHECKING:
-    from stillsight.agents.training.learn import RlConfig
-    from stillsight.encoders.supervised.cifar_config import CifarConfig
-
-UNPINNED = (*OURS, "device", "threads", "data", "cache", "weights", "weights_folder", "tensorboard")
+UNPINNED = (*PLACED, "device", "threads", "data", "cache", "weights", "weights_folder", "tensorboard")
 """Flags that do not change what a cell measures; weights are pinned by their hash instead of their place."""
 
 
 def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal in all cells of an arm: every setting, and the weights that were loaded."""
+    """What must be equal in all cells of an arm: every setting, and the weights that were loaded.
+
+    Args:
+        config: of the run, with its defaults written out.
+        summary: what the run ended with, see summary.json.
+
+    Raises:
+        RunError: a frozen encoder is not the same after the run as before it.
+    """
     settings = {item.name: plain(getattr(config, item.name)) for item in fields(config) if item.name not in UNPINNED}
-    found = {"weights_sha256": summary["weights_sha256"] if config.mode.pretrained else None, **settings}
+    pinned = {"weights_sha256": summary["weights_sha256"] if config.mode.pretrained else None, **settings}
     if config.mode.pretrained and not config.mode.trained:
-        found["encoder_sha256"] = summary["encoder_sha256_before"]
+        pinned["encoder_sha256"] = summary["encoder_sha256_before"]
         if summary["encoder_sha256_after"] != summary["encoder_sha256_before"]:
             raise RunError("The frozen encoder changed while its agent learned.")
-    return found
+    return pinned
 
 
 def env_version(env: str) -> str:
     """The package that an environment comes from, and its version: another version may be another game."""
-    import importlib.metadata
-
     import gymnasium as gym
-
-    from stillsight.envs import resolve
 
     resolve(env)
     entry = gym.registry[env.rpartition(":")[2]].entry_point

@@ -1,25 +1,18 @@
-"""What a benchmark consists of: tasks, arms and seeds, and the cells that follow from them."""
+"""The specification of a benchmark: tasks, arms and seeds, and the cells that follow from them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from stillsight.agents.benchmark.grid.arms import ArmSpec
-from stillsight.agents.runs.folder import revive
-from stillsight.agents.training.learn import RlConfig
-from stillsight.encoders.supervised.cifar_config import CifarConfig
-
-Track = Literal["rl", "cifar"]
-CONFIGS: dict[Track, type[RlConfig] | type[CifarConfig]] = {"rl": RlConfig, "cifar": CifarConfig}
-OURS = ("seed", "out", "resume")
-"""Flags that a cell's place in the grid decides."""
-TUNING_SEED = 1_000
-"""First seed of the cells that choose a rate: no cell that is reported has it."""
+from stillsight.agents.benchmark.grid.cell import CONFIGS, Cell, Track, Work, slug
+from stillsight.agents.runs.records import revive
+from stillsight.agents.training.config import RlConfig
+from stillsight.agents.training.seeds import TUNING
 
 # Cells run side by side, one thread each, and a cell that is run again must give the same numbers: engines that are
 # measured and workers that are tried would choose differently from time to time.
@@ -48,25 +41,6 @@ class Task:
     threshold: float | None = None
     low: float | None = None
     high: float | None = None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run of the grid.
-
-    Attributes:
-        key: its name in files: task, algorithm, arm, seed, and a digest of every flag that was given.
-        config: what runs, all but the run folder.
-        rate: the multiple of the learning rate that a tuning cell tries; None for a cell that is reported.
-    """
-
-    key: str
-    task: Task
-    algo: str
-    arm: ArmSpec
-    seed: int
-    config: RlConfig | CifarConfig
-    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -104,16 +78,16 @@ class Spec:
             score: of the finished cell with this key, None while there is none. Arms that are tuned come after the
                 cells that tune them; the rate with the best mean is theirs.
         """
-        found: list[Cell] = []
+        cells: list[Cell] = []
         for task, algo, arm in self._rows():
             if len(arm.rates) > 1:
-                found += [cell for rate in arm.rates for cell in self._tuning(task, algo, arm, rate)]
+                cells += [cell for rate in arm.rates for cell in self._tuning(task, algo, arm, rate)]
         for seed in self.seeds:
             for task, algo, arm in self._rows():
-                chosen = self.rate(task, algo, arm, score)
-                if chosen is not None:
-                    found.append(self._cell(task, algo, arm, seed, chosen))
-        return found
+                rate = self.rate(task, algo, arm, score)
+                if rate is not None:
+                    cells.append(self._cell(task, algo, arm, seed, rate))
+        return cells
 
     def expected(self) -> list[str]:
         """The keys of all cells that are reported, run or not."""
@@ -134,7 +108,7 @@ class Spec:
 
     def _tuning(self, task: Task, algo: str, arm: ArmSpec, rate: float) -> list[Cell]:
         """The cells that try one of an arm's rates."""
-        seeds = range(TUNING_SEED, TUNING_SEED + self.tuning_seeds)
+        seeds = range(TUNING, TUNING + self.tuning_seeds)
         return [self._cell(task, algo, arm, seed, rate, tuning=True) for seed in seeds]
 
     def _rows(self) -> list[tuple[Task, str, ArmSpec]]:
@@ -146,7 +120,7 @@ class Spec:
         ]
 
     def _cell(self, task: Task, algo: str, arm: ArmSpec, seed: int, rate: float, *, tuning: bool = False) -> Cell:
-        flags = laid(laid(DEFAULTS[task.track], task.flags), arm.flags)
+        flags = merged_flags(merged_flags(DEFAULTS[task.track], task.flags), arm.flags)
         given = {**flags, "rates": arm.rates, "shifts": self.shifts, "episodes": self.episodes}
         if task.track == "rl":
             flags["algo"] = algo
@@ -154,19 +128,24 @@ class Spec:
             algo = str(flags.get("head", "linear"))
         digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()[:8]
         shown = f"{arm.name} rate {rate:g}" if tuning else arm.name
-        key = "__".join(map(slug, (task.name, algo, shown, f"seed{seed}"))) + f"__{digest}"
         if arm.rates and rate != 1.0:
             flags["encoder_lr"] = rate
         config = revive(CONFIGS[task.track], {**flags, "seed": seed})
-        return Cell(key, task, algo, arm, seed, config, rate if tuning else None)
+        return Cell(
+            key="__".join(map(slug, (task.name, algo, shown, f"seed{seed}"))) + f"__{digest}",
+            track=task.track,
+            task=task.name,
+            algo=algo,
+            arm=arm.name,
+            role=arm.role,
+            seed=seed,
+            tuned=rate if tuning else None,
+            budget=config.steps if isinstance(config, RlConfig) else config.epochs,
+            work=Work(config, self.shifts, self.episodes, self.videos if seed == self.seeds[0] else 0),
+        )
 
 
-def laid(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags of `below` with those of `above` laid over them; lists of settings are added to those below."""
+def merged_flags(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of `below` with those of `above` in their place; lists of settings are added to those below."""
     added = {name: [*below[name], *above[name]] for name in SETTINGS if name in below and name in above}
     return {**below, **above, **added}
-
-
-def slug(text: str) -> str:
-    """`text` as a part of a file name."""
-    return re.sub(r"[^a-z0-9.]+", "-", text.rpartition("/")[2].lower()).strip("-")

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from stillsight.agents.benchmark.analysis.claims import SEEDS, Comparison
-from stillsight.agents.benchmark.analysis.setting import TUNED
+from stillsight.agents.benchmark.analysis.verdict import Verdict
+from stillsight.agents.benchmark.grid.cell import FINETUNED
+from stillsight.agents.benchmark.report.sentences import stretches
 
 
 class Answer(NamedTuple):
@@ -20,7 +22,7 @@ QUESTIONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("Do frozen pretrained features beat training from scratch?", ("frozen",), "scratch"),
     ("Is it the pretraining, and not the network alone?", ("frozen",), "random"),
     ("Does it matter where the encoder is tapped?", ("frozen",), "frozen"),
-    ("Is training the encoder on worth it?", TUNED, "frozen"),
+    ("Is training the encoder on worth it?", FINETUNED, "frozen"),
 )
 """A question, and the roles of the two arms whose comparison answers it: yes, if the first is ahead."""
 
@@ -29,29 +31,30 @@ OPEN = "Not separable in the end"
 FEW = f"No verdict with fewer than {SEEDS} seeds"
 
 
-def answers(
-    comparisons: Sequence[Comparison],
-    roles: Mapping[str, str],
-    ways: Mapping[tuple[str, str], str],
-    lose: Mapping[str, Sequence[str]],
-) -> tuple[Answer, ...]:
-    """The questions that the arms of a setting were compared for, answered.
+def answers(verdict: Verdict, unit: str = "steps") -> tuple[Answer, ...]:
+    """The questions that the arms of a verdict were compared for, answered.
 
     Args:
-        comparisons: of the setting's arms, in the end; see `verdict.pairs`.
-        roles: of the arms by label.
-        ways: of two arms, what may be claimed of the first against the second on the way; see `sentences.stretches`.
-        lose: of each arm that played under visual shifts, those under which a loss may be claimed.
+        verdict: on the arms of a setting, or of all together.
+        unit: of what learning curves go along.
     """
-    found = []
+    ways = {pair: claims for pair, course in verdict.courses.items() if (claims := stretches(course, unit))}
+    given = []
     for question, ones, other in QUESTIONS:
-        asked = [pair for pair in comparisons if roles[pair.one] in ones and roles[pair.other] == other]
+        asked = [
+            pair
+            for pair in verdict.comparisons
+            if verdict.roles[pair.one] in ones and verdict.roles[pair.other] == other
+        ]
         if asked:
-            found.append(Answer(question, _told(asked, ways, symmetric=other in ones)))
-    if lose:
-        claimed = [f"{arm} under {', '.join(shifts)}" for arm, shifts in lose.items() if shifts]
-        found.append(Answer(SHIFTS, f"Yes: {'; '.join(claimed)}." if claimed else "No loss may be claimed."))
-    return tuple(found)
+            given.append(Answer(question, _told(asked, ways, symmetric=other in ones)))
+    if verdict.robustness:
+        claimed = []
+        for arm in verdict.robustness:
+            shifts = [one.shift for one in arm.losses if one.claimed and one.loss.value > 0]
+            claimed += [f"{arm.arm} under {', '.join(shifts)}"] if shifts else []
+        given.append(Answer(SHIFTS, f"Yes: {'; '.join(claimed)}." if claimed else "No loss may be claimed."))
+    return tuple(given)
 
 
 def _told(asked: Sequence[Comparison], ways: Mapping[tuple[str, str], str], *, symmetric: bool) -> str:

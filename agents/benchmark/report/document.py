@@ -4,45 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from stillsight.agents.benchmark.analysis.aggregate import Aggregate
-from stillsight.agents.benchmark.analysis.aggregate import table as aggregate_table
-from stillsight.agents.benchmark.analysis.collect import Grid
-from stillsight.agents.benchmark.analysis.verdict import Verdict
+from stillsight.agents.benchmark.analysis.analysis import Analysis
 from stillsight.agents.benchmark.report import tables
-from stillsight.agents.benchmark.report.table import Table, escaped, markdown
+from stillsight.agents.benchmark.report.statement import Statement
+from stillsight.agents.benchmark.report.table import escaped, markdown
 
 
-def scores(grid: Grid, together: Aggregate) -> str:
+def scores(analysis: Analysis) -> str:
     """Cells that do not count, then every table of scores: equal bytes for equal scores."""
-    parts = [markdown(problems, 2)] if (problems := tables.problems(grid)) else []
+    problems = tables.problems(analysis.grid)
+    parts = [markdown(problems, 2)] if problems else []
     parts += ["## Scores\n"]
-    for setting in grid.settings:
-        parts += [markdown(table) for table in (tables.scores(setting), tables.shifts(setting)) if table]
-    parts += [markdown(table) for table in (aggregate_table(together), tables.tuning(grid)) if table]
+    for estimates, verdict in analysis.settings:
+        parts += [markdown(table) for table in (tables.scores(estimates), tables.shifts(estimates, verdict)) if table]
+    parts += [markdown(table) for table in (tables.together(analysis.together), tables.rates(analysis.rates)) if table]
     return "\n".join(parts)
 
 
-def verdicts(grid: Grid, together: Verdict | None, found: Sequence[Verdict]) -> str:
-    """What the scores allow to say, over all settings and setting by setting."""
+def verdicts(statements: Sequence[Statement]) -> str:
+    """What the scores allow to say, in the order of `statements`."""
     parts = ["## Verdicts\n"]
-    titled = [(together.task, together)] if together else []
-    for title, verdict in [*titled, *zip((setting.title for setting in grid.settings), found, strict=True)]:
-        parts += [f"### {escaped(title)}", ""]
-        parts += [f"- **{escaped(question)}** {escaped(told)}" for question, told in verdict.answers]
-        parts += ["", "In numbers:", ""] if verdict.answers else []
-        parts += [f"- {escaped(told)}" for told in verdict.sentences or ("There is nothing to compare.",)]
+    for statement in statements:
+        parts += [f"### {escaped(statement.title)}", ""]
+        parts += [f"- **{escaped(question)}** {escaped(told)}" for question, told in statement.answers]
+        parts += ["", "In numbers:", ""] if statement.answers else []
+        parts += [f"- {escaped(told)}" for told in statement.sentences or ("There is nothing to compare.",)]
         parts.append("")
     return "\n".join(parts)
 
 
-def cost(grid: Grid, found: Sequence[Verdict]) -> str:
-    """What a clock and the memory told."""
+def cost(analysis: Analysis, statements: Sequence[Statement]) -> str:
+    """What a clock and the memory told, one of `statements` for each setting."""
     parts = ["## Cost\n"]
-    for setting, verdict in zip(grid.settings, found, strict=True):
-        table: Table = tables.cost(setting)
-        parts.append(markdown(table))
-        parts += [f"- {escaped(sentence)}" for sentence in verdict.cost]
-        parts += [""] * bool(verdict.cost)
+    for (estimates, _), statement in zip(analysis.settings, statements, strict=True):
+        parts.append(markdown(tables.cost(estimates)))
+        parts += [f"- {escaped(sentence)}" for sentence in statement.cost]
+        parts += [""] * bool(statement.cost)
     return "\n".join(parts)
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from stillsight.agents.benchmark.analysis import stats
 from stillsight.agents.benchmark.analysis.aggregate import Aggregate
-from stillsight.agents.benchmark.analysis.collect import Grid
+from stillsight.agents.benchmark.analysis.analysis import Analysis
+from stillsight.agents.benchmark.analysis.estimates import Estimates
 from stillsight.agents.benchmark.analysis.setting import Arm, Setting
-from stillsight.agents.benchmark.grid.spec import slug
+from stillsight.agents.benchmark.grid.cell import CLEAN, slug
 from stillsight.agents.benchmark.report.palette import colour, dash
 from stillsight.encoders.atomic import replacing
 
@@ -32,7 +31,7 @@ FORMATS: dict[str, dict[str, Any]] = {
 }
 
 
-def draw(grid: Grid, together: Aggregate, folder: Path) -> list[tuple[str, list[str]]]:
+def draw(analysis: Analysis, folder: Path) -> list[tuple[str, list[str]]]:
     """Draw every figure into `folder`, which is made, and return headings with the file names (no ending) below them.
 
     Raises:
@@ -40,22 +39,25 @@ def draw(grid: Grid, together: Aggregate, folder: Path) -> list[tuple[str, list[
     """
     import matplotlib as mpl
 
+    grid = analysis.grid
     folder.mkdir(parents=True, exist_ok=True)
     drawn: list[tuple[str, list[str]]] = []
     with mpl.rc_context():
         mpl.rcdefaults()  # a user's own style would change the bytes
         mpl.rcParams.update(STYLE)
-        for setting, name in zip(grid.settings, names(grid.settings), strict=True):
-            order = grid.order(setting.track)
+        for (estimates, _), name in zip(analysis.settings, names(grid.settings), strict=True):
+            setting = estimates.setting
+            order = grid.arm_order(setting.track)
             pictures = {
-                "scores": scores(setting, order),
-                "curves": learning(setting, order),
-                "shifts": shifts(setting, order),
+                "scores": scores(estimates, order),
+                "curves": learning(estimates, order),
+                "shifts": shifts(estimates, order),
             }
             done = [_save(figure, folder, f"{name}-{what}") for what, figure in pictures.items() if figure]
             drawn.append((setting.title, done))
-        if together.scores:
-            drawn.append(("All environments", [_save(profile(together, grid.order("rl")), folder, "profile")]))
+        if analysis.together.arms:
+            figure = profile(analysis.together, grid.arm_order("rl"))
+            drawn.append(("All environments", [_save(figure, folder, "profile")]))
     return drawn
 
 
@@ -67,18 +69,19 @@ def names(settings: Sequence[Setting]) -> list[str]:
     ]
 
 
-def learning(setting: Setting, order: dict[str, int]) -> Figure | None:
+def learning(estimates: Estimates, order: dict[str, int]) -> Figure | None:
     """IQM of the evaluations with its interval, over steps and over seconds of training; None without any curve."""
-    curves = [(arm, found) for arm in setting.arms if (found := arm.learning())]
+    setting = estimates.setting
+    curves = [(one.arm, one.learning) for one in estimates.arms if one.learning]
     if not curves:
         return None
     figure, (steps, seconds) = _figure(10, 3.8, columns=2)
-    for arm, found in curves:
-        for axes, along in ((steps, found.steps), (seconds, found.seconds)):
-            style = _style(arm, order)
-            axes.plot(along, found.returns.value, label=arm.label, linewidth=1.6, **style)
-            if not np.isnan(found.returns.low).any():
-                axes.fill_between(along, found.returns.low, found.returns.high, color=style["color"], alpha=0.15, lw=0)
+    for arm, curve in curves:
+        returns, style = curve.returns, _style(arm, order)
+        for axes, along in ((steps, curve.steps), (seconds, curve.seconds)):
+            axes.plot(along, returns.value, label=arm.label, linewidth=1.6, **style)
+            if not any(map(math.isnan, returns.low)):
+                axes.fill_between(along, returns.low, returns.high, color=style["color"], alpha=0.15, lw=0)
     supervised = setting.track == "cifar"
     steps.set_xlabel("epochs" if supervised else "environment steps")
     seconds.set_xlabel("seconds of training, median over the seeds")
@@ -90,15 +93,16 @@ def learning(setting: Setting, order: dict[str, int]) -> Figure | None:
     return figure
 
 
-def scores(setting: Setting, order: dict[str, int]) -> Figure:
+def scores(estimates: Estimates, order: dict[str, int]) -> Figure:
     """Final scores: every seed as a dot, IQM and interval of each arm."""
+    setting = estimates.setting
     figure, axes = _figure(7, 1.2 + 0.42 * len(setting.arms))
-    for row, arm in enumerate(setting.arms):
-        values, found, tint = arm.scores(), stats.interval(arm.scores()), _style(arm, order)["color"]
-        axes.plot(np.sort(values), np.full(len(values), row + 0.22), "o", markersize=3, alpha=0.5, color=tint)
-        axes.plot([found.low, found.high], [row, row], linewidth=3, color=tint, alpha=0.6)
-        axes.plot([found.value], [row], "D", markersize=6, color=tint)
-    axes.set_yticks(range(len(setting.arms)), [_told(arm) for arm in setting.arms])
+    for row, one in enumerate(estimates.arms):
+        seeds, final, tint = sorted(one.arm.scores()), one.intervals[CLEAN], _style(one.arm, order)["color"]
+        axes.plot(seeds, [row + 0.22] * len(seeds), "o", markersize=3, alpha=0.5, color=tint)
+        axes.plot([final.low, final.high], [row, row], linewidth=3, color=tint, alpha=0.6)
+        axes.plot([final.value], [row], "D", markersize=6, color=tint)
+    axes.set_yticks(range(len(setting.arms)), [f"{arm.label} ({len(arm.cells)})" for arm in setting.arms])
     axes.invert_yaxis()
     _references(axes.axvline, setting)
     axes.set_xlabel("accuracy" if setting.track == "cifar" else "return")
@@ -106,20 +110,21 @@ def scores(setting: Setting, order: dict[str, int]) -> Figure:
     return figure
 
 
-def shifts(setting: Setting, order: dict[str, int]) -> Figure | None:
+def shifts(estimates: Estimates, order: dict[str, int]) -> Figure | None:
     """Scores clean and under each visual shift; None if there is none."""
+    setting = estimates.setting
     if not setting.shifts:
         return None
-    shown = ("clean", *setting.shifts)
+    shown = (CLEAN, *setting.shifts)
     figure, axes = _figure(2.5 + 1.3 * len(shown), 3.8)
     width = 0.8 / len(setting.arms)
-    for place, arm in enumerate(setting.arms):
-        found = [(at, stats.interval(arm.scores(name))) for at, name in enumerate(shown) if len(arm.scores(name))]
-        x = [at + (place + 0.5) * width - 0.4 for at, _ in found]
-        heights = [value for _, (value, _, _) in found]
-        axes.bar(x, heights, width * 0.92, color=_style(arm, order)["color"], label=arm.label)
-        for at, (_, low, high) in zip(x, (interval for _, interval in found), strict=True):
-            axes.plot([at, at], [low, high], color="black", linewidth=1)
+    for place, one in enumerate(estimates.arms):
+        bars = [(at, one.intervals[name]) for at, name in enumerate(shown) if name in one.intervals]
+        x = [at + (place + 0.5) * width - 0.4 for at, _ in bars]
+        heights = [interval.value for _, interval in bars]
+        axes.bar(x, heights, width * 0.92, color=_style(one.arm, order)["color"], label=one.arm.label)
+        for at, (_, interval) in zip(x, bars, strict=True):
+            axes.plot([at, at], [interval.low, interval.high], color="black", linewidth=1)
     axes.set_xticks(range(len(shown)), shown)
     _references(axes.axhline, setting)
     axes.set_ylabel("accuracy" if setting.track == "cifar" else "return, IQM")
@@ -131,11 +136,10 @@ def shifts(setting: Setting, order: dict[str, int]) -> Figure | None:
 def profile(together: Aggregate, order: dict[str, int]) -> Figure:
     """Performance profile: which share of the runs scores more than what."""
     figure, axes = _figure(6.5, 4.2)
-    for label in together.scores:
-        marks, shares = together.profile(label)
-        tint = colour(order[label])
-        axes.plot(marks, shares.value, label=label, color=tint, linewidth=1.6, dashes=dash(order[label]))
-        axes.fill_between(marks, shares.low, shares.high, color=tint, alpha=0.15, linewidth=0)
+    for label, arm in together.arms.items():
+        shares, tint = arm.profile, colour(order[label])
+        axes.plot(together.marks, shares.value, label=label, color=tint, linewidth=1.6, dashes=dash(order[label]))
+        axes.fill_between(together.marks, shares.low, shares.high, color=tint, alpha=0.15, linewidth=0)
     axes.set_xlabel("normalised score")
     axes.set_ylabel("share of runs that score more")
     axes.set_title(f"Performance profile over {len(together.settings)} settings")
@@ -152,10 +156,6 @@ def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]
 
 def _style(arm: Arm, order: dict[str, int]) -> dict[str, Any]:
     return {"color": colour(order[arm.label]), "dashes": dash(order[arm.label])}
-
-
-def _told(arm: Arm) -> str:
-    return f"{arm.label} ({len(arm.cells)})"
 
 
 def _references(line: Any, setting: Setting) -> None:

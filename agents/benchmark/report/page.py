@@ -5,22 +5,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-import numpy as np
-
-from stillsight.agents.benchmark.analysis import stats
-from stillsight.agents.benchmark.analysis.aggregate import Aggregate
-from stillsight.agents.benchmark.analysis.aggregate import table as aggregate_table
+from stillsight.agents.benchmark.analysis.analysis import Analysis
 from stillsight.agents.benchmark.analysis.collect import Grid
-from stillsight.agents.benchmark.analysis.setting import Arm, Setting
+from stillsight.agents.benchmark.analysis.estimates import Estimates
+from stillsight.agents.benchmark.analysis.setting import Setting
+from stillsight.agents.benchmark.analysis.stats import Interval
 from stillsight.agents.benchmark.analysis.verdict import Verdict
+from stillsight.agents.benchmark.grid.cell import CLEAN
 from stillsight.agents.benchmark.report import palette, tables
+from stillsight.agents.benchmark.report.numbers import Numbers, with_bounds
 from stillsight.agents.benchmark.report.report_json import rounded
-from stillsight.agents.benchmark.report.tables import Numbers
+from stillsight.agents.benchmark.report.statement import Statement
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,9 @@ class Video:
 
 def render(
     title: str,
-    grid: Grid,
-    together: Aggregate,
-    whole: Verdict | None,
-    verdicts: Sequence[Verdict],
+    analysis: Analysis,
+    together: Statement | None,
+    statements: Sequence[Statement],
     videos: Mapping[str, Sequence[Video]],
     profile: str | None,
     facts: Sequence[tuple[str, str]],
@@ -45,10 +45,9 @@ def render(
 
     Args:
         title: of the benchmark.
-        grid: what counts and what does not.
-        together: the normalised scores.
-        whole: the verdict on them, if there is one.
-        verdicts: one for each setting of the grid, in its order.
+        analysis: its numbers.
+        together: what is said of all environments together, if anything.
+        statements: what is said of each setting, in the analysis' order.
         videos: key of a cell -> its videos.
         profile: the performance profile as SVG, if there is one.
         facts: where the numbers come from, as names and values.
@@ -59,6 +58,7 @@ def render(
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
 
+    grid = analysis.grid
     here = files("stillsight.agents.benchmark.report")
     style, script, template = (here.joinpath(f"page.{ending}").read_text() for ending in ("css", "js", "html"))
     script = f"\n{script}"
@@ -70,17 +70,19 @@ def render(
         script=Markup(script),
         # The browser runs this one script and no other, whatever the data may hold.
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        data=Markup(_script_safe([_curves(setting, grid.order(setting.track)) for setting in grid.settings])),
+        data=Markup(
+            _script_safe([_curves(one, grid.arm_order(one.setting.track)) for one, _ in analysis.settings]),
+        ),
         palette={"light": palette.LIGHT, "dark": palette.DARK},
         parts=[
-            _part(index, setting, verdict, grid.order(setting.track), videos)
-            for index, (setting, verdict) in enumerate(zip(grid.settings, verdicts, strict=True))
+            _part(index, estimates, verdict, statement, grid.arm_order(estimates.setting.track), videos)
+            for index, ((estimates, verdict), statement) in enumerate(zip(analysis.settings, statements, strict=True))
         ],
-        together=aggregate_table(together),
-        whole=whole and {"anchor": "together", "title": whole.task, **_spoken(whole)},
+        together=tables.together(analysis.together),
+        whole=together and {"anchor": "together", "title": together.title, **_spoken(together)},
         profile=None if profile is None else base64.b64encode(profile.encode()).decode(),
         problems=tables.problems(grid),
-        tuning=tables.tuning(grid),
+        tuning=tables.rates(analysis.rates),
         facts=facts,
         spec=grid.spec,
     )
@@ -98,84 +100,94 @@ def counted(grid: Grid) -> str:
 
 def _part(
     index: int,
-    setting: Setting,
+    estimates: Estimates,
     verdict: Verdict,
+    statement: Statement,
     order: Mapping[str, int],
     videos: Mapping[str, Sequence[Video]],
 ) -> dict[str, Any]:
     """All that the template shows of one setting."""
-    found = {
-        name: [(arm, stats.interval(arm.scores(name))) for arm in setting.arms if len(arm.scores(name))]
-        for name in ("clean", *setting.shifts)
+    setting, show = estimates.setting, Numbers(estimates.setting)
+    dots = _Dots(setting, _scale(estimates), show, order)
+    panels = {
+        name: [(one.arm, one.intervals[name]) for one in estimates.arms if name in one.intervals]
+        for name in (CLEAN, *setting.shifts)
     }
-    reach = [float(score) for arms in found.values() for arm, _ in arms for score in arm.scores()]
-    reach += [bound for arms in found.values() for _, values in arms for bound in values if not np.isnan(bound)]
-    reach += [reference["mean"] for reference in setting.references.values()]
-    scale, show = (min(reach), max(reach)), Numbers(setting)
     return {
         "anchor": f"setting-{index}",
         "title": setting.title,
-        **_spoken(verdict),
+        **_spoken(statement),
         "references": " and ".join(sorted(setting.references)),
-        "scale": [show(bound) for bound in scale],
-        "dots": [_dots(arm, value, arm.scores(), setting, scale, order) for arm, value in found["clean"]],
+        "scale": [show(bound) for bound in dots.scale],
+        "dots": [dots.row(arm.label, interval, list(arm.scores())) for arm, interval in panels[CLEAN]],
         "panels": [
-            (name, [_dots(arm, value, (), setting, scale, order) for arm, value in arms])
-            for name, arms in found.items()
+            (name, [dots.row(arm.label, interval, ()) for arm, interval in rows]) for name, rows in panels.items()
         ],
-        "curves": any(arm.learning() for arm in setting.arms),
-        "scores": tables.scores(setting),
-        "shifts": tables.shifts(setting),
-        "cost": tables.cost(setting),
-        "videos": [video for arm in setting.arms for cell in arm.cells for video in videos.get(cell["key"], ())],
+        "curves": any(one.learning for one in estimates.arms),
+        "scores": tables.scores(estimates),
+        "shifts": tables.shifts(estimates, verdict),
+        "cost": tables.cost(estimates),
+        "videos": [video for arm in setting.arms for cell in arm.cells for video in videos.get(cell.key, ())],
     }
 
 
-def _spoken(verdict: Verdict) -> dict[str, Any]:
-    return {"answers": verdict.answers, "sentences": (*verdict.sentences, *verdict.cost)}
+def _spoken(statement: Statement) -> dict[str, Any]:
+    return {"answers": statement.answers, "sentences": (*statement.sentences, *statement.cost)}
 
 
-def _dots(
-    arm: Arm,
-    found: stats.Interval,
-    seeds: Sequence[float] | stats.Array,
-    setting: Setting,
-    scale: tuple[float, float],
-    order: Mapping[str, int],
-) -> dict[str, Any]:
-    """One row of a dot plot, in percent of its width."""
-    low, high = scale
+def _scale(estimates: Estimates) -> tuple[float, float]:
+    """The ends of a setting's dot plots: everything that is shown lies between them."""
+    shown = [reference["mean"] for reference in estimates.setting.references.values()]
+    for one in estimates.arms:
+        shown += [float(score) for score in one.arm.scores()]
+        shown += [bound for interval in one.intervals.values() for bound in interval if not math.isnan(bound)]
+    return min(shown), max(shown)
 
-    def at(score: float) -> float:
+
+@dataclass(frozen=True)
+class _Dots:
+    """The dot plots of a setting; places are in percent of their width."""
+
+    setting: Setting
+    scale: tuple[float, float]
+    show: Numbers
+    order: Mapping[str, int]
+
+    def at(self, score: float) -> float:
+        """The place of a score."""
+        low, high = self.scale
         return round(100 * (score - low) / (high - low), 2) if high > low else 50.0
 
-    known = not np.isnan(found.low)
-    return {
-        "label": arm.label,
-        "tint": order[arm.label] % len(palette.LIGHT),
-        "text": Numbers(setting).interval(found).text,
-        "at": at(found.value),
-        "low": at(found.low) if known else None,
-        "width": round(at(found.high) - at(found.low), 2) if known else None,
-        "seeds": [at(score) for score in seeds],
-        "marks": [{"at": at(row["mean"]), "label": name} for name, row in sorted(setting.references.items())],
-    }
+    def row(self, label: str, interval: Interval, seeds: Sequence[float]) -> dict[str, Any]:
+        """One row: an arm's IQM with its interval, its seeds, and the references."""
+        known = not math.isnan(interval.low)
+        references = sorted(self.setting.references.items())
+        return {
+            "label": label,
+            "tint": self.order[label] % len(palette.LIGHT),
+            "text": with_bounds(interval, self.show),
+            "at": self.at(interval.value),
+            "low": self.at(interval.low) if known else None,
+            "width": round(self.at(interval.high) - self.at(interval.low), 2) if known else None,
+            "seeds": [self.at(score) for score in seeds],
+            "marks": [{"at": self.at(reference["mean"]), "label": name} for name, reference in references],
+        }
 
 
-def _curves(setting: Setting, order: Mapping[str, int]) -> dict[str, Any]:
+def _curves(estimates: Estimates, order: Mapping[str, int]) -> dict[str, Any]:
     """What the page's script draws: of each arm rows of step, seconds, IQM and its bounds, None if there are none."""
+    setting = estimates.setting
     supervised = setting.track == "cifar"
     arms = []
-    for arm in setting.arms:
-        found = arm.learning()
-        columns = (found.steps, found.seconds, *found.returns) if found else ()
-        index = order[arm.label]
+    for one in estimates.arms:
+        curve, index = one.learning, order[one.arm.label]
+        columns = (curve.steps, curve.seconds, *curve.returns) if curve else ()
         arms.append(
             {
-                "label": arm.label,
+                "label": one.arm.label,
                 "tint": index % len(palette.LIGHT),
                 "dash": " ".join(f"{2 * length:g}" for length in palette.dash(index)),
-                "seeds": len(arm.curves),
+                "seeds": len(one.arm.curves),
                 "curve": rounded(list(zip(*columns, strict=True))),
             }
         )

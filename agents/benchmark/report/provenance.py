@@ -1,4 +1,4 @@
-"""Where the numbers of a report come from: how many, when, on what, with what."""
+"""Provenance: where the numbers of a report come from; how many, when, on what, with what."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from stillsight.agents.benchmark.report.tables import machine
 
 def facts(grid: Grid) -> list[tuple[str, str]]:
     """Names and values, for people; dates are those of the cells, so that the report of the same cells is the same."""
-    machines = [cell["machine"] for cell in (*grid.cells, *grid.tuning)]
+    results = [cell.result for cell in (*grid.cells, *grid.tuning) if cell.result is not None]
+    machines = [result.machine for result in results]
     dates = sorted(str(facts["date"]) for facts in machines if facts.get("date"))
     versions = [f"{name} {version}" for facts in machines for name, version in (facts.get("versions") or {}).items()]
-    episodes = sorted({len(values) for cell in grid.cells for values in cell["scores"].values()})
-    found = [
+    counted = [cell.result for cell in grid.cells if cell.result is not None]
+    episodes = sorted({len(values) for result in counted for values in result.scores.values()})
+    rows = [
         ("cells that count", str(len(grid.cells)) + (f" of {grid.asked}" if grid.asked is not None else "")),
         ("cells that chose rates", str(len(grid.tuning)) if grid.tuning else ""),
         ("scores of a cell", " or ".join(map(str, episodes)) + " for clean play and each shift" if episodes else ""),
@@ -27,7 +29,7 @@ def facts(grid: Grid) -> list[tuple[str, str]]:
         ("run again with", "stillsight benchmark SPEC.toml"),
         ("report again with", "stillsight report FOLDER"),
     ]
-    return [(name, value) for name, value in found if value]
+    return [(name, value) for name, value in rows if value]
 
 
 def _counted(values: Iterable[str]) -> str:

@@ -9,30 +9,25 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from stillsight.agents.benchmark.analysis.analysis import analyse
+from stillsight.agents.benchmark.analysis.collect import Grid, collect
+from stillsight.agents.benchmark.benchmark_config import ReportConfig
+from stillsight.agents.benchmark.grid.cell import Cell
+from stillsight.agents.benchmark.grid.parse import read_spec
+from stillsight.agents.benchmark.report import document, figures, page
+from stillsight.agents.benchmark.report.provenance import facts
+from stillsight.agents.benchmark.report.report_json import summary
+from stillsight.agents.benchmark.report.statement import state_all
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.encoders.atomic import write_atomically
-
-if TYPE_CHECKING:
-    from stillsight.agents.benchmark.analysis.collect import Grid
-    from stillsight.agents.benchmark.analysis.setting import Cell
-    from stillsight.agents.benchmark.report.page import Video
 
 NEEDED = ("jinja2", "matplotlib", "scipy")
 """Packages of the extra `benchmark`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReportConfig:
-    """Write the tables, figures and HTML page of a benchmark from the cells in its folder."""
-
-    out: Path | None = None
-    """Where report.md, index.html, summary.json and figures/ go; the benchmark's own folder by default."""
 
 
 def report(folder: Path, config: ReportConfig) -> int:
@@ -50,51 +45,53 @@ def report(folder: Path, config: ReportConfig) -> int:
             import_module(name)
         except ImportError as error:
             raise RunError(f'{name} is not installed. Run: pip install "stillsight[benchmark]"') from error
-    from stillsight.agents.benchmark.analysis.aggregate import aggregate
-    from stillsight.agents.benchmark.analysis.overall import overall
-    from stillsight.agents.benchmark.analysis.verdict import verdicts
-    from stillsight.agents.benchmark.report import document, figures, page
-    from stillsight.agents.benchmark.report.provenance import facts
-    from stillsight.agents.benchmark.report.report_json import summary
-    from stillsight.agents.runs.progress import ProgressDisplay
-
     title, grid = read(folder)
-    together, found = aggregate(grid), verdicts(grid.settings)
-    whole = overall(grid, together)
+    analysis = analyse(grid)
+    together, statements = state_all(analysis)
     out = config.out or folder
     out.mkdir(parents=True, exist_ok=True)
-    scores = document.scores(grid, together)
-    drawn = figures.draw(grid, together, out / "figures")
-    texts = (document.verdicts(grid, whole, found), scores, document.cost(grid, found), document.figures(drawn))
-    videos = {cell["key"]: shown for cell in grid.cells if (shown := _videos(cell, folder, out))}
-    profile = (out / "figures" / "profile.svg").read_text() if together.scores else None
+    drawn = figures.draw(analysis, out / "figures")
+    videos = {cell.key: shown for cell in grid.cells if (shown := _videos(cell, folder, out))}
+    profile = (out / "figures" / "profile.svg").read_text() if analysis.together.arms else None
+    scores = document.scores(analysis)
+    texts = [
+        f"# {title}\n",
+        document.verdicts([*([together] if together else []), *statements]),
+        scores,
+        document.cost(analysis, statements),
+        document.figures(drawn),
+    ]
+    numbers = summary(title, analysis, together, statements)
     write_atomically(out / "scores.md", scores)
-    write_atomically(out / "report.md", "\n".join([f"# {title}\n", *texts]))
-    write_atomically(out / "summary.json", json.dumps(summary(title, grid, together, whole, found), indent=1) + "\n")
-    write_atomically(out / "index.html", page.render(title, grid, together, whole, found, videos, profile, facts(grid)))
-    kinds = dict.fromkeys(problem.kind for problem in grid.problems)
-    rows: dict[str, str] = {kind: f"{len(grid.of(kind))} cells" for kind in kinds}
-    names = {"page": "index.html", "tables": "report.md", "numbers": "summary.json", "figures": "figures"}
-    rows |= {told: str(out / name) for told, name in names.items()}
-    ProgressDisplay().card(f"{title}: {page.counted(grid)}", rows)
-    return 0 if grid.whole else 1
+    write_atomically(out / "report.md", "\n".join(texts))
+    write_atomically(out / "summary.json", json.dumps(numbers, indent=1) + "\n")
+    html = page.render(title, analysis, together, statements, videos, profile, facts(grid))
+    write_atomically(out / "index.html", html)
+    _show(title, grid, out)
+    return 0 if grid.complete else 1
 
 
 def read(folder: Path) -> tuple[str, Grid]:
     """Title and grid of a benchmark folder; without a SPEC.toml whatever cells there are."""
-    from stillsight.agents.benchmark.analysis.collect import collect
-    from stillsight.agents.benchmark.grid.parse import read_spec
-
     if not (folder / "SPEC.toml").is_file():
         return "Benchmark", collect(folder)
     spec = read_spec(folder / "SPEC.toml", check=False)
     return spec.name, collect(folder, spec.expected(), spec.tasks)
 
 
-def _videos(cell: Cell, folder: Path, out: Path) -> list[Video]:
-    """The videos in a cell's run folder, where that is kept."""
-    from stillsight.agents.benchmark.report.page import Video
+def _show(title: str, grid: Grid, out: Path) -> None:
+    """Print how many cells count, how many do not, and where everything is."""
+    kinds = dict.fromkeys(problem.kind for problem in grid.problems)
+    rows: dict[str, str] = {kind: f"{len(grid.problems_of(kind))} cells" for kind in kinds}
+    names = {"page": "index.html", "tables": "report.md", "numbers": "summary.json", "figures": "figures"}
+    rows |= {what: str(out / name) for what, name in names.items()}
+    ProgressDisplay().card(f"{title}: {page.counted(grid)}", rows)
 
-    found = sorted((folder / "runs" / cell["key"] / "videos").glob("*.mp4"))
-    told = f"{cell['arm']}, seed {cell['seed']}"
-    return [Video(quote(os.path.relpath(path, out).replace(os.sep, "/")), f"{told}, {path.stem}") for path in found]
+
+def _videos(cell: Cell, folder: Path, out: Path) -> list[page.Video]:
+    """The videos in a cell's run folder, where that is kept."""
+    paths = sorted((folder / "runs" / cell.key / "videos").glob("*.mp4"))
+    return [
+        page.Video(quote(os.path.relpath(path, out).replace(os.sep, "/")), f"{cell.arm}, seed {cell.seed}, {path.stem}")
+        for path in paths
+    ]

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
-from stillsight.agents.benchmark.analysis import stats
-from stillsight.agents.benchmark.analysis.aggregate import Aggregate
-from stillsight.agents.benchmark.analysis.collect import Grid
-from stillsight.agents.benchmark.analysis.setting import Arm, Setting
+from stillsight.agents.benchmark.analysis.analysis import Analysis
+from stillsight.agents.benchmark.analysis.estimates import ArmEstimates, Estimates
 from stillsight.agents.benchmark.analysis.verdict import Verdict
+from stillsight.agents.benchmark.grid.cell import CLEAN
+from stillsight.agents.benchmark.report.statement import Statement
 from stillsight.agents.benchmark.report.tables import COSTS
 
 DIGITS = 6
@@ -21,59 +19,64 @@ DIGITS = 6
 
 
 def summary(
-    title: str, grid: Grid, together: Aggregate, whole: Verdict | None, verdicts: Sequence[Verdict]
+    title: str, analysis: Analysis, together: Statement | None, statements: Sequence[Statement]
 ) -> dict[str, Any]:
     """All that a report says, as JSON knows it; null stands for what is not known.
 
     Args:
         title: of the benchmark.
-        grid: what counts and what does not.
-        together: the normalised scores.
-        whole: the verdict on them, if there is one.
-        verdicts: one for each setting of the grid, in its order.
+        analysis: its numbers.
+        together: what is said of all environments together, if anything.
+        statements: what is said of each setting, in the analysis' order.
     """
-    found = {
+    aggregate, overall = analysis.together, analysis.overall
+    content = {
         "title": title,
-        "settings": [_setting(one, verdict) for one, verdict in zip(grid.settings, verdicts, strict=True)],
+        "settings": [
+            _setting(estimates, verdict, statement)
+            for (estimates, verdict), statement in zip(analysis.settings, statements, strict=True)
+        ],
         "normalised": {
-            "settings": together.settings,
-            "arms": {label: _interval(stats.interval(scores)) for label, scores in together.scores.items()},
-            **({} if whole is None else _said(whole)),
+            "settings": aggregate.settings,
+            "arms": {label: arm.iqm._asdict() for label, arm in aggregate.arms.items()},
+            **({} if overall is None or together is None else _verdict(overall, together)),
         },
-        "problems": [asdict(problem) for problem in grid.problems],
+        "problems": [
+            {"kind": problem.kind, "key": problem.key, "told": problem.reason} for problem in analysis.grid.problems
+        ],
     }
-    told: dict[str, Any] = rounded(found)
-    return told
+    rounded_content: dict[str, Any] = rounded(content)
+    return rounded_content
 
 
-def _setting(setting: Setting, verdict: Verdict) -> dict[str, Any]:
+def _setting(estimates: Estimates, verdict: Verdict, statement: Statement) -> dict[str, Any]:
+    setting, threshold = estimates.setting, estimates.threshold
     return {
         "track": setting.track,
         "task": setting.task,
         "algo": setting.algo,
         "references": setting.references,
-        "threshold": None if setting.threshold is None else setting.threshold[0],
-        "arms": {arm.label: _arm(arm, setting.shifts) for arm in setting.arms},
-        **_said(verdict),
+        "threshold": None if threshold is None else threshold.score,
+        "arms": {one.arm.label: _arm(one, (CLEAN, *setting.shifts)) for one in estimates.arms},
+        **_verdict(verdict, statement),
     }
 
 
-def _said(verdict: Verdict) -> dict[str, Any]:
+def _verdict(verdict: Verdict, statement: Statement) -> dict[str, Any]:
     return {
         "comparisons": [asdict(comparison) for comparison in verdict.comparisons],
-        "answers": [answer._asdict() for answer in verdict.answers],
+        "answers": [answer._asdict() for answer in statement.answers],
     }
 
 
-def _arm(arm: Arm, shifts: Sequence[str]) -> dict[str, Any]:
+def _arm(one: ArmEstimates, names: Sequence[str]) -> dict[str, Any]:
     """The arm's seeds and their scores in the same order, with aggregates, curve and median costs."""
-    seen = {name: arm.scores(name) for name in ("clean", *shifts)}
-    learning = arm.learning()
+    learning = one.learning
     return {
-        "role": arm.role,
-        "seeds": [cell["seed"] for cell in arm.cells],
-        "scores": {name: list(scores) for name, scores in seen.items()},
-        "iqm": {name: _interval(stats.interval(scores)) for name, scores in seen.items() if len(scores)},
+        "role": one.arm.role,
+        "seeds": [cell.seed for cell in one.arm.cells],
+        "scores": {name: list(one.arm.scores(name)) for name in names},
+        "iqm": {name: interval._asdict() for name, interval in one.intervals.items()},
         "curve": None
         if learning is None
         else {
@@ -83,13 +86,9 @@ def _arm(arm: Arm, shifts: Sequence[str]) -> dict[str, Any]:
             "low": list(learning.returns.low),
             "high": list(learning.returns.high),
         },
-        "cost": {name: float(np.median(arm.cost(name))) for name in COSTS if arm.cost(name)},
-        "pins": arm.cells[0]["pins"],
+        "cost": {name: one.costs[name] for name in COSTS if name in one.costs},
+        "pins": one.arm.results[0].pins,
     }
-
-
-def _interval(found: stats.Interval) -> dict[str, float]:
-    return found._asdict()
 
 
 def rounded(value: Any) -> Any:

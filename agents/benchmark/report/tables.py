@@ -5,29 +5,22 @@ What a clock measured stands in the tables of cost alone: scores come out the sa
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from stillsight.agents.benchmark.analysis import curves, stats
+from stillsight.agents.benchmark.analysis.aggregate import Aggregate
+from stillsight.agents.benchmark.analysis.analysis import TriedRate
 from stillsight.agents.benchmark.analysis.collect import Grid, Kind
-from stillsight.agents.benchmark.analysis.setting import Arm, Setting
-from stillsight.agents.benchmark.report.table import NOTHING, Table, Value
+from stillsight.agents.benchmark.analysis.estimates import ArmEstimates, Estimates
+from stillsight.agents.benchmark.analysis.stats import Interval
+from stillsight.agents.benchmark.analysis.verdict import Verdict
+from stillsight.agents.benchmark.grid.cell import CLEAN
+from stillsight.agents.benchmark.report.numbers import NOTHING, Numbers, with_bounds
+from stillsight.agents.benchmark.report.sentences import source
+from stillsight.agents.benchmark.report.statement import ALL
+from stillsight.agents.benchmark.report.table import Table, Value
 
-
-def problems(grid: Grid) -> Table | None:
-    """The cells that do not count, with what to type; None if every cell counts."""
-    rows = [
-        (Value(problem.kind), Value(problem.key), Value(problem.told[:300]))
-        for problem in sorted(grid.problems, key=lambda problem: (KINDS.index(problem.kind), problem.key))
-    ]
-    kinds = [kind for kind in KINDS if grid.of(kind)]
-    counted = ", ".join(f"{len(grid.of(kind))} {kind}" for kind in kinds)
-    notes = (f"{counted}. None of them is in any number of this report.", *(ADVICE[kind] for kind in kinds))
-    return Table("Cells that do not count", ("what", "cell", "why"), tuple(rows), notes) if rows else None
-
+UNKNOWN = Value(NOTHING)
 
 RETRY = "stillsight benchmark SPEC.toml --retry"
 ADVICE: dict[Kind, str] = {
@@ -40,18 +33,30 @@ ADVICE: dict[Kind, str] = {
 KINDS = tuple(ADVICE)
 
 
-def scores(setting: Setting) -> Table:
+def problems(grid: Grid) -> Table | None:
+    """The cells that do not count, with what to type; None if every cell counts."""
+    rows = [
+        (Value(problem.kind), Value(problem.key), Value(problem.reason[:300]))
+        for problem in sorted(grid.problems, key=lambda problem: (KINDS.index(problem.kind), problem.key))
+    ]
+    kinds = [kind for kind in KINDS if grid.problems_of(kind)]
+    counted = ", ".join(f"{len(grid.problems_of(kind))} {kind}" for kind in kinds)
+    notes = (f"{counted}. None of them is in any number of this report.", *(ADVICE[kind] for kind in kinds))
+    return Table("Cells that do not count", ("what", "cell", "why"), tuple(rows), notes) if rows else None
+
+
+def scores(estimates: Estimates) -> Table:
     """Final scores and learning of each arm."""
+    setting, base, goal = estimates.setting, estimates.baseline, estimates.threshold
     show = Numbers(setting)
-    base, goal = setting.baseline, setting.threshold
     columns = ["arm", "role", "seeds", "IQM (95 % interval)", "mean ± std"]
     columns += [f"P(better than {base.label})"] if base else []
-    columns += ["area under curve", *([f"{show.unit} to {show(goal[0])}", "reached"] if goal else [])]
-    rows = [_scores(arm, setting, show) for arm in setting.arms]
+    columns += ["area under curve", *([f"{show.unit} to {show(goal.score)}", "reached"] if goal else [])]
+    rows = [_scores(one, estimates, show) for one in estimates.arms]
     for name, reference in sorted(setting.references.items()):
-        row = [Value(name), Value("reference"), Value(NOTHING), Value(NOTHING)]
-        row.append(Value(f"{show(reference['mean'])} ± {show(reference.get('std', math.nan))}", reference["mean"]))
-        rows.append((*row, *(Value(NOTHING) for _ in columns[len(row) :])))
+        row = [Value(name), Value("reference"), UNKNOWN, UNKNOWN]
+        row.append(Value(f"{show(reference['mean'])} ± {show(reference.get('std', float('nan')))}", reference["mean"]))
+        rows.append((*row, *(UNKNOWN for _ in columns[len(row) :])))
     notes = [
         "IQM: mean of the middle half of the seeds, with a bootstrap interval. "
         "Area under curve: mean height of the learning curve, averaged over the seeds."
@@ -59,68 +64,81 @@ def scores(setting: Setting) -> Table:
     if base:
         notes.append(f"P: how often a seed beats one of {base.label}, ties counted half, with a 95 % interval.")
     if goal:
-        notes.append(f"{show(goal[0])} is {goal[1]}; {show.unit} are the median over the seeds, if most reach it.")
+        notes.append(
+            f"{show(goal.score)} is {source(goal)}; {show.unit} are the median over the seeds, if most reach it."
+        )
     return Table(f"{setting.title}: scores", tuple(columns), tuple(rows), tuple(notes))
 
 
-def _scores(arm: Arm, setting: Setting, show: Numbers) -> tuple[Value, ...]:
-    final, base, goal = arm.scores(), setting.baseline, setting.threshold
-    row = [Value(arm.label), Value(arm.role), Value(str(len(final)), len(final)), show.interval(stats.interval(final))]
-    spread = show(final.std(ddof=1)) if len(final) > 1 else NOTHING
-    row.append(Value(f"{show(final.mean())} ± {spread}", float(final.mean())))
-    if base:
-        same = arm is base
-        wins = stats.probability_of_improvement(final, base.scores())
-        row.append(Value(NOTHING) if same else _bounds(wins, "{:.2f}".format))
-    areas = [_area(curve) for curve in arm.curves if curve[0][0] < curve[-1][0]]
-    area = sum(areas) / len(areas) if areas else math.nan
-    row.append(Value(show(area), area) if areas else Value(NOTHING))
-    if goal:
-        found = curves.reach(arm.curves, goal[0]) if arm.curves else None
-        steps = found.median_steps if found else None
-        row.append(Value(NOTHING) if steps is None else Value(f"{steps:,.0f}", steps))
-        row.append(Value(f"{found.reached} of {len(arm.curves)}", found.reached) if found else Value(NOTHING))
+def _scores(one: ArmEstimates, estimates: Estimates, show: Numbers) -> tuple[Value, ...]:
+    seeds, reach = len(one.arm.cells), one.reach
+    row = [Value(one.arm.label), Value(one.arm.role), Value(str(seeds), seeds), _value(one.intervals[CLEAN], show)]
+    row.append(Value(f"{show(one.mean)} ± {show(one.std)}", one.mean))
+    if estimates.baseline:
+        row.append(UNKNOWN if one.improvement is None else _value(one.improvement, "{:.2f}".format))
+    row.append(UNKNOWN if one.area is None else Value(show(one.area), one.area))
+    if estimates.threshold:
+        steps = reach.median_steps if reach else None
+        row.append(UNKNOWN if steps is None else Value(f"{steps:,.0f}", steps))
+        row.append(Value(f"{reach.reached} of {len(reach.steps)}", reach.reached) if reach else UNKNOWN)
     return tuple(row)
 
 
-def _area(curve: curves.Curve) -> float:
-    steps, returns, _ = zip(*curve, strict=True)
-    return curves.area_under_curve(steps, returns)
-
-
-def shifts(setting: Setting) -> Table | None:
+def shifts(estimates: Estimates, verdict: Verdict) -> Table | None:
     """Scores under each visual shift and what is lost to it; None if nothing was evaluated under any."""
-    show, names = Numbers(setting), setting.shifts
+    show, names = Numbers(estimates.setting), estimates.setting.shifts
+    losses = {(arm.arm, one.shift): one.loss for arm in verdict.robustness for one in arm.losses}
     rows = []
-    for arm in setting.arms:
-        row = [Value(arm.label), show.interval(stats.interval(arm.scores()))]
+    for one in estimates.arms:
+        row = [Value(one.arm.label), _value(one.intervals[CLEAN], show)]
         for name in names:
-            clean, shifted = arm.pairs(name)
-            if not len(shifted):
-                row += [Value(NOTHING), Value(NOTHING)]
+            loss = losses.get((one.arm.label, name))
+            if loss is None:
+                row += [UNKNOWN, UNKNOWN]
                 continue
-            row += [Value(show(stats.iqm(shifted)), stats.iqm(shifted)), show.interval(stats.gap(clean, shifted))]
+            shifted = one.intervals[name].value
+            row += [Value(show(shifted), shifted), _value(loss, show)]
         rows.append(tuple(row))
-    columns = ("arm", "clean", *(told for name in names for told in (name, f"lost to {name}")))
+    columns = ("arm", "clean", *(column for name in names for column in (name, f"lost to {name}")))
     notes = ("IQM over the seeds. Lost: clean less shifted score of each seed, its IQM and 95 % interval.",)
-    return Table(f"{setting.title}: visual shifts", columns, tuple(rows), notes) if names else None
+    return Table(f"{estimates.setting.title}: visual shifts", columns, tuple(rows), notes) if names else None
 
 
-def tuning(grid: Grid) -> Table | None:
+def together(aggregate: Aggregate) -> Table:
+    """Aggregates over all tasks; without any, a sentence that says what is missing."""
+    notes = []
+    rows = []
+    for label, arm in aggregate.arms.items():
+        estimates = (arm.iqm, arm.mean, arm.median, arm.optimality_gap)
+        values = (_value(estimate, "{:.2f}".format) for estimate in estimates)
+        rows.append((Value(label), Value(str(arm.runs), arm.runs), *values))
+    if rows:
+        notes.append(
+            f"Over {len(aggregate.settings)}: {'; '.join(aggregate.settings)}. 0 is random play and 1 an oracle, or "
+            "what SPEC.toml says; intervals are 95 %. Optimality gap: what a run lacks to 1 on average: less is better."
+        )
+    if aggregate.left_out:
+        notes.append(
+            f"Not in it, because random play or a goal is not known: {'; '.join(aggregate.left_out)}. "
+            "Give the [[task]] a low = and a high =."
+        )
+    if aggregate.settings and not rows:
+        notes.append(f"No arm was tried in all of them: {'; '.join(aggregate.settings)}.")
+    columns = ("arm", "runs", "IQM", "mean", "median", "optimality gap")
+    return Table(ALL, columns, tuple(rows), tuple(notes))
+
+
+def rates(tried: Sequence[TriedRate]) -> Table | None:
     """What the cells that choose an encoder's rate scored; None if no rate was chosen."""
-    groups: dict[tuple[str, str, str, float], list[float]] = {}
-    for cell in grid.tuning:
-        place = (cell["task"], cell["algo"], cell["arm"], float(cell["tuned"]))
-        groups.setdefault(place, []).append(float(np.mean(cell["scores"]["clean"])))
     rows = tuple(
         (
-            Value(arm),
-            Value(f"{task}, {algo}"),
-            Value(f"{rate:g}", rate),
-            Value(str(len(values)), len(values)),
-            Value(f"{np.mean(values):.4g}", float(np.mean(values))),
+            Value(one.arm),
+            Value(f"{one.task}, {one.algo}"),
+            Value(f"{one.rate:g}", one.rate),
+            Value(str(one.seeds), one.seeds),
+            Value(f"{one.mean:.4g}", one.mean),
         )
-        for (task, algo, arm, rate), values in sorted(groups.items())
+        for one in tried
     )
     notes = ("Seeds of their own chose the rate that each arm learns with; none of them is in any number above.",)
     columns = ("arm", "task", "encoder rate", "seeds", "mean")
@@ -139,28 +157,27 @@ COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
 """Name in a cell -> heading and how it is written."""
 
 
-def cost(setting: Setting) -> Table:
+def cost(estimates: Estimates) -> Table:
     """What each arm took: the median over its seeds."""
-    show, goal = Numbers(setting), setting.threshold
-    known = {name: row for name, row in COSTS.items() if any(arm.cost(name) for arm in setting.arms)}
-    timed = goal is not None and any(arm.curves for arm in setting.arms)
+    setting, goal = estimates.setting, estimates.threshold
+    show = Numbers(setting)
+    known = {name: row for name, row in COSTS.items() if any(name in one.costs for one in estimates.arms)}
+    timed = any(one.reach for one in estimates.arms)
     columns = [
         "arm",
-        *([f"seconds to {show(goal[0])}"] if goal and timed else []),
-        *(told for told, _ in known.values()),
+        *([f"seconds to {show(goal.score)}"] if goal and timed else []),
+        *(heading for heading, _ in known.values()),
     ]
     rows = []
-    for arm in setting.arms:
-        row = [Value(arm.label)]
+    for one in estimates.arms:
+        row = [Value(one.arm.label)]
         if goal and timed:
-            seconds = curves.reach(arm.curves, goal[0]).median_seconds if arm.curves else None
-            row.append(Value(NOTHING) if seconds is None else Value(f"{seconds:,.0f}", seconds))
+            seconds = one.reach.median_seconds if one.reach else None
+            row.append(UNKNOWN if seconds is None else Value(f"{seconds:,.0f}", seconds))
         for name, (_, written) in known.items():
-            values = arm.cost(name)
-            middle = float(np.median(values)) if values else math.nan
-            row.append(Value(written(middle), middle) if values else Value(NOTHING))
+            row.append(Value(written(one.costs[name]), one.costs[name]) if name in one.costs else UNKNOWN)
         rows.append(tuple(row))
-    machines = sorted({machine(cell["machine"]) for arm in setting.arms for cell in arm.cells})
+    machines = sorted({machine(result.machine) for one in estimates.arms for result in one.arm.results})
     notes = ("Medians over the seeds; cells may have run side by side.", f"Measured on: {'; '.join(machines)}.")
     return Table(f"{setting.title}: cost", tuple(columns), tuple(rows), notes)
 
@@ -173,26 +190,6 @@ def machine(facts: Mapping[str, Any]) -> str:
     return f"{cpu}, {facts.get('cores')} cores, {threads}, {gpus}"
 
 
-class Numbers:
-    """Writes the scores of one setting with as many decimals as give its largest three digits."""
-
-    def __init__(self, setting: Setting) -> None:
-        known = [abs(float(score)) for arm in setting.arms for score in arm.scores()]
-        known += [abs(reference["mean"]) for reference in setting.references.values()]
-        largest = max(known, default=0.0)
-        self.decimals = min(max(2 - math.floor(math.log10(largest)), 0), 4) if largest else 2
-        self.unit = "epochs" if setting.track == "cifar" else "steps"
-
-    def __call__(self, value: float) -> str:
-        if math.isnan(value):
-            return NOTHING
-        return f"{round(float(value), self.decimals) + 0.0:,.{self.decimals}f}"  # + 0.0: no "-0.0"
-
-    def interval(self, found: stats.Interval) -> Value:
-        """A value and its bounds."""
-        return _bounds(found, self)
-
-
-def _bounds(found: stats.Interval, show: Callable[[float], str]) -> Value:
-    bounds = "one seed" if math.isnan(found.low) else f"{show(found.low)} to {show(found.high)}"
-    return Value(f"{show(found.value)} ({bounds})", found.value)
+def _value(estimate: Interval, show: Callable[[float], str]) -> Value:
+    """A value and its bounds."""
+    return Value(with_bounds(estimate, show), estimate.value)

@@ -1,20 +1,20 @@
-"""Cells in processes of this machine, as many side by side as there are cores for."""
+"""Local execution: cells in processes of this machine, as many side by side as there are cores for."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
+from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.running.results import Results
-from stillsight.agents.benchmark.running.worker import failed
+from stillsight.agents.benchmark.running.worker import request
 
 POLL = 0.05
 """Seconds between two looks at the processes."""
@@ -25,32 +25,31 @@ RENDERING = {"SDL_VIDEODRIVER": "dummy"}
 class Running(NamedTuple):
     """A cell that is being run."""
 
-    job: Mapping[str, Any]
+    cell: Cell
     process: subprocess.Popen[str]
     log: IO[str]
     slot: int
 
 
-def run_local(
-    jobs: Sequence[Mapping[str, Any]], results: Results, count: int, gpus: int = 0
-) -> Iterator[dict[str, Any]]:
-    """Run `jobs`, `count` at a time, and yield the record of each as it ends.
+def run_local(cells: Sequence[Cell], results: Results, runs: Path, count: int, gpus: int = 0) -> Iterator[Cell]:
+    """Run planned cells, `count` at a time, and yield each as it ends.
 
     Each has a process of its own: a crash, a leak or a killed process costs one cell. Two processes of one thread get
     more out of two cores than one of two threads does, since an agent's steps are too small to be shared out.
 
     Args:
-        jobs: see `worker.job`.
-        results: where workers write their records.
+        cells: planned.
+        results: where workers write what came out.
+        runs: the folder of the run folders and the workers' logs.
         count: processes side by side.
         gpus: graphics cards, dealt out in turns; 0 leaves the choice to each worker.
     """
-    waiting, free = list(jobs), list(range(count))
+    waiting, free = list(cells), list(range(count))
     busy: list[Running] = []
     try:
         while waiting or busy:
             while waiting and free:
-                busy.append(_start(waiting.pop(0), results, free.pop(0), gpus))
+                busy.append(_start(waiting.pop(0), results, runs, free.pop(0), gpus))
             ended = [one for one in busy if one.process.poll() is not None]
             for one in ended:
                 busy.remove(one)
@@ -66,14 +65,12 @@ def run_local(
             one.log.close()
 
 
-def _start(job: Mapping[str, Any], results: Results, slot: int, gpus: int) -> Running:
-    threads = job["config"].get("threads") or 1
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | RENDERING
+def _start(cell: Cell, results: Results, runs: Path, slot: int, gpus: int) -> Running:
+    environment = os.environ | {"OMP_NUM_THREADS": str(cell.planned_work().threads)} | RENDERING
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = str(slot % gpus)
-    path = Path(job["runs"]) / f"{job['key']}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    log = path.open("w")
+    runs.mkdir(parents=True, exist_ok=True)
+    log = (runs / f"{cell.key}.log").open("w")
     process = subprocess.Popen(
         [sys.executable, "-m", "stillsight.agents.benchmark.running.worker"],
         stdin=subprocess.PIPE,
@@ -85,21 +82,21 @@ def _start(job: Mapping[str, Any], results: Results, slot: int, gpus: int) -> Ru
     )
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # it died at once, which `_end` will find
-        process.stdin.write(json.dumps({**job, "address": results.address}) + "\n")
+        process.stdin.write(request(cell, runs, results))
         process.stdin.flush()  # and stays open: when this process ends, the worker ends
-    return Running(job, process, log, slot)
+    return Running(cell, process, log, slot)
 
 
-def _end(one: Running, results: Results) -> dict[str, Any]:
-    """The record of a cell whose process ended; one that left none is put down as failed."""
+def _end(one: Running, results: Results) -> Cell:
+    """A cell whose process ended; one that left no record is put down as failed."""
     assert one.process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
         one.process.stdin.close()
     one.log.close()
-    record = results.read(one.job["key"])
-    if record is None:
+    ended = results.read(one.cell.key)
+    if ended is None:
         code = one.process.returncode
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-        record = failed(one.job, f"its process ended {how}, see runs/{one.job['key']}.log")
-        results.write(record)
-    return record
+        ended = one.cell.failed(f"its process ended {how}, see runs/{one.cell.key}.log")
+        results.write(ended)
+    return ended

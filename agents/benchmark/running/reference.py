@@ -1,41 +1,39 @@
-"""What random play and an environment's oracle earn, measured once for each environment of a benchmark."""
+"""Reference scores: what random play and an environment's oracle earn, measured once for each environment."""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING
 
 from stillsight.agents.benchmark.grid.spec import Spec
 from stillsight.agents.benchmark.running.results import Results
-from stillsight.agents.benchmark.running.worker import PLAYED_FROM
-from stillsight.agents.runs.folder import plain
-from stillsight.agents.training.learn import RlConfig
-
-if TYPE_CHECKING:
-    from stillsight.agents.runs.progress import ProgressDisplay
-
+from stillsight.agents.runs.progress import ProgressDisplay
+from stillsight.agents.runs.records import plain, revive
+from stillsight.agents.training.config import RlConfig
+from stillsight.agents.training.seeds import PLAY
+from stillsight.envs import EnvError, reference_returns
 
 EPISODES = 50
 """An agent is averaged over its seeds, a reference over these alone."""
 
 
-def refer(spec: Spec, results: Results, display: ProgressDisplay) -> None:
-    """Measure the references that references.json lacks."""
-    from stillsight.agents.runs.folder import revive
-    from stillsight.envs import EnvError, reference_returns
+def measure_references(spec: Spec, results: Results, display: ProgressDisplay) -> None:
+    """Measure the references that references.json lacks: mean, std and number of the returns of each player.
 
-    found = json.loads(results.get("references.json") or "{}")
+    Raises:
+        EnvError: there is no such environment, or its package is missing.
+    """
+    references = json.loads(results.get("references.json") or "{}")
     for task in spec.tasks:
-        if task.track == "rl" and task.name not in found:
+        if task.track == "rl" and task.name not in references:
             display.console.print(f"{task.name}: random play, and the oracle where there is one", soft_wrap=True)
             config = revive(RlConfig, dict(task.flags))
             try:
-                players = reference_returns(config.env, EPISODES, PLAYED_FROM, options=config.env_options())
+                players = reference_returns(config.env, EPISODES, PLAY, options=config.env_options())
             except EnvError:
                 raise
             except Exception as error:  # of the game: its cells will meet it too, and be named
                 display.console.print(f"  none: {type(error).__name__}: {error}", soft_wrap=True, markup=False)
                 continue
-            found[task.name] = {name: player for name, player in players.items() if math.isfinite(player["mean"])}
-            results.put("references.json", json.dumps(plain(found), indent=1) + "\n")
+            references[task.name] = {name: player for name, player in players.items() if math.isfinite(player["mean"])}
+            results.put("references.json", json.dumps(plain(references), indent=1) + "\n")

@@ -1,25 +1,23 @@
-"""Where the cells' records lie: a folder, or any address that fsspec knows."""
+"""The records of a benchmark's cells: in a folder, or at any address that fsspec knows."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+import os
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from stillsight.agents.benchmark.grid.cell import Cell, CellError
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.folder import plain
-from stillsight.encoders.atomic import write_atomically
-
-if TYPE_CHECKING:
-    from fsspec import AbstractFileSystem
 
 
 class Results:
-    """The records of a benchmark, one small JSON file a cell.
+    """Small files of a benchmark: cells/<key>.json for each cell that ended, and a few beside them.
 
     Args:
-        address: a folder, or an address such as s3://bucket/name, for which fsspec and its driver must be installed.
+        address: a folder, or an address such as s3://bucket/name, for which fsspec's driver must be installed.
 
     Raises:
         RunError: fsspec does not know the address.
@@ -27,52 +25,65 @@ class Results:
 
     def __init__(self, address: Path | str) -> None:
         self.address = str(address)
-        self.files: AbstractFileSystem | None = None
-        self.root = self.address
-        if "://" in self.address:
-            try:
-                import fsspec
-
-                self.files, self.root = fsspec.core.url_to_fs(self.address)
-            except (ImportError, ValueError) as error:
-                raise RunError(
-                    f"{self.address} cannot be reached: {error}. Give a folder, or install fsspec's driver for it."
-                ) from error
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        """Keep a cell's record, at once or not at all."""
-        self.put(f"cells/{record['key']}.json", json.dumps(plain(record), indent=1) + "\n")
-
-    def read(self, key: str) -> dict[str, Any] | None:
-        """The record of a cell; None if there is none, or half of one."""
-        text = self.get(f"cells/{key}.json")
+        if "://" not in self.address:
+            self.files, self.root = LocalFileSystem(), str(Path(self.address).absolute())
+            return
         try:
-            return None if text is None else dict(json.loads(text))
-        except ValueError:
+            self.files, self.root = fsspec.core.url_to_fs(self.address)
+        except (ImportError, ValueError) as error:
+            raise RunError(
+                f"{self.address} cannot be reached: {error}. Give a folder, or install fsspec's driver for it."
+            ) from error
+
+    def write(self, cell: Cell) -> None:
+        """Keep a cell that ended, at once or not at all."""
+        self.put(_place(cell.key), cell.text())
+
+    def read(self, key: str) -> Cell | None:
+        """The cell with this key; None if it did not end yet, or its record is damaged, so that it is run again."""
+        content = self._content(_place(key))
+        try:
+            return None if content is None else Cell.parse(content, key)
+        except CellError:
             return None
 
     def remove(self, key: str) -> None:
-        """Forget a cell."""
-        path = f"{self.root}/cells/{key}.json"
-        if self.files is not None:
-            self.files.rm(path)
-        else:
-            Path(path).unlink(missing_ok=True)
+        """Forget a cell, if there is one."""
+        try:
+            self.files.rm(f"{self.root}/{_place(key)}")
+        except FileNotFoundError:
+            return
 
     def put(self, name: str, text: str) -> None:
-        """Write a small file; a reader finds the old one or the new one."""
-        path = f"{self.root}/{name}"
-        if self.files is not None:
-            self.files.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self.files.pipe_file(path, text.encode())  # object stores show a file when it is whole
-            return
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(Path(path), text)
+        """Write a small file: a reader finds the old one or the new one, never half of one.
+
+        It is written beside its place and moved there. On a local disk that is a rename; fsspec's own transactions
+        write to the system's folder for temporary files, from where a move may be a copy that can be seen half done.
+        """
+        folder, _, last = f"{self.root}/{name}".rpartition("/")
+        partial = f"{folder}/.{last}.{os.getpid()}-{time.monotonic_ns()}.part"
+        self.files.makedirs(folder, exist_ok=True)
+        try:
+            self.files.pipe_file(partial, text.encode())
+            self.files.mv(partial, f"{folder}/{last}")
+        except BaseException:
+            if self.files.exists(partial):
+                self.files.rm(partial)
+            raise
 
     def get(self, name: str) -> str | None:
         """The text of a small file; None if there is none."""
-        path = f"{self.root}/{name}"
+        content = self._content(name)
+        return None if content is None else content.decode()
+
+    def _content(self, name: str) -> bytes | None:
         try:
-            return Path(path).read_text() if self.files is None else self.files.cat_file(path).decode()
+            content: bytes = self.files.cat_file(f"{self.root}/{name}")
         except FileNotFoundError:
             return None
+        return content
+
+
+def _place(key: str) -> str:
+    """Where a cell's record lies."""
+    return f"cells/{key}.json"

@@ -1,4 +1,4 @@
-"""One cell of the grid, run in this process: train, play clean and under every shift, say what came out."""
+"""The worker: runs one cell in this process. It trains, plays clean and under every shift, and says what came out."""
 
 from __future__ import annotations
 
@@ -7,144 +7,137 @@ import json
 import os
 import shutil
 import sys
-import textwrap
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from stillsight.agents.benchmark.grid.cell import CLEAN, Cell, Result, Work
 from stillsight.agents.benchmark.grid.pins import env_version, pins
-from stillsight.agents.benchmark.grid.spec import Cell, Spec
+from stillsight.agents.benchmark.running.energy import meter
+from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.folder import plain, read_lines, revive
+from stillsight.agents.playing.play import returns
+from stillsight.agents.playing.play_config import RecordConfig
+from stillsight.agents.playing.player import load
+from stillsight.agents.playing.video import record
 from stillsight.agents.runs.machine import machine
-
-PLAYED_FROM = 20_000
-"""Seed of the first episode of the last evaluation; training and its own evaluations use others."""
-
-
-def job(cell: Cell, spec: Spec, runs: Path) -> dict[str, Any]:
-    """All that `run_cell` needs to know, as JSON knows it; its run folder lies in `runs`."""
-    return {
-        "key": cell.key,
-        "track": cell.task.track,
-        "task": cell.task.name,
-        "algo": cell.algo,
-        "arm": cell.arm.name,
-        "role": cell.arm.role,
-        "seed": cell.seed,
-        "tuned": cell.rate,
-        "config": plain(cell.config),
-        "shifts": list(spec.shifts),
-        "episodes": spec.episodes,
-        "videos": spec.videos if cell.seed == spec.seeds[0] else 0,
-        "runs": str(runs),
-    }
+from stillsight.agents.runs.records import plain, read_lines
+from stillsight.agents.training.cifar import cifar
+from stillsight.agents.training.config import RlConfig
+from stillsight.agents.training.learn import rl
+from stillsight.agents.training.seeds import PLAY
+from stillsight.encoders.supervised.cifar_config import CifarConfig
 
 
-def named(job: Mapping[str, Any]) -> dict[str, Any]:
-    """What every cell's record begins with, finished or failed."""
-    config = job["config"]
-    budget = config["steps"] if job["track"] == "rl" else config["epochs"]
-    names = ("key", "track", "task", "algo", "arm", "role", "seed", "tuned")
-    return {**{name: job[name] for name in names}, "budget": budget}
-
-
-def failed(job: Mapping[str, Any], error: str) -> dict[str, Any]:
-    """The record of a cell that did not finish; of `error` one line is kept, the log has the rest."""
-    return {**named(job), "state": "failed", "error": textwrap.shorten(error, 300, placeholder=" ...")}
-
-
-def run_cell(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a cell from its beginning and return its record, which `collect` reads.
+def run_cell(cell: Cell, runs: Path) -> Cell:
+    """Run a planned cell from its beginning.
 
     A run folder that an interrupted try left is removed: agents that are resumed start new episodes, so the cell would
     not end with the numbers that it ends with when nothing interrupts it.
 
     Args:
-        job: see `job`.
+        cell: what to run.
+        runs: the folder in which its run folder lies.
 
     Returns:
-        The record; of a cell that crashed, or whose loss or returns are not finite, with state "failed" and the reason.
+        The cell with its result; failed, with the reason, if it crashed, or its loss or returns are not finite.
     """
-    folder = Path(job["runs"]) / str(job["key"])
+    folder = runs / cell.key
     began = time.perf_counter()
     try:
         if folder.exists():
             shutil.rmtree(folder)
-        record = _agent(job, folder) if job["track"] == "rl" else _classifier(job, folder)
+        work = cell.planned_work()
+        if isinstance(work.config, RlConfig):
+            result = _agent(work, work.config, folder)
+        else:
+            result = _classifier(work.config, folder)
     except Exception as error:  # whatever an environment or a network may raise: the other cells go on
         traceback.print_exc()
-        return failed(job, f"{type(error).__name__}: {error}")
-    took = {"took": time.perf_counter() - began, "bytes": sum(path.stat().st_size for path in folder.rglob("*.*"))}
-    return {**named(job), "state": "done", "error": None, "machine": _machine(), **record, **took}
+        return cell.failed(f"{type(error).__name__}: {error}")
+    took = time.perf_counter() - began
+    size = sum(path.stat().st_size for path in folder.rglob("*.*"))
+    return cell.done(replace(result, took=took, bytes=size))
 
 
-def _agent(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    from stillsight.agents.benchmark.running.energy import meter
-    from stillsight.agents.playing.play import returns
-    from stillsight.agents.playing.video import RecordConfig, record
-    from stillsight.agents.training.build import load
-    from stillsight.agents.training.learn import RlConfig, rl
-
-    config = replace(revive(RlConfig, job["config"]), out=folder)
+def _agent(work: Work, config: RlConfig, folder: Path) -> Result:
+    config = replace(config, out=folder)
     with meter() as spent:
         summary = rl(config)
-    _finite(folder)
-    agent = load(folder, "last", device=config.device)
-    play = {"episodes": job["episodes"], "seed": PLAYED_FROM, "deterministic": not config.stochastic_eval}
-    scores = {"clean": returns(agent, "none", **play)}
-    scores |= {shift: returns(agent, shift, **play) for shift in job["shifts"]}
-    agent.venv.close()
-    if job["videos"]:
-        with contextlib.suppress(RunError):  # a game that cannot be filmed can be played all the same
-            record(folder, RecordConfig(checkpoint="last", episodes=job["videos"], device=config.device))
-    curve = [[row["step"], row["mean"], row["train_seconds"]] for row in read_lines(folder / "eval.jsonl")]
-    return {
-        "pins": pins(config.resolved(), summary) | {"env_version": env_version(config.env)},
-        "curve": curve,
-        "scores": plain(scores),
-        "cost": _cost(summary, spent)
-        | {
-            "env_steps_per_s": summary["env_steps_per_s"],
-            "images_per_step": summary["images_encoded_per_env_step"],
-        },
-        "run": f"runs/{job['key']}",
+    _refuse_not_finite(folder)
+    player = load(folder, "last", device=config.device)
+    scores = {
+        shift: returns(
+            player,
+            "none" if shift == CLEAN else shift,
+            episodes=work.episodes,
+            seed=PLAY,
+            deterministic=not config.stochastic_eval,
+        )
+        for shift in (CLEAN, *work.shifts)
     }
+    if work.videos:
+        with contextlib.suppress(RunError):  # a game that cannot be filmed can be played all the same
+            record(folder, RecordConfig(checkpoint="last", episodes=work.videos, device=config.device))
+    rows = read_lines(folder / "eval.jsonl")
+    return _result(
+        folder,
+        pins=pins(config.resolved(), summary) | {"env_version": env_version(config.env)},
+        curve=[(row["step"], row["mean"], row["train_seconds"]) for row in rows],
+        scores=scores,
+        cost=_cost(summary, spent)
+        | {"env_steps_per_s": summary["env_steps_per_s"], "images_per_step": summary["images_encoded_per_env_step"]},
+    )
 
 
-def _classifier(job: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    from stillsight.agents.benchmark.running.energy import meter
-    from stillsight.agents.training.cifar import cifar
-    from stillsight.encoders.supervised.cifar_config import CifarConfig
-
-    config = replace(revive(CifarConfig, job["config"]), out=folder)
+def _classifier(config: CifarConfig, folder: Path) -> Result:
+    config = replace(config, out=folder)
     with meter() as spent:
         summary = cifar(config)
-    _finite(folder)
-    rows = read_lines(folder / "metrics.jsonl")
-    pinned = pins(config.settled(), summary) | {"test_images": summary["test_images"]}
-    if job["config"]["shots"] is None and job["config"]["fraction"] is None:
+    _refuse_not_finite(folder)
+    pinned = pins(config.resolve_batchnorm(), summary) | {"test_images": summary["test_images"]}
+    if config.shots is None and config.fraction is None:
         pinned["dataset_sha256"] = summary["dataset_sha256"]
-    return {
-        "pins": pinned,
-        "curve": _epochs(rows, summary["train_images"]),
-        "scores": {"clean": [summary["test_accuracy"]]},
-        "cost": _cost(summary, spent),
-        "run": f"runs/{job['key']}",
-    }
+    return _result(
+        folder,
+        pins=pinned,
+        curve=_epochs(read_lines(folder / "metrics.jsonl"), summary["train_images"]),
+        scores={CLEAN: [summary["test_accuracy"]]},
+        cost=_cost(summary, spent),
+    )
 
 
-def _epochs(rows: list[dict[str, Any]], images: int) -> list[list[float]]:
+def _result(
+    folder: Path,
+    *,
+    pins: Mapping[str, Any],
+    curve: Sequence[tuple[float, float, float]],
+    scores: Mapping[str, Sequence[float]],
+    cost: Mapping[str, float | None],
+) -> Result:
+    """A result of plain numbers; the command of a cell is the benchmark's, and left out."""
+    facts = {name: fact for name, fact in machine().items() if name != "command"}
+    return Result(
+        machine=facts,
+        pins=plain(pins),
+        curve=tuple(tuple(plain(row)) for row in curve),
+        scores={name: tuple(plain(list(values))) for name, values in scores.items()},
+        cost=plain(cost),
+        run=f"runs/{folder.name}",
+    )
+
+
+def _epochs(rows: list[dict[str, Any]], images: int) -> list[tuple[float, float, float]]:
     """Epochs, validation accuracies and seconds of training of a run that trained its encoder; none of another."""
     curve, seconds = [], 0.0
     for row in rows:
         if "epoch" in row:
             seconds += images / row["images_per_s"]
-            curve.append([row["epoch"], row["validation_accuracy"], seconds])
+            curve.append((row["epoch"], row["validation_accuracy"], seconds))
     return curve
 
 
@@ -157,7 +150,7 @@ def _cost(summary: Mapping[str, Any], spent: Mapping[str, float | None]) -> dict
     }
 
 
-def _finite(folder: Path) -> None:
+def _refuse_not_finite(folder: Path) -> None:
     """Refuse a run whose losses or returns left the numbers: what it ends with was not learned.
 
     Raises:
@@ -168,8 +161,8 @@ def _finite(folder: Path) -> None:
         for row in read_lines(path) if path.exists() else []:
             for name, value in row.items():
                 # SB3 reports explained_variance as NaN where returns do not vary, which is no fault.
-                told = name.endswith("loss") or name == "mean"
-                if told and isinstance(value, float) and value - value != 0.0:
+                watched = name.endswith("loss") or name == "mean"
+                if watched and isinstance(value, float) and value - value != 0.0:
                     raise RunError(f"{name} is {value} at {_where(row)}.")
 
 
@@ -177,29 +170,25 @@ def _where(row: Mapping[str, Any]) -> str:
     return f"epoch {row['epoch']}" if "epoch" in row else f"step {row.get('step')}"
 
 
-def _machine() -> dict[str, Any]:
-    """What ran this; the command of a cell is the benchmark's."""
-    found = machine()
-    del found["command"]
-    return found
+def request(cell: Cell, runs: Path, results: Results) -> str:
+    """The line of JSON that `main` reads: a planned cell, the folder of its run folder, where its record goes."""
+    return json.dumps({"cell": cell.to_json(), "runs": str(runs), "address": results.address}) + "\n"
 
 
 def main() -> int:
-    """Run the cell whose job stands on the first line of stdin, and write its record to the place that it names.
+    """Run the cell on the first line of stdin, see `request`, and write its record.
 
     The pipe stays open as long as whoever started this lives: when it closes, this process ends, so that no cell goes
     on that a restarted benchmark would run a second time.
     """
-    from stillsight.agents.benchmark.running.results import Results
-
-    given = json.loads(sys.stdin.readline())
-    threading.Thread(target=_follow, daemon=True).start()
-    record = run_cell(given)
-    Results(given["address"]).write(record)
-    return 0 if record["state"] == "done" else 1
+    asked = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_the_pipe, daemon=True).start()
+    ended = run_cell(Cell.from_json(asked["cell"]), Path(asked["runs"]))
+    Results(asked["address"]).write(ended)
+    return 0 if ended.state == "done" else 1
 
 
-def _follow() -> None:
+def _end_with_the_pipe() -> None:
     sys.stdin.read()
     os._exit(3)
 

@@ -1,4 +1,4 @@
-"""Room on the disk, asked for before anything is written."""
+"""Check that the disk has room before anything is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An image folder with one sub-folder a class, decoded once to uint8 of one size."""
+"""Read an image folder with one sub-folder a class, decoded once to uint8 of one size."""
 
 from __future__ import annotations
 
@@ -21,21 +21,28 @@ from stillsight.encoders.atomic import replacing
 from stillsight.encoders.device import available_memory
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.data import picture
-from stillsight.encoders.supervised.data.dataset import Split
 from stillsight.encoders.supervised.data.disk import check_room
+from stillsight.encoders.supervised.data.split import Split
 from stillsight.encoders.supervised.data.subset import hold_out
 
 TEST_SHARE = 0.2
 """Share of each class that is tested on where the folder names no test images."""
-TESTS = ("test", "val", "validation")
+TEST_FOLDERS = ("test", "val", "validation")
 """Sub-folders beside train/ that hold test images; the first that exists. ImageNet's layout calls them val/."""
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a folder holds: images to learn and choose with, images to test on, names of the classes, and notes."""
+class ImageFolder:
+    """What a folder holds.
+
+    Attributes:
+        labelled: images to learn and to choose with.
+        test: images to test on.
+        classes: names, by label.
+        notes: which images were left out, which class has only one, which sub-folder is not used.
+    """
 
     labelled: Split
     test: Split
@@ -45,7 +52,7 @@ class Found:
 
 def read(
     folder: Path, side: int | None, skip_broken: float, cache: Path | None, progress: Progress | None = None
-) -> Found:
+) -> ImageFolder:
     """Read FOLDER/<class>/<images>, or FOLDER/train/<class>/<images> and FOLDER/test/<class>/<images>.
 
     Without train/ and test/, a fifth of each class is tested on, the same images under every seed. A class with one
@@ -62,32 +69,35 @@ def read(
         EncoderError: no classes or a class without images, too many broken images, images of several
             sizes without a `side`, or too little memory or disk.
     """
-    test = next((folder / name for name in TESTS if (folder / name).is_dir()), None)
-    if not (folder / "train").is_dir() or test is None:
-        whole, classes, notes = _decoded(folder, side, skip_broken, cache, progress)
-        kept, held = hold_out(whole.labels, TEST_SHARE, seed=0)
-        notes += _single(whole, classes)
-        return Found(whole.take(kept), whole.take(held), classes, notes)
-    parts = [_decoded(part, side, skip_broken, cache, progress) for part in (folder / "train", test)]
-    (labelled, classes, notes), (tested, others, more) = parts
-    if classes != others:
-        odd = ", ".join(sorted(set(classes) ^ set(others)))
+    test_folder = next((folder / name for name in TEST_FOLDERS if (folder / name).is_dir()), None)
+    if not (folder / "train").is_dir() or test_folder is None:
+        whole, classes, notes = _read_classes(folder, side, skip_broken, cache, progress)
+        kept, held_out = hold_out(whole.labels, TEST_SHARE, seed=0)
+        notes += _single_images(whole, classes)
+        return ImageFolder(whole.take(kept), whole.take(held_out), classes, notes)
+    labelled, classes, notes = _read_classes(folder / "train", side, skip_broken, cache, progress)
+    test, test_classes, test_notes = _read_classes(test_folder, side, skip_broken, cache, progress)
+    if classes != test_classes:
+        odd = ", ".join(sorted(set(classes) ^ set(test_classes)))
         raise EncoderError(
-            f"{folder / 'train'} and {test} have different classes ({odd}). Give both a sub-folder for each class."
+            f"{folder / 'train'} and {test_folder} have different classes ({odd}). Give both a sub-folder for each "
+            "class."
         )
-    if labelled.images.shape[1:] != tested.images.shape[1:]:
-        raise _sizes(folder)
-    unused = tuple(f"{name}/ is not used" for name in TESTS if (folder / name).is_dir() and folder / name != test)
-    return Found(labelled, tested, classes, notes + more + unused + _single(labelled, classes))
+    if labelled.images.shape[1:] != test.images.shape[1:]:
+        raise _several_sizes(folder)
+    others = (name for name in TEST_FOLDERS if (folder / name).is_dir() and folder / name != test_folder)
+    unused = tuple(f"{name}/ is not used" for name in others)
+    return ImageFolder(labelled, test, classes, notes + test_notes + unused + _single_images(labelled, classes))
 
 
-def _single(split: Split, classes: tuple[str, ...]) -> tuple[str, ...]:
+def _single_images(split: Split, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The note about classes that have one image."""
     counts = split.labels.bincount(minlength=len(classes)).tolist()
     single = [name for name, count in zip(classes, counts, strict=True) if count == 1]
-    return (f"one image alone, kept for learning: {_some(single)}",) if single else ()
+    return (f"one image alone, kept for learning: {_shortened(single)}",) if single else ()
 
 
-def _decoded(
+def _read_classes(
     folder: Path, side: int | None, skip_broken: float, cache: Path | None, progress: Progress | None
 ) -> tuple[Split, tuple[str, ...], tuple[str, ...]]:
     """Images and labels of one folder in the order of their paths, names of the classes, and notes."""
@@ -105,10 +115,10 @@ def _decoded(
         raise EncoderError(f"{folder}: {reason}. Put images there, or delete the sub-folder.") from error
     paths = [Path(path) for path, _ in samples]
     file = None if cache is None else cache / f"images-{_key(paths, side)}.safetensors"
-    images, broken = _remembered(file) or _decode(paths, side, file, progress)
+    images, broken = _read_cache(file) or _decode(paths, side, file, progress)
     kept = sorted(set(range(len(samples))) - set(broken))
     labels = torch.tensor([samples[row][1] for row in kept])
-    names = _some([str(paths[row].relative_to(folder)) for row in broken])
+    names = _shortened([str(paths[row].relative_to(folder)) for row in broken])
     if len(broken) > skip_broken * len(paths):
         raise EncoderError(
             f"{len(broken)} of the {len(paths)} images in {folder} are broken ({names}), and at most "
@@ -116,7 +126,9 @@ def _decoded(
         )
     empty = [name for label, name in enumerate(classes) if not (labels == label).any()]
     if empty:
-        raise EncoderError(f"All images of class {_some(empty)} in {folder} are broken. Repair them, or delete it.")
+        raise EncoderError(
+            f"All images of class {_shortened(empty)} in {folder} are broken. Repair them, or delete it."
+        )
     notes = (f"{len(broken)} broken images left out: {names}",) if broken else ()
     return Split(images, labels), tuple(classes), notes
 
@@ -136,11 +148,11 @@ def _decode(
     images, broken = torch.empty((len(paths), 3, *size), dtype=torch.uint8), []
     kept = 0
     with ThreadPoolExecutor(os.cpu_count()) as workers:  # decoders let go of Python's lock
-        for row, image in enumerate(workers.map(lambda path: _pixels(path, side), paths)):
+        for row, image in enumerate(workers.map(lambda path: _read_image(path, side), paths)):
             if image is None:
                 broken.append(row)
             elif image.shape[1:] != size:
-                raise _sizes(paths[row].parent.parent)
+                raise _several_sizes(paths[row].parent.parent)
             else:
                 images[kept] = image
                 kept += 1
@@ -155,7 +167,7 @@ def _decode(
     return images, broken
 
 
-def _pixels(path: Path, side: int | None) -> Tensor | None:
+def _read_image(path: Path, side: int | None) -> Tensor | None:
     """An image as uint8 `[3, H, W]`, the way up that its camera says, or None if it is broken."""
     try:
         pixels = torch.from_numpy(picture.read(path))
@@ -167,12 +179,13 @@ def _pixels(path: Path, side: int | None) -> Tensor | None:
 def _first_size(paths: list[Path]) -> tuple[int, int]:
     """Height and width of the first image that can be read."""
     for path in paths:
-        if (image := _pixels(path, None)) is not None:
+        if (image := _read_image(path, None)) is not None:
             return image.shape[1], image.shape[2]
     return 1, 1  # all are broken, which the caller tells
 
 
-def _sizes(folder: Path) -> EncoderError:
+def _several_sizes(folder: Path) -> EncoderError:
+    """The sentence about images that a tensor cannot hold."""
     return EncoderError(
         f"The images in {folder} have different sizes. Say which size they shall be resized to: --resolution 64."
     )
@@ -191,7 +204,7 @@ def _checksum(images: Tensor) -> str:
     return hashlib.blake2b(images.numpy().data, digest_size=16).hexdigest()
 
 
-def _remembered(file: Path | None) -> tuple[Tensor, list[int]] | None:
+def _read_cache(file: Path | None) -> tuple[Tensor, list[int]] | None:
     """What an earlier run decoded; None if there is nothing or it is damaged."""
     if file is None or not file.is_file():
         return None
@@ -203,9 +216,11 @@ def _remembered(file: Path | None) -> tuple[Tensor, list[int]] | None:
     return (images, json.loads(facts["broken"])) if _checksum(images) == facts["blake2b"] else None
 
 
-def _some(names: list[str], most: int = 5) -> str:
+def _shortened(names: list[str], most: int = 5) -> str:
+    """The first `most` names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _ceil(share: float) -> str:
+    """A share 0..1, rounded up to hundredths."""
     return f"{int(share * 100) / 100 + 0.01:.2f}"

@@ -1,4 +1,4 @@
-"""Picture files: found, decoded, and brought to the size of the images that a network was trained on."""
+"""Find picture files, decode them, and resize them to the images that a network was trained on."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def find(places: Iterable[Path]) -> list[Path]:
     Raises:
         EncoderError: a place does not exist, or a folder has no pictures.
     """
-    found: list[Path] = []
+    pictures: list[Path] = []
     for place in places:
         if not place.is_dir():
             if not place.exists():
                 raise EncoderError(
                     f"There is no file or folder {place}. Give picture files, or folders that hold them."
                 )
-            found.append(place)
+            pictures.append(place)
             continue
         inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
         if not inside:
@@ -38,8 +38,8 @@ def find(places: Iterable[Path]) -> list[Path]:
                 f"The folder {place} holds no pictures. Looked for: {', '.join(ENDINGS)}. Give a folder that has some, "
                 "or name the files."
             )
-        found += inside
-    return found
+        pictures += inside
+    return pictures
 
 
 def read(path: Path) -> np.ndarray:

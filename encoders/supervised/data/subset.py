@@ -1,22 +1,19 @@
-"""Few labels: so many images a class, or such a share of each class; and images held out class by class."""
+"""Draw a subset of the labels, so many images a class or a share of each, and hold images out class by class."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from stillsight.encoders.errors import EncoderError
-
-if TYPE_CHECKING:
-    from stillsight.encoders.supervised.data.dataset import Split
+from stillsight.encoders.supervised.data.split import Split
 
 
 @dataclass(frozen=True, kw_only=True)
-class Few:
+class Subset:
     """Which of the labelled images a run may see, apart from the test images. None of the two: all.
 
     The images of a smaller number are among those of a larger one under the same seed, so that a curve over the number
@@ -33,17 +30,17 @@ class Few:
     seed: int = 0
 
     @property
-    def asked(self) -> bool:
+    def limited(self) -> bool:
         """Whether anything is left out."""
         return self.shots is not None or self.fraction is not None
 
-    def choose(self, pool: Split, classes: tuple[str, ...]) -> Split:
+    def draw(self, pool: Split, classes: tuple[str, ...]) -> Split:
         """The images of `pool` that are used, in the order in which they lie there.
 
         Raises:
             EncoderError: a class has fewer images than `shots`.
         """
-        if not self.asked:
+        if not self.limited:
             return pool
         counts = pool.labels.bincount(minlength=len(classes))
         if self.shots is not None and self.shots > counts.min():
@@ -52,19 +49,24 @@ class Few:
                 f"Type a number from 1 to {int(counts.min()):,}."
             )
         shots, fraction = self.shots, self.fraction or 0.0
-        taken, _ = stratify(pool.labels, self.seed, lambda count: shots or max(1, round(fraction * count)))
-        return pool.take(taken)
+        drawn, _ = stratify(pool.labels, self.seed, lambda count: shots or max(1, round(fraction * count)))
+        return pool.take(drawn)
 
 
 def stratify(labels: Tensor, seed: int, share: Callable[[int], int]) -> tuple[Tensor, Tensor]:
-    """Draw `share(n)` of the n images of each class; return the rows taken and the rows left, each in rising order."""
+    """Draw `share(n)` of the n images of each class; return the rows drawn and the rows left, each in rising order.
+
+    Args:
+        labels: int64 `[N]`.
+        seed: of the draw.
+        share: images of a class -> how many of them are drawn.
+    """
     generator = torch.Generator().manual_seed(seed)
-    taken = torch.zeros(len(labels), dtype=torch.bool)
+    drawn = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
         rows = (labels == label).nonzero().flatten()
-        drawn = torch.randperm(len(rows), generator=generator)[: share(len(rows))]
-        taken[rows[drawn]] = True
-    return taken.nonzero().flatten(), (~taken).nonzero().flatten()
+        drawn[rows[torch.randperm(len(rows), generator=generator)[: share(len(rows))]]] = True
+    return drawn.nonzero().flatten(), (~drawn).nonzero().flatten()
 
 
 def hold_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -73,5 +75,5 @@ def hold_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     Returns:
         rows that are kept, rows that are held out.
     """
-    held, kept = stratify(labels, seed, lambda count: min(count - 1, max(1, round(share * count))))
-    return kept, held
+    held_out, kept = stratify(labels, seed, lambda count: min(count - 1, max(1, round(share * count))))
+    return kept, held_out

@@ -1,4 +1,4 @@
-"""Frozen features: each image, and each augmented view of it, is encoded once and kept on disk for the next head."""
+"""Compute frozen features: each image, and each augmented view of it, is encoded once and kept on disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from stillsight.encoders.device import encode_in_batches, wants_bf16
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.engines.engine import AGREE
-from stillsight.encoders.supervised.data.dataset import Dataset
+from stillsight.encoders.supervised.data.split import Dataset
 from stillsight.encoders.supervised.features.store import Store, digests
 from stillsight.encoders.supervised.training.augment import augment, draw
 from stillsight.encoders.supervised.training.recipe import Recipe
@@ -83,7 +83,7 @@ def features(
         recipe = recipe or Recipe()
         sets |= {f"view {view}": View(dataset.train.images, recipe, seed, view) for view in range(1, views + 1)}
         wanted = {part: [image for batch in batches for image in digests(batch)] for part, batches in sets.items()}
-        _distrust(store, encoder, dataset.train.images, wanted["train"])
+        _drop_outdated(store, encoder, dataset.train.images, wanted["train"])
         missing = len({image for images in wanted.values() for image in images if image not in store})
         if missing:
             store.check_room(missing)
@@ -93,9 +93,9 @@ def features(
         for part, batches in sets.items():
             if any(image not in store for image in wanted[part]):
                 _fill(store, encoder, batches, wanted[part], part, progress)
-        found = {part: store.get(images) for part, images in wanted.items()}
-    train = torch.cat([found["train"], *(found[f"view {view}"] for view in range(1, views + 1))])
-    return {"train": train, "validation": found["validation"], "test": found["test"]}
+        rows = {part: store.get(images) for part, images in wanted.items()}
+    train = torch.cat([rows["train"], *(rows[f"view {view}"] for view in range(1, views + 1))])
+    return {"train": train, "validation": rows["validation"], "test": rows["test"]}
 
 
 class Batches:
@@ -145,8 +145,8 @@ def _fill(store: Store, encoder: Encoder, batches: Batches, wanted: list[bytes],
         progress(part, number * BATCH + len(images), len(wanted))
 
 
-def _distrust(store: Store, encoder: Encoder, images: Tensor, wanted: list[bytes]) -> None:
-    """Encode two known images anew and drop the whole store if it holds other features of them.
+def _drop_outdated(store: Store, encoder: Encoder, images: Tensor, wanted: list[bytes]) -> None:
+    """Encode two stored images anew and drop the whole store if it holds other features of them.
 
     A network is its weights and its code, and the key knows the weights alone: somebody may have changed a stride.
     """
@@ -155,6 +155,6 @@ def _distrust(store: Store, encoder: Encoder, images: Tensor, wanted: list[bytes
         return
     with encoder.counter.paused():
         fresh = encode_in_batches(encoder.frozen, images[rows], encoder.frozen.device)
-    kept = store.get([wanted[row] for row in rows])
-    if not (fresh - kept).abs().max() <= AGREE * fresh.abs().max().clamp_min(1e-6):
+    stored = store.get([wanted[row] for row in rows])
+    if not (fresh - stored).abs().max() <= AGREE * fresh.abs().max().clamp_min(1e-6):
         store.forget()

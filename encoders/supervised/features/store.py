@@ -1,4 +1,4 @@
-"""Features on disk, each row under the digest of its image: what a kill, a bad disk or a changed split cannot spoil."""
+"""Store features on disk, each row under the digest of its image: no kill, bad disk or changed split can spoil it."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ class Store:
 
     def get(self, images: list[bytes]) -> Tensor:
         """Float32 features `[N, width]` of the images with these digests, in their order."""
-        found = self._mapped()[[self.places[image] for image in images]]
-        return torch.from_numpy(found.astype(np.float32, copy=False))
+        rows = self._mapped()[[self.places[image] for image in images]]
+        return torch.from_numpy(rows.astype(np.float32, copy=False))
 
     def forget(self) -> None:
         """Drop every row."""

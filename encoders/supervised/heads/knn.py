@@ -1,4 +1,4 @@
-"""The k-NN head: the nearest training images vote, k chosen on validation images. Nothing is trained."""
+"""k-NN head: the nearest training images vote, k chosen on validation images. Nothing is trained."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stillsight.encoders.supervised.heads.head import Fitted, Labelled, score, together
+from stillsight.encoders.supervised.heads.head import Fitted, Labelled, concatenate, score
 
 COUNTS = (1, 5, 10, 20, 50, 100, 200)
 """Neighbours that are tried; DINO (Caron et al. 2021) tries 10 to 200."""
@@ -46,9 +46,9 @@ class NearestNeighbours:
     def _nearest(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Votes and labels of as many neighbours as any count asks for, nearest first."""
         cosine = F.normalize(features - self.mean, dim=1) @ self.known.T
-        found = cosine.topk(min(max(COUNTS), len(self.known)), dim=1)
+        nearest = cosine.topk(min(max(COUNTS), len(self.known)), dim=1)
         # One is taken off, so that no vote overflows; shares stay what they are.
-        return ((found.values - 1) / TEMPERATURE).exp(), self.labels[found.indices]
+        return ((nearest.values - 1) / TEMPERATURE).exp(), self.labels[nearest.indices]
 
     def _logits(self, votes: Tensor, labels: Tensor, count: int) -> Tensor:
         tally = votes.new_zeros(len(votes), int(self.classes))
@@ -66,7 +66,7 @@ class NearestNeighbours:
 
 
 def fit(train: Labelled, validation: Labelled, classes: int, *, refit: bool, seed: int = 0) -> Fitted:  # noqa: ARG001
-    """Remember the training features, and take the count that does best on the validation images, see `head.fit`."""
+    """Remember the training features, and take the count that does best on the validation images, see `kinds.fit`."""
     chosen, reached = COUNTS[0], (float("nan"), 0.0)
     if len(validation[1]):
         scores = {
@@ -75,7 +75,7 @@ def fit(train: Labelled, validation: Labelled, classes: int, *, refit: bool, see
         }
         chosen = max(scores, key=scores.__getitem__)
         reached = scores[chosen]
-    head = _remember(together(train, validation) if refit else train, classes, chosen)
+    head = _remember(concatenate(train, validation) if refit else train, classes, chosen)
     return Fitted(head, reached[0], {"neighbours": chosen}, refit)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stillsight.encoders.supervised.heads.head import Fitted, Labelled, score, spread, together
+from stillsight.encoders.supervised.heads.head import Fitted, Labelled, concatenate, mean_and_std, score
 
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 """L2 penalties that are tried, on standardised features; a coarse form of DINOv2's sweep (Oquab et al. 2024). The
@@ -48,7 +48,7 @@ class LinearHead:
         return weight, self.bias - weight @ self.mean
 
 
-def revive(state: dict[str, Tensor]) -> LinearHead:
+def from_state(state: dict[str, Tensor]) -> LinearHead:
     """A head from its tensors; without `mean` and `std` they are over features as they are."""
     weight = state["weight"]
     plain = {"mean": weight.new_zeros(weight.shape[1]), "std": weight.new_ones(weight.shape[1])}
@@ -56,12 +56,12 @@ def revive(state: dict[str, Tensor]) -> LinearHead:
 
 
 def fit(train: Labelled, validation: Labelled, classes: int, *, refit: bool, seed: int = 0) -> Fitted:  # noqa: ARG001
-    """Fit by L-BFGS for each penalty and take the one that does best on the validation images, see `head.fit`.
+    """Fit by L-BFGS for each penalty and take the one that does best on the validation images, see `kinds.fit`.
 
     The problem is convex, so there is no learning rate to get wrong; each fit starts from the one before.
     """
     inputs, labels = train
-    mean, std = spread(inputs)
+    mean, std = mean_and_std(inputs)
     scaled = (inputs - mean) / std
     layer = nn.Linear(inputs.shape[1], classes, device=inputs.device)
     nn.init.zeros_(layer.weight)
@@ -70,12 +70,12 @@ def fit(train: Labelled, validation: Labelled, classes: int, *, refit: bool, see
     reached = score(best(validation[0]), validation[1])
     for penalty in PENALTIES[1:]:
         candidate = _solve(layer, scaled, labels, mean, std, penalty)
-        found = score(candidate(validation[0]), validation[1])
-        if found > reached:
-            best, chosen, reached = candidate, penalty, found
+        scored = score(candidate(validation[0]), validation[1])
+        if scored > reached:
+            best, chosen, reached = candidate, penalty, scored
     if refit:
-        inputs, labels = together(train, validation)
-        mean, std = spread(inputs)
+        inputs, labels = concatenate(train, validation)
+        mean, std = mean_and_std(inputs)
         with torch.no_grad():
             layer.weight.copy_(best.weight)
             layer.bias.copy_(best.bias)
@@ -84,7 +84,7 @@ def fit(train: Labelled, validation: Labelled, classes: int, *, refit: bool, see
 
 
 def _solve(layer: nn.Linear, inputs: Tensor, labels: Tensor, mean: Tensor, std: Tensor, penalty: float) -> LinearHead:
-    """The minimum of cross entropy + penalty * |W|^2, looked for from where `layer` stands."""
+    """Minimise cross entropy + penalty * |W|^2 by L-BFGS, from where `layer` stands."""
     optimizer = torch.optim.LBFGS(
         layer.parameters(),
         max_iter=ITERATIONS,

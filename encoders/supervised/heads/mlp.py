@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stillsight.encoders.supervised.heads.head import Fitted, Labelled, score, spread, together
+from stillsight.encoders.supervised.heads.head import Fitted, Labelled, concatenate, mean_and_std, score
 
 HIDDEN, EPOCHS, BATCH = 256, 10, 256
 DROPOUTS = (0.5, 0.2)
@@ -48,23 +48,23 @@ class MlpHead:
 
 
 def fit(train: Labelled, validation: Labelled, classes: int, *, refit: bool, seed: int = 0) -> Fitted:
-    """Train with each dropout and take the one that does best on the validation images, see `head.fit`."""
+    """Train with each dropout and take the one that does best on the validation images, see `kinds.fit`."""
     best, chosen = _train(train, classes, DROPOUTS[0], seed), DROPOUTS[0]
     reached = score(best(validation[0]), validation[1])
     for dropout in DROPOUTS[1:]:
         candidate = _train(train, classes, dropout, seed)
-        found = score(candidate(validation[0]), validation[1])
-        if found > reached:
-            best, chosen, reached = candidate, dropout, found
+        scored = score(candidate(validation[0]), validation[1])
+        if scored > reached:
+            best, chosen, reached = candidate, dropout, scored
     if refit:
-        best = _train(together(train, validation), classes, chosen, seed)
+        best = _train(concatenate(train, validation), classes, chosen, seed)
     return Fitted(best, reached[0], {"dropout": chosen}, refit)
 
 
 def _train(train: Labelled, classes: int, dropout: float, seed: int) -> MlpHead:
-    """AdamW with a cosine to zero."""
+    """Minimise the cross entropy by AdamW, its rate falling in a cosine to zero."""
     inputs, labels = train
-    mean, std = spread(inputs)
+    mean, std = mean_and_std(inputs)
     inputs = (inputs - mean) / std
     device = inputs.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -78,11 +78,11 @@ def _train(train: Labelled, classes: int, dropout: float, seed: int) -> MlpHead:
         for update in range(updates):
             if len(rows) < batch:
                 rows = torch.randperm(len(labels), device=device)
-            now, rows = rows[:batch], rows[batch:]
+            chosen, rows = rows[:batch], rows[batch:]
             for group in optimizer.param_groups:
                 group["lr"] = LR * 0.5 * (1 + math.cos(math.pi * update / updates))
-            hidden = F.dropout(layers[0](inputs[now]).relu(), dropout)
-            loss = F.cross_entropy(layers[1](hidden), labels[now])
+            hidden = F.dropout(layers[0](inputs[chosen]).relu(), dropout)
+            loss = F.cross_entropy(layers[1](hidden), labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stillsight.encoders.supervised.heads.head import Fitted, Labelled, score, together
+from stillsight.encoders.supervised.heads.head import Fitted, Labelled, concatenate, score
 
 SCALES = (10.0, 1.0, 3.0, 30.0, 100.0)
 """Factors of the logits that are tried. They change no decision, but how sure it is; the first is taken without
@@ -40,13 +40,13 @@ class NearestMean:
 
 
 def fit(train: Labelled, validation: Labelled, classes: int, *, refit: bool, seed: int = 0) -> Fitted:  # noqa: ARG001
-    """Average each class, and take the scale whose validation images are likeliest, see `head.fit`."""
+    """Average each class, and take the scale whose validation images are likeliest, see `kinds.fit`."""
     reached, chosen = (float("nan"), 0.0), SCALES[0]
     if len(validation[1]):
         scores = {scale: score(_average(train, classes, scale)(validation[0]), validation[1]) for scale in SCALES}
         chosen = max(scores, key=lambda scale: scores[scale][1])
         reached = scores[chosen]
-    head = _average(together(train, validation) if refit else train, classes, chosen)
+    head = _average(concatenate(train, validation) if refit else train, classes, chosen)
     return Fitted(head, reached[0], {"scale": chosen}, refit)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of the numbers, drawn with matplotlib where it is installed."""
+"""Draw the confusion matrix and the reliability diagram with matplotlib, where it is installed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def confusion_chart(matrix: np.ndarray, names: Sequence[str]) -> bytes:
     return _png(figure)
 
 
-def reliability_chart(found: Reliability) -> bytes:
+def reliability_chart(reliability: Reliability) -> bytes:
     """Accuracy over confidence as PNG, with the share of images in each bin; on the diagonal confidence is earned.
 
     Raises:
@@ -57,17 +57,18 @@ def reliability_chart(found: Reliability) -> bytes:
 
     figure = Figure(figsize=(5, 4.5), layout="constrained")
     axes = figure.subplots()
-    edges = found.edges()
-    left, width = edges[:-1], np.diff(edges)
-    axes.bar(left, found.counts / found.counts.sum(), width, align="edge", color="0.88", label="share of the images")
-    filled = found.counts > 0
+    edges = reliability.edges()
+    shares = reliability.counts / reliability.counts.sum()
+    axes.bar(edges[:-1], shares, np.diff(edges), align="edge", color="0.88", label="share of the images")
     axes.plot([0, 1], [0, 1], color="0.5", linewidth=1, linestyle=":")
-    axes.plot(found.confidence[filled], found.accuracy[filled], "o-", markersize=4, linewidth=1.2, label="accuracy")
+    filled = reliability.counts > 0
+    confidence, accuracy = reliability.confidence[filled], reliability.accuracy[filled]
+    axes.plot(confidence, accuracy, "o-", markersize=4, linewidth=1.2, label="accuracy")
     axes.set_xlabel("confidence")
     axes.set_ylabel("accuracy")
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1)
-    axes.set_title(f"expected calibration error {found.error:.3f}", fontsize=10)
+    axes.set_title(f"expected calibration error {reliability.error:.3f}", fontsize=10)
     axes.legend(frameon=False, loc="upper left")
     axes.spines[["top", "right"]].set_visible(False)
     return _png(figure)

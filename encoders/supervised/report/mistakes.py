@@ -1,4 +1,4 @@
-"""The most confident mistakes, as one picture: where a classifier is sure and wrong, labels or data are often odd."""
+"""Show the most confident mistakes in one picture: where a classifier is sure and wrong, labels are often odd."""
 
 from __future__ import annotations
 
@@ -71,8 +71,9 @@ def picture(images: Sequence[np.ndarray], mistakes: Sequence[Mistake]) -> np.nda
     for place, (image, mistake) in enumerate(zip(images, mistakes, strict=True)):
         top, left = (GAP + step * size for step, size in zip(divmod(place, COLUMNS), (height, width), strict=True))
         canvas[top : top + SIDE, left : left + SIDE] = _enlarged(image)
-        told = f"{mistake.confidence:.1%} "
-        for line, text in enumerate((told + _fitting(mistake.predicted, told), "is " + _fitting(mistake.true, "is "))):
+        percent = f"{mistake.confidence:.1%} "
+        caption = (percent + _fitting(mistake.predicted, percent), "is " + _fitting(mistake.true, "is "))
+        for line, text in enumerate(caption):
             corner = (left, top + SIDE + 14 + 16 * line)
             cv2.putText(canvas, text, corner, _FONT, _SCALE, (0, 0, 0), 1, cv2.LINE_AA)
     return canvas

@@ -1,4 +1,4 @@
-"""What a run learned, from the logits of its test images: numbers as JSON, a table, and pictures.
+"""Report what a run learned, from the logits of its test images: numbers as JSON, a table, and pictures.
 
 report.json     every number               report.md      headline, per-class table, frequent confusions
 confusion.csv   counts, rows are true      confusion.png  reliability.png     where matplotlib is installed
@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from stillsight.encoders.atomic import write_atomically
 from stillsight.encoders.errors import EncoderError
@@ -62,14 +63,14 @@ def write(
             "Train again with a lower rate, say --lr 0.01."
         )
     facts, matrix, calibrated = measure(logits, labels, classes)
-    sure = [mistakes.Mistake(**row) for row in facts["mistakes"]]
-    shown = [np.asarray(images[mistake.index]) for mistake in sure]
+    confident = [mistakes.Mistake(**row) for row in facts["mistakes"]]
+    pixels = [np.asarray(images[mistake.index]) for mistake in confident]
     folder.mkdir(parents=True, exist_ok=True)
     for name in PICTURES:
         (folder / name).unlink(missing_ok=True)
     write_atomically(folder / "confusion.csv", _csv(matrix, classes))
-    if sure:
-        write_atomically(folder / "mistakes.png", _png(mistakes.picture(shown, sure)))
+    if confident:
+        write_atomically(folder / "mistakes.png", _png(mistakes.picture(pixels, confident)))
     try:
         write_atomically(folder / "confusion.png", confusion_chart(matrix, classes))
         write_atomically(folder / "reliability.png", reliability_chart(calibrated))
@@ -84,21 +85,23 @@ def measure(
     logits: Tensor, labels: Tensor, classes: Sequence[str]
 ) -> tuple[dict[str, Any], np.ndarray, calibration.Reliability]:
     """Every number of the report as JSON has it, the confusion matrix and the reliability; see `write`."""
-    given = logits.detach().double().cpu()
-    log_probabilities = torch.log_softmax(given, 1).numpy()
-    scored, truth = given.numpy(), labels.cpu().numpy()
+    exact = logits.detach().double().cpu()
+    log_probabilities = torch.log_softmax(exact, 1).numpy()
+    scored, truth = exact.numpy(), labels.cpu().numpy()
     predicted = scored.argmax(1)
     confidence = np.exp(log_probabilities[np.arange(len(truth)), predicted])
+    # Not scikit-learn's log_loss: it takes probabilities and cuts them off at 2e-16, where a sure mistake costs more.
+    losses = F.cross_entropy(exact, labels.cpu(), reduction="none").numpy()
     matrix = scores.confusion(predicted, truth, len(classes))
-    table = scores.per_class(matrix, classes)
+    table = scores.per_class(predicted, truth, classes)
     calibrated = calibration.reliability(confidence, predicted == truth)
     facts = {
         "images": len(truth),
         "accuracy": float((predicted == truth).mean()),
-        **({"top5_accuracy": scores.top_k(scored, truth, 5)} if len(classes) > 5 else {}),
-        "macro_f1": scores.macro_f1(table),
+        **({"top5_accuracy": scores.top_k_accuracy(scored, truth, 5)} if len(classes) > 5 else {}),
+        "macro_f1": scores.macro_f1(predicted, truth, len(classes)),
         "expected_calibration_error": calibrated.error,
-        "negative_log_likelihood": calibration.negative_log_likelihood(log_probabilities, truth),
+        "negative_log_likelihood": float(losses.mean()),
         "mean_confidence": float(confidence.mean()),
         "classes": [asdict(row) for row in table],
         "confused": [
@@ -106,7 +109,7 @@ def measure(
             for row, column, count in scores.most_confused(matrix)
         ],
         "reliability": calibrated.rows(),
-        "mistakes": [asdict(one) for one in mistakes.most_confident(confidence, predicted, truth, classes)],
+        "mistakes": [asdict(mistake) for mistake in mistakes.most_confident(confidence, predicted, truth, classes)],
         "confusion": matrix.tolist(),
     }
     return facts, matrix, calibrated
@@ -122,7 +125,7 @@ def _csv(matrix: np.ndarray, classes: Sequence[str]) -> str:
 
 def _markdown(facts: dict[str, Any], classes: Sequence[str]) -> str:
     lines = [f"# {facts['images']:,} images, {len(classes)} classes", ""]
-    lines += [f"- {told}: {facts[name]:.4f}" for name, told in HEADLINE.items() if name in facts]
+    lines += [f"- {title}: {facts[name]:.4f}" for name, title in HEADLINE.items() if name in facts]
     lines += ["", "| class | precision | recall | F1 | images |", "|---|---|---|---|---|"]
     for row in facts["classes"]:
         ratios = ("–" if row[key] is None else f"{row[key]:.3f}" for key in ("precision", "recall", "f1"))

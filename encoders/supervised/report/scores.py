@@ -1,4 +1,4 @@
-"""How good a classifier is, class by class: the confusion matrix and what follows from it."""
+"""Score a classifier, class by class: scikit-learn's confusion matrix, precision, recall, F1 and top-k accuracy."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn import metrics
 
 
 @dataclass(frozen=True)
@@ -37,35 +38,38 @@ def confusion(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.nda
     Returns:
         int64 `[classes, classes]`.
     """
-    return np.bincount(labels * classes + predicted, minlength=classes**2).reshape(classes, classes)
+    matrix: np.ndarray = metrics.confusion_matrix(labels, predicted, labels=np.arange(classes))
+    return matrix
 
 
-def per_class(matrix: np.ndarray, names: Sequence[str]) -> list[ClassScore]:
-    """The per-class table of a confusion matrix, in the order of `names`."""
-    hits, called, support = matrix.diagonal(), matrix.sum(0), matrix.sum(1)
-    return [
-        ClassScore(name, _ratio(hit, by), _ratio(hit, of), _ratio(2 * hit, by + of), of)
-        for name, hit, by, of in zip(names, hits.tolist(), called.tolist(), support.tolist(), strict=True)
-    ]
+def per_class(predicted: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[ClassScore]:
+    """The per-class table, in the order of `names`; other arguments as in `confusion`."""
+    columns = metrics.precision_recall_fscore_support(
+        labels, predicted, labels=np.arange(len(names)), zero_division=np.nan
+    )
+    ratios = ([None if np.isnan(value) else float(value) for value in column] for column in columns[:3])
+    rows = zip(names, *ratios, columns[3].tolist(), strict=True)
+    return [ClassScore(name, precision, recall, f1, support) for name, precision, recall, f1, support in rows]
 
 
-def macro_f1(table: Sequence[ClassScore]) -> float:
+def macro_f1(predicted: np.ndarray, labels: np.ndarray, classes: int) -> float:
     """Mean F1 over the classes that occur, as labels or as predictions: each counts the same, however rare it is."""
-    return float(np.mean([row.f1 for row in table if row.f1 is not None]))
+    score = metrics.f1_score(labels, predicted, labels=np.arange(classes), average="macro", zero_division=np.nan)
+    return float(score)
 
 
-def top_k(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
+def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
     """Share of images whose true class is among the `k` largest logits; among equal ones the first counts as larger.
 
     Args:
-        logits: float `[N, classes]`.
+        logits: float `[N, classes]`, of three classes or more.
         labels: int `[N]`.
-        k: how many guesses each image has.
+        k: how many guesses each image has, fewer than there are classes.
     """
-    own = np.take_along_axis(logits, labels[:, None], 1)
-    earlier = np.arange(logits.shape[1]) < labels[:, None]
-    rank = ((logits > own) | ((logits == own) & earlier)).sum(1)
-    return float((rank < k).mean())
+    classes = logits.shape[1]
+    # To scikit-learn the last of equals is the largest, as to argmax the first: so the classes are counted backwards.
+    score = metrics.top_k_accuracy_score(classes - 1 - labels, logits[:, ::-1], k=k, labels=np.arange(classes))
+    return float(score)
 
 
 def most_confused(matrix: np.ndarray, most: int = 10) -> list[tuple[int, int, int]]:
@@ -79,7 +83,3 @@ def most_confused(matrix: np.ndarray, most: int = 10) -> list[tuple[int, int, in
         for row, column in zip(rows, columns, strict=True)
         if wrong[row, column]
     ]
-
-
-def _ratio(part: int, whole: int) -> float | None:
-    return part / whole if whole else None

@@ -1,4 +1,4 @@
-"""Augmentation of a whole batch where it lies. Chance is drawn for each image first, so that a batch can be shared.
+"""Augment a whole batch on its device. Chance is drawn for each image first, so that a batch can be shared.
 
 torchvision's transforms make one random choice for a whole batch of tensors. Here each image has its own: what chance
 decides is drawn on the CPU, one row an image, and then applied to all rows at once on the device. The same draws give
@@ -79,24 +79,16 @@ def augment(images: Tensor, draws: Draws, recipe: Recipe) -> Tensor:
     return images
 
 
-def shift_and_flip(images: Tensor, generator: torch.Generator, pad: int = 4) -> Tensor:
-    """Shift each image by up to `pad` pixels each way (reflecting at the border) and flip half of them.
-
-    The standard CIFAR augmentation (He et al. 2016, section 4.2), for a batch at once.
-
-    Args:
-        images: uint8 or float `[N, C, H, W]`.
-        generator: on any device.
-        pad: largest shift in pixels, less than H and W.
-    """
-    draws = draw_shifts(len(images), pad, generator)
-    return shift(images, draws["shifts"], draws["flips"])
-
-
 def shift(images: Tensor, shifts: Tensor, flips: Tensor) -> Tensor:
     """Take from each image the window that lies `shifts` `[N, 2]` further, then mirror those of `flips` `[N]`.
 
-    Beyond the border the image is reflected, its edge pixels not repeated.
+    Beyond the border the image is reflected, its edge pixels not repeated. With `draw_shifts(N, 4, ...)` this is the
+    standard augmentation of CIFAR (He et al. 2016, section 4.2).
+
+    Args:
+        images: uint8 or float `[N, C, H, W]`.
+        shifts: int64, down and right in pixels, less than H and W.
+        flips: bool.
     """
     channels, height, width = images.shape[1:]
     down, right = shifts.to(images.device, non_blocking=True).unbind(1)
@@ -104,8 +96,8 @@ def shift(images: Tensor, shifts: Tensor, flips: Tensor) -> Tensor:
     rows = _reflected(down[:, None] + torch.arange(height, device=images.device), height)
     columns = _reflected(right[:, None] + torch.arange(width, device=images.device), width)
     columns = torch.where(flips[:, None], columns.flip(1), columns)
-    taken = images.gather(2, rows[:, None, :, None].expand(-1, channels, -1, width))
-    return taken.gather(3, columns[:, None, None, :].expand(-1, channels, height, -1))
+    shifted = images.gather(2, rows[:, None, :, None].expand(-1, channels, -1, width))
+    return shifted.gather(3, columns[:, None, None, :].expand(-1, channels, height, -1))
 
 
 def _reflected(index: Tensor, length: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""A running average of weights, which generalises better than the last of them, at the cost of one copy."""
+"""Average weights over updates (EMA), which generalises better than the last of them, at the cost of one copy."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
 
     def step(averages: Sequence[Tensor], currents: Sequence[Tensor], _: object) -> None:
         # Its own counter lies on the CPU, while the one it hands over would make the host wait for the device.
-        made = int(average.n_averaged)
-        weight = 1 - min(decay, (1 + made) / (10 + made))
+        updates = int(average.n_averaged)
+        weight = 1 - min(decay, (1 + updates) / (10 + updates))
         for mean, current in zip(averages, currents, strict=True):
             mean.lerp_(current, weight) if mean.is_floating_point() else mean.copy_(current)
 

@@ -1,4 +1,4 @@
-"""Training on several GPUs or machines: torchrun starts one process for each, and they share every batch."""
+"""Processes that train one network together, on several GPUs or machines; torchrun starts one for each."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from stillsight.encoders.errors import EncoderError
@@ -22,15 +21,82 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class World:
-    """One of `size` processes that train one network together, the `rank`-th from 0."""
+    """`size` processes that train one network together, this one the `rank`-th of them from 0.
+
+    `World()` is a process that trains alone, also where torch's process group is initialised: nothing travels.
+
+    Attributes:
+        rank: of this process in the group, 0..size-1.
+        size: number of processes.
+        group: torch's process group; None is the default one.
+    """
 
     rank: int = 0
     size: int = 1
+    group: torch.distributed.ProcessGroup | None = None
 
     @property
-    def first(self) -> bool:
-        """Whether this process is the one that writes and talks."""
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes and talks: the one of rank 0."""
         return self.rank == 0
+
+    def broadcast(self, value: Value) -> Value:
+        """The main process's `value` in every process; it may be a checkpoint, which only the main one reads."""
+        if self.size == 1:
+            return value
+        import torch
+        from torch import distributed
+
+        source = 0 if self.group is None else distributed.get_global_rank(self.group, 0)
+        values = [value]
+        distributed.broadcast_object_list(values, src=source, group=self.group, device=torch.device("cpu"))
+        return values[0]
+
+    @contextlib.contextmanager
+    def main_process_first(self) -> Iterator[None]:
+        """Let the main process do what is inside before the others do it: it downloads, and they find."""
+        if not self.is_main:
+            self.broadcast(None)
+        yield
+        if self.is_main:
+            self.broadcast(None)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of `tensor` over all processes (all-reduce)."""
+        if self.size == 1:
+            return tensor
+        from torch import distributed
+
+        total = tensor.clone()
+        distributed.all_reduce(total, group=self.group)
+        return total
+
+    def data_parallel(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """`model` with its gradients averaged over all processes during each backward pass; itself when alone.
+
+        On GPUs BatchNorm layers that follow their batches see the batches of all processes (SyncBatchNorm). On CPUs
+        torch has no such layer, and each process normalises by its own share; `average_buffers` brings them together.
+        """
+        if self.size == 1:
+            return model
+        from torch import nn
+        from torch.nn.parallel import DistributedDataParallel
+
+        if device.type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model, self.group)
+        # Buffers are not broadcast at each forward pass: only BatchNorm's statistics move, and they are averaged. Newer
+        # versions of torch have another name for this and warn of the old one.
+        known = inspect.signature(DistributedDataParallel.__init__).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        options: dict[str, Any] = {name: False}
+        return DistributedDataParallel(model, process_group=self.group, **options)
+
+    def average_buffers(self, model: nn.Module) -> None:
+        """Average BatchNorm's statistics over all processes, so that all hold one model (timm's `dist_bn="reduce"`)."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                if buffer.is_floating_point():
+                    buffer.copy_(self.sum(buffer) / self.size)
 
 
 def launched() -> World:
@@ -38,8 +104,8 @@ def launched() -> World:
     return World(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
 
 
-def world() -> World:
-    """The processes that have joined, see `joined`; alone before."""
+def current() -> World:
+    """The processes that have joined torch's default process group, see `joined`; alone before."""
     from torch import distributed
 
     if not (distributed.is_available() and distributed.is_initialized()):
@@ -59,16 +125,16 @@ def joined(device: str = "auto") -> Iterator[World]:
     Raises:
         EncoderError: there is not one GPU for each process.
     """
-    found = launched()
-    if found.size == 1:
-        yield found
+    world = launched()
+    if world.size == 1:
+        yield world
         return
     import torch
     from torch import distributed
 
     backend = "gloo"
     if device.startswith("cuda:"):
-        raise EncoderError(f"--device {device} is one GPU for {found.size} processes. Type --device cuda.")
+        raise EncoderError(f"--device {device} is one GPU for {world.size} processes. Type --device cuda.")
     if device in ("auto", "cuda") and torch.cuda.is_available():
         place, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if place >= gpus:
@@ -78,101 +144,9 @@ def joined(device: str = "auto") -> Iterator[World]:
             )
         torch.cuda.set_device(place)
         backend = "cpu:gloo,cuda:nccl"
-    # The others may wait for hours while the first one downloads or encodes; torchrun ends them all if one fails.
+    # The others may wait for hours while the main one downloads or encodes; torchrun ends them all if one fails.
     distributed.init_process_group(backend, timeout=timedelta(days=1))
     try:
-        yield found
+        yield world
     finally:
         distributed.destroy_process_group()
-
-
-def shared(value: Value) -> Value:
-    """The first process's `value` in every process; it may be a checkpoint, which only the first one reads."""
-    if world().size == 1:
-        return value
-    import torch
-    from torch import distributed
-
-    box = [value]
-    distributed.broadcast_object_list(box, src=0, device=torch.device("cpu"))
-    return box[0]
-
-
-@contextlib.contextmanager
-def in_turn() -> Iterator[None]:
-    """Let the first process do what is inside before the others do it: it downloads, and they find."""
-    first = world().first
-    if not first:
-        shared(None)
-    yield
-    if first:
-        shared(None)
-
-
-def total(number: Tensor) -> Tensor:
-    """The sum of `number` over all processes."""
-    if world().size == 1:
-        return number
-    from torch import distributed
-
-    summed = number.clone()
-    distributed.all_reduce(summed)
-    return summed
-
-
-def together(model: nn.Module, device: torch.device) -> nn.Module:
-    """`model` with its gradients averaged over all processes during each backward pass; itself when alone.
-
-    On GPUs BatchNorm layers that follow their batches see the batches of all processes (SyncBatchNorm). On CPUs torch
-    has no such layer, and each process normalises by its own share; `average_statistics` brings them together.
-    """
-    if world().size == 1:
-        return model
-    from torch import nn
-    from torch.nn.parallel import DistributedDataParallel
-
-    if device.type == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    # Buffers are not broadcast at each forward pass: only BatchNorm's statistics move, and they are averaged. Newer
-    # versions of torch have another name for this and warn of the old one.
-    known = inspect.signature(DistributedDataParallel.__init__).parameters
-    still: dict[str, Any] = {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}
-    return DistributedDataParallel(model, **still)
-
-
-def average_statistics(model: nn.Module) -> None:
-    """Average BatchNorm's statistics over all processes, so that all hold one model (timm's `dist_bn="reduce"`)."""
-    size = world().size
-    if size > 1:
-        for buffer in model.buffers():
-            if buffer.is_floating_point():
-                buffer.copy_(total(buffer) / size)
-
-
-class Onlooker:
-    """A run folder for all processes but the first: it writes and shows nothing, and reads nothing."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def card(self, title: str, rows: dict[str, str]) -> None:
-        """Show nothing."""
-
-    def rewind(self, last: int, counted: str) -> None:
-        """Cut nothing."""
-
-    def log(self, stream: str, row: dict[str, Any]) -> None:
-        """Write nothing."""
-
-    def progress(self, what: str, done: int, total: int, **facts: object) -> None:
-        """Show nothing."""
-
-    def write_json(self, name: str, content: dict[str, Any]) -> None:
-        """Write nothing."""
-
-    def save(self, name: str, tree: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
-        """Write nothing."""
-
-    def load(self, name: str, device: torch.device) -> dict[str, Any] | None:  # noqa: ARG002 - Recorder's signature
-        """Nothing; what the first process read comes through `shared`."""
-        return None

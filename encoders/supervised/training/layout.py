@@ -1,4 +1,4 @@
-"""How images and weights lie in memory while a network trains: NCHW, or NHWC, which torch calls channels last."""
+"""Choose the memory layout in which a network trains: NCHW, or NHWC, which torch calls channels last."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from stillsight.encoders.device import wants_bf16
-from stillsight.encoders.frozen import Learned
+from stillsight.encoders.learned import Learned
 from stillsight.encoders.supervised.training.recipe import Recipe
 
 NARROW = 64

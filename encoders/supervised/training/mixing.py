@@ -1,4 +1,4 @@
-"""Mixup and CutMix: images of a batch mixed in pairs, and their labels with them."""
+"""Mixup and CutMix: mix the images of a batch in pairs, and their labels with them."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from stillsight.encoders.frozen import Learned
+from stillsight.encoders.learned import Learned
 from stillsight.encoders.supervised.classifier import Classifier
 from stillsight.encoders.supervised.training.recipe import Recipe
 

@@ -1,4 +1,4 @@
-"""RandAugment for a batch: each image has its own operations, and images with the same one are computed together."""
+"""RandAugment a batch: each image has its own operations, and images with the same one are computed together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training needs beyond weights to go on, to the bit, where it stopped."""
+"""Progress: what a training needs beyond weights to go on, to the bit, where it stopped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from stillsight.encoders.supervised.training import distributed
+from stillsight.encoders.supervised.training.distributed import World, current
 
 
 @dataclass
@@ -58,10 +58,14 @@ class Progress:
         """End the epoch that is under way."""
         self.order, self.update, self.epoch = None, 0, self.epoch + 1
 
-    def gather(self) -> None:
-        """Bring the sums of all processes to the first one, which is the one that saves."""
-        first = distributed.world().first
-        self.loss, self.hits = (distributed.total(each) * first for each in (self.loss, self.hits))
+    def count(self, loss: Tensor, hits: Tensor) -> None:
+        """Add to the sums of the epoch: the loss of an update, or of one part of it, and how many images were right."""
+        self.loss += loss
+        self.hits += hits
+
+    def gather(self, world: World) -> None:
+        """Bring the sums of all processes to the main one, which is the one that saves."""
+        self.loss, self.hits = (world.sum(tensor) * world.is_main for tensor in (self.loss, self.hits))
 
     def state(self, model: nn.Module) -> dict[str, Any]:
         """Everything, with the weights of `model`, as nested dicts and lists of tensors and plain values."""
@@ -81,20 +85,26 @@ class Progress:
             "kept": self.kept,
         }
 
-    def restore(self, model: nn.Module, state: Mapping[str, Any]) -> None:
-        """Go back to `state`, and `model` with it; the recipe must be the one that the training began with."""
+    def restore(self, model: nn.Module, state: Mapping[str, Any], world: World | None = None) -> None:
+        """Go back to `state`, and `model` with it; the recipe must be the one that the training began with.
+
+        Args:
+            model: on its device.
+            state: from `state`, in every process the same.
+            world: as in `finetune.train`.
+        """
         model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        for parameter, kept in self.optimizer.state.items():
-            # Fused kernels pair values by their place in memory, so what is kept must lie as its weight does.
-            same = {name: value for name, value in kept.items() if value.shape == parameter.shape}
-            kept |= {name: torch.empty_like(parameter).copy_(value) for name, value in same.items()}
+        for parameter, moments in self.optimizer.state.items():
+            # Fused kernels pair values by their place in memory, so each moment must lie as its weight does.
+            same = {name: value for name, value in moments.items() if value.shape == parameter.shape}
+            moments |= {name: torch.empty_like(parameter).copy_(value) for name, value in same.items()}
         self.generator.set_state(state["generator"].cpu())
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         device = next(model.parameters()).device
         self.order = None if state["order"] is None else state["order"].cpu()
-        first = distributed.world().first
-        self.loss, self.hits = (state[name].to(device) * first for name in ("loss", "hits"))
+        is_main = (world or current()).is_main
+        self.loss, self.hits = (state[name].to(device) * is_main for name in ("loss", "hits"))
         for name in ("epoch", "update", "averaged_is_better", "best", "best_epoch", "kept"):
             setattr(self, name, state[name])

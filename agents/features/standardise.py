@@ -1,0 +1,82 @@
+"""Standardise features by their mean and spread over frames of random play, gathered before anything is learned."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor, nn
+
+from stillsight.encoders.encoder import Encoder
+
+FLOOR = 0.1
+"""Smallest standard deviation to divide by, as a share of the mean one: a dead feature must not become noise."""
+
+TINY = 1e-20
+"""What to divide by where no feature changes at all. Features may be small: the last ones of a MobileNetV2 with random
+weights lie near 1e-10."""
+
+LARGEST = 10.0
+"""Standardised features are clipped to this, as SB3's VecNormalize clips observations."""
+
+
+class Statistics(NamedTuple):
+    """Mean and standard deviation of each feature, float32 `[D]`."""
+
+    mean: Tensor
+    std: Tensor
+
+
+class Standardise(nn.Module):
+    """`[..., D]` -> the same, each feature with mean 0 and standard deviation 1 over frames of the game.
+
+    Most of what a pretrained network says about a game's frame is what it says about every frame of that game: on
+    Pong, a feature moves by a tenth of the spread between features. LayerNorm keeps that ratio; this removes it. The
+    numbers are fixed before the first update, because a normalisation that moves would change the policy between a
+    rollout and the update that learns from it.
+
+    Args:
+        width: D.
+        statistics: None leaves features as they are, until a checkpoint brings the numbers.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, width: int, statistics: Statistics | None) -> None:
+        super().__init__()
+        mean, std = statistics or Statistics(torch.zeros(width), torch.ones(width))
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("std", std.clamp_min(max(FLOOR * std.mean().item(), TINY)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return ((features - self.mean) / self.std).clamp(-LARGEST, LARGEST)
+
+
+BATCH = 64
+"""Images encoded at once."""
+
+
+def gather_statistics(venv: VecEnv, encoder: Encoder, frames: int) -> Statistics:
+    """Gather mean and standard deviation of each feature over frames of random play.
+
+    The images are left out of the encoder's count: they are a constant, and no part of what a step costs.
+
+    Args:
+        venv: uint8 pixels `[n_envs, 3, H, W]`; it is reset.
+        encoder: as training will begin with it, the trained part included.
+        frames: how many are looked at, of all environments together.
+    """
+    seen = [np.asarray(venv.reset())]
+    while len(seen) * venv.num_envs < frames:
+        actions = np.array([venv.action_space.sample() for _ in range(venv.num_envs)])
+        seen.append(np.asarray(venv.step(actions)[0]))
+    pixels = torch.from_numpy(np.concatenate(seen)[:frames])
+    was_training = encoder.training
+    encoder.eval()  # where BatchNorm learns, the look must not move its statistics
+    with torch.no_grad(), encoder.counter.paused():
+        features = torch.cat([encoder(part.to(encoder.device)).cpu() for part in pixels.split(BATCH)])
+    encoder.train(was_training)
+    return Statistics(features.mean(0), features.std(0, correction=0))

@@ -1,0 +1,253 @@
+"""The player: a trained policy with its eyes, from pixels to actions, without its environment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
+
+from stillsight.agents.errors import RunError
+from stillsight.agents.features.encoded_vec_env import EncodedVecEnv, FrameStack
+from stillsight.agents.features.extractor import encoder_state
+from stillsight.agents.playing.pixel_policy import PixelPolicy
+from stillsight.agents.runs import checkpoint
+from stillsight.agents.runs.reader import read_config
+from stillsight.agents.runs.records import revive
+from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
+from stillsight.agents.training import model_state
+from stillsight.agents.training.build import assemble, check_frozen, prepare
+from stillsight.agents.training.config import RlConfig
+from stillsight.encoders.building import build
+from stillsight.encoders.encoder import Encoder, fingerprint
+from stillsight.encoders.mode import Mode
+from stillsight.envs import make_env
+
+
+@dataclass
+class Player:
+    """A policy that acts on pixels; get one from `load`.
+
+    Attributes:
+        config: of the run.
+        encoder: its frozen part; the learned part lies in the policy.
+        known: what one environment shows, and how it is acted in.
+        model: the SB3 algorithm, which has no environment to learn in.
+    """
+
+    config: RlConfig
+    encoder: Encoder
+    known: Spaces
+    model: BaseAlgorithm
+
+    def __post_init__(self) -> None:
+        venv = self.model.get_env()
+        assert isinstance(venv, EncodedVecEnv)
+        self._eyes = venv
+        self._stack: FrameStack | None = None
+        self._memory: Any = None
+
+    @property
+    def action_space(self) -> spaces.Space[Any]:
+        """Of one environment."""
+        return self.known.action
+
+    @property
+    def module(self) -> PixelPolicy:
+        """One `nn.Module` from stacks of pixels to what the policy says, differentiable to the pixels.
+
+        Raises:
+            RunError: the policy is recurrent, or of a kind that is not known.
+        """
+        return PixelPolicy(self.encoder, self.model.policy)
+
+    def sha256(self) -> str:
+        """Hash of the encoder as the policy uses it, parameters and buffers."""
+        return fingerprint(encoder_state(self.encoder, self.model.policy))
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """Encode uint8 pixels `[N, 3, H, W]` as far as the frozen part goes: what the policy sees of each frame."""
+        return self._eyes.encode(pixels)
+
+    def reset(self) -> None:
+        """Forget the frames seen so far: the next frames begin episodes."""
+        self._stack, self._memory = None, None
+
+    def predict(
+        self, pixels: np.ndarray, deterministic: bool = True, began: Sequence[bool] | np.ndarray | None = None
+    ) -> np.ndarray:
+        """Act on the next frame of one environment, or of several side by side.
+
+        The player remembers the frames before it; call `reset` where all episodes begin, or say in which they do.
+
+        Args:
+            pixels: uint8 `[3, H, W]`, as `make_env` gives them, or `[N, 3, H, W]`.
+            deterministic: take the most likely action.
+            began: bool `[N]`, in which environments an episode begins with this frame; by default in none after the
+                first call.
+
+        Returns:
+            The action as the environment's action space has it, or `[N, ...]` of them.
+
+        Raises:
+            RunError: pixels of another shape or dtype than the agent was trained on, or of another number of
+                environments than before without a `reset`.
+        """
+        batch = self._checked(pixels)
+        frames = self.encode(batch)
+        starting = np.zeros(len(batch), bool) if began is None else np.asarray(began, bool)
+        if self._stack is None:
+            shape = self._eyes.observation_space.shape
+            assert shape is not None
+            self._stack = FrameStack(len(batch), shape[0], shape[1:], frames.dtype)
+            starting = np.ones(len(batch), bool)
+            observation = self._stack.start(frames)
+        else:
+            observation = self._stack.push(frames, starting)
+        actions, self._memory = self.model.predict(observation, self._memory, starting, deterministic)
+        return np.asarray(actions[0] if np.ndim(pixels) == 3 else actions)
+
+    def _checked(self, pixels: np.ndarray) -> np.ndarray:
+        """`pixels` as a batch."""
+        given = np.asarray(pixels)
+        batch = given[None] if given.ndim == 3 else given
+        if given.dtype != np.uint8 or batch.shape[1:] != self.known.pixels:
+            raise RunError(
+                f"This agent sees uint8 pixels {list(self.known.pixels)}, and got {given.dtype} {list(given.shape)}. "
+                "Give one frame, or a batch [N, 3, H, W] of them, as stillsight.envs.make_env shows them."
+            )
+        if self._stack is not None and len(self._stack.frames) != len(batch):
+            raise RunError(
+                f"The agent was playing {len(self._stack.frames)} environments, and got frames of {len(batch)}. "
+                "Call reset() first."
+            )
+        return batch
+
+
+class NoEnvironment(VecEnv):
+    """The spaces of an environment, in its place: nothing can be reset or stepped.
+
+    Args:
+        known: the spaces.
+    """
+
+    def __init__(self, known: Spaces) -> None:
+        self.render_mode = None
+        super().__init__(1, spaces.Box(0, 255, known.pixels, np.uint8), known.action)
+
+    def reset(self) -> np.ndarray:
+        """Raise `RunError`."""
+        raise RunError("A player has no environment. Make one: stillsight.envs.make_env(player.config.env).")
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Raise `RunError`."""
+        del actions
+        self.reset()
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Raise `RunError`."""
+        self.reset()
+        raise AssertionError
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """SB3 asks for the render mode alone."""
+        del indices
+        return [getattr(self, attr_name)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """There is nothing to set it on."""
+
+    def env_method(self, method_name: str, *method_args: Any, indices: Any = None, **method_kwargs: Any) -> list[Any]:
+        """Raise `RunError`."""
+        del method_name, method_args, indices, method_kwargs
+        self.reset()
+        return []
+
+    def env_is_wrapped(self, wrapper_class: type[Any], indices: Any = None) -> list[bool]:
+        """False."""
+        del wrapper_class, indices
+        return [False]
+
+    def seed(self, seed: int | None = None) -> list[int | None]:
+        """Nothing is random here."""
+        return [seed]
+
+
+def load(
+    run: Path | str, which: str = "best", *, weights: Path | None = None, device: str = "auto", seed: int | None = None
+) -> Player:
+    """The player of a run folder. Nothing in the folder is executed, and no environment is made.
+
+    Runs of versions that kept no spaces.json are the exception: their environment is asked for its spaces.
+
+    Args:
+        run: the folder.
+        which: "best" or "last".
+        weights: where the encoder's weights lie now, if they have moved.
+        device: to act on.
+        seed: of actions that are drawn; the run's own by default.
+
+    Raises:
+        RunError: no run there, or the encoder's weights are not those that it was trained with.
+        CheckpointError: the checkpoint is missing or damaged.
+    """
+    folder = Path(run)
+    record = read_config(folder)
+    if record.get("command") != "rl":
+        raise RunError(f"{folder} is a {record.get('command')} run, and only rl runs hold an agent that can play.")
+    path = folder / "checkpoints" / f"{which}.safetensors"
+    if which == "best" and not path.exists():
+        path = folder / "checkpoints" / "last.safetensors"
+    stored = checkpoint.load(path)
+    config = revive(RlConfig, record)
+    config = replace(
+        config, device=device, weights=weights or config.weights, seed=config.seed if seed is None else seed
+    )
+    encoder = build(_to_build(config, record["seed"]))
+    known = read_spaces(folder, config)
+    prepare(config, encoder, known.pixels, batch=1)
+    venv = EncodedVecEnv(NoEnvironment(known), None if config.in_policy else encoder, config.frame_stack or 1)
+    model = assemble(config, encoder, venv, playing=True)
+    check_frozen(encoder, stored, folder)
+    model_state.restore_learned(model, stored)
+    return Player(config, encoder, known, model)
+
+
+def _to_build(config: RlConfig, seed: int) -> RlConfig:
+    """What the encoder is built from: a wholly trained one lies in the checkpoint, and needs no weights before that."""
+    if config.mode is Mode.FINETUNE and config.unfreeze is None:
+        return replace(config, mode=Mode.SCRATCH, weights=None, seed=seed)
+    return replace(config, seed=seed)
+
+
+def read_spaces(folder: Path, config: RlConfig) -> Spaces:
+    """The spaces of a run, from its folder; from its environment where the folder does not say.
+
+    Raises:
+        RunError: the file is damaged.
+        EnvError: there is no such file, and the environment cannot be made.
+    """
+    path = folder / SPACES_FILE
+    if path.is_file():
+        try:
+            return Spaces.from_json(json.loads(path.read_text()))
+        except ValueError as error:
+            if isinstance(error, RunError):
+                raise
+            raise RunError(f"{path} is damaged ({error}). Remove it, and the environment is asked.") from error
+    env = make_env(config.env, config.env_options(), training=False)
+    shape = env.observation_space.shape
+    assert shape is not None
+    known = Spaces((int(shape[0]), int(shape[1]), int(shape[2])), env.action_space)
+    env.close()
+    return known

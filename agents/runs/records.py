@@ -1,0 +1,63 @@
+"""Records: configurations and rows as JSON, and back. Reading one executes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from stillsight.agents.errors import RunError
+
+Config = TypeVar("Config")
+
+
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Append `row` to a JSON-lines file."""
+    with path.open("a") as file:
+        file.write(json.dumps(plain(row)) + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file; the inverse of `append_line`."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON knows it: dataclasses as dicts, paths and enums as strings, numpy scalars as numbers."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        return value.item()
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def revive(cls: type[Config], record: Mapping[str, Any]) -> Config:
+    """A configuration dataclass from its JSON record; the inverse of `plain`.
+
+    Raises:
+        RunError: the record has fields that this version does not know.
+    """
+    types = typing.get_type_hints(cls)
+    found = {name: value for name, value in record.items() if name != "command"}
+    if strange := sorted(set(found) - set(types)):
+        raise RunError(f"The run's config.json has fields that this version does not know: {', '.join(strange)}.")
+    return cls(**{name: _typed(types[name], value) for name, value in found.items()})
+
+
+def _typed(kind: Any, value: Any) -> Any:
+    if value is None:
+        return None
+    for option in (kind, *typing.get_args(kind)):
+        if isinstance(option, type) and issubclass(option, Path | enum.Enum):
+            return option(value)
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,66 @@
+"""TensorBoardSink: the rows of a run as TensorBoard curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from importlib.util import find_spec
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stillsight.agents.errors import RunError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+COUNTERS = ("step", "epoch")
+"""Keys of a row that say where in the run it stands; the first that the row has is the x-axis."""
+
+
+class TensorBoardSink:
+    """A sink of a `Run`: each number of each row is a point of a curve.
+
+    A curve is called as its key where that holds a "/" (SB3's "train/loss"), and otherwise "<stream>/<key>". What is no
+    number (None, NaN, text, lists, booleans) is left out. Rows without a step or an epoch, as of a head that was fitted
+    at once, stand at 0. Nothing is written before the first row; what an earlier session drew from there on is purged,
+    so that a resumed run has each point once.
+
+    Args:
+        folder: of the event files.
+
+    Raises:
+        RunError: tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if find_spec("tensorboard") is None:
+            raise RunError(
+                'TensorBoard is not installed. Run: pip install "stillsight[tensorboard]", or drop --tensorboard.'
+            )
+        self.folder = folder
+        self._writer: SummaryWriter | None = None
+
+    def log(self, stream: str, row: Mapping[str, Any]) -> None:
+        """Draw the numbers of `row`, flushed, so that a killed run keeps them."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        step = next((int(row[name]) for name in COUNTERS if name in row), 0)
+        if self._writer is None:
+            self._writer = SummaryWriter(str(self.folder), purge_step=step)
+        for key, value in row.items():
+            if key not in COUNTERS and _is_number(value):
+                self._writer.add_scalar(key if "/" in key else f"{stream}/{key}", value, step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the event file, if there is one."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    return not math.isnan(value)

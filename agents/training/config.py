@@ -1,0 +1,201 @@
+"""The flags of a reinforcement-learning run; they are checked before torch is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from stillsight.agents.errors import RunError
+from stillsight.agents.runs.reader import read_config
+from stillsight.agents.training.algorithms import AlgorithmSpec, check_actions, spec
+from stillsight.agents.training.presets import preset
+from stillsight.agents.training.settings import overrides, settings
+from stillsight.encoders.config import EncoderConfig
+from stillsight.envs.options import EnvOptions
+from stillsight.envs.registry import resolve
+
+
+@dataclass(frozen=True, kw_only=True)
+class RlConfig(EncoderConfig):
+    """Train an agent whose policy looks through an encoder."""
+
+    env: str = "stillsight/Orchard-v0"
+    """A name of `stillsight list envs`, any Gymnasium id with pixels or rendering, or module:Id."""
+    algo: str = "ppo"
+    """A name of `stillsight list algos`, or module:Class of any SB3 algorithm."""
+    steps: int = 100_000
+    """Environment steps (agent steps, all environments together; a frame skip of 4 makes 4 frames of each)."""
+    n_envs: int | None = None
+    """Environments side by side; the algorithm's own number by default."""
+    workers: Literal["auto", "on", "off"] = "auto"
+    """A process for each environment. auto steps them both ways first, where stepping is slow, and keeps the faster."""
+    frame_stack: int | None = None
+    """Frames in an observation, whose features are stacked, so that each frame is encoded once. 4 unless the
+    environment's preset says otherwise."""
+    size: int | None = None
+    """Side of the environment's images in pixels, 0 for its native size; the environment's default otherwise."""
+    frame_skip: int | None = None
+    """Repeat each action this often; the environment's default otherwise."""
+    clip_rewards: bool | None = None
+    """Learn from the sign of rewards; returns are recorded unclipped. The environment's default otherwise."""
+    max_episode_steps: int | None = None
+    """Truncate episodes after this many agent steps."""
+    shift: str | None = None
+    """Train and evaluate under a visual shift: hue, noise, blur, occluder or overlay. `stillsight evaluate --shift`
+    plays an agent under one that it never saw."""
+    shift_strength: float | None = None
+    """Strength of --shift, 0 to 1; 0.5 by default."""
+    env_set: tuple[str, ...] = ()
+    """Arguments of the environment itself, as name=value."""
+    set: tuple[str, ...] = ()
+    """Arguments of the algorithm in place of its preset, as name=value; lin_2.5e-4 falls linearly to zero."""
+    replay_dtype: Literal["float16", "float32"] = "float16"
+    """How replay memory keeps features; each frame's are kept once. Pixels stay bytes."""
+    head: int = 512
+    """Units of the head between encoder and policy, the same in every mode."""
+    compress: int = 32
+    """Channels to which the head's 1 x 1 convolution brings the features of each place of each frame; 0 does without
+    it."""
+    standardise: int = 512
+    """Frames of random play by which the head standardises features before it begins to learn; 0 leaves them as they
+    are."""
+    encoder_lr: float = 1.0
+    """Learning rate of the part of the encoder that learns, as a multiple of the algorithm's, whose schedule it
+    follows."""
+    augment: Literal["none", "shift"] = "none"
+    """shift: while a replay memory is learned from, an encoder that learns as a whole sees its images moved by up to 4
+    pixels each way (DrQ, Kostrikov et al. 2021)."""
+    in_policy: bool = False
+    """Run even a frozen encoder inside the policy, as plain SB3 does: the slow reference for the cached path."""
+    engine: Literal["auto", "eager", "folded", "compiled", "onnx", "graph"] = "auto"
+    """How the frozen part is run: eager as its author wrote it; folded with BatchNorm folded and weights rounded once;
+    compiled by torch; onnx by ONNX Runtime; graph as a CUDA graph. auto measures what the length of the run repays."""
+    eval_every: int | None = None
+    """Environment steps between evaluations, 0 for none but the last; a tenth of the run by default."""
+    eval_episodes: int = 10
+    """Episodes in an evaluation."""
+    stochastic_eval: bool = False
+    """Sample actions in evaluations instead of taking the most likely one."""
+    checkpoint_every: int | None = None
+    """Environment steps between checkpoints; a tenth of the run by default."""
+    tensorboard: bool = False
+    """Write TensorBoard event files beside metrics.jsonl."""
+    out: Path | None = None
+    """The run folder; results/runs/<name> by default."""
+    resume: Path | None = None
+    """Continue the stopped run in this folder; all other flags are read from it."""
+
+    @property
+    def run_name(self) -> str:
+        """Default name of the run folder."""
+        parts = (self.env.rpartition("/")[2], self.algo, self.encoder, self.mode.value, f"seed{self.seed}")
+        return "-".join(part.replace(":", ".").lower() for part in parts)
+
+    def env_options(self) -> EnvOptions:
+        """The environment's options: its row's defaults with what was asked for on top."""
+        return resolve(self.env).options.merge(
+            size=self.size,
+            frame_skip=self.frame_skip,
+            clip_rewards=self.clip_rewards,
+            max_episode_steps=self.max_episode_steps,
+            shift=self.shift,
+            shift_strength=self.shift_strength,
+            kwargs=overrides(self.env_set, "--env-set") or None,
+        )
+
+    def resolved(self) -> RlConfig:
+        """With every default written out, so that config.json says what ran even where rows and presets change later.
+
+        Raises:
+            RunError: the algorithm takes no such setting.
+        """
+        row = spec(self.algo)
+        chosen = settings(row, self.env, overrides(self.set, "--set"))
+        options = self.env_options()
+        tenth = max(1, self.steps // 10)
+        return replace(
+            self.for_control(),
+            n_envs=self.n_envs or row.n_envs,
+            frame_stack=self.frame_stack or preset(self.env, self.algo).frame_stack,
+            size=options.size,
+            frame_skip=options.frame_skip,
+            clip_rewards=options.clip_rewards,
+            max_episode_steps=options.max_episode_steps,
+            shift=options.shift,
+            shift_strength=options.shift_strength,
+            batchnorm="frozen" if self.batchnorm is None and self.mode.trained else self.batchnorm,
+            eval_every=tenth if self.eval_every is None else self.eval_every,
+            checkpoint_every=tenth if self.checkpoint_every is None else self.checkpoint_every,
+            set=tuple(f"{name}={value!r}" for name, value in chosen.items()),
+        )
+
+    def check(self) -> None:
+        """Refuse names and combinations that cannot work, before torch is imported.
+
+        Raises:
+            EncoderError, EnvError, RunError: what is wrong, what is allowed, what to type.
+        """
+        if self.resume is not None:  # every other flag is read from there, and checked then
+            read_config(self.resume)
+            return
+        row = spec(self.algo)
+        self.for_control().check_encoder()
+        options = self.env_options()
+        self.for_control().check_encoder(options.size or None)
+        check_actions(row, resolve(self.env).actions, self.env)
+        overrides(self.set, "--set")
+        self._check_rate(row)
+        self._check_augment(row)
+        if self.tensorboard and find_spec("tensorboard") is None:
+            raise RunError(
+                'TensorBoard is not installed. Run: pip install "stillsight[tensorboard]", or drop --tensorboard.'
+            )
+        for flag, least in (
+            ("steps", 1),
+            ("n_envs", 1),
+            ("frame_stack", 1),
+            ("head", 1),
+            ("compress", 0),
+            ("standardise", 0),
+            ("eval_episodes", 1),
+            ("eval_every", 0),
+            ("checkpoint_every", 0),
+        ):
+            value = getattr(self, flag)
+            if value is not None and value < least:
+                raise RunError(f"--{flag.replace('_', '-')} {value} is too small. Type a number from {least}.")
+
+    def _check_augment(self, row: AlgorithmSpec) -> None:
+        if self.augment == "none":
+            return
+        if not self.mode.trained or self.unfreeze not in (None, "all"):
+            raise RunError(
+                "--augment shift moves the images that an encoder learns from, and here its first stages do not learn: "
+                "what they give is computed once. Type --mode scratch or --mode finetune, or drop --augment."
+            )
+        if not row.off_policy:
+            raise RunError(
+                f"--augment shift needs a replay memory, and --algo {self.algo} learns from what its policy did on the "
+                "images as they were. Type --algo dqn or --algo sac, or drop --augment."
+            )
+
+    def _check_rate(self, row: AlgorithmSpec) -> None:
+        if not 0 < self.encoder_lr < float("inf"):
+            raise RunError(
+                f"--encoder-lr {self.encoder_lr:g} is no multiple of a learning rate. Type a number above 0, say 0.1; "
+                "to keep the encoder as it is, type --mode frozen."
+            )
+        if self.encoder_lr == 1.0:
+            return
+        if not self.mode.trained:
+            raise RunError(
+                f"--encoder-lr {self.encoder_lr:g} is the rate of an encoder that learns, and with --mode "
+                f"{self.mode.value} it does not. Type --mode finetune, or drop --encoder-lr."
+            )
+        if row.natural_gradient:
+            raise RunError(
+                f"--encoder-lr {self.encoder_lr:g} has no use with --algo {self.algo}, whose natural-gradient step has "
+                "no learning rate. Drop --encoder-lr, or type --algo ppo."
+            )

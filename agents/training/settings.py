@@ -1,0 +1,73 @@
+"""Settings of an algorithm as a person types them, `name=value`, and as its class takes them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from stillsight.agents.errors import RunError
+from stillsight.agents.training.algorithms import AlgorithmSpec
+from stillsight.agents.training.presets import preset
+from stillsight.encoders.errors import unknown
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.vec_env import VecEnv
+
+
+def overrides(settings: tuple[str, ...], flag: str) -> dict[str, Any]:
+    """`("n_steps=256", "learning_rate=lin_1e-4")`, as `flag` got them, as keyword arguments.
+
+    Raises:
+        RunError: a setting is not of the form name=value.
+    """
+    found = {}
+    for setting in settings:
+        name, separator, text = setting.partition("=")
+        if not separator or not name.isidentifier():
+            raise RunError(f"{flag} takes name=value, and got {setting!r}. Type, say: {flag} n_steps=256.")
+        try:
+            found[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            found[name] = text
+    return found
+
+
+_OURS = ("policy", "env", "policy_kwargs", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model")
+"""Arguments of SB3's classes that are not `--set`'s, because flags or the agent itself decide them."""
+
+
+def settings(row: AlgorithmSpec, env: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The preset of `row`, on top of it that of `env`, on top of both what was `chosen`.
+
+    Raises:
+        RunError: the class takes no argument of such a name.
+    """
+    known = [name for name in inspect.signature(row.load_class()).parameters if name not in _OURS]
+    for name in chosen:
+        if name not in known:
+            raise RunError(unknown("setting", name, known, f"{row.name} takes", "--set"))
+    return {**row.preset, **preset(env, row.name).settings, **chosen}
+
+
+def arguments(chosen: Mapping[str, Any], venv: VecEnv) -> dict[str, Any]:
+    """Settings as the algorithm's class takes them: schedules, noise and frequencies as SB3's own objects."""
+    return {name: _value(name, value, venv) for name, value in chosen.items()}
+
+
+def _value(name: str, value: Any, venv: VecEnv) -> Any:
+    if name == "action_noise" and isinstance(value, int | float):
+        import numpy as np
+        from stable_baselines3.common.noise import NormalActionNoise
+
+        shape = venv.action_space.shape
+        assert shape is not None
+        return NormalActionNoise(np.zeros(shape), np.full(shape, float(value)))
+    if isinstance(value, str) and value.startswith("lin_"):
+        from stable_baselines3.common.utils import LinearSchedule
+
+        return LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
+    if name == "train_freq" and isinstance(value, list):
+        return tuple(value)
+    return value

@@ -1,0 +1,1 @@
+"""Labelled images: CIFAR and image folders, subsets of them, and picture files."""

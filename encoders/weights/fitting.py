@@ -1,0 +1,217 @@
+"""Fitting weights to a network: found in their file wherever they lie, checked one by one before any is copied."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stillsight.encoders.backbone import Backbone
+from stillsight.encoders.encoder import up_to
+from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.weights.weights_file import state_dicts
+
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""What floating-point parameters may be filled from. Narrower formats need scales, which no state_dict has."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a file the weights of a network were found.
+
+    Attributes:
+        wrapper: the keys that lead to the state_dict, "" for the file's own top.
+        prefix: what stands before each official name.
+        state: the tensors there, under the names that the file gives them.
+    """
+
+    wrapper: str
+    prefix: str
+    state: Mapping[str, Tensor]
+
+    def __str__(self) -> str:
+        said = [f"under {self.wrapper}"] if self.wrapper else []
+        return ", ".join([*said, *([f"without the prefix {self.prefix}"] if self.prefix else [])])
+
+
+def load_into(backbone: Backbone, content: Mapping[str, Any], source: str, tap: str, name: str) -> str:
+    """Copy weights into `backbone`, up to `tap`; heads and what lies behind the tap may be missing, or be in the file.
+
+    Args:
+        backbone: whose parameters and buffers are filled in place.
+        content: what a file holds, see `weights_file.read`.
+        source: what the file is called in messages.
+        tap: last stage that will run.
+        name: what the network is called in messages.
+
+    Returns:
+        Where in the file the weights were, in words; "" if they were what it holds, under their official names.
+
+    Raises:
+        EncoderError: tensors are missing, of other shapes or of another type, or not finite; the file holds layers that
+            the network lacks; or its weights lie in none or in several places. Nothing was copied.
+    """
+    needed = _needed(backbone, tap, name)
+    places = _places(needed, content)
+    if not places:
+        raise _missing(backbone, needed, content, source, tap, name)
+    if len(places) > 1 and not _alike(places, needed):
+        raise EncoderError(
+            f"{source} holds weights of {name} in {len(places)} places ({'; '.join(map(_where, places))}), and they "
+            "differ. Save one of them alone: torch.save(state_dict, FILE)."
+        )
+    place = places[0]
+    once = _once(needed, place.state.keys(), place.prefix)
+    chosen = {key: place.state[place.prefix + key] for key in once if place.prefix + key in place.state}
+    _check_layers(backbone, place, source, tap, name)
+    _check_tensors(chosen, needed, source, name)
+    with torch.no_grad():
+        for key, tensor in chosen.items():
+            needed[key].copy_(tensor)
+    return str(place)
+
+
+def _where(place: Place) -> str:
+    return str(place) or "at its top"
+
+
+def _needed(backbone: Backbone, tap: str, name: str) -> dict[str, Tensor]:
+    """Parameters and buffers of the stages up to `tap`, under their official names."""
+    kept = {id(t) for stage in up_to(backbone, tap, name).values() for t in stage.state_dict(keep_vars=True).values()}
+    return {key: tensor for key, tensor in backbone.model.state_dict(keep_vars=True).items() if id(tensor) in kept}
+
+
+def _once(needed: Mapping[str, Tensor], names: Collection[str], prefix: str = "") -> dict[str, Tensor]:
+    """`needed` with one name for each tensor: where layers are shared, the one that the file has."""
+    chosen: dict[int, str] = {}
+    for key, tensor in needed.items():
+        if id(tensor) not in chosen or prefix + chosen[id(tensor)] not in names:
+            chosen[id(tensor)] = key
+    return {key: needed[key] for key in needed if chosen[id(needed[key])] == key}
+
+
+def _optional(key: str) -> bool:
+    # Files from before torch 0.4.1 lack this counter, which does nothing in eval mode.
+    return key.endswith("num_batches_tracked")
+
+
+def _places(needed: Mapping[str, Tensor], content: Mapping[str, Any]) -> list[Place]:
+    """Every place where all needed names exist under one prefix."""
+    ends = [key for key in needed if not _optional(key)]
+    if not ends:
+        return [Place("", "", {})]
+    places = []
+    for wrapper, state in state_dicts(content):
+        same = [key for key in ends if needed[key] is needed[ends[0]]]  # the first tensor, under all of its names
+        prefixes = {
+            key.removesuffix(end): None for end in same for key in state if key == end or key.endswith(f".{end}")
+        }
+        for prefix in prefixes:
+            if all(prefix + key in state for key in _once(needed, state.keys(), prefix) if not _optional(key)):
+                places.append(Place(wrapper, prefix, state))
+    return places
+
+
+def _alike(places: Sequence[Place], needed: Mapping[str, Tensor]) -> bool:
+    """Whether all places hold the same weights."""
+    first, *others = places
+    return all(
+        _equal(first.state[first.prefix + key], other.state[other.prefix + key])
+        for other in others
+        for key in needed
+        if first.prefix + key in first.state and other.prefix + key in other.state
+    )
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return (
+        one.dtype == other.dtype and one.shape == other.shape and one.layout == other.layout and torch.equal(one, other)
+    )
+
+
+def _missing(
+    backbone: Backbone, needed: Mapping[str, Tensor], content: Mapping[str, Any], source: str, tap: str, name: str
+) -> EncoderError:
+    """The sentence about weights that are not there, by the place that holds most of them."""
+    best: tuple[list[str], str] | None = None
+    for wrapper, state in state_dicts(content):
+        first = next(iter(needed))
+        prefixes = {key.removesuffix(first) for key in state if key.endswith(f".{first}")}
+        # One that a few names have by chance is none: retina's layer2.conv1.weight ends like resnet18's conv1.weight.
+        common = [prefix for prefix in prefixes if 2 * sum(key.startswith(prefix) for key in state) > len(state)]
+        for prefix in ("", *common):
+            missing = [key for key in needed if prefix + key not in state and not _optional(key)]
+            if best is None or len(missing) < len(best[0]):
+                best = missing, str(Place(wrapper, prefix, state))
+    missing, where = best or (list(needed), "")
+    reach = _reach(backbone, missing)
+    if reach:
+        advice = f"They are complete up to {reach}: type --tap {reach}."
+    else:
+        top = dict.fromkeys(str(key).split(".")[0] for key in content)
+        advice = f"Are they weights of {name}? The file holds {some(top, 6)}."
+    told = f"{source}, {where}," if where else source
+    return EncoderError(f"The weights in {told} lack {some(missing)}, which {name} needs to reach {tap}. {advice}")
+
+
+def _reach(backbone: Backbone, missing: Iterable[str]) -> str | None:
+    """The last of the stages before the first that lacks something."""
+    named = backbone.model.state_dict(keep_vars=True)
+    lacking = {id(named[key]) for key in missing}
+    last = None
+    for stage, module in backbone.stages.items():
+        if any(id(tensor) in lacking for tensor in module.state_dict(keep_vars=True).values()):
+            break
+        last = stage
+    return last
+
+
+def _check_layers(backbone: Backbone, place: Place, source: str, tap: str, name: str) -> None:
+    """Refuse weights of a deeper network: its file holds layers inside the stages up to the tap that this one lacks."""
+    inside = {id(module) for stage in up_to(backbone, tap, name).values() for module in stage.modules()}
+    roots: list[str] = []
+    for path, module in backbone.model.named_modules():
+        if id(module) in inside and not any(path.startswith(f"{root}.") for root in roots):
+            roots.append(path)
+    known = set(backbone.model.state_dict())
+    given = [key.removeprefix(place.prefix) for key in place.state if key.startswith(place.prefix)]
+    strange = [key for key in given if key not in known and any(key.startswith(f"{root}.") for root in roots)]
+    if strange:
+        raise EncoderError(
+            f"The weights in {source} are of another network than {name}, which has no {some(strange)}. Give the "
+            f"weights of {name} with --weights FILE, or another --encoder."
+        )
+
+
+def _check_tensors(chosen: Mapping[str, Tensor], needed: Mapping[str, Tensor], source: str, name: str) -> None:
+    """Refuse shapes, types and values that do not fit, in an order in which nothing large is made on the way."""
+    wrong = [key for key, tensor in chosen.items() if tensor.shape != needed[key].shape]
+    if wrong:
+        key = wrong[0]
+        raise EncoderError(
+            f"The weights in {source} do not fit {name}: {some(wrong)} has shape {tuple(chosen[key].shape)}, and "
+            f"{name} needs {tuple(needed[key].shape)}. Give the weights of {name} with --weights FILE, or another "
+            "--encoder."
+        )
+    for key, tensor in chosen.items():
+        floating = needed[key].is_floating_point()
+        if tensor.layout != torch.strided or tensor.is_quantized or floating != (tensor.dtype in FLOATS):
+            kind = str(tensor.dtype).removeprefix("torch.") if tensor.layout == torch.strided else "sparse"
+            wanted = "floating-point numbers" if floating else "integers"
+            raise EncoderError(
+                f"{key} in {source} is {kind}, and {name} needs {wanted}. "
+                "Quantised weights must be multiplied by their scales first; save them as float32."
+            )
+    broken = [key for key, tensor in chosen.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise EncoderError(f"{source} is damaged: {some(broken)} holds values that are not finite. Get the file again.")
+
+
+def some(names: Iterable[str], most: int = 2) -> str:
+    """The first names, and how many more there are."""
+    listed = list(names)
+    rest = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(listed[:most]) + rest

@@ -1,0 +1,143 @@
+"""Where weights come from: an explicit path, a local folder, torch's cache, then a download; checked before use."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+
+from stillsight.encoders.encoder import Provenance
+from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.weights.weights_file import metadata, read
+from stillsight.encoders.zoo.encoder_spec import EncoderSpec
+
+FOLDER_VARIABLE = "STILLSIGHT_WEIGHTS"
+"""Environment variable that names a folder of weight files under their official names."""
+
+SHIPPED = {"retina": ("retina.safetensors", "162ded15")}
+"""Encoder -> file in encoders/zoo/pretrained/ and the first digits of its sha256."""
+
+ENCODER_FILE = "checkpoints/encoder.safetensors"
+"""Where a run folder keeps the encoder that it trained; this is what makes a run folder usable as `--weights`."""
+
+_TORCHVISION = "trained on ImageNet-1k, for research; code and weights file by torchvision, BSD-3-Clause"
+
+
+@dataclass(frozen=True)
+class Found:
+    """Weights on this machine.
+
+    Attributes:
+        content: what the file holds, see `weights_file.read`.
+        provenance: where it came from.
+        encoder: which network a run of ours says that they are of; "" where nobody says.
+    """
+
+    content: Mapping[str, Any]
+    provenance: Provenance
+    encoder: str = ""
+
+
+def find(row: EncoderSpec, weights: Path | None = None, folder: Path | None = None) -> Found:
+    """Find, check and read pretrained weights.
+
+    The first that exists is taken: `weights` (a file or a run folder), the shipped file, the file of official name in
+    `folder` or in the folder that the environment variable STILLSIGHT_WEIGHTS names, torch's cache, a download.
+
+    Args:
+        row: the encoder's record.
+        weights: explicit path.
+        folder: local folder of weight files under their official names.
+
+    Raises:
+        EncoderError: nothing found, a damaged file, a wrong hash, no network.
+    """
+    if weights is not None:
+        return _explicit(weights)
+    if row.weights == "shipped":
+        with importlib.resources.as_file(
+            importlib.resources.files("stillsight.encoders.zoo") / "pretrained"
+        ) as shipped:
+            name, prefix = SHIPPED[row.name]
+            provenance = _provenance("shipped", shipped / name)
+            check_hash(shipped / name, provenance.sha256, prefix)
+            return Found(read(shipped / name), provenance)
+    if row.weights is None:
+        raise EncoderError(
+            f"{row.name} has no pretrained weights. Use --mode scratch or --mode random, or --weights FILE."
+        )
+    if row.own:
+        return _explicit(Path(row.weights), row.licence)
+    return _official(row.weights, folder)
+
+
+def _explicit(path: Path, licence: str = "") -> Found:
+    if path.is_dir():
+        file = path / ENCODER_FILE
+        if not file.is_file():
+            raise EncoderError(
+                f"{path} holds no trained encoder ({ENCODER_FILE} is missing). Give --weights a safetensors or .pth "
+                "file, or the folder of a run that trained its encoder (--mode finetune or scratch)."
+            )
+        return Found(read(file), _provenance("run", file, name=str(path)), metadata(file).get("encoder", ""))
+    if not path.is_file():
+        raise EncoderError(f"There is no file {path}. Give --weights a safetensors or .pth file, or a run folder.")
+    return Found(read(path), _provenance("file", path, licence=licence))
+
+
+def _official(entry: str, folder: Path | None) -> Found:
+    """Weights by torchvision's entry name, e.g. "ResNet18_Weights.IMAGENET1K_V1"."""
+    from torchvision.models import get_weight
+
+    url = str(get_weight(entry).url)
+    name = url.rsplit("/", 1)[-1]
+    prefix = name.rsplit("-", 1)[-1].removesuffix(".pth")  # torchvision writes 8 digits of the sha256 into the name
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    variable = os.environ.get(FOLDER_VARIABLE)
+    if folder is not None and not folder.is_dir():
+        raise EncoderError(f"There is no folder {folder}. Give --weights-folder a folder that holds {name}.")
+    places = [("folder", folder), ("folder", Path(variable) if variable else None), ("cache", cache)]
+    for kind, place in places:
+        if place is not None and (place / name).is_file():
+            provenance = _provenance(kind, place / name, licence=_TORCHVISION)
+            check_hash(place / name, provenance.sha256, prefix)
+            return Found(read(place / name), provenance)
+    path = cache / name
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise EncoderError(
+            f"The weights {name} are not on this machine and could not be downloaded ({error}). Put the file into a "
+            f"folder and give --weights-folder FOLDER (or set {FOLDER_VARIABLE}), give --weights FILE, or take an "
+            "encoder that needs no download: --encoder retina."
+        ) from error
+    return Found(read(path), _provenance("download", path, licence=_TORCHVISION))
+
+
+def check_hash(path: Path, sha256: str, prefix: str) -> None:
+    """Raise `EncoderError` unless `sha256` begins with the official `prefix`."""
+    if not sha256.startswith(prefix):
+        raise EncoderError(
+            f"{path} is damaged or not the official file: its sha256 begins with {sha256[: len(prefix)]}, and it "
+            f"should be {prefix}. Delete it, or give your own weights with --weights FILE."
+        )
+
+
+def _provenance(kind: str, path: Path, *, name: str = "", licence: str = "") -> Provenance:
+    sha256 = file_hash(path)
+    licence = licence or metadata(path).get("license", "not stated in the file: yours to check")
+    return Provenance(kind=kind, name=name or path.name, sha256=sha256, licence=licence)
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,77 @@
+"""What is known of an encoder before it is built: the record that a row of the registry is, and its checks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stillsight.encoders.errors import EncoderError, unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """One row of the registry.
+
+    Attributes:
+        name: what `--encoder` takes.
+        builder: `module:function`; the function returns a `Backbone` with random weights and is imported when needed.
+        stages: tap name -> smallest image side, in pixels, that this stage can take. Order is the order of execution.
+        tap: the stage that is read when no `--tap` is given.
+        pooling: the pooling when no `--pooling` is given.
+        control: tap and pooling for agents when neither is given. Control needs to know where things are, which a
+            network's last, globally pooled features have lost; PIE-G (Yuan et al. 2022) taps a ResNet after layer2.
+        weights: a torchvision weights entry ("ResNet18_Weights.IMAGENET1K_V1"), "shipped", a file, "function" where
+            the builder itself returns pretrained weights, or None: scratch only.
+        licence: of the weights, where it does not follow from their source.
+        arguments: passed to the builder.
+        own: a third party's `module:function`, which has no row.
+        multiple: image sides must be multiples of this many pixels (patch size of a vision transformer).
+        summary: one line for `stillsight list encoders`.
+    """
+
+    name: str
+    builder: str
+    stages: Mapping[str, int]
+    tap: str
+    pooling: str = "global"
+    control: tuple[str, str]
+    weights: str | None = None
+    licence: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    own: bool = False
+    multiple: int = 1
+    summary: str = ""
+
+    def check_tap(self, tap: str) -> str:
+        """Return `tap` if this encoder has such a stage; raise `EncoderError` with the nearest name otherwise."""
+        if tap not in self.stages:
+            raise EncoderError(unknown("stage", tap, self.stages, f"{self.name} can be tapped at", "--tap"))
+        return tap
+
+    def check_size(self, side: int, tap: str, flag: str = "--size or --resolution") -> None:
+        """Raise `EncoderError` if images with this smaller side (pixels) cannot pass through `tap`."""
+        least = self.stages[tap]
+        if side < least:
+            raise EncoderError(
+                f"{self.name} needs images of at least {least} px to reach {tap}, and these have {side} px. "
+                f"Give larger images ({flag}), or an earlier stage (--tap)."
+            )
+        if side % self.multiple:
+            near = max(self.multiple, round(side / self.multiple) * self.multiple)
+            raise EncoderError(
+                f"{self.name} cuts images into patches of {self.multiple} px, and {side} px is not a multiple of that. "
+                f"Add --resolution {near}."
+            )
+
+
+POOLINGS = "global, grid1 .. grid32 (a k x k grid of averages), flatten, softmax (spatial softmax), cls (class token)"
+
+
+def check_pooling(name: str) -> str:
+    """Return `name` if it is a pooling; raise `EncoderError` otherwise."""
+    grid = re.fullmatch(r"grid(\d+)", name)
+    if name in ("global", "flatten", "softmax", "cls") or (grid and 1 <= int(grid[1]) <= 32):
+        return name
+    raise EncoderError(f"There is no pooling named {name!r}. Allowed: {POOLINGS}. Type, say: --pooling grid4.")

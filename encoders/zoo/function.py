@@ -1,0 +1,128 @@
+"""A `module:function` that returns a `Backbone`: importing it, calling it, and what it tells of its network."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from stillsight.encoders.backbone import Backbone
+from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.zoo.contract import check, probe
+from stillsight.encoders.zoo.encoder_spec import EncoderSpec
+
+SPATIAL = 8
+"""Reduction of the stage at which agents look by default: maps of an eighth of the image's side, as PIE-G (Yuan et al.
+2022) reads a ResNet after layer2."""
+GRID = 6
+"""Largest grid that agents pool such a map to by default, as for the registry's own networks."""
+
+
+def load(path: str) -> Callable[..., Any]:
+    """Import `module:function`.
+
+    Raises:
+        EncoderError: the module cannot be imported, or has no such function.
+    """
+    module, _, name = path.partition(":")
+    try:
+        loaded = getattr(importlib.import_module(module), name)
+    except (ImportError, ValueError, TypeError) as error:  # the last two: an empty or a relative module name
+        raise EncoderError(
+            f"The encoder {path!r} cannot be imported: {error}. Give --encoder module:function with a module that "
+            "Python can import from here."
+        ) from error
+    except AttributeError as error:
+        raise EncoderError(
+            f"The module {module!r} has no function {name!r}. Give --encoder module:function."
+        ) from error
+    if not callable(loaded):
+        raise EncoderError(f"{path} is {type(loaded).__name__}, not a function. Give --encoder module:function.")
+    called: Callable[..., Any] = loaded
+    return called
+
+
+def takes_pretrained(path: str) -> bool:
+    """Whether the function has an argument `pretrained`, by which it is told if its weights are wanted."""
+    try:
+        return "pretrained" in inspect.signature(load(path)).parameters
+    except ValueError:  # a builtin without a signature
+        return False
+
+
+def call(path: str, arguments: Mapping[str, Any], *, pretrained: bool = False) -> Backbone:
+    """Call the function of `path` and return its network.
+
+    Args:
+        path: `module:function`.
+        arguments: of the function.
+        pretrained: added to them where the function takes it.
+
+    Raises:
+        EncoderError: it cannot be imported, or returns something else.
+    """
+    told = {"pretrained": pretrained} if takes_pretrained(path) else {}
+    returned = load(path)(**arguments, **told)
+    if not isinstance(returned, Backbone):
+        raise EncoderError(
+            f"{path} returned {type(returned).__name__}; it must return stillsight.encoders.Backbone(model, stages, "
+            "...)."
+        )
+    return returned
+
+
+def describe(path: str) -> EncoderSpec:
+    """The record of a third party's encoder: what its `Backbone` says, and for what it leaves open what is measured.
+
+    Raises:
+        EncoderError: see `call`; the default tap is none of the stages.
+    """
+    return _described(path, load(path))
+
+
+@functools.cache
+def _described(path: str, loaded: Callable[..., Any]) -> EncoderSpec:
+    """See `describe`; a function is asked once, and another one under the same path again."""
+    import torch
+
+    del loaded
+
+    with torch.random.fork_rng(devices=[]):
+        backbone = call(path, {})
+        check(path, backbone)
+    brings_weights = backbone.pretrained or takes_pretrained(path)
+    least = backbone.least or {}
+    record = EncoderSpec(
+        name=path,
+        builder=path,
+        stages={stage: least.get(stage, 1) for stage in backbone.stages},
+        tap=backbone.tap,
+        pooling=backbone.pooling,
+        control=backbone.control or _control(backbone),
+        weights=backbone.weights or ("function" if brings_weights else None),
+        licence=backbone.licence,
+        own=True,
+        multiple=backbone.multiple,
+    )
+    record.check_tap(record.tap)
+    record.check_tap(record.control[0])
+    return record
+
+
+def _control(backbone: Backbone) -> tuple[str, str]:
+    """Tap and pooling for agents: the last stage that keeps places an eighth of the image apart, on a grid."""
+    probed = probe(backbone)
+    if probed is None:
+        return backbone.tap, backbone.pooling
+    side, outputs = probed
+    spatial = {
+        stage: output.shape[2]
+        for stage, output in outputs.items()
+        if output.dim() == 4 and output.shape[2] == output.shape[3] and output.shape[2] * SPATIAL >= side
+    }
+    if not spatial:
+        return backbone.tap, backbone.pooling
+    stage = list(spatial)[-1]
+    return stage, f"grid{min(GRID, spatial[stage])}"

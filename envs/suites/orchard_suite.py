@@ -1,0 +1,51 @@
+"""The Orchard suite: the project's own environment, which lives in envs/orchard/."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from stillsight.envs.options import EnvOptions
+from stillsight.envs.spec import EnvSpec
+from stillsight.envs.suites.suite import Suite
+
+ORCHARD = EnvSpec(id="", options=EnvOptions(size=0))  # 48 x 48 by birth
+
+ROWS = (
+    replace(
+        ORCHARD,
+        id="stillsight/Orchard-v0",
+        summary="catch fruit, dodge stones and wasps; needs no extra, best return exactly 6",
+        actions="discrete",
+    ),
+    replace(
+        ORCHARD,
+        id="stillsight/OrchardContinuous-v0",
+        summary="the same orchard with a continuous velocity",
+        actions="continuous",
+    ),
+)
+
+
+def register() -> None:
+    """Registers both ids with Gymnasium, once."""
+    import gymnasium as gym
+
+    for row in ROWS:
+        if row.id not in gym.registry:
+            gym.register(
+                row.id,
+                "stillsight.envs.orchard.orchard:Orchard",
+                reward_threshold=5.0,
+                kwargs={"continuous": row.actions == "continuous"},
+            )
+
+
+SUITE = Suite(
+    name="Orchard",
+    noun="game",
+    default=ORCHARD,
+    rows=ROWS,
+    prefix="stillsight/",
+    entry_point="stillsight.envs.orchard",
+    register=register,
+)

@@ -1,0 +1,115 @@
+"""Suite: a family of environments that are registered, made and wrapped alike, as one record.
+
+A record is light: its functions import the suite's own package when they are called, and classes that are built on
+Gymnasium or SB3 live in files of their own and are named `"module:name"`. So the command line reads every row at no
+cost, and what an environment needs is imported when one is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, Protocol
+
+from stillsight.envs.options import EnvOptions
+from stillsight.envs.spec import EnvSpec
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+    from stable_baselines3.common.vec_env import VecEnv
+
+
+class NativeVecEnv(Protocol):
+    """What `Suite.native` names: a VecEnv class that steps all copies by itself, in threads or on a device."""
+
+    def __call__(self, env_id: str, n_envs: int, options: EnvOptions, *, training: bool, seed: int) -> VecEnv:
+        """As `make_vec`. Raises `EnvError` for what `objection` finds."""
+
+    def objection(self, env_id: str, options: EnvOptions, *, training: bool) -> str | None:
+        """Why it cannot show an id of the suite as these options ask, as the end of a sentence, or None if it can."""
+
+
+def _register_nothing() -> None:
+    """For a suite whose ids come with Gymnasium."""
+
+
+def _no_arguments(_env_id: str, _options: EnvOptions) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Suite:
+    """A family of environments. Only `name`, `noun` and `default` must be given; the rest is for what is special."""
+
+    name: str
+    """As it stands in a sentence: "Atari"."""
+    noun: str
+    """What one of its environments is called: "game", as in "is no Atari game"."""
+    default: EnvSpec
+    """What holds for an id of the suite that has no row; the rows are copies of it with an id and a summary."""
+    rows: tuple[EnvSpec, ...] = ()
+    """The environments that are listed."""
+
+    prefix: str | None = None
+    """How ids of the suite begin, which tells them before anything is imported; None: by its rows alone."""
+    unprefixed: bool = False
+    """Whether its package registers ids without the prefix, too: it is then asked for ids that nobody else knows."""
+    entry_point: str | None = None
+    """What Gymnasium makes the suite's environments from, which tells them, whatever their id, once they are
+    registered: a package, a module or `module:Class`. None: they are told by prefix and rows."""
+    register: Callable[[], None] = _register_nothing
+    """Registers the suite's ids with Gymnasium; called only where `default.needs` can be imported."""
+
+    own_options: tuple[str, ...] = ()
+    """Names of the fields of `EnvOptions` that no environment has but this suite's and others' that name them."""
+    reserved: Mapping[str, str] = field(default_factory=dict)
+    """Arguments of `gymnasium.make` that a user may not set, with what to do instead."""
+    arguments: Callable[[str, EnvOptions], dict[str, Any]] = _no_arguments
+    """Arguments of `gymnasium.make` for an id and its options; the user's own come on top. It may raise `EnvError` for
+    the user's (`options.kwargs`)."""
+    replacement: str | None = None
+    """`module:Class` that is made in place of the registered one."""
+    wrapping: str = "stillsight.envs.rules:skip_frames"
+    """`module:function` from a made environment and `EnvOptions` to the environment whose image is taken, frames
+    skipped."""
+    native: str | None = None
+    """`module:Class` of a `NativeVecEnv` that is preferred for training wherever it has no objection."""
+
+    @property
+    def kind(self) -> str:
+        """What one of its environments is, in full: "Atari game"."""
+        return f"{self.name} {self.noun}"
+
+    @property
+    def installed(self) -> bool:
+        """Whether the modules that the suite needs can be imported."""
+        return all(find_spec(module) is not None for module in self.default.needs)
+
+    def covers(self, env_id: str) -> bool:
+        """Whether an id, without a `module:` before it, is of this suite as far as its name tells."""
+        named = self.prefix is not None and env_id.startswith(self.prefix)
+        return named or any(row.id == env_id for row in self.rows)
+
+    def makes(self, env_id: str, entry_point: str) -> bool:
+        """Whether an id that Gymnasium makes from `entry_point` is of this suite."""
+        if self.entry_point is None:
+            return self.covers(env_id)
+        return entry_point == self.entry_point or entry_point.startswith(
+            (f"{self.entry_point}.", f"{self.entry_point}:")
+        )
+
+    def spec(self, env_id: str) -> EnvSpec:
+        """The row of an id, or the suite's default under that id."""
+        return next((row for row in self.rows if row.id == env_id), replace(self.default, id=env_id))
+
+    def wrap(self, env: gym.Env[Any, Any], options: EnvOptions) -> gym.Env[Any, Any]:
+        """Put the suite's own wrappers around an environment that was just made."""
+        wrapped: gym.Env[Any, Any] = resolve_name(self.wrapping)(env, options)
+        return wrapped
+
+    def native_class(self) -> NativeVecEnv | None:
+        """The class that `native` names, imported; None where the suite has none."""
+        vec_env: NativeVecEnv | None = None if self.native is None else resolve_name(self.native)
+        return vec_env

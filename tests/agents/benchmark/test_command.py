@@ -1,0 +1,282 @@
+"""The benchmark from SPEC.toml to report: stopped and started again, with cells that fail, told in the tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stillsight.agents import cli
+from stillsight.agents.benchmark.benchmark_config import BenchmarkConfig
+from stillsight.agents.benchmark.command import benchmark, missing
+from stillsight.agents.benchmark.grid.parse import parse_spec
+from stillsight.agents.benchmark.grid.pins import env_version
+from stillsight.agents.benchmark.running import worker
+from stillsight.agents.benchmark.running.energy import meter
+from stillsight.agents.benchmark.running.local import run_local
+from stillsight.agents.benchmark.running.results import Results
+from stillsight.agents.errors import RunError
+
+HEAD = """
+seeds = 2
+episodes = 2
+shifts = ["noise"]
+controls = []
+[rl]
+steps = 64
+n_envs = 2
+eval_every = 32
+eval_episodes = 1
+standardise = 8
+head = 8
+max_episode_steps = 20
+set = ["n_steps=16", "batch_size=16", "n_epochs=1"]
+"""
+TASK = '[[task]]\nenv = "stillsight/Orchard-v0"\nthreshold = 1.0\n'
+RETINA = '[[encoder]]\nencoder = "retina"\ntaps = ["stem"]\n'
+RANDOM = (
+    '[[arm]]\nname = "random"\nrole = "random"\nencoder = "retina"\nmode = "random"\ntap = "stem"\npooling = "grid2"\n'
+)
+GRID = HEAD + TASK + RETINA + RANDOM
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A benchmark that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    (folder / "SPEC.toml").write_text(GRID)
+    assert cli.main(["benchmark", str(folder / "SPEC.toml"), "--out", str(folder), "--no-trial"]) == 0
+    return folder
+
+
+def _records(folder: Path) -> dict[str, dict[str, Any]]:
+    return {path.stem: json.loads(path.read_text()) for path in (folder / "cells").glob("*.json")}
+
+
+def test_every_cell_says_what_it_is(whole: Path) -> None:
+    records = _records(whole)
+    assert sorted(records) == sorted(parse_spec(GRID).expected())
+    for record in records.values():
+        assert (record["state"], record["budget"], record["cost"]["images_per_step"]) == ("done", 64, 68 / 64)
+        # 68: of two environments the first frames, 64 steps, and the last frames of two episodes that end.
+        assert {name: len(values) for name, values in record["scores"].items()} == {"clean": 2, "noise": 2}
+        assert [step for step, _, _ in record["curve"]] == [32, 64, 64]
+        assert record["pins"]["env_version"].startswith("stillsight ")
+        assert record["machine"]["versions"]["torch"]
+        assert (whole / record["run"] / "done").exists()
+    frozen = [record["pins"] for record in records.values() if record["role"] == "frozen"]
+    assert frozen[0] == frozen[1]
+    assert len(frozen[0]["encoder_sha256"]) == len(frozen[0]["weights_sha256"]) == 64
+    films = sorted(path.parts[-3] for path in whole.glob("runs/*/videos/*.mp4"))
+    assert films == sorted(key for key, record in records.items() if record["seed"] == 0)
+    references = json.loads((whole / "references.json").read_text())["stillsight/Orchard-v0"]
+    assert references["oracle"]["mean"] > references["random"]["mean"]
+
+
+def test_killed_and_started_again_it_gives_the_same_table(whole: Path, tmp_path: Path) -> None:
+    """kill -9 in the middle of cells: the workers end too, and nothing is run twice or left out."""
+    (tmp_path / "SPEC.toml").write_text(GRID)
+    words = ["benchmark", str(tmp_path / "SPEC.toml"), "--out", str(tmp_path), "--no-trial"]
+    program = f"import sys; from stillsight.agents.cli import main; sys.exit(main({words!r}))"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not _records(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    early = _records(tmp_path)
+    assert 0 < len(early) < 4
+    while _workers(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _workers(tmp_path)
+    assert cli.main(words) == 0
+    later = _records(tmp_path)
+    assert {key: later[key] for key in early} == early  # finished cells were left alone
+    assert (tmp_path / "scores.md").read_bytes() == (whole / "scores.md").read_bytes()
+
+
+def _workers(folder: Path) -> list[str]:
+    """Processes whose log lies in `folder`, as Linux tells them."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            log = os.readlink(process / "fd" / "1")
+        except OSError:
+            continue
+        if log.startswith(str(folder)):
+            found.append(process.name)
+    return found
+
+
+def test_cells_that_cannot_count_are_named(tmp_path: Path) -> None:
+    """An environment that crashes, a loss that is no number, and another encoder under the same name."""
+    module = tmp_path / "planted.py"
+    module.write_text(PLANTED)
+    crash = '[[task]]\nenv = "planted:Crash-v0"\nlabel = "crash"\n'
+    nan = '[[task]]\nenv = "planted:Nan-v0"\nlabel = "nan"\n'
+    text = HEAD.replace("seeds = 2", "seeds = 1").replace('["noise"]', "[]") + crash + nan + RETINA
+    (tmp_path / "SPEC.toml").write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        patch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+        words = ["benchmark", str(tmp_path / "SPEC.toml"), "--out", str(tmp_path), "--no-trial"]
+        assert cli.main(words) == 1
+        errors = sorted(record["error"] for record in _records(tmp_path).values())
+        assert errors[0] == "RuntimeError: the planted game crashed"
+        assert "nan" in errors[1].lower()
+        # Both stay failed until they are asked for again.
+        spec = parse_spec(text)
+        assert not missing(spec, Results(tmp_path))
+        module.write_text(PLANTED.replace("CRASHES = True", "CRASHES = False"))
+        assert cli.main([*words, "--retry"]) == 1
+    states = {record["task"]: record["state"] for record in _records(tmp_path).values()}
+    assert states == {"crash": "done", "nan": "failed"}
+    told = (tmp_path / "report.md").read_text().replace("\\", "")
+    (bad,) = [key for key, record in _records(tmp_path).items() if record["state"] == "failed"]
+    assert bad in told
+    assert errors[1].split(",")[0] in told
+
+
+def test_a_cell_with_another_encoder_is_not_pooled(whole: Path, tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    for name in ("SPEC.toml", "references.json"):
+        (tmp_path / name).write_text((whole / name).read_text())
+    for key, record in _records(whole).items():
+        if record["role"] == "frozen" and record["seed"] == 1:
+            record["pins"]["encoder_sha256"] = "0" * 64
+        (tmp_path / "cells" / f"{key}.json").write_text(json.dumps(record))
+    assert cli.main(["report", str(tmp_path)]) == 1
+    told = (tmp_path / "report.md").read_text()
+    assert "encoder" in told
+    assert "0" * 20 in told
+    assert cli.main(["report", str(whole), "--out", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "scores.md").read_bytes() == (whole / "scores.md").read_bytes()
+
+
+PLANTED = """
+import gymnasium as gym
+import numpy as np
+
+CRASHES = True
+
+
+class Planted(gym.Env):
+    metadata = {"render_modes": ["rgb_array"]}
+    observation_space = gym.spaces.Box(0, 255, (48, 48, 3), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, reward, render_mode=None):
+        self.reward, self.render_mode, self.steps = reward, render_mode, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.render(), {}
+
+    def step(self, action):
+        self.steps += 1
+        if self.reward == "crash" and CRASHES and self.steps > 20:
+            raise RuntimeError("the planted game crashed")
+        return self.render(), float("nan") if self.reward == "nan" else 1.0, self.steps % 5 == 0, False, {}
+
+    def render(self):
+        return np.full((48, 48, 3), self.steps % 256, np.uint8)
+
+
+for name in ("Crash", "Nan"):
+    gym.register(f"{name}-v0", entry_point=Planted, kwargs={"reward": name.lower()})
+"""
+
+
+def test_a_worker_that_dies_is_a_failed_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed for memory, say: no record is left by it, and the others go on."""
+    (cell, *_) = missing(parse_spec(GRID), Results(tmp_path))
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    (ended,) = run_local([cell], Results(tmp_path), tmp_path / "runs", 1)
+    assert ended.state == "failed"
+    assert ended.error == f"its process ended with exit code 1, see runs/{cell.key}.log"
+    assert Results(tmp_path).read(cell.key) == ended
+
+
+def test_two_benchmarks_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    import fcntl
+
+    (tmp_path / "SPEC.toml").write_text(GRID)
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match="Another benchmark works in"):
+            benchmark(tmp_path / "SPEC.toml", BenchmarkConfig(out=tmp_path))
+
+
+def test_the_plan_is_told_and_nothing_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "SPEC.toml").write_text(GRID)
+    words = [
+        "benchmark",
+        str(tmp_path / "SPEC.toml"),
+        "--out",
+        str(tmp_path / "grid"),
+        "--no-trial",
+        "--plan",
+        "--jobs",
+        "3",
+    ]
+    assert cli.main(words) == 0
+    told = capsys.readouterr().out
+    assert "4 to run now" in told
+    assert "not known, 3 side by side; 4 of a kind that has not run yet" in told
+    assert not (tmp_path / "grid" / "cells").exists()
+
+
+def test_the_plan_knows_what_has_run(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "SPEC.toml").write_text(GRID.replace("seeds = 2", "seeds = 4"))
+    words = ["benchmark", str(tmp_path / "SPEC.toml"), "--out", str(whole), "--plan", "--jobs", "1"]
+    before = (whole / "SPEC.toml").read_text()
+    assert cli.main(words) == 0
+    (whole / "SPEC.toml").write_text(before)
+    took = {record["arm"]: record["took"] for record in _records(whole).values()}
+    told = capsys.readouterr().out
+    assert "4 to run now" in told
+    assert f"about {2 * sum(took.values()):.0f} s" in told or "min for 4" in told
+
+
+@pytest.mark.parametrize(("before", "after", "joules"), [(1_000_000, 3_500_000, 2.5), (9_000_000, 500_000, 1.5)])
+def test_joules_are_counted_over_the_counter_s_end(tmp_path: Path, before: int, after: int, joules: float) -> None:
+    (tmp_path / "energy_uj").write_text(str(before))
+    (tmp_path / "max_energy_range_uj").write_text("10000000")
+    with meter(tmp_path) as spent:
+        (tmp_path / "energy_uj").write_text(str(after))
+        sum(range(100_000))
+    assert spent["energy_joules"] == joules
+    assert spent["cpu_seconds"] is not None
+    assert spent["cpu_seconds"] > 0
+    with meter(tmp_path / "none") as unknown:
+        pass
+    assert unknown["energy_joules"] is None
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"step": 64, "train/value_loss": float("nan")}, "train/value_loss is nan at step 64"),
+        ({"epoch": 2, "loss": float("inf")}, "loss is inf at epoch 2"),
+        ({"step": 64, "train/explained_variance": float("nan")}, None),
+    ],
+)
+def test_a_loss_that_is_no_number_is_found(tmp_path: Path, row: dict[str, Any], told: str | None) -> None:
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    if told is None:
+        worker._refuse_not_finite(tmp_path)
+        return
+    with pytest.raises(RunError, match=told):
+        worker._refuse_not_finite(tmp_path)
+
+
+def test_versions_name_the_package_that_a_game_comes_from() -> None:
+    assert env_version("CartPole-v1").startswith("gymnasium ")
+    assert env_version("stillsight/Orchard-v0").startswith("stillsight ")

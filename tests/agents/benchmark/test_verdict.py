@@ -1,0 +1,487 @@
+"""Verdicts: what the seeds support is said, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from stillsight.agents.benchmark.analysis import bounds, claims
+from stillsight.agents.benchmark.analysis.claims import Comparison
+from stillsight.agents.benchmark.analysis.estimates import estimate
+from stillsight.agents.benchmark.analysis.setting import Arm, Setting
+from stillsight.agents.benchmark.analysis.stats import difference
+from stillsight.agents.benchmark.analysis.verdict import Family, Stretch, Verdict, pairs, verdicts
+from stillsight.agents.benchmark.grid.cell import Cell, Result, Track
+from stillsight.agents.benchmark.report.answers import Answer
+from stillsight.agents.benchmark.report.statement import state
+
+LABELS = {
+    "eye low frozen": "frozen",
+    "eye high frozen": "frozen",
+    "eye low random": "random",
+    "nature scratch": "scratch",
+    "eye low finetuned": "finetune",
+}
+STEPS = (1_000, 2_000, 3_000, 4_000)
+FEW = 300
+
+
+def arm(
+    label: str,
+    scores: Sequence[float],
+    *,
+    role: str | None = None,
+    curve: Sequence[float] = (),
+    noise: Sequence[float] = (),
+    seconds: float = 10.0,
+    pins: Mapping[str, Any] | None = None,
+    cpu: str = "one",
+) -> Arm:
+    """Cells with one score a seed, and a curve for each that is `curve` plus the seed's score."""
+    role = role or LABELS[label]
+    cells = []
+    for seed, score in enumerate(scores):
+        shifted = {"noise": (noise[seed],)} if noise else {}
+        result = Result(
+            machine={"cpu": cpu},
+            pins=dict(pins or {}),
+            curve=tuple((STEPS[at], height + score, seconds * (at + 1)) for at, height in enumerate(curve)),
+            scores={"clean": (score - 1.0, score + 1.0), **shifted},
+            cost={},
+        )
+        place: Any = {"task": "Task-v0", "algo": "ppo", "arm": label, "role": role, "budget": STEPS[-1]}
+        cells.append(Cell(key=f"{label}-{seed}", track="rl", seed=seed, result=result, **place))
+    return Arm(label, role, tuple(cells))
+
+
+class Judged(NamedTuple):
+    """What may be claimed of some arms: the numbers and the words."""
+
+    title: str
+    verdict: Verdict
+    comparisons: tuple[Comparison, ...]
+    sentences: tuple[str, ...]
+    answers: tuple[Answer, ...]
+    cost: tuple[str, ...]
+
+
+def judged_all(*settings: Setting) -> list[Judged]:
+    found = verdicts([estimate(setting, FEW) for setting in settings], resamples=FEW)
+    statements = [state(setting, verdict) for setting, verdict in zip(settings, found, strict=True)]
+    return [
+        Judged(statement.title, verdict, verdict.comparisons, statement.sentences, statement.answers, statement.cost)
+        for verdict, statement in zip(found, statements, strict=True)
+    ]
+
+
+def judged(*arms: Arm, track: Track = "rl") -> Judged:
+    (found,) = judged_all(Setting(track, "Task-v0", "ppo", arms, {}))
+    return found
+
+
+def test_pairs_are_those_that_answer_something() -> None:
+    arms = [arm(label, [0.0] * 5) for label in LABELS]
+    arms.append(arm("other low frozen", [0.0] * 5, role="frozen"))
+    assert [(one.label, other.label) for one, other in pairs(arms)] == [
+        ("eye low frozen", "nature scratch"),
+        ("eye high frozen", "nature scratch"),
+        ("other low frozen", "nature scratch"),
+        ("eye low frozen", "eye low random"),
+        ("eye high frozen", "eye low random"),  # no random arm has its tap
+        ("eye low frozen", "eye high frozen"),
+        ("eye low finetuned", "eye low frozen"),
+        ("eye low finetuned", "eye high frozen"),
+    ]
+
+
+def test_what_cells_are_pinned_to_names_their_encoder() -> None:
+    """Labels are free text: here two of one encoder share no word, and two of different ones do."""
+    low, high = {"encoder": "eye", "tap": "low"}, {"encoder": "eye", "tap": "high"}
+    arms = [
+        arm("ours", [0.0], role="frozen", pins=high),
+        arm("control", [0.0], role="random", pins=low),
+        arm("matched", [0.0], role="random", pins=high),
+        arm("ours too", [0.0], role="random", pins={"encoder": "nose", "tap": "high"}),
+    ]
+    assert [(one.label, other.label) for one, other in pairs(arms)] == [("ours", "matched")]
+
+
+def test_a_clear_difference_is_claimed_with_its_numbers() -> None:
+    found = judged(arm("eye low frozen", [5.0, 5.2, 5.1, 4.9, 4.8]), arm("nature scratch", [1.0, 1.1, 0.9, 1.2, 0.8]))
+    (comparison,) = found.comparisons
+    assert comparison.winner == "eye low frozen"
+    assert comparison.seeds == 5
+    assert comparison.difference == pytest.approx(4.0)
+    assert 0 < comparison.adjusted_low <= comparison.low <= 4.0 <= comparison.high <= comparison.adjusted_high
+    assert (comparison.improvement, comparison.improvement_low, comparison.improvement_high) == (1.0, 1.0, 1.0)
+    assert found.sentences == (
+        "eye low frozen is ahead of nature scratch in the end by 4.00 "
+        f"({comparison.low:.2f} to {comparison.high:.2f}), better in 100% (100% to 100%) of all "
+        "pairs of seeds (5 seeds).",
+        "Claims of each kind have a chance of about 5% to hold a false one, adjusted (Bonferroni) for the number of "
+        "comparisons in this task: 1 in the end. Intervals in brackets are of 95% each.",
+    )
+
+
+def test_the_winner_comes_first_with_its_own_signs() -> None:
+    found = judged(arm("eye low frozen", [1.0, 1.1, 0.9, 1.2, 0.8]), arm("nature scratch", [5.0, 5.2, 5.1, 4.9, 4.8]))
+    (comparison,) = found.comparisons
+    assert comparison.winner == "nature scratch"
+    assert comparison.difference == pytest.approx(-4.0)
+    assert comparison.improvement == 0.0
+    assert found.sentences[0] == (
+        "nature scratch is ahead of eye low frozen in the end by 4.00 "
+        f"({-comparison.high:.2f} to {-comparison.low:.2f}), better in 100% (100% to 100%) of all "
+        "pairs of seeds (5 seeds)."
+    )
+
+
+def test_ties_everywhere_are_not_separable() -> None:
+    found = judged(*(arm(label, [3.0] * 5, curve=(0.0,) * 4, noise=[3.0] * 5) for label in LABELS))
+    assert {comparison.winner for comparison in found.comparisons} == {None}
+    assert all(comparison.improvement == 0.5 for comparison in found.comparisons)
+    for sentence in found.sentences[:-1]:
+        assert "not separable" in sentence or "No loss" in sentence, sentence
+    assert (
+        "eye low frozen and nature scratch are not separable at 5 seeds in the end: the first less the second is "
+        "0.00 (0.00 to 0.00), better in 50% (50% to 50%) of all pairs of seeds."
+    ) in found.sentences
+
+
+def test_seeds_that_all_agree_are_claimed() -> None:
+    """No spread is no error: a frozen arm that always solves the task against one that never does."""
+    assert claims.compare("a", "b", [1.0] * 5, [0.0] * 5, resamples=FEW).winner == "a"
+
+
+@pytest.mark.parametrize(("scores", "told"), [([9.0] * 4, "only 4 seeds"), ([9.0], "only 1 seed,")])
+def test_few_seeds_have_no_verdict(scores: list[float], told: str) -> None:
+    """However far apart, and even if the other side has many."""
+    found = judged(
+        arm("eye low frozen", scores, curve=(5.0,) * 4, noise=[0.0] * len(scores)),
+        arm("nature scratch", [0.0] * 10, curve=(0.0,) * 4),
+    )
+    (comparison,) = found.comparisons
+    assert comparison.winner is None
+    assert np.isnan([comparison.adjusted_low, comparison.adjusted_high]).all()
+    assert told in found.sentences[0]
+    assert found.sentences[0].endswith("no verdict.")
+    assert not any(word in " ".join(found.sentences) for word in ("ahead", "behind", " loses "))
+    assert found.sentences[-1] == "Nothing is claimed with fewer than 5 seeds."
+
+
+def test_one_outlying_seed_makes_no_claim() -> None:
+    base = [1.0, 2.0, 3.0, 4.0, 5.0]
+    for outlying in ([1.0, 2.0, 3.0, 4.0, 1e6], [0.0, 0.0, 0.0, 0.0, 1e6]):
+        against = base if outlying[0] else [0.0] * 5
+        assert claims.compare("a", "b", outlying, against, resamples=FEW).winner is None
+        assert not claims.ahead(np.array(outlying)[:, None], np.array(against)[:, None], resamples=FEW).any()
+        assert not claims.lost(outlying, against, resamples=FEW)[1]
+
+
+def test_a_seed_that_did_not_learn_counts_against_a_claim() -> None:
+    """Winsorising hides the one of five that failed: without the mean's error this would be claimed."""
+    learnt, failed = np.array([10.0, 10.1, 10.2, 9.9, 9.8]), np.array([0.0, 0.1, -0.1, 0.2, 9.7])
+    assert claims.compare("a", "b", learnt, failed, claims=7).winner is None
+    yuen = scipy_stats.ttest_ind(learnt, failed, equal_var=False, trim=0.25)
+    assert yuen.pvalue < 0.05 / 7
+    assert claims.compare("a", "b", np.tile(learnt, 3), np.tile(failed, 3), claims=7).winner == "a"
+
+
+def test_bounds_are_those_of_scipy() -> None:
+    generator = np.random.RandomState(0)
+    # Two heaps, where the trimmed error is the larger one.
+    one, other = (np.resize([-1.0, 1.0], count)[:, None] + generator.randn(count, 3) / 100 for count in (10, 8))
+    found = bounds.t_bounds(one, other, 0.9)
+    expected = scipy_stats.ttest_ind(one, other, equal_var=False, trim=0.25).confidence_interval(0.9)
+    assert np.allclose(found, [expected.low, expected.high])
+    against = scipy_stats.ttest_ind(one, np.zeros((10, 3)), equal_var=False, trim=0.25).confidence_interval(0.9)
+    assert np.allclose(bounds.t_bounds(one, None, 0.9), [against.low, against.high])
+
+
+def equal(generator: np.random.RandomState, learns: bool) -> np.ndarray:
+    """Three arms of five seeds from one distribution: a normal one, or one in which a seed learns or does not."""
+    noise = generator.randn(3, 5)
+    return noise + 10.0 * (generator.rand(3, 5) < 0.5) if learns else noise
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_equal_arms_are_told_apart_in_five_of_a_hundred_tasks_at_most(learns: bool) -> None:
+    """The unadjusted intervals, which are shown, find a winner in far more of them."""
+    generator, wrong, naive = np.random.RandomState(5), 0, 0
+    for _ in range(200):
+        arms = combinations(equal(generator, learns), 2)
+        found = [claims.compare("a", "b", one, other, claims=3, resamples=FEW) for one, other in arms]
+        wrong += any(comparison.winner for comparison in found)
+        naive += any(comparison.low > 0 or comparison.high < 0 for comparison in found)
+    assert wrong <= 10
+    assert naive >= 20, "this is what the adjustment is for"
+
+
+def test_one_pair_of_equal_arms_is_told_apart_in_five_of_a_hundred_trials_at_most() -> None:
+    generator = np.random.RandomState(6)
+    wins = [claims.compare("a", "b", generator.randn(5), generator.randn(5), resamples=FEW).winner for _ in range(200)]
+    assert sum(win is not None for win in wins) <= 10
+
+
+def test_curves_of_equal_arms_are_told_apart_in_five_of_a_hundred_tasks_at_most() -> None:
+    generator, wrong = np.random.RandomState(8), 0
+    for _ in range(200):
+        one, other = np.cumsum(generator.randn(2, 6, 10), axis=-1)
+        wrong += claims.ahead(one, other, claims=10, resamples=FEW).any()
+    assert wrong <= 10
+
+
+def test_different_arms_are_told_apart() -> None:
+    generator = np.random.RandomState(9)
+    wins = [
+        claims.compare("a", "b", generator.randn(10) + 4.0, generator.randn(10), claims=7, resamples=FEW).winner
+        for _ in range(50)
+    ]
+    assert wins.count("a") >= 48
+    assert "b" not in wins
+
+
+def test_more_comparisons_make_a_claim_harder() -> None:
+    one, other = [3.0, 3.5, 2.5, 4.0, 3.2, 2.8], [1.0, 1.6, 0.4, 2.0, 1.2, 0.9]
+    few, many = (claims.compare("a", "b", one, other, claims=count, resamples=FEW) for count in (1, 1_000))
+    assert many.adjusted_low < few.adjusted_low < few.adjusted_high < many.adjusted_high
+    assert (few.low, few.high) == (many.low, many.high), "what is shown stays at 95 %"
+    assert few.winner == "a"
+    assert many.winner is None
+
+
+SPREAD = [-0.10, -0.05, 0.0, 0.05, 0.10, -0.08, 0.08, 0.02, -0.02, 0.06]
+
+
+@pytest.mark.parametrize(
+    ("curve", "told"),
+    [
+        ((9.0, 0.0, 0.0, -9.0), "ahead until 1,000 steps and behind from 4,000 steps; not separable at the other"),
+        ((9.0, 9.0, 9.0, 9.0), "ahead at every evaluation from 1,000 to 4,000 steps (10 seeds)."),
+        (
+            (0.0, -9.0, -9.0, 0.0),
+            "behind from 2,000 to 3,000 steps; not separable at the other evaluations (10 seeds).",
+        ),
+        (
+            (9.0, -9.0, 9.0, 9.0),
+            "ahead until 1,000 steps, behind at 2,000 steps and ahead from 3,000 steps (10 seeds).",
+        ),
+    ],
+)
+def test_a_course_says_where_and_only_there(curve: tuple[float, ...], told: str) -> None:
+    found = judged(arm("eye low frozen", SPREAD, curve=curve), arm("nature scratch", SPREAD, curve=(0.0,) * 4))
+    assert f"Against nature scratch, eye low frozen is {told}" in found.sentences[1]
+    assert "in this task: 1 in the end, 4 on the way. " in found.sentences[-1]
+
+
+def test_a_course_is_stretches_of_signs() -> None:
+    """The numbers behind the words: every evaluation is in one stretch, and neighbours differ in what is claimed."""
+    one = arm("eye low frozen", SPREAD, curve=(9.0, 0.0, 0.0, -9.0), noise=[score - 2.0 for score in SPREAD])
+    verdict = judged(one, arm("nature scratch", SPREAD, curve=(0.0,) * 4)).verdict
+    course = verdict.courses["eye low frozen", "nature scratch"]
+    assert course.stretches == (Stretch(1, 1_000, 1_000), Stretch(0, 2_000, 3_000), Stretch(-1, 4_000, 4_000))
+    assert (course.points, course.seeds) == (4, 10)
+    assert verdict.family == Family(finals=1, points=4, shifts=1)
+    (robust,) = verdict.robustness
+    assert (robust.arm, robust.clean, robust.seeds) == ("eye low frozen", pytest.approx(0.01), 10)
+    assert [(loss.shift, loss.loss.value, loss.claimed) for loss in robust.losses] == [
+        ("noise", pytest.approx(2.0), True)
+    ]
+    assert verdict.race is not None
+    assert (verdict.race.threshold.baseline, verdict.race.untimed, verdict.race.comparable) == (
+        "nature scratch",
+        (),
+        True,
+    )
+
+
+def test_courses_are_compared_at_common_evaluations_alone() -> None:
+    one, other = arm("eye low frozen", SPREAD, curve=(9.0,) * 4), arm("nature scratch", SPREAD, curve=(0.0,) * 3)
+    assert "at every evaluation from 1,000 to 3,000 steps" in judged(one, other).sentences[1]
+    bare = judged(one, arm("nature scratch", SPREAD))
+    assert len(bare.sentences) == 2, "without a curve nothing is said of it"
+
+
+def test_a_data_set_has_epochs() -> None:
+    found = judged(
+        arm("eye low frozen", SPREAD, curve=(9.0,) * 4), arm("eye scratch", SPREAD, role="scratch", curve=(0.0,) * 4),
+        track="cifar",
+    )  # fmt: skip
+    assert "from 1,000 to 4,000 epochs" in found.sentences[1]
+
+
+def test_shifts_are_told_seed_by_seed() -> None:
+    scores = [4.0, 6.0, 8.0, 10.0, 12.0, 14.0]
+    found = judged(
+        arm("eye low frozen", scores, noise=[score - 2.0 for score in scores]),
+        arm("eye high frozen", scores, noise=[5.0, 5.0, 9.0, 9.0, 13.0, 13.0]),
+        arm("nature scratch", scores, noise=[score + 1.0 for score in scores]),
+    )
+    assert "Of its 9.0 eye low frozen loses 2.0 (2.0 to 2.0) under noise." in found.sentences
+    assert "Of its 9.0 nature scratch gains 1.0 (1.0 to 1.0) under noise." in found.sentences
+    assert any(
+        text.startswith("No loss of eye high frozen may be claimed at 6 seeds under noise 0.0 (")
+        for text in found.sentences
+    )
+    assert ", 3 under shifts." in found.sentences[-1]
+    assert found.answers[-1] == (
+        "Do visual shifts that it never saw cost an agent anything?",
+        "Yes: eye low frozen under noise.",  # and nature scratch gains
+    )
+    unhurt = judged(arm("eye low frozen", scores, noise=scores), arm("nature scratch", scores))
+    assert unhurt.answers[-1].told == "No loss may be claimed."
+
+
+def threshold(*arms: Arm) -> tuple[str, ...]:
+    return judged(*arms).cost
+
+
+def test_the_cheapest_is_named_if_seeds_agree() -> None:
+    quick = arm("eye low frozen", SPREAD, curve=(0.0, 9.0, 9.0, 9.0), seconds=10.0)
+    slow = arm("nature scratch", [5.0 + score for score in SPREAD], curve=(-5.0, -5.0, -5.0, 5.0), seconds=40.0)
+    assert threshold(quick, slow) == (
+        "Median seconds of training to 5.01, what nature scratch scores in the end (IQM): "
+        "eye low frozen 16 s (10 of 10 seeds); nature scratch 140 s (10 of 10 seeds).",
+        "eye low frozen is the cheapest.",
+    )
+
+
+def test_no_cheapest_is_named_without_grounds() -> None:
+    base = arm("nature scratch", [5.0 + score for score in SPREAD], curve=(-5.0, -5.0, -5.0, 5.0))
+    equal = arm("eye low frozen", [5.0 + score for score in SPREAD], curve=(-5.0, -5.0, -5.0, 5.0))
+    assert threshold(equal, base)[1] == "None is separably the cheapest."
+    quick = {"curve": (0.0, 9.0, 9.0, 9.0), "seconds": 1.0}
+    assert threshold(arm("eye low frozen", SPREAD[:4], **quick), base)[1] == "None is separably the cheapest."  # type: ignore[arg-type]
+    assert threshold(arm("eye low frozen", SPREAD, cpu="two", **quick), base)[1] == (  # type: ignore[arg-type]
+        "None is called the cheapest, because they were timed on different machines."
+    )
+    assert threshold(arm("eye low frozen", SPREAD), base)[1] == (
+        "None is called the cheapest, because not every seed of eye low frozen has a curve."
+    )
+    never = arm("nature scratch", [5.0] * 5, curve=(-9.0,) * 4)
+    assert threshold(never) == ("No seed reached 5.00, what nature scratch scores in the end (IQM).",)
+    assert threshold(arm("eye low frozen", SPREAD)) == (), "there is nothing to reach"
+
+
+def test_a_seed_that_never_gets_there_is_the_latest() -> None:
+    assert claims.cheapest({"a": [1.0] * 5, "b": [None] * 5}) == "a"
+    assert claims.cheapest({"a": [1.0, None, None, None, None], "b": [None] * 5}) is None
+    half = {"a": [1.0] * 5 + [None] * 5, "b": [None] * 10}
+    assert claims.cheapest(half) is None, "what half of the seeds never reach has no price"
+    assert claims.cheapest({"a": [1.0] * 5}) is None, "of one arm nothing is cheaper"
+
+
+def test_algorithms_of_one_task_are_judged_together_and_tasks_are_not() -> None:
+    arms = (arm("eye low frozen", [5.0, 5.2, 5.1, 4.9, 4.8]), arm("nature scratch", [1.0, 1.1, 0.9, 1.2, 0.8]))
+    same = [Setting("rl", "Task-v0", algo, arms, {}) for algo in ("ppo", "dqn")]
+    apart = Setting("rl", "Other-v0", "ppo", arms, {})
+    first, second, third = judged_all(*same, apart)
+    assert [found.title for found in (first, second, third)] == ["Task-v0, ppo", "Task-v0, dqn", "Other-v0, ppo"]
+    assert [found.verdict.family for found in (first, second, third)] == [Family(2), Family(2), Family(1)]
+    assert ": 2 in the end." in first.sentences[-1]
+    assert ": 1 in the end." in third.sentences[-1]
+    assert first.comparisons[0].adjusted_low < third.comparisons[0].adjusted_low
+
+
+def test_the_questions_are_answered_by_what_may_be_claimed_and_by_nothing_else() -> None:
+    low, high = [5.0, 5.2, 5.1, 4.9, 4.8], [9.0, 9.2, 9.1, 8.9, 8.8]
+    found = judged(
+        arm("eye low frozen", low),
+        arm("eye high frozen", high),
+        arm("eye low random", low),
+        arm("nature scratch", [7.0, 7.2, 7.1, 6.9, 6.8]),
+        arm("eye low finetuned", high[:4]),
+    )
+    assert found.answers == (
+        (
+            "Do frozen pretrained features beat training from scratch?",
+            "Yes: eye high frozen. No, behind: eye low frozen.",
+        ),
+        (
+            "Is it the pretraining, and not the network alone?",
+            "Yes: eye high frozen. Not separable in the end: eye low frozen.",
+        ),
+        ("Does it matter where the encoder is tapped?", "Yes: eye high frozen against eye low frozen."),
+        (
+            "Is training the encoder on worth it?",
+            "No verdict with fewer than 5 seeds: eye low finetuned against eye low frozen; "
+            "eye low finetuned against eye high frozen.",
+        ),
+    )
+
+
+def test_a_lead_on_the_way_is_part_of_the_answer() -> None:
+    one = arm("eye low frozen", SPREAD, curve=(9.0, 0.0, 0.0, -9.0))
+    found = judged(one, arm("nature scratch", SPREAD, curve=(0.0,) * 4))
+    assert [told for _, told in found.answers] == [
+        "Not separable in the end: eye low frozen. On the way eye low frozen is ahead until 1,000 steps and behind "
+        "from 4,000 steps; not separable at the other evaluations."
+    ]
+
+
+def tasks(generator: np.random.RandomState, more: float = 0.0) -> dict[str, np.ndarray]:
+    """Five seeds of four tasks that spread differently, and each `more` standard deviations up."""
+    return {
+        name: spread * (generator.randn(5) + more) for name, spread in zip("abcd", (0.02, 0.1, 0.1, 0.4), strict=True)
+    }
+
+
+def test_tasks_together_decide_what_none_decides_alone() -> None:
+    one, other = tasks(np.random.RandomState(0), 1.8), tasks(np.random.RandomState(1))
+    assert {claims.compare("a", "b", one[name], other[name], claims=7, resamples=FEW).winner for name in one} == {None}
+    found = claims.compare_all("a", "b", one, other, claims=7)
+    assert found.winner == "a"
+    assert 0 < found.adjusted_low < found.low < found.difference < found.high < found.adjusted_high
+    assert found.seeds == 5
+    turned = claims.compare_all("b", "a", other, one, claims=7)
+    assert turned.winner == "a"
+    few = {**one, "d": one["d"][:4]}
+    assert claims.compare_all("a", "b", few, other, claims=7, resamples=FEW).winner is None
+    same = {name: np.ones(5) for name in one}
+    assert claims.compare_all("a", "b", same, same, resamples=FEW).winner is None
+
+
+@pytest.mark.parametrize("steady", [1.0, 0.1])
+def test_arms_that_are_alike_in_all_tasks_are_rarely_told_apart(steady: float) -> None:
+    generator = np.random.RandomState(2)
+    claimed = alone = 0
+    for _ in range(200):
+        one, other = tasks(generator), {name: steady * scores for name, scores in tasks(generator).items()}
+        claimed += claims.compare_all("a", "b", one, other, resamples=FEW).winner is not None
+        bootstrap = difference(one, other, resamples=FEW)
+        alone += bootstrap.low > 0 or bootstrap.high < 0
+    assert claimed <= 12 < alone, "of 200 at a level of 5 %: the bootstrap alone claims too much"
+
+
+def test_the_mean_over_tasks_has_welchs_interval_where_there_is_one_task() -> None:
+    one, other = np.array([1.0, 2.0, 4.0, 5.0, 9.0]), np.array([0.0, 0.5, 0.5, 1.0, 2.0])
+    known = scipy_stats.ttest_ind(one, other, equal_var=False).confidence_interval(0.95)
+    assert bounds.task_bounds({"a": one}, {"a": other}, 0.95) == pytest.approx((known.low, known.high))
+    twice = bounds.task_bounds({"a": one, "b": one}, {"a": other, "b": other}, 0.95)
+    assert np.mean(twice) == pytest.approx((one - other).mean())
+    assert twice[1] - twice[0] < (known.high - known.low) / 2**0.5
+
+
+def test_what_cannot_be_compared_says_nothing() -> None:
+    assert judged(arm("eye low frozen", SPREAD)).answers == ()
+    assert judged(arm("eye low frozen", SPREAD)).sentences == ()
+    assert judged(arm("eye low frozen", SPREAD)).comparisons == ()
+
+
+def test_the_same_cells_give_the_same_words() -> None:
+    arms = [arm(label, SPREAD, curve=(1.0, 2.0, 3.0, 4.0), noise=SPREAD) for label in LABELS]
+    mixed = [Arm(one.label, one.role, tuple(reversed(one.cells))) for one in arms]
+    assert judged(*arms) == judged(*mixed)
+
+
+def test_an_interval_that_is_clear_of_zero_only_by_itself_is_called_that() -> None:
+    found = judged(arm("eye low frozen", [1.0, 2.0, 3.0, 4.0, 5.0]), arm("nature scratch", [0.0, 0.4, 1.0, 1.2, 2.0]))
+    (comparison,) = found.comparisons
+    assert comparison.low > 0 > comparison.adjusted_low
+    assert ", clear of 0 only by itself, better in " in found.sentences[0]
+    assert "not separable at 5 seeds" in found.sentences[0]

@@ -1,0 +1,118 @@
+"""TensorBoard as a sink of a run: each number is one point, whatever stream, step and resumption it comes from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stillsight.agents.errors import RunError
+from stillsight.agents.runs import tensorboard
+from stillsight.agents.runs.folder import Run
+from stillsight.agents.runs.tensorboard import TensorBoardSink
+
+Curves = dict[str, list[tuple[int, float]]]
+
+
+def curves(folder: Path) -> Curves:
+    """Tag -> (step, value), as TensorBoard draws them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def test_a_key_with_a_slash_is_the_tag_and_any_other_stands_under_its_stream(tmp_path: Path) -> None:
+    sink = TensorBoardSink(tmp_path)
+    sink.log("metrics", {"step": 64, "train/loss": 0.5, "time/fps": 100})
+    sink.log("eval", {"step": 64, "mean": 2, "std": np.float32(0.25)})
+    sink.log("metrics", {"epoch": 2, "loss": 0.125})
+    sink.close()
+    assert curves(tmp_path) == {
+        "train/loss": [(64, 0.5)], "time/fps": [(64, 100.0)], "eval/mean": [(64, 2.0)], "eval/std": [(64, 0.25)],
+        "metrics/loss": [(2, 0.125)],
+    }  # fmt: skip
+
+
+def test_the_step_comes_before_the_epoch_and_a_row_without_either_stands_at_zero(tmp_path: Path) -> None:
+    sink = TensorBoardSink(tmp_path)
+    sink.log("metrics", {"validation_accuracy": 0.5})
+    sink.log("metrics", {"epoch": 3, "step": 7, "loss": 1.0})
+    sink.close()
+    assert curves(tmp_path) == {"metrics/validation_accuracy": [(0, 0.5)], "metrics/loss": [(7, 1.0)]}
+
+
+def test_what_is_no_number_is_left_out(tmp_path: Path) -> None:
+    sink = TensorBoardSink(tmp_path)
+    odd: dict[str, Any] = {"a": None, "b": float("nan"), "c": "text", "d": [1.0], "e": True, "f": {"g": 1.0}}
+    sink.log("eval", {"step": 1, **odd, "mean": 1.5})
+    sink.close()
+    assert curves(tmp_path) == {"eval/mean": [(1, 1.5)]}
+
+
+def test_nothing_is_written_before_the_first_row(tmp_path: Path) -> None:
+    sink = TensorBoardSink(tmp_path / "tensorboard")
+    sink.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_resumed_run_draws_no_point_twice(tmp_path: Path) -> None:
+    first = TensorBoardSink(tmp_path)
+    for epoch in (1, 2, 3):
+        first.log("metrics", {"epoch": epoch, "loss": float(epoch)})
+    # The process is killed here: the sink is not closed, and what it has drawn is on disk all the same.
+    assert curves(tmp_path) == {"metrics/loss": [(1, 1.0), (2, 2.0), (3, 3.0)]}
+    second = TensorBoardSink(tmp_path)
+    for epoch in (2, 3, 4):
+        second.log("metrics", {"epoch": epoch, "loss": 10.0 * epoch})
+    second.close()
+    assert curves(tmp_path) == {"metrics/loss": [(1, 1.0), (2, 20.0), (3, 30.0), (4, 40.0)]}
+
+
+def test_without_tensorboard_there_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorboard, "find_spec", lambda _: None)
+    with pytest.raises(RunError) as caught:
+        TensorBoardSink(tmp_path)
+    assert str(caught.value) == (
+        'TensorBoard is not installed. Run: pip install "stillsight[tensorboard]", or drop --tensorboard.'
+    )
+
+
+class Listener:
+    """A sink that remembers."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, Any]] = []
+        self.closed = 0
+
+    def log(self, stream: str, row: Any) -> None:
+        assert not self.closed
+        self.rows.append((stream, row))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_a_run_hands_each_row_to_every_sink_as_it_stands_in_the_file(tmp_path: Path) -> None:
+    sinks = [Listener(), Listener()]
+    with Run(tmp_path / "run", "rl", {"steps": 3}, sinks=sinks) as run:
+        run.card("title", {})
+        run.log("metrics", {"step": 1, "loss": np.float32(0.5), "path": Path("a")})
+        run.log("eval", {"step": 2, "mean": None})
+    expected = [("metrics", {"step": 1, "loss": 0.5, "path": "a"}), ("eval", {"step": 2, "mean": None})]
+    for sink in sinks:
+        assert sink.rows == expected
+        assert sink.closed == 1
+    for stream, row in expected:
+        assert json.loads((tmp_path / "run" / f"{stream}.jsonl").read_text()) == row
+
+
+def test_the_sinks_of_a_run_that_fails_are_closed(tmp_path: Path) -> None:
+    sink = Listener()
+    with pytest.raises(KeyboardInterrupt), Run(tmp_path / "run", "rl", {}, sinks=[sink]):
+        raise KeyboardInterrupt
+    assert sink.closed == 1
+    assert not sink.rows

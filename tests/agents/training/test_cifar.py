@@ -1,0 +1,163 @@
+"""The cifar command: its run folder, its resumption, TensorBoard, torchrun."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stillsight.agents.cli import main
+from stillsight.agents.errors import RunError
+from stillsight.agents.runs import tensorboard
+from stillsight.agents.runs.folder import Run
+from stillsight.agents.training.cifar import cifar
+from stillsight.encoders import Mode
+from stillsight.encoders.supervised.cifar_config import CifarConfig
+
+pytestmark = pytest.mark.usefixtures("settings_restored")
+
+
+@pytest.fixture(scope="module")
+def paint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image folder: twenty red and twenty green pictures."""
+    folder = tmp_path_factory.mktemp("paint")
+    generator = np.random.default_rng(0)
+    for channel, name in enumerate(("red", "green")):
+        (folder / name).mkdir()
+        for number in range(20):
+            pixels = generator.integers(0, 100, (16, 16, 3), np.uint8)
+            pixels[:, :, channel] += 100
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+def words(paint: Path, out: Path) -> list[str]:
+    flags = {"dataset": paint, "cache": out.parent / "cache", "out": out, "tap": "layer1", "crop": 2, "threads": 1}
+    return [word for name, value in flags.items() for word in (f"--{name}", str(value))] + ["--device", "cpu"]
+
+
+def test_the_command_line_makes_a_run_that_is_finished(
+    paint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    command = ["cifar", *words(paint, folder), "--mode", "random", "--shots", "5"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    assert "8 train, 2 validation, 8 test images" in shown
+    assert "test_accuracy" in shown
+    assert (folder / "done").exists()
+    assert {path.name for path in (tmp_path / "cache").iterdir() if path.is_dir()}, (
+        "features are kept where it was said"
+    )
+    assert main(command) == 2
+    assert "holds a finished run" in capsys.readouterr().err
+    with pytest.raises(RunError, match=r"is finished\. Its results are in"):
+        cifar(CifarConfig(resume=folder))
+
+
+def test_a_folder_that_is_none_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["cifar", *words(tmp_path / "nowhere", tmp_path / "run")]) == 2
+    assert "is neither cifar10, cifar100 nor a folder" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def scalars(folder: Path) -> list[tuple[int, float]]:
+    """(epoch, loss) as TensorBoard draws them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    curves = EventAccumulator(str(folder / "tensorboard")).Reload()
+    return [(event.step, event.value) for event in curves.Scalars("metrics/loss")]
+
+
+def test_tensorboard_gets_the_same_numbers(paint: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert (
+        main(["cifar", *words(paint, folder), "--mode", "scratch", "--epochs", "2", "--batch", "8", "--tensorboard"])
+        == 0
+    )
+    found = scalars(folder)
+    assert len(found) == 2
+    assert found == [(row["epoch"], pytest.approx(row["loss"])) for row in rows(folder)]
+
+
+def test_tensorboard_that_is_missing_is_one_sentence(
+    paint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensorboard, "find_spec", lambda _: None)
+    with pytest.raises(RunError, match=r'^TensorBoard is not installed\. Run: pip install "stillsight\[tensorboard\]"'):
+        cifar(CifarConfig(dataset=str(paint), out=tmp_path / "run", tensorboard=True, crop=2))
+    assert not (tmp_path / "run").exists()
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what a clock measured."""
+    found = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name != "images_per_s"} for row in found]
+
+
+class PlugPulledError(Exception):
+    """Somebody pulled the plug."""
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_an_epoch_that_was_logged_and_not_saved_is_in_the_metrics_once(
+    paint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
+) -> None:
+    flags = ["--mode", "scratch", "--epochs", "3", "--batch", "8", "--tensorboard", "--precision", "float32"]
+    assert main(["cifar", *words(paint, tmp_path / "straight"), *flags]) == 0
+    expected = rows(tmp_path / "straight")
+    assert [row["epoch"] for row in expected] == [1, 2, 3]
+
+    save = Run.save
+
+    def pulled(run: Run, name: str, tree: dict[str, Any], *rest: Any) -> None:
+        if tree["epoch"] == epoch:
+            raise PlugPulledError
+        save(run, name, tree, *rest)
+
+    folder = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save", pulled)
+        with pytest.raises(PlugPulledError):
+            main(["cifar", *words(paint, folder), *flags])
+    assert rows(folder) == expected[:epoch], "the row is there, and its checkpoint is not"
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "lo')  # and a row was cut off
+    assert main(["cifar", "--resume", str(folder)]) == 0
+    assert rows(folder) == expected
+    assert scalars(folder) == [(row["epoch"], pytest.approx(row["loss"])) for row in expected]
+
+
+def test_a_frozen_run_that_was_stopped_before_its_end_has_one_row(
+    paint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pulled(*_: Any) -> None:
+        raise PlugPulledError
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save", pulled)
+        with pytest.raises(PlugPulledError):
+            main(["cifar", *words(paint, folder), "--mode", "random"])
+    (row,) = rows(folder)
+    assert main(["cifar", "--resume", str(folder)]) == 0
+    assert rows(folder) == [row]
+
+
+def test_under_torchrun_two_processes_make_one_run(paint: Path, tmp_path: Path) -> None:
+    code = tmp_path / "train.py"
+    code.write_text("import sys\nfrom stillsight.agents.cli import main\nsys.exit(main())\n")
+    flags = ["cifar", *words(paint, tmp_path / "run"), "--mode", "scratch", "--epochs", "1", "--batch", "8"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run([*launcher, str(code), *flags], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test_accuracy") == 1, "one process talks"
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["mode"] == Mode.SCRATCH.value
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1

@@ -1,0 +1,270 @@
+"""Image folders: every layout, size and kind of file, broken ones among them, and classes with one image."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stillsight.encoders import EncoderError
+from stillsight.encoders.supervised.data import dataset as datasets
+from stillsight.encoders.supervised.data import image_folder as folders
+from stillsight.encoders.supervised.data.image_folder import ImageFolder, read
+from stillsight.encoders.supervised.data.split import Dataset
+from stillsight.encoders.supervised.data.subset import Subset
+
+
+def picture(path: Path, colour: int, size: tuple[int, int] = (8, 8)) -> None:
+    """A file of one colour (colour, 0, 100), size as (width, height)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (colour, 0, 100)).save(path)
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """Ten cats of reds 0 to 9, and five dogs of reds 100 to 104."""
+    folder = tmp_path / "pets"
+    for number in range(10):
+        picture(folder / "cat" / f"{number}.png", number)
+    for number in range(5):
+        picture(folder / "dog" / f"{number}.png", 100 + number)
+    return folder
+
+
+def reds(images: Tensor) -> list[int]:
+    values: list[int] = images[:, 0, 0, 0].tolist()
+    return values
+
+
+def load(folder: Path, **options: Any) -> Dataset:
+    return datasets.load(str(folder), Path(), **options)
+
+
+def test_a_folder_is_read_class_by_class(pets: Path) -> None:
+    (pets / ".git").mkdir()
+    (pets / "README.txt").write_text("These are pets.")
+    (pets / "cat" / "notes.txt").write_text("No image, and no broken one.")
+    found = read(pets, None, 0.0, None)
+    assert found.classes == ("cat", "dog")
+    assert found.notes == ()
+    assert found.test.labels.bincount().tolist() == [2, 1], "a fifth of each class"
+    assert found.labelled.labels.bincount().tolist() == [8, 4]
+    assert sorted(reds(found.labelled.images) + reds(found.test.images)) == [*range(10), *range(100, 105)]
+    for split in (found.labelled, found.test):
+        assert split.images.dtype == torch.uint8
+        assert split.images.shape[1:] == (3, 8, 8)
+        assert [red >= 100 for red in reds(split.images)] == split.labels.bool().tolist()
+        assert split.images[:, 1].max() == 0
+        assert (split.images[:, 2] == 100).all()
+
+
+def test_the_whole_set_is_cut_in_three_and_the_test_images_are_the_same_under_every_seed(pets: Path) -> None:
+    found = load(pets)
+    assert found.name == "pets"
+    counts = [getattr(found, part).labels.bincount().tolist() for part in ("train", "validation", "test")]
+    assert counts == [[7, 3], [1, 1], [2, 1]]
+    other = load(pets, subset=Subset(shots=3, seed=8))
+    assert torch.equal(other.test.images, found.test.images)
+    assert not set(reds(other.train.images)) & set(reds(other.test.images))
+    assert found.sha256() == load(pets).sha256()
+
+
+def test_named_test_images_are_kept_apart(pets: Path, tmp_path: Path) -> None:
+    for name in ("test", "val"):
+        folder = tmp_path / name
+        shutil.copytree(pets, folder / "train")
+        picture(folder / name / "cat" / "new.png", 50)
+        picture(folder / name / "dog" / "new.png", 150)
+        found = load(folder)
+        assert reds(found.test.images) == [50, 150]
+        assert len(found.train) + len(found.validation) == 15
+        assert found.notes == ()
+    picture(folder / "test" / "cat" / "new.png", 51)  # beside val/
+    picture(folder / "test" / "dog" / "new.png", 151)
+    found = load(folder)
+    assert reds(found.test.images) == [51, 151]
+    assert found.notes == ("val/ is not used",)
+
+
+def test_train_and_test_must_have_the_same_classes(pets: Path, tmp_path: Path) -> None:
+    shutil.copytree(pets, tmp_path / "all" / "train")
+    picture(tmp_path / "all" / "test" / "cat" / "0.png", 0)
+    picture(tmp_path / "all" / "test" / "fox" / "0.png", 0)
+    with pytest.raises(EncoderError, match=r"have different classes \(dog, fox\)\. Give both a sub-folder for each"):
+        load(tmp_path / "all")
+
+
+def test_a_class_with_one_image_keeps_it_for_learning_and_says_so(pets: Path) -> None:
+    picture(pets / "fox" / "only.png", 200)
+    found = load(pets)
+    assert found.classes == ("cat", "dog", "fox")
+    assert reds(found.train.images).count(200) == 1
+    assert 200 not in reds(found.validation.images) + reds(found.test.images)
+    assert found.notes == ("one image alone, kept for learning: fox",)
+
+
+def test_images_are_resized_whole_and_stand_the_way_their_camera_says(tmp_path: Path) -> None:
+    wide = np.zeros((10, 40, 3), np.uint8)
+    wide[:, 20:] = 255  # the right half is white
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(wide).save(tmp_path / name / "0.png")
+        turned = Image.Exif()
+        turned[0x0112] = 6  # taken with the camera on its side: turn clockwise
+        Image.fromarray(wide).save(tmp_path / name / "1.png", exif=turned)
+        Image.fromarray(wide[:, :, 0]).save(tmp_path / name / "2.png")
+        Image.fromarray(wide).save(tmp_path / name / "3.jpg", quality=95)
+    found = read(tmp_path, 8, 0.0, None)
+    images = torch.cat([found.labelled.images, found.test.images])
+    assert images.shape == (8, 3, 8, 8)
+    halves = {
+        (int(i[0, 4, 0]) < 20, int(i[0, 4, 7]) > 235, int(i[0, 0, 4]) < 20, int(i[0, 7, 4]) > 235) for i in images
+    }
+    # Upright: left dark, right bright. Turned: top dark, bottom bright.
+    assert (True, True, False, True) in halves or (True, True, False, False) in halves
+    assert any(top and bottom for _, _, top, bottom in halves)
+
+
+def test_images_of_several_sizes_need_a_size(pets: Path, tmp_path: Path) -> None:
+    picture(pets / "dog" / "large.png", 1, (9, 8))
+    words = r"have different sizes\. Say which size they shall be resized to: --resolution 64\.$"
+    with pytest.raises(EncoderError, match=words):
+        load(pets)
+    assert load(pets, side=6).train.images.shape[2:] == (6, 6)
+    picture(tmp_path / "all" / "test" / "cat" / "0.png", 0, (4, 4))
+    picture(tmp_path / "all" / "test" / "dog" / "0.png", 0, (4, 4))
+    (pets / "dog" / "large.png").unlink()
+    shutil.copytree(pets, tmp_path / "all" / "train")
+    with pytest.raises(EncoderError, match=words):
+        load(tmp_path / "all")
+
+
+# Broken files ---------------------------------------------------------------------------------------------------------
+
+
+def broken(path: Path, kind: str) -> None:
+    whole = path.read_bytes()
+    path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "text": b"this is no image"}[kind])
+
+
+@pytest.mark.parametrize("kind", ["empty", "cut", "text"])
+def test_broken_images_are_left_out_and_named_up_to_a_share(pets: Path, kind: str) -> None:
+    broken(pets / "cat" / "3.png", kind)
+    with pytest.raises(EncoderError) as caught:
+        load(pets)
+    assert str(caught.value) == (
+        f"1 of the 15 images in {pets} are broken ({Path('cat/3.png')}), and at most 1% may be. Repair or delete them, "
+        "or type --skip-broken 0.07."
+    )
+    found = load(pets, skip_broken=0.07)
+    assert found.notes == (f"1 broken images left out: {Path('cat/3.png')}",)
+    everything = reds(found.train.images) + reds(found.validation.images) + reds(found.test.images)
+    assert sorted(everything) == [0, 1, 2, *range(4, 10), *range(100, 105)], "and no label slips to another image"
+    labels = torch.cat([found.train.labels, found.validation.labels, found.test.labels])
+    assert [red >= 100 for red in everything] == labels.bool().tolist()
+
+
+def test_a_class_of_broken_images_alone_is_refused(pets: Path) -> None:
+    for number in range(5):
+        broken(pets / "dog" / f"{number}.png", "text")
+    with pytest.raises(EncoderError, match=r"All images of class dog in .* are broken\. Repair them, or delete it"):
+        load(pets, skip_broken=0.9)
+
+
+@pytest.mark.parametrize("size", [None, 8])
+def test_a_folder_of_broken_images_alone_is_refused(tmp_path: Path, size: int | None) -> None:
+    for name in ("cat", "dog"):
+        picture(tmp_path / name / "0.png", 0)
+        broken(tmp_path / name / "0.png", "cut")
+    with pytest.raises(EncoderError, match=r"^2 of the 2 images in .* are broken .* --skip-broken"):
+        load(tmp_path, side=size)
+
+
+def test_many_broken_images_are_not_all_named(pets: Path) -> None:
+    for number in range(7):
+        broken(pets / "cat" / f"{number}.png", "cut")
+    (note,) = load(pets, skip_broken=0.5).notes
+    assert note == "7 broken images left out: cat/0.png, cat/1.png, cat/2.png, cat/3.png, cat/4.png and 2 more"
+
+
+# What is no image folder ----------------------------------------------------------------------------------------------
+
+
+def test_one_class_is_none(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match=r"has 0 sub-folders, and telling classes apart takes two\. Give each class"):
+        load(tmp_path)
+    picture(tmp_path / "cat" / "0.png", 0)
+    with pytest.raises(EncoderError, match=r"has 1 sub-folder, and telling classes apart takes two\. Give each class"):
+        load(tmp_path)
+
+
+def test_a_class_without_images_is_refused(pets: Path) -> None:
+    (pets / "fox").mkdir()
+    with pytest.raises(EncoderError, match=r"no valid file for the classes fox.*Put images there, or delete"):
+        load(pets)
+
+
+def test_more_images_than_memory_holds_are_refused(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "available_memory", lambda: 15 * 3 * 64 - 1)
+    with pytest.raises(EncoderError, match=r"15 images of 8 x 8 pixels take 2,880 bytes of memory, and 2,879 are free"):
+        load(pets)
+
+
+# Decoded once ---------------------------------------------------------------------------------------------------------
+
+
+def decoded(folder: Path, cache: Path, side: int | None = None) -> tuple[ImageFolder, int]:
+    """What the folder holds, and how many images were decoded for it."""
+    shown: list[tuple[str, int, int]] = []
+    found = read(folder, side, 0.5, cache, lambda *fact: shown.append(fact))
+    return found, sum(total for _, _, total in shown)
+
+
+def test_images_are_decoded_once(pets: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    broken(pets / "cat" / "3.png", "cut")
+    first, count = decoded(pets, cache)
+    assert count == 15
+    again, count = decoded(pets, cache)
+    assert count == 0
+    assert torch.equal(again.labelled.images, first.labelled.images)
+    assert torch.equal(again.labelled.labels, first.labelled.labels)
+    assert again.notes == first.notes == ("1 broken images left out: cat/3.png",)
+    assert decoded(pets, cache, 6)[1] == 15, "another size"
+    picture(pets / "cat" / "3.png", 3)
+    assert decoded(pets, cache)[1] == 15, "an image was repaired"
+
+
+def test_another_decoder_decodes_again(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert decoded(pets, tmp_path / "cache")[1] == 15
+    monkeypatch.setattr("PIL.__version__", "99.0")
+    assert decoded(pets, tmp_path / "cache")[1] == 15, "its pixels may differ by a grey level"
+    assert decoded(pets, tmp_path / "cache")[1] == 0
+
+
+@pytest.mark.parametrize("kind", ["cut", "bit"])
+def test_a_damaged_image_cache_is_decoded_again(pets: Path, tmp_path: Path, kind: str) -> None:
+    cache = tmp_path / "cache"
+    first, _ = decoded(pets, cache)
+    (file,) = cache.iterdir()
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content[:-9] if kind == "cut" else content)
+    again, count = decoded(pets, cache)
+    assert count == 15
+    assert torch.equal(again.labelled.images, first.labelled.images)
+    assert decoded(pets, cache)[1] == 0
+
+
+def test_no_room_for_decoded_images_is_told(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("Usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 2879))
+    with pytest.raises(EncoderError, match=r"needs 2,880 bytes more, and its disk has 2,879 free.*--cache FOLDER"):
+        decoded(pets, tmp_path / "cache")

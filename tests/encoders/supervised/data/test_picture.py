@@ -1,0 +1,143 @@
+"""Picture files: found, decoded without loss where they were written so, refused where they are broken, and resized."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from stillsight.encoders import EncoderError
+from stillsight.encoders.supervised.data import picture
+
+
+def noise(count: int = 4, side: int = 32, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
+
+
+def write(path: Path, pixels: np.ndarray) -> Path:
+    """`[3, H, W]` RGB as a file of the kind that its ending says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(path)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["png", "PNG", "bmp", "tiff", "ppm"])
+def test_what_was_written_without_loss_is_read_without_loss(tmp_path: Path, ending: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 20, 30), dtype=np.uint8)
+    path = write(tmp_path / f"Käfer 鳥.{ending}", pixels)
+    found = picture.read(path)
+    assert np.array_equal(found, pixels)
+    assert found.flags.c_contiguous
+
+
+@pytest.mark.parametrize(("ending", "most"), [("jpg", 3), ("webp", 8)])
+def test_what_was_written_with_loss_is_read_nearly(tmp_path: Path, ending: str, most: int) -> None:
+    pixels = np.full((3, 16, 24), 100, np.uint8)
+    pixels[0] = 180
+    found = picture.read(write(tmp_path / f"a.{ending}", pixels))
+    assert found.shape == (3, 16, 24)
+    assert np.abs(found.astype(int) - pixels).max() <= most
+
+
+def test_a_picture_is_turned_as_its_camera_says(tmp_path: Path) -> None:
+    pixels = np.zeros((3, 16, 32), np.uint8)
+    pixels[:, :8] = 255  # bright above
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn clockwise by a quarter to see it upright
+    Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / "a.jpg", exif=exif)
+    found = picture.read(tmp_path / "a.jpg")
+    assert found.shape == (3, 32, 16)
+    assert (found[:, :, 10:] > 200).all(), "bright on the right"
+    assert (found[:, :, :6] < 50).all()
+
+
+def test_greys_transparency_and_sixteen_bits_become_colours_of_eight(tmp_path: Path) -> None:
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert np.array_equal(picture.read(tmp_path / "grey.png"), np.stack([grey] * 3))
+    Image.fromarray(np.dstack([grey, grey, grey, 255 - grey])).save(tmp_path / "glass.png")
+    assert np.array_equal(picture.read(tmp_path / "glass.png"), np.stack([grey] * 3))
+    cv2.imwrite(str(tmp_path / "deep.png"), grey.astype(np.uint16) * 257 + 128)
+    assert np.array_equal(picture.read(tmp_path / "deep.png"), np.stack([grey] * 3)), "257 steps a grey level, rounded"
+
+
+@pytest.mark.parametrize("share", [0.3, 0.9])
+@pytest.mark.parametrize("ending", ["png", "jpg", "bmp", "webp", "tiff"])
+def test_a_picture_that_is_cut_off_is_broken(
+    tmp_path: Path, ending: str, share: float, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64), dtype=np.uint8)
+    path = write(tmp_path / f"a.{ending}", pixels)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(EncoderError, match=r"a\.\w+ cannot be read as a picture \("):
+        picture.read(path)
+    assert "opencv" not in capfd.readouterr().err.lower()
+
+
+def test_a_picture_with_damaged_exif_is_broken(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
+    whole = (tmp_path / "a.jpg").read_bytes()
+    assert picture.read(tmp_path / "a.jpg").shape == (3, 8, 8)
+    # The tag of the maker's name becomes that of the width, which is no text.
+    (tmp_path / "a.jpg").write_bytes(whole.replace(b"\x01\x0f\x00\x02", b"\x01\x00\x00\x02"))
+    with pytest.raises(EncoderError, match=r"a\.jpg cannot be read as a picture \("):
+        picture.read(tmp_path / "a.jpg")
+
+
+def test_why_a_picture_is_broken_is_said_without_its_name(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(EncoderError) as caught:
+        picture.read(tmp_path / "a.png")
+    words = "cannot be read as a picture (damaged, cut off or of an unknown kind)."
+    assert str(caught.value) == f"{tmp_path / 'a.png'} {words}"
+    with pytest.raises(
+        EncoderError, match=r"b\.png cannot be read as a picture \(\[Errno 2\] No such file or directory\)\."
+    ):
+        picture.read(tmp_path / "b.png")
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n"])
+def test_other_files_are_no_pictures(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(EncoderError, match=r"a\.png cannot be read as a picture \("):
+        picture.read(tmp_path / "a.png")
+
+
+def test_folders_are_searched_through_and_through(tmp_path: Path) -> None:
+    for name in ("b.png", "a/deep/c.JPG", "a/d.webp", "a/notes.txt", "odd.data"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = picture.find([tmp_path / "odd.data", tmp_path])
+    expected = ["odd.data", "a/d.webp", "a/deep/c.JPG", "b.png"]
+    assert [str(path.relative_to(tmp_path)) for path in found] == expected, (
+        "what is named itself may be called anything"
+    )
+
+
+def test_places_without_pictures_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match=r"^There is no file or folder gone\. Give picture files"):
+        picture.find([Path("gone")])
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(EncoderError, match=r"holds no pictures\. Looked for: \.bmp, .*\.webp\. Give a folder"):
+        picture.find([tmp_path])
+
+
+def test_resizing_keeps_what_fits_and_averages_what_does_not() -> None:
+    images = noise()
+    assert torch.equal(picture.resize(images, (32, 32)), images)
+    blocks = noise(side=16).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    found = picture.resize(blocks, (16, 16))
+    assert found.dtype == torch.uint8
+    expected = F.interpolate(blocks.float(), size=(16, 16), mode="bilinear", antialias=True)
+    assert (found.float() - expected).abs().max() <= 1
+    whole = picture.resize(noise(side=40)[:, :, :20], (32, 32))
+    assert whole.shape[2:] == (32, 32), "the whole image, whatever its proportions"

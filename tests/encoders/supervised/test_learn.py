@@ -1,0 +1,401 @@
+"""The CIFAR track: what does not learn is computed once, what learns is trained, a stopped run goes on as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from stillsight.encoders import EncoderError, Mode, build, fingerprint
+from stillsight.encoders.building import build as build_encoder
+from stillsight.encoders.supervised import tune
+from stillsight.encoders.supervised.cifar_config import CifarConfig
+from stillsight.encoders.supervised.classifier import Classifier
+from stillsight.encoders.supervised.data import dataset as datasets
+from stillsight.encoders.supervised.data.split import Dataset
+from stillsight.encoders.supervised.features.frozen_features import features
+from stillsight.encoders.supervised.heads import kinds
+from stillsight.encoders.supervised.heads.head import accuracy
+from stillsight.encoders.supervised.learn import learn
+from stillsight.encoders.supervised.recorder import Recorder
+from stillsight.encoders.supervised.training import finetune
+from stillsight.encoders.supervised.training.training_state import Progress
+from stillsight.encoders.weights.weights_file import metadata
+from stillsight.encoders.zoo.registry import make_backbone
+
+
+def silent(part: str, done: int, total: int) -> None:
+    """A progress that shows nothing."""
+
+
+@pytest.fixture(autouse=True)
+def settings_restored() -> Iterator[None]:
+    """A run switches on fast arithmetic for the whole process, which other tests must not see."""
+    threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = True, False
+
+
+# Whole runs -----------------------------------------------------------------------------------------------------------
+
+
+class PlugPulledError(Exception):
+    """Somebody pulled the plug."""
+
+
+class Folder:
+    """A run folder as `learn` needs it, without the display. `stop` pulls the plug after that epoch is saved."""
+
+    def __init__(self, folder: Path, stop: int | None = None) -> None:
+        self.folder, self.stop = folder, stop
+        self.cards: list[dict[str, str]] = []
+        self.rows: list[dict[str, Any]] = []
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+
+    def card(self, title: str, rows: dict[str, str]) -> None:
+        assert title
+        self.cards.append(rows)
+
+    def log(self, stream: str, row: dict[str, Any]) -> None:
+        assert stream == "metrics"
+        self.rows.append(row)
+
+    def progress(self, what: str, done: int, total: int, **facts: object) -> None:
+        assert 0 < done <= total, (what, facts)
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        (self.folder / name).write_text(json.dumps(content))
+
+    def save(self, name: str, tree: dict[str, Any], metadata: dict[str, str] | None = None) -> None:
+        if name == "last":
+            torch.save(tree, self.folder / "checkpoints" / "last.pt")
+            if tree["epoch"] == self.stop:
+                raise PlugPulledError
+        else:
+            tensors = {key: tensor.detach().clone().contiguous() for key, tensor in tree.items()}
+            save_file(tensors, self.folder / "checkpoints" / f"{name}.safetensors", metadata)
+
+    def rewind(self, last: int, counted: str) -> None:
+        """Nothing was logged before."""
+
+    def load(self, name: str, device: torch.device) -> dict[str, Any] | None:
+        path = self.folder / "checkpoints" / f"{name}.pt"
+        stored: dict[str, Any] | None = torch.load(path, map_location=device) if path.exists() else None
+        return stored
+
+
+@pytest.fixture
+def small_data(colours: Dataset, monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    """`learn` gets the sixty-six images whatever it asks for."""
+    cited = replace(colours, origin="Krizhevsky 2009")
+    monkeypatch.setattr(datasets, "load", lambda *_, **__: cited)
+    return cited
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> Path:
+    """A file of retina weights, so that these tests do not depend on the shipped one."""
+    torch.manual_seed(8)
+    state = {name: t.detach().clone() for name, t in make_backbone("retina").model.state_dict().items()}
+    save_file(state, tmp_path / "eyes.safetensors", {"license": "CC0-1.0"})
+    return tmp_path / "eyes.safetensors"
+
+
+def config(mode: Mode, weights: Path | None = None, **changes: Any) -> CifarConfig:
+    defaults: dict[str, Any] = {
+        "mode": mode, "weights": weights if mode.pretrained else None, "epochs": 2, "batch": 12, "device": "cpu",
+        "precision": "float32", "threads": 1, "tap": "layer2",
+    }  # fmt: skip
+    return CifarConfig(**(defaults | changes))
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_all_four_modes_run_and_train_exactly_what_they_say(
+    mode: Mode, small_data: Dataset, pretrained: Path, tmp_path: Path
+) -> None:
+    run = Folder(tmp_path / "run")
+    recorder: Recorder = run
+    choice = config(mode, pretrained)
+    choice.check()
+    summary = learn(choice, recorder, tmp_path / "cache")
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
+    assert (summary["mode"], summary["dataset"], summary["tap"]) == (mode.value, "colours", "layer2")
+    assert (summary["encoder_sha256_before"] == summary["encoder_sha256_after"]) is not mode.trained
+    assert summary["weights_source"] == ("file" if mode.pretrained else "random")
+    assert summary["weights_licence"] == ("CC0-1.0" if mode.pretrained else "none needed")
+    assert summary["dataset_sha256"] == small_data.sha256()
+    assert 0 <= summary["test_accuracy"] <= 1
+    told = json.loads((tmp_path / "run" / "report" / "report.json").read_text())
+    assert summary["test_accuracy"] == told["accuracy"]
+    assert summary["test_expected_calibration_error"] == told["expected_calibration_error"]
+    assert (summary["classes"], summary["image_size"]) == (["red", "green", "blue"], [32, 32])
+    assert [summary[f"{part}_images"] for part in ("train", "validation", "test")] == [36, 15, 15]
+    head = 3 * (128 + 1)
+    assert summary["trainable_parameters"] == head + (_learnable() if mode.trained else 0)
+    files = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    if mode.trained:
+        assert files == {"last.pt", "encoder.safetensors", "head.safetensors"}
+        assert [row["epoch"] for row in run.rows] == [1, 2]
+        assert summary["epochs"] == 2
+        assert not (tmp_path / "cache").exists()
+    else:
+        assert files == {"head.safetensors"}
+        assert summary["images_encoded"] == 66, "each image once, and the probing of shapes not counted"
+        assert summary["test_accuracy"] == 1.0, "colours can be told apart even by random eyes"
+        again = learn(choice, Folder(tmp_path / "again"), tmp_path / "cache")
+        assert again["images_encoded"] == 0
+        assert again["test_accuracy"] == summary["test_accuracy"]
+    assert [set(card) for card in run.cards] == [{"data", "encoder", "weights", "licence", "learns", "device"}]
+
+
+def _learnable() -> int:
+    encoder = build("retina", "scratch", tap="layer2", device="cpu")
+    return sum(parameter.numel() for parameter in encoder.learned.parameters())
+
+
+@pytest.mark.usefixtures("small_data")
+def test_training_from_scratch_learns(tmp_path: Path) -> None:
+    run = Folder(tmp_path / "run")
+    summary = learn(config(Mode.SCRATCH, epochs=8, lr=0.05), run, tmp_path)
+    assert run.rows[-1]["loss"] < run.rows[0]["loss"]
+    assert summary["test_accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("save_dtype", ["float32", "float16"])
+def test_a_trained_encoder_is_saved_as_it_was_tested_and_becomes_weights(
+    small_data: Dataset, tmp_path: Path, save_dtype: str
+) -> None:
+    summary = learn(config(Mode.SCRATCH, save_dtype=save_dtype), Folder(tmp_path / "run"), tmp_path)
+    stored = load_file(tmp_path / "run" / "checkpoints" / "encoder.safetensors")
+    assert {t.dtype for t in stored.values() if t.is_floating_point()} == {getattr(torch, save_dtype)}
+    reused = config(Mode.FROZEN, tmp_path / "run")
+    encoder = build_encoder(reused, pinned=True)
+    assert encoder.sha256() == summary["encoder_sha256_after"]
+    assert encoder.provenance.kind == "run"
+    assert encoder.provenance.licence == "trained here on colours (Krizhevsky 2009)"
+    head = load_file(tmp_path / "run" / "checkpoints" / "head.safetensors")
+    logits = F.linear(encoder(small_data.test.images), head["weight"], head["bias"])
+    assert accuracy(logits, small_data.test.labels) == pytest.approx(summary["test_accuracy"])
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("save_dtype", ["float32", "float16"])
+def test_low_rank_additions_are_saved_inside_the_weights(tmp_path: Path, pretrained: Path, save_dtype: str) -> None:
+    chosen = config(Mode.FINETUNE, pretrained, adapt="lora", lora_rank=2, save_dtype=save_dtype)
+    summary = learn(chosen, Folder(tmp_path / "run"), tmp_path)
+    reused = build_encoder(config(Mode.FROZEN, tmp_path / "run"), pinned=True)
+    assert reused.sha256() == summary["encoder_sha256_after"] != summary["encoder_sha256_before"]
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("save_dtype", ["float32", "float16"])
+def test_only_the_unfrozen_stages_change(tmp_path: Path, pretrained: Path, save_dtype: str) -> None:
+    before = load_file(pretrained)
+    learn(config(Mode.FINETUNE, pretrained, unfreeze="layer2", save_dtype=save_dtype), Folder(tmp_path / "r"), tmp_path)
+    file = tmp_path / "r" / "checkpoints" / "encoder.safetensors"
+    assert metadata(file)["license"] == "CC0-1.0; trained here on colours (Krizhevsky 2009)", (
+        "the origin is not forgotten"
+    )
+    after = load_file(file)
+    changed = {name.split(".")[0] for name, tensor in after.items() if not torch.equal(tensor.float(), before[name])}
+    assert changed == {"layer2"}
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    choice = config(Mode.SCRATCH, epochs=3)
+    straight = Folder(tmp_path / "straight")
+    expected = learn(choice, straight, tmp_path)
+    with pytest.raises(PlugPulledError):
+        learn(choice, Folder(tmp_path / "stopped", stop=1), tmp_path)
+    resumed = Folder(tmp_path / "stopped")
+    found = learn(choice, resumed, tmp_path)
+    assert [row["epoch"] for row in resumed.rows] == [2, 3]
+    assert found["encoder_sha256_after"] == expected["encoder_sha256_after"]
+    assert resumed.rows[-1]["loss"] == straight.rows[-1]["loss"]
+    for name in ("encoder", "head"):
+        one, other = (load_file(r.folder / "checkpoints" / f"{name}.safetensors") for r in (straight, resumed))
+        assert fingerprint(one) == fingerprint(other)
+    # The check can fail: another seed ends elsewhere.
+    different = learn(config(Mode.SCRATCH, epochs=3, seed=1), Folder(tmp_path / "different"), tmp_path)
+    assert different["encoder_sha256_after"] != expected["encoder_sha256_after"]
+
+
+@pytest.mark.usefixtures("small_data")
+def test_the_run_folder_of_the_agents_is_a_recorder(tmp_path: Path) -> None:
+    from stillsight.agents.runs.folder import Run
+
+    choice = config(Mode.SCRATCH, epochs=1)
+    with Run(tmp_path / "run", "cifar", choice) as run:
+        summary = learn(choice, run, tmp_path)
+    stored = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert stored["encoder_sha256_after"] == summary["encoder_sha256_after"]
+    encoder = build_encoder(config(Mode.FROZEN, tmp_path / "run"), pinned=True)
+    assert encoder.sha256() == summary["encoder_sha256_after"]
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_batch_larger_than_the_training_images_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match="--batch"):
+        learn(config(Mode.SCRATCH, batch=37), Folder(tmp_path / "run"), tmp_path)
+
+
+# Warm start -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_warm_start_begins_as_the_head_on_frozen_features(
+    small_data: Dataset, pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: list[tuple[Tensor, Progress]] = []
+    start = finetune.start
+
+    def seen(model: Classifier, *rest: Any) -> Progress:
+        models.append((model.eval()(small_data.test.images).detach(), begun := start(model, *rest)))
+        return begun
+
+    monkeypatch.setattr(finetune, "start", seen)
+    warm = config(Mode.FINETUNE, pretrained, warm_start=True, lr=1e-4, epochs=1)
+    summary = learn(warm, Folder(tmp_path / "warm"), tmp_path / "cache")
+    frozen = build_encoder(warm.frozen(), pinned=True)
+    kept = features(frozen, small_data, tmp_path / "cache", silent)
+    assert frozen.counter.images == 0, "the warm start computed these"
+    labelled = [(kept[part], getattr(small_data, part).labels) for part in ("train", "validation")]
+    fitted = kinds.fit("linear", labelled[0], labelled[1], 3, refit=False)
+    ((begun, _),) = models
+    assert torch.allclose(begun, fitted.head(kept["test"]), atol=1e-3)
+    assert summary["warm_start_validation_accuracy"] == fitted.validation_accuracy == 1.0
+    assert summary["warm_start_penalty"] == fitted.chosen["penalty"]
+    assert summary["images_encoded"] == 66
+    assert summary["encoder_sha256_after"] != summary["encoder_sha256_before"]
+    cold = learn(replace(warm, warm_start=False), Folder(tmp_path / "cold"), tmp_path / "cache")
+    assert summary["validation_accuracy"] == 1.0 > cold["validation_accuracy"], "one slow epoch is not enough without"
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_warm_start_keeps_the_statistics_that_its_features_came_from(pretrained: Path, tmp_path: Path) -> None:
+    before = load_file(pretrained)
+    moved = {}
+    for name, chosen in {"kept": None, "train": "train"}.items():
+        warm = config(Mode.FINETUNE, pretrained, warm_start=True, batchnorm=chosen, epochs=1)
+        learn(warm, Folder(tmp_path / name), tmp_path / "cache")
+        after = load_file(tmp_path / name / "checkpoints" / "encoder.safetensors")
+        moved[name] = any(not torch.equal(after[key], before[key]) for key in after if key.endswith("running_mean"))
+    assert moved == {"kept": False, "train": True}
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_stopped_warm_start_goes_on_to_the_same_bits_and_fits_no_head_again(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm = config(Mode.FINETUNE, pretrained, warm_start=True, epochs=2, views=1)
+    straight = learn(warm, Folder(tmp_path / "straight"), tmp_path / "cache")
+    with pytest.raises(PlugPulledError):
+        learn(warm, Folder(tmp_path / "stopped", stop=1), tmp_path / "cache")
+    monkeypatch.setattr(tune, "warm_start", None)
+    resumed = learn(warm, Folder(tmp_path / "stopped"), tmp_path / "cache")
+    same = ("encoder_sha256_after", "test_accuracy", "warm_start_validation_accuracy", "warm_start_penalty")
+    assert [resumed[name] for name in same] == [straight[name] for name in same]
+
+
+# Frozen, low data, folders --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", ["mlp", "knn", "ncm"])
+def test_every_head_is_fitted_to_the_same_cached_features(
+    head: Any, small_data: Dataset, pretrained: Path, tmp_path: Path
+) -> None:
+    run = Folder(tmp_path / "first")
+    first = learn(config(Mode.FROZEN, pretrained, views=1), run, tmp_path / "cache")
+    assert first["images_encoded"] > 66
+    assert (first["head"], first["views"], first["refit"], first["engine"]) == ("linear", 1, True, "folded")
+    second = learn(config(Mode.FROZEN, pretrained, views=1, head=head), Folder(tmp_path / "second"), tmp_path / "cache")
+    assert second["images_encoded"] == 0
+    assert second["test_accuracy"] == 1.0
+    path = tmp_path / "second" / "checkpoints" / "head.safetensors"
+    assert metadata(path)["head"] == head
+    kept = features(build_encoder(config(Mode.FROZEN, pretrained), pinned=True), small_data, tmp_path / "cache", silent)
+    assert accuracy(kinds.read(path)(kept["test"]), small_data.test.labels) == 1.0
+
+
+def test_a_run_on_an_image_folder_with_few_labels(pretrained: Path, tmp_path: Path, colours: Dataset) -> None:
+    whole = colours.train.images, colours.train.labels
+    for number, (image, label) in enumerate(zip(*whole, strict=True)):
+        place = tmp_path / "paint" / colours.classes[label]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(place / f"{number}.png")
+    (tmp_path / "paint" / "violet").mkdir()
+    Image.new("RGB", (32, 32), (200, 0, 200)).save(tmp_path / "paint" / "violet" / "0.png")
+    (tmp_path / "paint" / "red" / "broken.png").write_bytes(b"")
+    run = Folder(tmp_path / "run")
+    chosen = config(
+        Mode.FROZEN, pretrained, dataset=str(tmp_path / "paint"), cache=tmp_path / "cache", skip_broken=0.1, shots=1
+    )
+    chosen.check()
+    summary = learn(chosen, run, tmp_path / "cache")
+    assert (summary["dataset"], summary["classes"]) == ("paint", ["blue", "green", "red", "violet"])
+    assert [summary[f"{part}_images"] for part in ("train", "validation", "test")] == [4, 0, 6]
+    assert summary["validation_accuracy"] is None
+    assert summary["test_accuracy"] > 0.5
+    assert run.cards[0]["note"] == (
+        "1 broken images left out: red/broken.png; one image alone, kept for learning: violet"
+    )
+    trained = config(Mode.SCRATCH, dataset=chosen.dataset, cache=chosen.cache, skip_broken=0.1, shots=1)
+    with pytest.raises(EncoderError, match=r"leave none to choose with: each class has one\. Type --shots 2 or more"):
+        learn(trained, Folder(tmp_path / "trained"), tmp_path / "cache")
+    learn(replace(trained, shots=None, batch=10, epochs=1), Folder(tmp_path / "trained"), tmp_path / "cache")
+    file = tmp_path / "trained" / "checkpoints" / "encoder.safetensors"
+    assert metadata(file)["license"] == "trained here on paint", "nobody is cited who has nothing to do with it"
+
+
+# Flags ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "changes", "words"),
+    [
+        (Mode.FROZEN, {"validation": 0}, r"^--validation 0 makes no run\. Type a number from 1\.$"),
+        (Mode.FROZEN, {"shots": 0}, r"^--shots 0 makes no run\. Type a number from 1\.$"),
+        (Mode.FROZEN, {"fraction": 1.5}, r"^--fraction 1\.5 is no share\. Type a number above 0, up to 1"),
+        (Mode.FROZEN, {"fraction": 0.0}, r"^--fraction 0 is no share"),
+        (Mode.FROZEN, {"fraction": 0.5, "shots": 5}, r"^--shots and --fraction both say .* Drop one of them\.$"),
+        (Mode.FROZEN, {"skip_broken": 1.0}, r"^--skip-broken 1 is no share\. Type a number from 0 to below 1\.$"),
+        (Mode.FROZEN, {"views": -1}, r"^--views -1 is no number of views\. Type a number from 0\.$"),
+        (Mode.FROZEN, {"warm_start": True}, r"--mode frozen does not\. Type --mode finetune, or drop --warm-start"),
+        (Mode.SCRATCH, {"warm_start": True}, r"--mode scratch does not\. Type --mode finetune"),
+        (Mode.SCRATCH, {"head": "knn"}, r"^--head knn is fitted to frozen .* Type --mode frozen, or drop --head\.$"),
+        (Mode.SCRATCH, {"views": 2}, r"^--views 2 are encoded once .* Type --mode frozen, or drop --views\.$"),
+        (Mode.FROZEN, {"dataset": "cifar_10"}, r"^--dataset cifar_10 is neither cifar10, cifar100 nor a folder\."),
+        (Mode.SCRATCH, {"epochs": 0}, r"--epochs 0 is out of range"),
+    ],
+)
+def test_flags_that_make_no_run_are_refused(mode: Mode, changes: dict[str, Any], words: str) -> None:
+    chosen = CifarConfig(mode=mode)
+    chosen.check()
+    with pytest.raises(EncoderError, match=words):
+        replace(chosen, **changes).check()
+
+
+def test_encoders_that_need_larger_images_than_cifars_are_refused() -> None:
+    with pytest.raises(EncoderError, match="nature needs images of at least 36 px to reach conv3, and these have 32"):
+        CifarConfig(encoder="nature", mode=Mode.SCRATCH).check()
+
+
+def test_runs_have_names_that_are_folders() -> None:
+    assert CifarConfig(seed=4).run_name == "cifar10-retina-frozen-seed4"
+    assert CifarConfig(encoder="my.module:eyes", mode=Mode.SCRATCH).run_name == "cifar10-my.module.eyes-scratch-seed0"
+    few = CifarConfig(shots=5, head="knn", dataset="photos/pets/")
+    assert few.run_name == "pets-5shots-retina-frozen-knn-seed0"
+    warm = CifarConfig(fraction=0.1, mode=Mode.FINETUNE, warm_start=True)
+    assert warm.run_name == "cifar10-0.1-retina-finetune-warm-seed0"

@@ -1,0 +1,164 @@
+"""A third party's function is an encoder like any other: early tap, weights of its own, and random where it must be."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from stillsight.encoders import EncoderConfig, EncoderError, build, fingerprint, spec
+
+THEIRS = """
+import torch
+from torch import nn
+from stillsight.encoders import Backbone, Preprocessing
+
+def network():
+    layers = [nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1)]
+    return nn.Sequential(*layers)
+
+def stages(model):
+    return {f"stage{index}": layer for index, layer in enumerate(model)}
+
+def good(**more):
+    model = network()
+    return Backbone(model=model, stages=stages(model), preprocessing=Preprocessing(), tap="stage3", **more)
+
+def told():
+    return good(control=("stage1", "grid3"))
+
+def vectors():
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(4))
+    model(torch.zeros(1, 3, 8, 8))
+    both = {"flat": model[0], "dense": model[1]}
+    return Backbone(model=model, stages=both, preprocessing=Preprocessing(), tap="dense")
+
+def fill(model):
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter) + number)
+    return model
+
+def filed():
+    return good(weights=str(FILE), licence="theirs alone")
+
+def honest(pretrained=True):
+    backbone = good(pretrained=pretrained, licence="CC BY 4.0")
+    if pretrained:
+        fill(backbone.model)
+    return backbone
+
+def silent():
+    backbone = good(pretrained=True, licence="CC BY 4.0")
+    fill(backbone.model)
+    return backbone
+
+def undeclared():
+    backbone = good()
+    fill(backbone.model)
+    return backbone
+
+class Positions(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(1, 8, 1, 1))
+
+    def forward(self, maps):
+        return maps + self.table
+
+def stubborn():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), Positions())
+    fill(model)
+    return Backbone(model=model, stages=stages(model), preprocessing=Preprocessing(), tap="stage1", pretrained=True)
+
+def forgetful(pretrained=True):
+    return good()
+
+def astray():
+    model = network()
+    return Backbone(model=model, stages=stages(model), preprocessing=Preprocessing(), tap="stage9")
+"""
+LINES = [torch.linspace(-1, 1, 3 * 8 * 9).view(8, 3, 3, 3), torch.linspace(-1, 1, 8) + 1]
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Their module, importable as `strangers`, with a weights file beside it."""
+    file = tmp_path / "theirs.safetensors"
+    (tmp_path / "strangers.py").write_text(THEIRS.replace("FILE", repr(str(file))))
+    torch.manual_seed(5)
+    layers = [nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)]
+    save_file(nn.Sequential(*layers).state_dict(), file)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield file
+    sys.modules.pop("strangers", None)
+
+
+@pytest.mark.usefixtures("theirs")
+def test_agents_look_where_places_are_still_apart() -> None:
+    assert spec("strangers:good").control == ("stage2", "grid6"), "an eighth of the image's side: 6 places of 48 px"
+    assert spec("strangers:told").control == ("stage1", "grid3"), "what its author says goes first"
+    assert spec("strangers:vectors").control == ("dense", "global"), "no maps, no places"
+    chosen = EncoderConfig(encoder="strangers:good").for_control()
+    assert (chosen.tap, chosen.pooling) == ("stage2", "grid6")
+
+
+@pytest.mark.usefixtures("theirs")
+def test_a_default_tap_that_is_no_stage_is_refused() -> None:
+    with pytest.raises(EncoderError, match=r"no stage named 'stage9'.* Did you mean 'stage3'"):
+        spec("strangers:astray")
+
+
+def test_weights_of_its_own_are_found_like_anybody_elses(theirs: Path) -> None:
+    encoder = build("strangers:filed", device="cpu", precision="float32")
+    assert (encoder.provenance.kind, encoder.provenance.name) == ("file", theirs.name)
+    assert encoder.provenance.licence == "theirs alone"
+    again = build("strangers:filed", weights=theirs, device="cpu", precision="float32")
+    assert again.sha256() == encoder.sha256()
+    theirs.unlink()
+    with pytest.raises(EncoderError, match=r"There is no file .*theirs\.safetensors"):
+        build("strangers:filed", device="cpu")
+
+
+@pytest.mark.usefixtures("theirs")
+@pytest.mark.parametrize("name", ["honest", "silent"])
+def test_what_a_function_loads_itself_is_frozen_and_told_with_its_licence(name: str) -> None:
+    encoder = build(f"strangers:{name}", device="cpu", precision="float32")
+    first = encoder.state()
+    assert torch.equal(first["0.weight"], LINES[0])
+    assert torch.equal(first["0.bias"], LINES[1])
+    provenance = encoder.provenance
+    assert (provenance.kind, provenance.name, provenance.licence) == ("function", f"strangers:{name}", "CC BY 4.0")
+    assert len(provenance.sha256) == 64
+
+
+@pytest.mark.usefixtures("theirs")
+@pytest.mark.parametrize("name", ["good", "honest", "silent", "undeclared", "filed"])
+@pytest.mark.parametrize("mode", ["random", "scratch"])
+def test_random_weights_are_the_seed_s_and_nobody_else_s(name: str, mode: str) -> None:
+    made = [build(f"strangers:{name}", mode, seed=seed, device="cpu", precision="float32") for seed in (0, 1, 0)]
+    hashes = [fingerprint(encoder.state()) for encoder in made]
+    assert hashes[0] == hashes[2] != hashes[1]
+    assert not torch.equal(made[0].state()["0.weight"], LINES[0])
+    assert made[0].provenance.kind == "random"
+    assert ("layer by layer" in made[0].provenance.name) == (name in ("silent", "undeclared"))
+
+
+@pytest.mark.usefixtures("theirs")
+def test_weights_that_cannot_be_made_random_are_refused() -> None:
+    assert build("strangers:stubborn", device="cpu").provenance.kind == "function"
+    with pytest.raises(EncoderError, match=r"same ones under every seed.* 1 has no reset_parameters.* argument pre"):
+        build("strangers:stubborn", "random", device="cpu")
+
+
+@pytest.mark.usefixtures("theirs")
+def test_a_function_that_forgets_to_load_what_it_was_asked_for_is_no_silent_random_network() -> None:
+    with pytest.raises(EncoderError, match=r"called with pretrained=True, and its Backbone does not say pretrained"):
+        build("strangers:forgetful", device="cpu")
+    with pytest.raises(EncoderError, match=r"strangers:good says of no pretrained weights"):
+        EncoderConfig(encoder="strangers:good").check_encoder()

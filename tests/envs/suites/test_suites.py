@@ -1,0 +1,186 @@
+"""Suites are entered in one list, told by their ids and by what Gymnasium makes them from, and named nowhere else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from importlib.util import find_spec
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from stillsight.envs import ROWS, EnvError, EnvOptions, EnvSpec, make_env, resolve
+from stillsight.envs.registry import OTHER, presumed, suite_of
+from stillsight.envs.suites import SUITES, atari, classic, doom, orchard_suite, racing
+from stillsight.envs.suites.suite import Suite
+
+EACH = pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
+
+
+def test_every_file_of_a_suite_is_entered(root: Path) -> None:
+    files = {file.stem for file in (root / "envs/suites").glob("*.py") if "\nSUITE = " in file.read_text()}
+    entered = {name for name in files if resolve_name(f"stillsight.envs.suites.{name}:SUITE") in SUITES}
+    assert {"atari", "orchard_suite"} <= files == entered
+    assert len(SUITES) == len(files)
+
+
+def test_no_two_suites_have_a_row_in_common() -> None:
+    assert set(Counter(row.id for suite in SUITES for row in suite.rows).values()) == {1}
+    assert list(ROWS.values()) == [row for suite in SUITES for row in suite.rows]
+
+
+@pytest.mark.parametrize("door", ["making", "registry", "vector", "workers"])
+def test_the_doors_name_no_suite(root: Path, door: str) -> None:
+    text = (root / f"envs/{door}.py").read_text().lower()
+    names = {suite.name for suite in SUITES} | {row.id for row in ROWS.values()}
+    names |= {suite.prefix for suite in SUITES if suite.prefix} | {need for row in ROWS.values() for need in row.needs}
+    assert {"Atari", "ALE/", "Box2D", "CartPole-v1"} <= names
+    assert [name for name in names if name.lower() in text] == []
+
+
+@EACH
+def test_rows_need_what_their_suite_needs_and_are_told_by_their_ids(suite: Suite) -> None:
+    assert suite.rows
+    for row in suite.rows:
+        assert (row.extra, row.needs) == (suite.default.extra, suite.default.needs)
+        assert suite.covers(row.id)
+        assert suite.spec(row.id) is row
+        assert presumed(row.id) is presumed(f"my_module:{row.id}") is row
+        assert [other for other in SUITES if other.covers(row.id)] == [suite]
+        assert suite.prefix is None or row.id.startswith(suite.prefix)
+    assert (suite.default.id, suite.default.summary) == ("", "")
+
+
+@EACH
+def test_all_that_a_suite_names_can_be_loaded(suite: Suite) -> None:
+    if not suite.installed:
+        pytest.skip(f"{suite.name} needs the extra {suite.default.extra}")
+    for name in (suite.wrapping, suite.replacement, suite.native):
+        assert name is None or callable(resolve_name(name))
+    vec_env = suite.native_class()
+    assert (vec_env is None) == (suite.native is None)
+    if vec_env is not None:
+        assert "is no " in (vec_env.objection("CartPole-v1", EnvOptions(), training=True) or "")
+
+
+@pytest.mark.parametrize(
+    ("env_id", "suite", "options"),
+    [
+        ("ALE/Tennis-v5", atari.SUITE, atari.OPTIONS),
+        ("VizdoomFreedoom1E1M1-S3-v0", doom.SUITE, doom.OPTIONS),
+        ("stillsight/Orchard-v7", orchard_suite.SUITE, EnvOptions(size=0)),
+        ("CarRacing-v9", OTHER, EnvOptions()),
+        ("MountainCar-v0", OTHER, EnvOptions()),
+    ],
+)
+def test_an_id_without_a_row_is_presumed_to_be_of_the_suite_that_it_sounds_like(
+    env_id: str, suite: Suite, options: EnvOptions
+) -> None:
+    spec = presumed(f"somewhere:{env_id}")
+    assert spec == EnvSpec(
+        id=env_id,
+        actions=suite.default.actions,
+        extra=suite.default.extra,
+        needs=suite.default.needs,
+        options=options,
+    )
+
+
+@pytest.mark.parametrize(
+    ("env_id", "suite"),
+    [
+        ("stillsight/Orchard-v0", orchard_suite.SUITE),
+        ("ALE/Pong-v5", atari.SUITE),
+        ("Pong-v4", atari.SUITE),
+        ("VizdoomBasic-v1", doom.SUITE),
+        ("CarRacing-v3", racing.SUITE),
+        ("gymnasium.envs.box2d:CarRacing-v3", racing.SUITE),
+        ("CartPole-v1", classic.SUITE),
+        ("MountainCar-v0", OTHER),
+    ],
+)
+def test_a_registered_id_is_of_the_suite_that_makes_it(env_id: str, suite: Suite) -> None:
+    if not suite.installed:
+        pytest.skip(f"{suite.name} needs the extra {suite.default.extra}")
+    resolve(env_id)
+    assert suite_of(env_id) is suite
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "suite"),
+    [
+        ("ale_py.env:AtariEnv", atari.SUITE),
+        ("ale_python:Env", OTHER),
+        ("gymnasium.envs.box2d.car_racing:CarRacing", racing.SUITE),
+        ("gymnasium.envs.box2d.car_racing:CarRacingOfMine", OTHER),
+        ("gymnasium.envs.classic_control.cartpole:CartPoleEnv", OTHER),
+    ],
+)
+def test_an_id_of_somebody_s_own_is_told_by_its_entry_point(
+    entry_point: str, suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gym.registry, "Mine-v0", gym.envs.registration.EnvSpec("Mine-v0", entry_point))
+    assert suite_of("Mine-v0") is suite
+    assert resolve("Mine-v0").options == suite.default.options
+
+
+class Odd(gym.Env[Any, Any]):
+    """Takes arguments by names that ale-py and vizdoom have, too."""
+
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    observation_space = gym.spaces.Box(0, 255, (20, 20, 3), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, render_mode: str | None = None, obs_type: str = "state", frameskip: int = 1) -> None:
+        self.render_mode, self.obs_type, self.frameskip = render_mode, obs_type, frameskip
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        return np.zeros((20, 20, 3), np.uint8), {}
+
+
+def test_arguments_that_one_suite_reserves_are_free_elsewhere() -> None:
+    gym.register("StillsightTestOdd-v0", Odd, disable_env_checker=True)
+    try:
+        env = make_env("StillsightTestOdd-v0", EnvOptions(kwargs=(("obs_type", "pixels"), ("frameskip", 3))))
+        odd = env.unwrapped
+        assert isinstance(odd, Odd)
+        assert (odd.obs_type, odd.frameskip, odd.render_mode) == ("pixels", 3, "rgb_array")
+        with pytest.raises(EnvError, match="'render_mode' is set by stillsight"):
+            make_env("StillsightTestOdd-v0", EnvOptions(kwargs=(("render_mode", "human"),)))
+    finally:
+        gym.registry.pop("StillsightTestOdd-v0")
+
+
+@pytest.mark.parametrize(
+    "options", [EnvOptions(noop_max=3), EnvOptions(terminal_on_life_loss=True)], ids=["noop", "life"]
+)
+def test_options_of_one_suite_are_refused_elsewhere_with_what_to_leave(options: EnvOptions) -> None:
+    with pytest.raises(EnvError) as caught:
+        make_env("stillsight/Orchard-v0", options)
+    assert str(caught.value) == (
+        "stillsight/Orchard-v0 is no Atari game, and only those have noop_max and terminal_on_life_loss. "
+        "Leave noop_max at 0 and terminal_on_life_loss at False."
+    )
+
+
+def test_a_suite_s_package_is_imported_only_for_its_own_ids() -> None:
+    modules = ("ale_py", "vizdoom", "Box2D", "pygame", "torch", "stillsight.envs.orchard")
+    code = f"import sys, stillsight.envs as e; e.resolve('MountainCar-v0'); print({modules} & sys.modules.keys())"
+    code = code.replace(f"{modules}", f"set({modules})")
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"
+
+
+def test_a_package_that_is_absent_does_not_hinder_other_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("ale_py", "vizdoom"):
+        monkeypatch.setitem(sys.modules, module, None)
+    assert find_spec("ale_py") is None
+    assert resolve("stillsight/Orchard-v0").actions == "discrete"
+    with pytest.raises(EnvError, match=r"No environment is called 'Pong-v3'\. Did you mean 'ALE/Pong-v5'"):
+        resolve("Pong-v3")

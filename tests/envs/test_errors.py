@@ -1,0 +1,33 @@
+"""One sentence for every slip: the nearest name that exists."""
+
+from __future__ import annotations
+
+import pytest
+
+from stillsight.envs.errors import EnvError, nearest
+
+KNOWN = ["ALE/Pong-v5", "CarRacing-v3", "CartPole-v1", "stillsight/Orchard-v0", "ALE/Breakout-v5"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "near"),
+    [
+        ("Pong-v5", "ALE/Pong-v5"),
+        ("ale/pong-v5", "ALE/Pong-v5"),
+        ("carracing", "CarRacing-v3"),
+        ("orchad", "stillsight/Orchard-v0"),
+        ("atari/Breakuot-v4", "ALE/Breakout-v5"),
+    ],
+)
+def test_neither_case_nor_namespace_counts(typed: str, near: str) -> None:
+    assert nearest(typed, KNOWN) == near
+    assert nearest(typed, iter(KNOWN[::-1])) == near, "in any order, from anything that can be gone through once"
+
+
+@pytest.mark.parametrize("typed", ["", "?", "/", "qqqqqqqqqqqqqqqqqqqqqqq"])
+def test_there_is_always_an_answer(typed: str) -> None:
+    assert nearest(typed, KNOWN) in KNOWN
+
+
+def test_an_env_error_is_a_value_error() -> None:
+    assert issubclass(EnvError, ValueError)

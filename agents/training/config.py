@@ -144,7 +144,8 @@ class RlConfig(EncoderConfig):
         self.for_control().check_encoder()
         options = self.env_options()
         self.for_control().check_encoder(options.size or None)
-        check_actions(row, resolve(self.env).actions, self.env)
+        if not self.env_set:  # an argument may change the actions; then the made environment says what they are
+            check_actions(row, resolve(self.env).actions, self.env)
         overrides(self.set, "--set")
         self._check_rate(row)
         self._check_augment(row)

@@ -11,7 +11,8 @@ from gymnasium import spaces
 
 from stillsight.envs.errors import EnvFault
 from stillsight.envs.guard import Guard
-from stillsight.envs.sight import Image, Seen, name, resized, sight
+from stillsight.envs.picture import Image
+from stillsight.envs.sight import Seen, name, resized, sight
 
 
 class Pixels(gym.ObservationWrapper[Image, Any, Any]):

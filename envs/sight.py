@@ -10,19 +10,12 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 from stillsight.envs.errors import EnvError
+from stillsight.envs.picture import SMALLEST_IMAGE, Picture, read_picture
 
-Image: TypeAlias = NDArray[np.uint8]
 Path: TypeAlias = tuple[Any, ...]
 """Keys of Dicts and places in Tuples, from an observation to one of its parts."""
-
-SMALLEST_IMAGE = 16
-"""Shortest side in pixels of what counts as an image. MiniGrid's 7 x 7 x 3 uint8 table of symbols looks like one."""
-
-MOST_CHANNELS = 16
-"""Channels, on the first or last axis, up to which an array with two long sides looks like an image or several."""
 
 LARGE = 128 * 128
 """Pixels above which the words say how to see fewer."""
@@ -31,14 +24,6 @@ WANTED = (
     "An agent sees one image: uint8 0..255 or float 0..1, 0..255 or -1..1, [H, W, 3], [3, H, W] or [H, W], at least "
     f"{SMALLEST_IMAGE} pixels a side."
 )
-
-_SCALES: dict[tuple[float, float], tuple[float, float, str]] = {
-    (0.0, 255.0): (0.0, 1.0, ""),
-    (0.0, 1.0): (0.0, 255.0, "0..1 scaled to 0..255"),
-    (-1.0, 1.0): (1.0, 127.5, "-1..1 scaled to 0..255"),
-    (-0.5, 0.5): (0.5, 255.0, "-0.5..0.5 scaled to 0..255"),
-}
-"""Bounds of floats whose black and white are clear: what is added, what is multiplied then, and how it is said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,20 +62,6 @@ class Seen:
             size += ", which changes their proportions" if squeezed else ""
         words = [f"{where}, {self.form}: {size}", *self.changes]
         return "; ".join(words) + (f". Not seen: {', '.join(self.dropped)}" if self.dropped else "")
-
-
-class Picture(NamedTuple):
-    """An image as a space holds it.
-
-    Attributes:
-        native: height and width in pixels.
-        read: from an array of the space to uint8 `[H, W, 3]` or `[H, W]`.
-        changes: see `Seen`.
-    """
-
-    native: tuple[int, int]
-    read: Callable[[NDArray[Any]], Image]
-    changes: tuple[str, ...]
 
 
 class Sight(NamedTuple):
@@ -168,69 +139,6 @@ def parts(space: gym.Space[Any], path: Path = ()) -> Iterator[tuple[Path, gym.Sp
             yield from parts(part, (*path, each))
     else:
         yield path, space
-
-
-def read_picture(space: gym.Space[Any]) -> Picture | str | None:
-    """How to read the image of a space; why that is not clear, as the end of a sentence; None if it is no image."""
-    if not isinstance(space, spaces.Box) or space.dtype is None or space.dtype.kind not in "uif":
-        return None
-    shape, floats = space.shape, space.dtype.kind == "f"
-    bounds = (float(space.low.min()), float(space.high.max()))
-    if not floats and bounds[1] < 255.0:
-        return None  # a table of symbols: whole numbers that do not reach white
-    if (several := _several(shape)) is not None:
-        return several
-    layout = _layout(shape)
-    if layout is None:
-        return None
-    if bounds not in _SCALES or (not floats and bounds != (0.0, 255.0)):
-        # A table of numbers may well be two-dimensional; three channels, or one, make a picture of it.
-        unclear = f"its values, {bounds[0]:g}..{bounds[1]:g}, do not say what is black and what is white"
-        return unclear if len(shape) == 3 else None
-    height, width, arrange, changes = layout
-    if space.dtype == np.uint8:
-        return Picture((height, width), arrange, changes)
-    shift, scale, said = _SCALES[bounds]
-    if not floats:
-        return Picture((height, width), lambda array: arrange(array.astype(np.uint8)), changes)
-
-    def read(array: NDArray[Any]) -> Image:
-        image: Image = arrange(np.rint(np.clip((array + shift) * scale, 0.0, 255.0)).astype(np.uint8))
-        return image
-
-    return Picture((height, width), read, (*changes, said) if said else changes)
-
-
-_GREY = ("grey, repeated to three channels",)
-
-
-def _layout(shape: tuple[int, ...]) -> tuple[int, int, Callable[[NDArray[Any]], Any], tuple[str, ...]] | None:
-    """Height, width, how to turn an array of this shape into `[H, W, 3]` or `[H, W]`, and what is said of that."""
-    if len(shape) == 2 and min(shape) >= SMALLEST_IMAGE:
-        return shape[0], shape[1], lambda image: image, _GREY
-    if len(shape) == 3 and shape[2] in (1, 3) and min(shape[:2]) >= SMALLEST_IMAGE:
-        if shape[2] == 3:
-            return shape[0], shape[1], lambda image: image, ()
-        return shape[0], shape[1], lambda image: image[..., 0], _GREY
-    if len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) >= SMALLEST_IMAGE:
-        if shape[0] == 3:
-            return shape[1], shape[2], lambda image: np.ascontiguousarray(image.transpose(1, 2, 0)), ()
-        return shape[1], shape[2], lambda image: image[0], _GREY
-    return None
-
-
-def _several(shape: tuple[int, ...]) -> str | None:
-    """Why an array of this shape, which looks like an image or like several, is not clear; None if it is."""
-    if len(shape) == 4 and _layout(shape[1:]) is not None:
-        return f"{shape[0]} images may be frames, of which the newest is wanted, or cameras"
-    if len(shape) != 3 or _layout(shape) is not None:
-        return None
-    for channels, sides in ((shape[2], shape[:2]), (shape[0], shape[1:])):
-        if min(sides) >= SMALLEST_IMAGE and channels == 4:
-            return "4 channels may be colours and their opacity or 4 grey frames (--frame-stack stacks frames)"
-        if min(sides) >= SMALLEST_IMAGE and channels <= MOST_CHANNELS:
-            return f"{channels} channels are neither grey nor colour (--frame-stack stacks frames)"
-    return None
 
 
 def _frame_stack(env: gym.Env[Any, Any]) -> gym.wrappers.FrameStackObservation[Any, Any, Any] | None:

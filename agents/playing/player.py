@@ -114,7 +114,9 @@ class Player:
         else:
             observation = self._stack.push(frames, starting)
         actions, self._memory = self.model.predict(observation, self._memory, starting, deterministic)
-        return np.asarray(actions[0] if np.ndim(pixels) == 3 else actions)
+        # [()] makes a number of a single choice, as in training: a game may look it up in a dictionary.
+        answer: np.ndarray = np.asarray(actions[0] if np.ndim(pixels) == 3 else actions)[()]
+        return answer
 
     def _checked(self, pixels: np.ndarray) -> np.ndarray:
         """`pixels` as a batch."""

@@ -186,7 +186,8 @@ _ROWS = [
     AlgorithmSpec(
         name="recurrent_ppo",
         cls="sb3_contrib:RecurrentPPO",
-        actions=_EVERY,
+        # sb3-contrib 2.9 keeps bits as bytes, of which the loss of MultiBinary actions cannot be taken.
+        actions=("discrete", "multi-discrete", "continuous"),
         policy="MlpLstmPolicy",
         n_envs=8,
         preset={"n_steps": 128, "batch_size": 256, "n_epochs": 4, "learning_rate": "lin_2.5e-4", "ent_coef": 0.01},

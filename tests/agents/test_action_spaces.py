@@ -48,7 +48,7 @@ KINDS = {
 ABLE = {
     "discrete": ("ppo", "a2c", "trpo", "recurrent_ppo", "dqn", "qrdqn"),
     "multi-discrete": ("ppo", "a2c", "trpo", "recurrent_ppo"),
-    "multi-binary": ("ppo", "a2c", "trpo", "recurrent_ppo"),
+    "multi-binary": ("ppo", "a2c", "trpo"),
     "continuous": ("ppo", "a2c", "trpo", "recurrent_ppo", "sac", "td3", "tqc"),
 }
 
@@ -74,6 +74,8 @@ class Keeper(gym.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         self.count += 1
         self.got.append(np.array(action))
+        if isinstance(self.action_space, spaces.Discrete):
+            hash(action)  # a game may look it up in a dictionary
         assert self.action_space.contains(action), f"{action!r} of {type(action)} in {self.action_space}"
         return self._picture(), float(np.sum(action)), self.count >= 7, False, {}
 

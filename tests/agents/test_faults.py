@@ -1,4 +1,4 @@
-"""An environment that breaks in a run ends it with exit code 1, a sentence, and the way on; the card says what is seen."""
+"""An environment that breaks ends a run with exit code 1, a sentence, and the way on; the card says what is seen."""
 
 from __future__ import annotations
 
@@ -56,7 +56,22 @@ def registered() -> Iterator[None]:
 def flags(config: RlConfig, folder: Path) -> list[str]:
     """What a user would type for a tiny run."""
     words = ["rl", "--env", ID, "--algo", config.algo, "--encoder", "retina", "--mode", "random", "--steps", "96"]
-    words += ["--n-envs", "2", "--frame-stack", "2", "--head", "8", "--standardise", "8", "--max-episode-steps", "20"]
+    words += [
+        "--n-envs",
+        "2",
+        "--frame-stack",
+        "2",
+        "--tap",
+        "layer1",
+        "--pooling",
+        "grid2",
+        "--head",
+        "8",
+        "--standardise",
+        "8",
+        "--max-episode-steps",
+        "20",
+    ]
     words += ["--eval-every", "0", "--eval-episodes", "1", "--checkpoint-every", "32", "--engine", "folded"]
     return [*words, "--device", "cpu", "--threads", "1", "--workers", "off", "--out", str(folder)]
 
@@ -117,5 +132,5 @@ def test_frames_that_are_all_but_black_are_a_warning_and_others_are_not(capsys: 
     assert "are all but black (0 and 1 of 255)" in capsys.readouterr().err
     frames[3] *= 9
     warn_of_blank(frames)
-    warn_of_blank(frames[:1])
+    warn_of_blank(frames[3:4])
     assert capsys.readouterr().err == ""

@@ -16,7 +16,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.measure.measure_config import SPIN
 from stillsight.agents.runs.reader import read_config
 from stillsight.encoders.errors import EncoderError, unknown
-from stillsight.envs.errors import EnvError
+from stillsight.envs.errors import EnvError, EnvFault
 
 _AGENTS = "stillsight.agents"
 _SUPERVISED = "stillsight.encoders.supervised"
@@ -136,7 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0; 2 for a user's mistake, which is printed as one sentence. Bugs keep their traceback.
+        0; 2 for a user's mistake and 1 for an environment that broke, which are printed as one sentence. Bugs keep
+        their traceback.
     """
     # OpenMP's threads wait for their next piece of work by spinning, for milliseconds, which takes the cores from
     # whatever runs beside. Told to sleep at once they lose as much to waking up: a forward pass of ResNet-18 on two
@@ -158,6 +159,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (EncoderError, EnvError, RunError) as error:
         print(f"stillsight: {error}", file=sys.stderr)
         return 2
+    except EnvFault as fault:
+        print(*getattr(fault, "__notes__", ()), f"stillsight: {fault}", sep="\n", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stillsight: stopped.", file=sys.stderr)
         return 130

@@ -28,7 +28,8 @@ from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder, fingerprint
 from stillsight.encoders.mode import Mode
-from stillsight.envs import make_env
+from stillsight.envs import make_vec
+from stillsight.envs.vector import action_offset
 
 
 @dataclass
@@ -94,7 +95,8 @@ class Player:
                 first call.
 
         Returns:
-            The action as the environment's action space has it, or `[N, ...]` of them.
+            The action as the environment of `make_env` takes it, or `[N, ...]` of them. Choices are counted from 0; a
+            game of your own whose space starts elsewhere takes this plus `known.offset`.
 
         Raises:
             RunError: pixels of another shape or dtype than the agent was trained on, or of another number of
@@ -112,7 +114,9 @@ class Player:
         else:
             observation = self._stack.push(frames, starting)
         actions, self._memory = self.model.predict(observation, self._memory, starting, deterministic)
-        return np.asarray(actions[0] if np.ndim(pixels) == 3 else actions)
+        # [()] makes a number of a single choice, as in training: a game may look it up in a dictionary.
+        answer: np.ndarray = np.asarray(actions[0] if np.ndim(pixels) == 3 else actions)[()]
+        return answer
 
     def _checked(self, pixels: np.ndarray) -> np.ndarray:
         """`pixels` as a batch."""
@@ -245,9 +249,9 @@ def read_spaces(folder: Path, config: RlConfig) -> Spaces:
             if isinstance(error, RunError):
                 raise
             raise RunError(f"{path} is damaged ({error}). Remove it, and the environment is asked.") from error
-    env = make_env(config.env, config.env_options(), training=False)
-    shape = env.observation_space.shape
+    venv = make_vec(config.env, options=config.env_options(), training=False)
+    shape = venv.observation_space.shape
     assert shape is not None
-    known = Spaces((int(shape[0]), int(shape[1]), int(shape[2])), env.action_space)
-    env.close()
+    known = Spaces((int(shape[0]), int(shape[1]), int(shape[2])), venv.action_space, action_offset(venv))
+    venv.close()
     return known

@@ -14,6 +14,7 @@ from stillsight.agents.runs.folder import Run
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, check_frozen
 from stillsight.encoders.encoder import fingerprint
+from stillsight.envs.errors import EnvFault
 
 
 @dataclass
@@ -49,20 +50,29 @@ class Savepoints:
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """Count the time inside as training, less that of `paused`; say how to go on after Ctrl-C."""
+        """Count the time inside as training, less that of `paused`; say how to go on after Ctrl-C or a broken game."""
         self._running_since = time.perf_counter()
         try:
             yield
         except KeyboardInterrupt:
-            advice = "nothing was saved yet"
-            if self.run.checkpoint("last").exists():
-                advice = (
-                    f"continue from its last checkpoint with: stillsight {self.run.command} --resume {self.run.folder}"
-                )
-            raise RunError(f"Stopped at step {self.agent.model.num_timesteps:,}; {advice}.") from None
+            raise RunError(f"Stopped at step {self.agent.model.num_timesteps:,}; {self.advice()}.") from None
+        except EnvFault as fault:
+            step = self.agent.model.num_timesteps
+            broken = EnvFault(f"{fault} The run stopped at step {step:,}; {self.advice()}.")
+            broken.__notes__ = [*getattr(fault, "__notes__", ())]
+            raise broken from fault
         finally:
             self._settle()
             self._running_since = None
+
+    def advice(self) -> str:
+        """How to go on with a run that stopped, from its last checkpoint."""
+        last = self.run.checkpoint("last")
+        if not last.exists():
+            return "nothing was saved yet"
+        return (
+            f"continue from its last checkpoint, {last}, with: stillsight {self.run.command} --resume {self.run.folder}"
+        )
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -35,7 +35,8 @@ class RlConfig(EncoderConfig):
     """Frames in an observation, whose features are stacked, so that each frame is encoded once. 4 unless the
     environment's preset says otherwise."""
     size: int | None = None
-    """Side of the environment's images in pixels, 0 for its native size; the environment's default otherwise."""
+    """Side of the environment's images in pixels, 0 for its native size; without it, the size of its row in `stillsight
+    list envs`, or its native size where it has none."""
     frame_skip: int | None = None
     """Repeat each action this often; the environment's default otherwise."""
     clip_rewards: bool | None = None
@@ -144,7 +145,8 @@ class RlConfig(EncoderConfig):
         self.for_control().check_encoder()
         options = self.env_options()
         self.for_control().check_encoder(options.size or None)
-        check_actions(row, resolve(self.env).actions, self.env)
+        if not self.env_set:  # an argument may change the actions; then the made environment says what they are
+            check_actions(row, resolve(self.env).actions, self.env)
         overrides(self.set, "--set")
         self._check_rate(row)
         self._check_augment(row)

@@ -17,12 +17,13 @@ from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.tensorboard import TensorBoardSink
 from stillsight.agents.training import callbacks as recording
 from stillsight.agents.training import summary
-from stillsight.agents.training.build import make_agent, make_venv
+from stillsight.agents.training.build import check_environment, make_agent, make_venv
 from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.seeds import EVALUATION
 from stillsight.encoders import device as devices
 from stillsight.encoders.building import build
+from stillsight.envs.vector import action_offset
 
 
 def rl(config: RlConfig) -> dict[str, Any]:
@@ -62,6 +63,7 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
     devices.seed_everything(config.seed)
     devices.use_threads(config.threads)
     devices.fast_math()
+    check_environment(config)
     encoder = build(config, pinned=True)
     agent = make_agent(config, encoder, n_envs=config.n_envs or 1)
     arena = make_venv(config, encoder, n_envs=1, training=False, seed=config.seed + EVALUATION)
@@ -70,7 +72,9 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
         savepoints.restore()
 
     run.card(f"rl · {config.env} · {config.algo} · {config.mode.value} · seed {config.seed}", summary.card(agent))
-    run.write_json(SPACES_FILE, Spaces(agent.venv.pixel_shape, agent.venv.action_space).to_json())
+    run.write_json(
+        SPACES_FILE, Spaces(agent.venv.pixel_shape, agent.venv.action_space, action_offset(agent.venv)).to_json()
+    )
     evaluation = recording.Evaluate(
         run,
         arena,

@@ -55,7 +55,7 @@ def make_model(
         "features_extractor_kwargs": dict(eyes),
         "normalize_images": False,  # the encoder normalises, by the recipe of its weights
     }
-    if row.actions:
+    if row.net_arch is not None:
         policy_kwargs["net_arch"] = list(row.net_arch)
     cls = row.load_class()
     try:

@@ -48,6 +48,7 @@ def card(agent: Agent) -> dict[str, str]:
     return {
         "env": f"{config.env} x {agent.venv.num_envs}, pixels {agent.venv.pixel_shape}, "
         + ", ".join(f"{name} {value}" for name, value in options.items() if value),
+        "sees": str(agent.venv.get_attr("seen", 0)[0]),
         "actions": str(model.action_space),
         "encoder": f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}; {cut}",
         **({"encoder learns": _learning(config)} if config.mode.trained else {}),

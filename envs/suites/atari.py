@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stillsight.envs.options import EnvOptions
+from stillsight.envs.errors import EnvError
+from stillsight.envs.options import EnvOptions, Scalar
 from stillsight.envs.spec import EnvSpec
 from stillsight.envs.suites.suite import Suite
 
@@ -41,9 +43,49 @@ def register() -> None:
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner for each of a hundred games
 
 
-def arguments(_env_id: str, _options: EnvOptions) -> dict[str, Any]:
-    """One frame a step from ale-py itself: `preprocess` skips."""
+FRACTION, SWITCH, COUNT = "a number from 0 to 1", "True or False", "a whole number from 1"
+TAKEN: dict[str, tuple[str, Callable[[Scalar], bool]]] = {
+    "repeat_action_probability": (FRACTION, lambda value: _number(value) and 0.0 <= float(value or 0.0) <= 1.0),
+    "full_action_space": (SWITCH, lambda value: isinstance(value, bool)),
+    "max_num_frames_per_episode": (COUNT, lambda value: value is None or (type(value) is int and value >= 1)),
+}
+"""Arguments of a game whose values ale-py does not check, or checks with a sentence about C++: what each takes."""
+
+
+def arguments(env_id: str, options: EnvOptions) -> dict[str, Any]:
+    """One frame a step from ale-py itself: `preprocess` skips.
+
+    Raises `EnvError` for a user's argument of another type or range, and for a mode or difficulty that the game does
+    not have.
+    """
+    for name, value in options.kwargs:
+        if name in ("mode", "difficulty"):
+            there = modes(env_id)[name]
+            takes, fits = f"one of {', '.join(map(str, there))}", value in there
+        elif name in TAKEN:
+            takes, test = TAKEN[name]
+            fits = test(value)
+        else:
+            continue
+        if not fits:
+            raise EnvError(f"{env_id} has no {name}={value!r}; it takes {takes}. Type --env-set {name}=VALUE.")
     return {"frameskip": 1}
+
+
+def modes(env_id: str) -> dict[str, list[int]]:
+    """The modes and difficulties of a game, under "mode" and "difficulty"."""
+    import ale_py
+    import gymnasium as gym
+
+    ale = ale_py.ALEInterface()
+    rom = ale_py.roms.get_rom_path(gym.registry[env_id.rpartition(":")[2]].kwargs["game"])
+    assert rom is not None, "Gymnasium knows only games whose ROM came with ale_py"
+    ale.loadROM(rom)
+    return {"mode": list(ale.getAvailableModes()), "difficulty": list(ale.getAvailableDifficulties())}
+
+
+def _number(value: Scalar) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def preprocess(env: gym.Env[Any, Any], options: EnvOptions) -> gym.Env[Any, Any]:
@@ -71,7 +113,14 @@ SUITE = Suite(
     entry_point="ale_py",
     register=register,
     own_options=("noop_max", "terminal_on_life_loss"),
-    reserved={"frameskip": "use the frame skip (--frame-skip)", "obs_type": "an agent sees rgb"},
+    reserved={
+        "frameskip": "use the frame skip (--frame-skip)",
+        "obs_type": "an agent sees rgb",
+        "sound_obs": "an agent sees rgb and hears nothing",
+        "continuous": "a game is played by its buttons",
+        "continuous_action_threshold": "a game is played by its buttons",
+        "game": "another game is another id, say --env ALE/Breakout-v5",
+    },
     arguments=arguments,
     wrapping="stillsight.envs.suites.atari:preprocess",
     native="stillsight.envs.suites.atari_native:NativeAtariVecEnv",

@@ -106,8 +106,8 @@ def _of_encoder(row: Mapping[str, Any], track: str, controls: Sequence[str], rat
     tap = taps[0]
     bare = {"mode": "random", "weights": None}
     last = row.get("unfreeze", tap)
-    if "random" in controls:
-        compared.append(arm("random", tap, "random", **bare))
+    if "random" in controls:  # one for each frozen arm: what random weights do at another tap says nothing of this one
+        compared += [arm("random", each, "random", **bare) for each in taps]
     if "scratch" in controls and track == "cifar":
         compared.append(arm("scratch", tap, "scratch", **(bare | {"mode": "scratch"})))
     if "finetune" in controls:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,7 @@ def test_cells_come_seed_by_seed() -> None:
     spec = parse_spec(ORCHARD)
     told = [(cell.seed, cell.role, cell.tuned) for cell in spec.cells(lambda _: 0.0)]
     tuning = [(seed, "unfreeze", rate) for rate in (0.1, 1.0) for seed in (TUNING, TUNING + 1)]
-    row = ["frozen", "frozen", "random", "unfreeze", "scratch"]
+    row = ["frozen", "frozen", "random", "random", "unfreeze", "scratch"]
     assert told == [*tuning, *((seed, role, None) for seed in (0, 1) for role in row)]
 
 
@@ -87,7 +88,17 @@ def test_an_arm_that_is_tuned_waits_for_its_rate() -> None:
 def test_keys_are_known_before_anything_runs() -> None:
     spec = parse_spec(ORCHARD)
     assert spec.expected() == [cell.key for cell in spec.cells(lambda _: 0.0) if cell.tuned is None]
-    assert len(set(spec.expected())) == 10
+    assert len(set(spec.expected())) == 12
+
+
+def test_every_tap_has_a_random_arm_of_its_own() -> None:
+    """At one tap alone, the verdict on the others would compare two things at once."""
+    configs = [(cell.role, _config(cell)) for cell in parse_spec(ORCHARD).cells() if cell.seed == 0]
+    made = {
+        role: [replace(config, mode=Mode.FROZEN) for known, config in configs if known == role] for role, _ in configs
+    }
+    assert [config.tap for config in made["frozen"]] == ["layer2", "layer3"]
+    assert made["random"] == made["frozen"]
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,7 @@ def test_the_spec_of_the_readme_is_one(root: Path) -> None:
         "retina layer2 frozen",
         "retina layer3 frozen",
         "retina layer2 random",
+        "retina layer3 random",
         "nature scratch",
         "retina with LoRA",
     ]

@@ -218,6 +218,7 @@ def _run(name: str, words: list[str]) -> int:
         print(line.help(f"{command.summary[0].upper()}{command.summary[1:]}.", command.examples))
         return 0
     positional, configs, given = line.parse(words)
+    _import_from_here(configs)
     for config in configs:
         if hasattr(config, "check"):
             config.check()
@@ -228,6 +229,14 @@ def _run(name: str, words: list[str]) -> int:
             read_config(value)
     result = _load(command.function)(*positional, *configs)
     return result if isinstance(result, int) else 0
+
+
+def _import_from_here(parts: Sequence[Any]) -> None:
+    """Let a `module:name` that was typed lie in the current folder, which a console script does not look into."""
+    typed = [getattr(part, flag, None) for part in parts for flag in ("encoder", "env", "algo")]
+    names = [name for given in typed for name in ([given] if isinstance(given, str) else given or ())]
+    if any(":" in name for name in names) and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # last: nothing here takes the place of what is installed
 
 
 def command_line(name: str) -> CommandLine:

@@ -351,7 +351,7 @@ class CommandLine:
         values: list[Any] = []
         given = set()
         rest = list(loose)
-        for name, hint, shown, told, optional, example in self.positional:
+        for name, hint, shown, _, optional, example in self.positional:
             kind, choices, many, _ = _kind(hint)
             typed, rest = (rest, []) if many else (rest[:1], rest[1:])
             if typed:

@@ -18,7 +18,6 @@ from stillsight.encoders.mode import Mode
 from stillsight.encoders.zoo.registry import ENCODERS
 from stillsight.envs import ROWS
 
-
 What = Literal["encoders", "envs", "algos", "runs"]
 
 

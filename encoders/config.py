@@ -12,7 +12,6 @@ from stillsight.encoders.mode import Mode
 from stillsight.encoders.zoo.encoder_spec import check_pooling
 from stillsight.encoders.zoo.registry import spec
 
-
 LARGEST_SEED = 2_000_000_000
 """Evaluations and the environments beside the first take seeds that lie above a run's own; some games take 31 bits."""
 
@@ -79,6 +78,20 @@ class EncoderConfig:
     """Of the encoder's convolutions and matrix products; auto takes bf16 where the hardware has it."""
     threads: int | None = None
     """CPU threads; torch's choice (all cores) by default. One is best where other work runs beside this."""
+
+    def __post_init__(self) -> None:
+        """Take names where a library user writes them, as the command line does.
+
+        Raises:
+            EncoderError: there is no such mode.
+        """
+        modes = [mode.value for mode in Mode]
+        if self.mode not in modes:
+            raise EncoderError(unknown("mode", str(self.mode), modes, "Modes are", "--mode"))
+        object.__setattr__(self, "mode", Mode(self.mode))
+        for name in ("weights", "weights_folder"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, Path(getattr(self, name)))
 
     def for_control(self) -> Self:
         """With tap and pooling filled in, where neither was chosen, by what the encoder's row says for agents."""

@@ -190,7 +190,7 @@ class RlConfig(EncoderConfig):
             EncoderError, RunError: which flag, why, and what to type.
         """
         if self.resume is not None:
-            others = [name for name in given if name != "resume"]
+            others = sorted(set(given) - {"resume"})
             refuse(given, others, "beside --resume, which goes on with the run as it began. Start a new run with --out")
             return
         super().check_given(given)

@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from stillsight.agents.buffers.footprint import check_rollout
 from stillsight.agents.buffers.replay import FrameReplayBuffer
 from stillsight.agents.buffers.rollout import FrameRolloutBuffer
 from stillsight.agents.errors import RunError
@@ -61,9 +63,13 @@ def make_model(
         if issubclass(cls, OffPolicyAlgorithm):
             returns = {"n_steps": _argument(cls, given, "n_steps", 1), "gamma": _argument(cls, given, "gamma", 0.99)}
             given |= {"replay_buffer_class": FrameReplayBuffer, "replay_buffer_kwargs": {**replay, **returns}}
-        # Classes that collect in a way of their own (RecurrentPPO, MaskablePPO) have buffers of their own.
-        elif getattr(cls, "collect_rollouts", None) is OnPolicyAlgorithm.collect_rollouts and stacked(venv):
-            given["rollout_buffer_class"] = FrameRolloutBuffer
+        elif issubclass(cls, OnPolicyAlgorithm):
+            # Classes that collect in a way of their own (RecurrentPPO, MaskablePPO) have buffers of their own.
+            if cls.collect_rollouts is OnPolicyAlgorithm.collect_rollouts and stacked(venv):
+                given["rollout_buffer_class"] = FrameRolloutBuffer
+            elif isinstance(n_steps := _argument(cls, given, "n_steps", 0), int):
+                assert isinstance(venv.observation_space, spaces.Box)
+                check_rollout(venv.observation_space, n_steps, venv.action_space, venv.num_envs, pooled=False)
         with warnings.catch_warnings():
             # SB3 warns that a buffer class that it does not know ignores n_steps; ours was given it.
             warnings.filterwarnings("ignore", "`n_steps=", UserWarning)

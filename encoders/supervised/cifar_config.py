@@ -116,7 +116,7 @@ class CifarConfig(EncoderConfig, Recipe):
     def check_given(self, given: Collection[str]) -> None:
         """Refuse flags that were typed and have no effect beside the others, see `EncoderConfig.check_given`."""
         if self.resume is not None:
-            others = [name for name in given if name != "resume"]
+            others = sorted(set(given) - {"resume"})
             refuse(given, others, "beside --resume, which goes on with the run as it began. Start a new run with --out")
         super().check_given(given)
         if not self.mode.trained:

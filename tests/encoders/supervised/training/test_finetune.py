@@ -139,6 +139,7 @@ def test_rates_fall_from_stage_to_stage_away_from_the_head() -> None:
     assert {found[id(p)] for p in model.head.parameters()} == {2.0}
 
 
+@pytest.mark.usefixtures("double_precision")
 def test_the_first_update_is_the_one_that_the_recipe_describes(colours: Dataset) -> None:
     plan = recipe(epochs=1, batch=36, warmup=0.0, crop=0, flip=False)
     model = classifier(batchnorm="frozen")
@@ -147,18 +148,19 @@ def test_the_first_update_is_the_one_that_the_recipe_describes(colours: Dataset)
     reference.train()
     loss = F.cross_entropy(reference(colours.train.images), colours.train.labels, label_smoothing=0.1)
     loss.backward()
-    assert rows[0]["loss"] == pytest.approx(loss.item(), abs=1e-6)
+    assert rows[0]["loss"] == pytest.approx(loss.item(), abs=1e-12)
     for before, after in zip(reference.parameters(), model.parameters(), strict=True):
         assert before.grad is not None
         decay = 5e-4 * before if before.dim() > 1 else 0
         # Nesterov's first step: the gradient and 0.9 of it again.
         expected = before - 0.1 * 1.9 * (before.grad + decay)
-        assert torch.allclose(after, expected, atol=1e-6)
+        assert torch.allclose(after, expected, rtol=0, atol=1e-12)
 
 
 # Parts, averages, stopping --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("double_precision")
 def test_a_batch_in_parts_makes_the_same_update(colours: Dataset) -> None:
     ends = []
     for parts in (1, 3):
@@ -167,9 +169,9 @@ def test_a_batch_in_parts_makes_the_same_update(colours: Dataset) -> None:
         ends.append((model, rows))
     (one, rows_one), (three, rows_three) = ends
     for a, b in zip(one.parameters(), three.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=1e-5)
+        assert torch.allclose(a, b, rtol=0, atol=1e-12)
     assert [row["train_accuracy"] for row in rows_one] == [row["train_accuracy"] for row in rows_three]
-    assert [row["loss"] for row in rows_one] == pytest.approx([row["loss"] for row in rows_three], abs=1e-5)
+    assert [row["loss"] for row in rows_one] == pytest.approx([row["loss"] for row in rows_three], abs=1e-12)
 
 
 def test_the_average_is_the_one_of_its_formula() -> None:

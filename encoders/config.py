@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.zoo.encoder_spec import check_pooling
 from stillsight.encoders.zoo.registry import spec
 
+LARGEST_SEED = 2_000_000_000
+"""Evaluations and the environments beside the first take seeds that lie above a run's own; some games take 31 bits."""
+
+
+def check_seed(seed: int) -> None:
+    """Raise `EncoderError` for a seed that some random generator would not take."""
+    if not 0 <= seed <= LARGEST_SEED:
+        raise EncoderError(f"--seed {seed} is out of range. Type a number from 0 to {LARGEST_SEED:_}, say --seed 1.")
+
+
+def refuse(given: Collection[str], flags: Collection[str], why: str) -> None:
+    """Raise `EncoderError` if one of `flags` is among those that were typed.
+
+    Args:
+        given: names of the fields whose flags were typed.
+        flags: names of those that have no effect.
+        why: what makes it so, and what to type instead: the end of a sentence that begins with "has no effect".
+    """
+    for name in flags:
+        if name in given:
+            flag = "--" + name.replace("_", "-")
+            raise EncoderError(f"{flag} has no effect {why}, or drop {flag}.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """Which encoder, where it is tapped, what is done with it, and on what it runs."""
+
+    LEARNING: ClassVar[tuple[str, ...]] = ("unfreeze", "adapt", "batchnorm", "lora_rank", "encoder_lr")
+    """Flags of an encoder that learns; they have no effect on one that does not."""
 
     encoder: str = "retina"
     """A name of `stillsight list encoders`, or your own module:function."""
@@ -22,7 +49,8 @@ class EncoderConfig:
     """frozen: pretrained, not trained. random: random weights, not trained. finetune: pretrained, trained on. scratch:
     trained from random weights."""
     tap: str | None = None
-    """Last stage of the encoder that runs. By default its last one in cifar, and an earlier one in rl, see `list`."""
+    """Last stage of the encoder that runs. By default its last one in cifar, and an earlier one in rl, see `stillsight
+    list encoders`."""
     pooling: str | None = None
     """From a map to a vector: global, grid<k>, flatten, softmax or cls. By default the encoder's own, and in rl,
     without --tap, a grid, which keeps places apart."""
@@ -81,6 +109,7 @@ class EncoderConfig:
         Raises:
             EncoderError: no such encoder or stage, no weights for this mode, images too small.
         """
+        check_seed(self.seed)
         if self.unfreeze is not None and not self.mode.trained:
             raise EncoderError(
                 f"--unfreeze {self.unfreeze} trains a part of the encoder, and --mode {self.mode.value} trains none. "
@@ -110,6 +139,24 @@ class EncoderConfig:
         side = self.resolution or side
         if side is not None:
             row.check_size(side, tap, "--resolution")
+
+    def check_given(self, given: Collection[str]) -> None:
+        """Refuse flags that were typed and have no effect beside the others.
+
+        Args:
+            given: names of the fields whose flags were typed, with their default too.
+
+        Raises:
+            EncoderError: which flag, why, and what to type.
+        """
+        if not self.mode.trained:
+            why = f"with --mode {self.mode.value}, in which the encoder does not learn. Type --mode finetune"
+            refuse(given, self.LEARNING, why)
+        if not self.mode.pretrained:
+            why = f"with --mode {self.mode.value}, which starts from random weights. Type --mode frozen or finetune"
+            refuse(given, ("weights_folder",), why)
+        elif self.weights is not None:
+            refuse(given, ("weights_folder",), "beside --weights, which says where they are. Drop --weights")
 
     def _check_adaptation(self) -> None:
         chosen = f"--adapt {self.adapt}" if self.adapt != "all" else f"--batchnorm {self.batchnorm}"

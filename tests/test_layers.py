@@ -21,12 +21,13 @@ ALLOWED = {"encoders": {"encoders"}, "envs": {"envs"}, "agents": {"agents", "env
 
 ROOMS: Sequence[set[str]] = (
     {"errors"},
-    {"runs"},
+    {"runs", "flags"},
     {"features", "buffers", "diagnosis"},
     {"training"},
     {"playing", "measure", "benchmark"},
     {"listing"},
     {"cli"},
+    {"stillsight"},
 )
 """Rooms of agents, each of which imports nothing from a later set. `__init__` only names what there is."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from rich.console import Console
 
 from stillsight.agents.playing.play_config import EvaluateConfig, shifted
 from stillsight.agents.playing.player import Player, load
 from stillsight.agents.playing.reevaluate import reevaluate
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.reader import read_config
-from stillsight.agents.runs.records import append_line
+from stillsight.agents.runs.records import append_line, plain
 from stillsight.agents.training.seeds import PLAY
 from stillsight.envs import make_env, reference_returns
 
@@ -117,11 +119,23 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
     config.check()
     record = read_config(folder)
     config.check_command(folder, record.get("command", "rl"))
+    console = Console(highlight=False, stderr=config.json)
     if record.get("command") == "cifar":
-        return reevaluate(folder, record, config.split, data=config.data, weights=config.weights, device=config.device)
+        again = reevaluate(
+            folder,
+            record,
+            config.split,
+            data=config.data,
+            weights=config.weights,
+            device=config.device,
+            display=ProgressDisplay(console),
+        )
+        if config.json:
+            print(json.dumps(plain(again)))
+        return again
     player = load(folder, config.checkpoint, weights=config.weights, device=config.device)
     options = shifted(player.config.env_options(), config.shift, config.shift_strength)
-    display = ProgressDisplay()
+    display = ProgressDisplay(console)
     scores = returns(
         player,
         config.shift,
@@ -153,4 +167,6 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
             rows[name] = f"{score['mean']:.2f} ± {score['std']:.2f} over {score['episodes']} episodes"
     append_line(folder / "evaluations.jsonl", result)
     display.card(f"{player.config.env}, {config.checkpoint} of {folder}", rows)
+    if config.json:
+        print(json.dumps(plain(result)))
     return result

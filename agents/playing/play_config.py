@@ -8,6 +8,7 @@ from typing import Literal
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.training.seeds import PLAY
+from stillsight.encoders.config import check_seed
 from stillsight.envs.options import EnvOptions
 
 
@@ -34,7 +35,9 @@ class PlayChoice:
     """auto, cpu, cuda, cuda:N or mps."""
 
     def check(self) -> None:
-        """Raise `RunError` for counts that play nothing, and `EnvError` for a shift that there is not."""
+        """Raise `RunError` for counts that play nothing, `EnvError` for a shift that there is not, `EncoderError` for a
+        seed out of range."""
+        check_seed(self.seed)
         if self.episodes < 1:
             raise RunError(f"--episodes {self.episodes} plays nothing. Type a number from 1.")
         shifted(EnvOptions(), self.shift, self.shift_strength)
@@ -51,11 +54,15 @@ class EvaluateConfig(PlayChoice):
     """Of a cifar run: which images."""
     data: Path | None = None
     """Of a cifar run: the folder of its data set, if it has moved."""
+    json: bool = False
+    """Print one JSON object and nothing else on the standard output; progress goes to the standard error."""
 
     def check_command(self, folder: Path, command: str) -> None:
         """Refuse flags that a run of `command` has no use for, instead of passing over them."""
         for item in fields(self):
-            fits = item.name in ("weights", "device") or (item.name in ("split", "data")) == (command == "cifar")
+            fits = item.name in ("weights", "device", "json") or (item.name in ("split", "data")) == (
+                command == "cifar"
+            )
             if not fits and getattr(self, item.name) != item.default:
                 flag = item.name.replace("_", "-")
                 other = "rl" if command == "cifar" else "cifar"

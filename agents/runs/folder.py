@@ -27,6 +27,9 @@ class Sink(Protocol):
     def log(self, stream: str, row: Mapping[str, Any]) -> None:
         """Take a row of a stream (metrics, episodes, eval), with plain values as JSON knows them."""
 
+    def rewind(self, last: int) -> None:
+        """Forget the rows of what comes after step or epoch `last`, which a resumed run does again."""
+
     def close(self) -> None:
         """Write what is left; no row comes after it."""
 
@@ -117,6 +120,8 @@ class Run:
                 lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
                 kept = [line for line in lines if json.loads(line).get(counted, math.inf) <= last]
                 write_atomically(path, "".join(kept))
+        for sink in self.sinks:
+            sink.rewind(last)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file at once or not at all."""

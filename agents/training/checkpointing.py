@@ -133,6 +133,7 @@ class Savepoints:
         model = self.agent.model
         stored = self.run.load("last", model.device)
         if stored is None:
+            self.run.rewind(0)  # what it recorded before it was stopped comes again
             return
         replay: dict[str, Any] | None = None
         if stored["replay"] is not None:

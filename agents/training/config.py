@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.reader import read_config
 from stillsight.agents.training.algorithms import AlgorithmSpec, check_actions, spec
 from stillsight.agents.training.presets import preset
 from stillsight.agents.training.settings import overrides, settings
-from stillsight.encoders.config import EncoderConfig
+from stillsight.encoders.config import EncoderConfig, refuse
+from stillsight.encoders.zoo.registry import spec as encoder_spec
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve
 
@@ -20,6 +23,19 @@ from stillsight.envs.registry import resolve
 @dataclass(frozen=True, kw_only=True)
 class RlConfig(EncoderConfig):
     """Train an agent whose policy looks through an encoder."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "encoder": "encoder",
+        "env": "environment",
+        "algo": "algorithm",
+        "n_envs": "environment",
+        "set": "algorithm",
+        "head": "head, and how the encoder learns and runs",
+        "eval_every": "evaluation",
+        "seed": "run",
+        "checkpoint_every": "run",
+    }
+    """Field -> heading of it and of those that follow, up to the next; see `stillsight.agents.flags`."""
 
     env: str = "stillsight/Orchard-v0"
     """A name of `stillsight list envs`, any Gymnasium id with pixels or rendering, or module:Id."""
@@ -168,6 +184,33 @@ class RlConfig(EncoderConfig):
             value = getattr(self, flag)
             if value is not None and value < least:
                 raise RunError(f"--{flag.replace('_', '-')} {value} is too small. Type a number from {least}.")
+
+    def check_given(self, given: Collection[str]) -> None:
+        """Refuse flags that were typed and have no effect beside the others, see `EncoderConfig.check_given`.
+
+        Raises:
+            EncoderError, RunError: which flag, why, and what to type.
+        """
+        if self.resume is not None:
+            others = sorted(set(given) - {"resume"})
+            refuse(given, others, "beside --resume, which goes on with the run as it began. Start a new run with --out")
+            return
+        super().check_given(given)
+        for flag, settings_given in (("--set", self.set), ("--env-set", self.env_set)):
+            names = Counter(setting.partition("=")[0] for setting in settings_given)
+            for name in (name for name, times in names.items() if times > 1):
+                raise RunError(f"{flag} was given {name} {names[name]} times. Give it once: {flag} {name}=VALUE.")
+        if not spec(self.algo).off_policy:
+            why = f"with --algo {self.algo}, which has no replay memory. Type --algo dqn or --algo sac"
+            refuse(given, ("replay_dtype",), why)
+        if self.mode.trained and self.unfreeze in (None, "all"):
+            why = f"where all of the encoder learns, as --mode {self.mode.value} has it: none of it is run beforehand."
+            refuse(given, ("replay_dtype", "in_policy", "engine"), f"{why} Type --unfreeze STAGE, or --mode frozen")
+        elif self.in_policy:
+            refuse(given, ("replay_dtype",), "with --in-policy, where replay memory keeps pixels. Drop --in-policy")
+        pooling = self.for_control().pooling or encoder_spec(self.encoder).pooling
+        if pooling == "flatten":
+            refuse(given, ("compress",), "with --pooling flatten, whose features are no channels. Type --pooling grid4")
 
     def _check_augment(self, row: AlgorithmSpec) -> None:
         if self.augment == "none":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from stillsight.agents import RlConfig, rl
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import checkpoint
+from stillsight.agents.runs.records import read_lines
 from stillsight.agents.training import callbacks
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.checkpointing import Savepoints
@@ -67,6 +69,25 @@ def policy(folder: Path) -> dict[str, torch.Tensor]:
 def equal(first: Path, second: Path) -> bool:
     one, other = policy(first), policy(second)
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_a_run_stopped_before_its_first_checkpoint_records_each_step_once(tiny: Tiny, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    folder = interrupt(RlConfig(**{**vars(tiny("ppo")), "out": tmp_path / "run", "tensorboard": True}), 80)
+    assert not (folder / "checkpoints" / "last.safetensors").exists()
+    assert read_lines(folder / "episodes.jsonl")
+    rl(RlConfig(resume=folder))
+    steps = [row["step"] for row in read_lines(folder / "episodes.jsonl")]
+    assert steps == sorted(steps)
+    assert max(Counter(steps).values()) <= 2, "two environments may end an episode at the same step"
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("episodes/return")] == steps
+    evaluations = read_lines(folder / "eval.jsonl")
+    drawn = [(event.step, event.value) for event in events.Scalars("eval/mean")]
+    assert drawn == [(row["step"], pytest.approx(row["mean"])) for row in evaluations]
+    assert drawn
 
 
 @pytest.mark.parametrize("algo", ALGOS)

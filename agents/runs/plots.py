@@ -72,8 +72,10 @@ def plot(folders: list[Path], config: PlotConfig) -> Path:
         axes.annotate(name, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.4")
     axes.set_xlabel("epochs" if supervised else "environment steps")
     axes.set_ylabel("accuracy" if supervised else "return of an episode, unclipped")
-    axes.set_title(", ".join(sorted({str(record["dataset" if supervised else "env"]) for _, record in runs})))
-    axes.legend(frameon=False)
+    title = ", ".join(sorted({str(record["dataset" if supervised else "env"]) for _, record in runs}))
+    axes.set_title(title, parse_math=False)  # a name with dollars is no formula
+    for text in axes.legend(frameon=False).get_texts():
+        text.set_parse_math(False)
     axes.spines[["top", "right"]].set_visible(False)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(config.out, dpi=110)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from stillsight.encoders.building import build as build_encoder
 from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.supervised.cifar_config import HeadKind
 from stillsight.encoders.supervised.data import image_folder as folders
-from stillsight.encoders.supervised.data import picture
+from stillsight.encoders.supervised.data import picture, search
 from stillsight.encoders.supervised.heads import kinds
 from stillsight.encoders.zoo.registry import make_backbone
 
@@ -269,7 +270,7 @@ def test_predict_sees_a_training_file_as_training_saw_it(
         image.save(folder / name / ("0.jpg" if kind in ("jpg", "turned", "cmyk") else "0.png"), exif=exif)
     seen = folders.read(folder, side, 0.0, None).labelled.images
     size = (side or 32, side or 32)
-    found = next(_batches(picture.find([folder]), replace(load(trained), size=size), False))[1]
+    found = next(_batches(search.find([folder])[0], replace(load(trained), size=size), False, Counter()))[1]
     assert torch.equal(found, seen)
     assert (found[0] != found[1]).any(), "two pictures"
 

@@ -106,7 +106,12 @@ def _draw_epochs(losses: Axes, axes: Axes, folder: Path, label: str, colour: str
     # A killed run may have logged an epoch that it trains again when it goes on: the later row counts.
     epochs = {row["epoch"]: row for row in rows if "epoch" in row}
     if not epochs:
-        axes.axhline(rows[-1]["validation_accuracy"], linewidth=1.2, color=colour, label=label)
+        level = rows[-1]["validation_accuracy"]
+        if level is None and (folder / "summary.json").exists():  # one image a class: none was left to choose with
+            level, label = json.loads((folder / "summary.json").read_text())["test_accuracy"], f"{label}, test"
+        if level is None:
+            raise RunError(f"{folder} has no validation accuracy and is not finished. Finish it: --resume {folder}.")
+        axes.axhline(level, linewidth=1.2, color=colour, label=label)
         return
     x = sorted(epochs)
     losses.plot(x, [epochs[epoch]["loss"] for epoch in x], linewidth=1.2, color=colour)

@@ -366,8 +366,8 @@ def test_what_training_reads_predict_reads_and_says_how(
         "stillsight: 1 pictures with transparency are shown on white",
         "stillsight: 1 pictures of floats or 32 bits a pixel are scaled, each from its own lowest and highest value to "
         "0..255",
-        "stillsight: passed over: 1 files that are no pictures by their ending (.txt 1), 1 hidden files, hidden folders "
-        "and folders of the system, 1 links to what is read already",
+        "stillsight: passed over: 1 files that are no pictures by their ending (.txt 1), 1 hidden files, hidden "
+        "folders and folders of the system, 1 links to what is read already",
     ]
 
 

@@ -96,7 +96,7 @@ def test_odd_names_and_missing_numbers_cost_no_run(tmp_path: Path, capsys: pytes
     def refuse(word: str) -> None:
         raise AssertionError(f"{word} is no JSON")
 
-    files = [path for path in folder.rglob("*.json*")]
+    files = list(folder.rglob("*.json*"))
     assert {path.name for path in files} >= {"config.json", "summary.json", "report.json", "metrics.jsonl"}
     for path in files:
         for text in path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]:
@@ -106,7 +106,8 @@ def test_odd_names_and_missing_numbers_cost_no_run(tmp_path: Path, capsys: pytes
     assert (summary["validation_accuracy"], summary["interpolation"]) == (None, "bilinear")
     assert {path.name for path in (folder / "report").glob("*.png")} >= {"confusion.png", "reliability.png"}
     assert main(["evaluate", str(folder)]) == 0
-    assert main(["plot", str(folder), "--out", str(tmp_path / "curve.png")]) in (0, 2), "a sentence at most"
+    assert main(["plot", str(folder), "--out", str(tmp_path / "curve.png")]) == 0
+    assert (tmp_path / "curve.png").exists()
 
 
 def scalars(folder: Path) -> list[tuple[int, float]]:

@@ -338,7 +338,7 @@ def test_a_training_that_diverged_is_one_sentence(tmp_path: Path, value: float) 
     assert not (tmp_path / "report").exists()
 
 
-# What must not cost a run ----------------------------------------------------------------------------------------------
+# What must not cost a run ---------------------------------------------------------------------------------------------
 
 
 def test_names_that_look_like_formulas_are_drawn_as_they_stand(tmp_path: Path) -> None:

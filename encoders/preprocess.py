@@ -34,6 +34,9 @@ class ImageCounter:
 class Preprocess(nn.Module):
     """Pixels 0..255 `[N, 3, H, W]` (uint8 or float) -> normalised float32 `[N, 3, h, w]`, by the recipe of the weights.
 
+    What is resized stays within 0..255, as in torchvision's own transforms of pictures, which round as well: the two
+    differ by up to half a grey level.
+
     Args:
         recipe: mean, standard deviation and interpolation.
         resolution: the side to resize to, in pixels; None takes images as they come. The whole image is kept: cropping
@@ -59,6 +62,8 @@ class Preprocess(nn.Module):
             images = F.interpolate(
                 images, size=(self.resolution, self.resolution), mode=self.recipe.interpolation, antialias=True
             )
+            if self.recipe.interpolation == "bicubic":  # its negative lobes overshoot, where no pixel can be
+                images = images.clamp(0, 255)
         return (images - self.mean) / self.std
 
     def uncounted(self) -> Preprocess:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,6 +20,7 @@ from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain
 from stillsight.encoders import device as devices
 from stillsight.encoders.building import build
+from stillsight.encoders.plain_json import to_json
 from stillsight.encoders.supervised.classifier import Classifier, feature_width
 from stillsight.encoders.supervised.data.cifar import SIDE
 from stillsight.encoders.supervised.data.split import Split
@@ -38,7 +38,7 @@ def cifar_throughput(config: CifarThroughputConfig) -> dict[str, Any]:
 
     measured = compare(config, lambda arm, number: display.console.print(f"{arm}: {shown(number)}", soft_wrap=True))
     if config.json:
-        print(json.dumps({"config": plain(config), "machine": machine(), **measured}, indent=2))
+        print(to_json(plain({"config": config, "machine": machine(), **measured}), indent=2))
         return measured
     rows = {
         name: f"{shown(arm['median'])}  ({shown(arm['least'])} .. {shown(arm['most'])})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain
 from stillsight.encoders.device import peak_memory, use_threads
+from stillsight.encoders.plain_json import to_json
 
 ACTIONS = 6
 """Discrete actions, as most Atari games have them."""
@@ -82,7 +82,7 @@ def replay_cost(config: ReplayConfig) -> dict[str, Any]:
         "machine": machine(),
     }
     if config.json:
-        print(json.dumps(plain(result)))
+        print(to_json(plain(result)))
     else:
         _card(display, result, torch.get_num_threads())
     return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from statistics import median
 from typing import Any
 
@@ -15,6 +14,7 @@ from stillsight.agents.measure.process import ArmProcess
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.records import plain
 from stillsight.agents.training.config import RlConfig
+from stillsight.encoders.plain_json import to_json
 
 PARTS = ("environment", "encoder", "policy", "update", "rest")
 
@@ -57,7 +57,7 @@ def throughput(run: RlConfig, config: ThroughputConfig) -> dict[str, Any]:
         "ratios": _ratios(results),
     }
     if config.json:
-        print(json.dumps(plain(found), indent=2))
+        print(to_json(plain(found), indent=2))
     else:
         _print(console, found)
     return found

@@ -21,6 +21,7 @@ from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.data import picture
+from stillsight.encoders.supervised.data.picture import Interpolation
 from stillsight.encoders.supervised.heads import kinds
 
 
@@ -37,6 +38,7 @@ class Predictor:
         summary: summary.json of the run.
         mirrored: look at each image and its mirror image and average the logits, as a run with --tta was tested.
         precision: in which the head computes, as it did when it was tested; see `device.autocast`.
+        interpolation: that the run resized an image folder with.
     """
 
     encoder: Encoder
@@ -46,6 +48,7 @@ class Predictor:
     summary: dict[str, Any]
     mirrored: bool = False
     precision: devices.Precision = "float32"
+    interpolation: Interpolation = "bilinear"
 
     def predict(self, pixels: np.ndarray | Tensor) -> Tensor:
         """Probabilities, float32 `[N, classes]` on the CPU; each row sums to one.
@@ -73,7 +76,7 @@ class Predictor:
             )
 
         def classify(part: Tensor) -> Tensor:
-            resized = picture.resize(part, self.size)
+            resized = picture.resize(part, self.size, self.interpolation)
             views = (resized, resized.flip(3)) if self.mirrored else (resized,)
             with devices.autocast(resized.device, self.precision):
                 return torch.stack([self.head(self.encoder(view)).float() for view in views]).mean(0)
@@ -126,6 +129,7 @@ def load(run: Path | str, *, weights: Path | None = None, device: str = "auto") 
         summary,
         mirrored=trained and bool(record.get("tta")),
         precision=config.precision if trained else "float32",
+        interpolation=summary.get("interpolation", "bilinear"),  # runs that do not say so had no choice
     )
     try:
         fits = predictor.logits(torch.zeros(1, 3, height, width, dtype=torch.uint8)).shape[1] == len(classes)

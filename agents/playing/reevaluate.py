@@ -62,7 +62,7 @@ def reevaluate(
             "the latter any more. Type --split test."
         )
     display = display or ProgressDisplay()
-    dataset = load_dataset(config, lambda what, done, total: display.update(what, done, total))
+    dataset = load_dataset(config, predictor.interpolation, lambda what, done, total: display.update(what, done, total))
     if dataset.sha256() != predictor.summary["dataset_sha256"]:
         raise RunError(
             f"{folder} was run on {dataset.name} images with sha256 {predictor.summary['dataset_sha256'][:12]}, and "

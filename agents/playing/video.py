@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from stillsight.agents.playing.player import load
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain
 from stillsight.encoders.atomic import replacing, write_atomically
+from stillsight.encoders.plain_json import to_json
 from stillsight.envs import make_env
 
 LEAST_SIDE = 256
@@ -124,7 +124,7 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
             "shift_strength": options.shift_strength,
         }
         del facts["total"]
-        write_atomically(path.with_suffix(".json"), json.dumps(plain(facts), indent=2) + "\n")
+        write_atomically(path.with_suffix(".json"), to_json(plain(facts), indent=2) + "\n")
         told = f"{path}  return {episode.total:g}, {shot.frames} frames at {fps} frames/s"
         display.console.print(told, soft_wrap=True, markup=False)
         written.append(path)

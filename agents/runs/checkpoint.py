@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,7 +35,7 @@ def save(path: Path, tree: Mapping[str, Any], metadata: Mapping[str, str] | None
     """
     tensors: dict[str, Tensor] = {}
     structure = _flatten(tree, "", tensors, {})
-    header = {STRUCTURE: json.dumps(structure), **(metadata or {})}
+    header = {STRUCTURE: json.dumps(structure, allow_nan=False), **(metadata or {})}
     path.parent.mkdir(parents=True, exist_ok=True)
     needed, free = sum(tensor.nbytes for tensor in tensors.values()), shutil.disk_usage(path.parent).free
     if free < needed:
@@ -85,6 +86,8 @@ def _flatten(node: Any, path: str, tensors: dict[str, Tensor], seen: dict[Any, s
         return {"pairs": [[key, _flatten(value, _join(path, key), tensors, seen)] for key, value in node.items()]}
     if isinstance(node, list | tuple):
         return {"list": [_flatten(value, _join(path, index), tensors, seen) for index, value in enumerate(node)]}
+    if isinstance(node, float) and not math.isfinite(node):
+        return {"float": str(node)}  # which JSON does not know
     if node is None or isinstance(node, bool | int | float | str):
         return node
     raise TypeError(f"{path} holds a {type(node).__name__}, which a checkpoint cannot keep")
@@ -93,6 +96,8 @@ def _flatten(node: Any, path: str, tensors: dict[str, Tensor], seen: dict[Any, s
 def _unflatten(node: Any, file: Any) -> Any:
     if not isinstance(node, dict):
         return node
+    if "float" in node:
+        return float(node["float"])
     if "tensor" in node:
         return file.get_tensor(node["tensor"])
     if "pairs" in node:

@@ -16,6 +16,7 @@ from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.reader import checkpoint_path
 from stillsight.agents.runs.records import append_line, plain
 from stillsight.encoders.atomic import write_atomically
+from stillsight.encoders.plain_json import to_json
 
 if TYPE_CHECKING:
     import torch
@@ -126,7 +127,7 @@ class Run:
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file at once or not at all."""
         self._begin()
-        write_atomically(self.folder / name, json.dumps(plain(content), indent=2) + "\n")
+        write_atomically(self.folder / name, to_json(plain(content), indent=2) + "\n")
 
     def checkpoint(self, name: str) -> Path:
         """Path of the checkpoint called `name`."""

@@ -129,11 +129,12 @@ def plot(folders: list[Path], config: PlotConfig) -> Path:
         for line, value in map(_reference, config.reference):
             axes.axhline(value, color="0.5", linewidth=1, linestyle=":")
             axes.annotate(line, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.4")
-        axes.set_title(name)
+        axes.set_title(name, parse_math=False)  # a name with dollars is no formula
         _finish(
             axes, *(("epochs", "accuracy") if supervised else ("environment steps", "return of an episode, unclipped"))
         )
-        axes.legend(frameon=False)
+        for text in axes.legend(frameon=False).get_texts():
+            text.set_parse_math(False)
     try:
         config.out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(config.out, dpi=110)
@@ -261,7 +262,7 @@ def _draw_epochs(losses: Axes, axes: Axes, arm: Arm, colour: str) -> None:
     import numpy as np
 
     trained: list[dict[int, dict[str, Any]]] = []
-    level, tested = [], []
+    level, tested, only_tested = [], [], []
     for folder in arm.folders:
         rows = read_lines(folder / "metrics.jsonl")
         # A killed run may have logged an epoch that it trains again when it goes on: the later row counts.
@@ -270,8 +271,14 @@ def _draw_epochs(losses: Axes, axes: Axes, arm: Arm, colour: str) -> None:
             trained.append(epochs)
         elif rows[-1]["validation_accuracy"] is not None:
             level.append(rows[-1]["validation_accuracy"])
-        if epochs and (folder / "summary.json").exists():
-            tested.append((max(epochs), json.loads((folder / "summary.json").read_text())["test_accuracy"]))
+        if (folder / "summary.json").exists():
+            score = json.loads((folder / "summary.json").read_text())["test_accuracy"]
+            if epochs:
+                tested.append((max(epochs), score))
+            elif rows[-1]["validation_accuracy"] is None:  # one image a class: none was left to choose with
+                only_tested.append(score)
+    if only_tested:
+        axes.axhline(sum(only_tested) / len(only_tested), linewidth=1.2, color=colour, label=f"{arm.told}, test")
     if level:
         for value in level if len(level) > 1 else ():
             axes.axhline(value, linewidth=0.8, alpha=0.3, color=colour)

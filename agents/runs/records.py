@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stillsight.agents.errors import RunError
+from stillsight.encoders.plain_json import finite, to_json
 
 Config = TypeVar("Config")
 
@@ -18,7 +19,7 @@ Config = TypeVar("Config")
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
     """Append `row` to a JSON-lines file."""
     with path.open("a") as file:
-        file.write(json.dumps(plain(row)) + "\n")
+        file.write(to_json(plain(row)) + "\n")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -41,7 +42,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON knows it: dataclasses as dicts, paths and enums as strings, numpy scalars as numbers."""
+    """`value` as JSON knows it: dataclasses as dicts, paths and enums as strings, numpy scalars as numbers, and numbers
+    that are not finite as None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
@@ -51,7 +53,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        return value.item()
+        return finite(value.item())
+    if isinstance(value, float):
+        return finite(value)
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from stillsight.encoders import device as devices
 from stillsight.encoders.atomic import write_atomically
+from stillsight.encoders.plain_json import to_json
 
 
 def memory() -> Path:
@@ -47,4 +48,4 @@ def remember(key: str, name: str) -> None:
         known = {}
     with contextlib.suppress(OSError):  # a cache that cannot be kept costs the next run a measurement, no more
         memory().parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(memory(), json.dumps({**known, key: name}, indent=1))
+        write_atomically(memory(), to_json({**known, key: name}, indent=1))

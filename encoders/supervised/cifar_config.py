@@ -45,14 +45,15 @@ class CifarConfig(EncoderConfig, Recipe):
     """Field -> heading of it and of those that follow, up to the next; see `stillsight.agents.flags`."""
 
     dataset: str = "cifar10"
-    """cifar10, cifar100, or an image folder with one sub-folder a class (or train/ and test/ with these)."""
+    """cifar10, cifar100, or an image folder with one sub-folder a class, or with these in train/, test/ and valid/
+    (training, testing, val and validation mean the same, in any case)."""
     data: Path = Path("data")
     """Folder with cifar-10-batches-py or cifar-100-python; downloaded there if missing."""
     cache: Path = Path("data/features")
-    """Folder for frozen features, each computed once for all runs, and for decoded images."""
+    """Folder for frozen features, each computed once for all runs, and for decoded images. It must be yours to write."""
     validation: int | None = None
     """Training images held out to choose with; the test images are used once, at the end. By default a tenth, of
-    CIFAR 5,000; a fifth with --shots and --fraction."""
+    CIFAR 5,000; a fifth with --shots and --fraction; none where an image folder has valid/ beside test/, which serves."""
     shots: int | None = None
     """Labelled images a class, drawn by --seed, those for validation among them; by default all there are."""
     fraction: float | None = None

@@ -14,6 +14,7 @@ from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.classifier import feature_width
 from stillsight.encoders.supervised.data import dataset as datasets
+from stillsight.encoders.supervised.data.picture import Interpolation
 from stillsight.encoders.supervised.data.split import Dataset
 from stillsight.encoders.supervised.data.subset import Subset
 from stillsight.encoders.supervised.heads import kinds
@@ -45,7 +46,8 @@ def learn(config: CifarConfig, run: Recorder, cache: Path, world: World | None =
     device = devices.pick_device(config.device)
     before = encoder.sha256()
     with world.main_process_first():
-        dataset = load_dataset(config, lambda what, done, total: run.progress(what, done, total))
+        interpolation = encoder.preprocessing.interpolation
+        dataset = load_dataset(config, interpolation, lambda what, done, total: run.progress(what, done, total))
     width = feature_width(encoder, dataset.train.images)
     trainable = kinds.parameters(config.head, width, len(dataset.classes))
     trainable += sum(parameter.numel() for parameter in encoder.learned.parameters())
@@ -71,6 +73,7 @@ def learn(config: CifarConfig, run: Recorder, cache: Path, world: World | None =
         "test_images": len(dataset.test),
         "classes": list(dataset.classes),
         "image_size": list(dataset.train.images.shape[2:]),
+        "interpolation": interpolation,
         "notes": list(dataset.notes),
         "encoder": encoder.name,
         "mode": config.mode.value,
@@ -91,11 +94,14 @@ def learn(config: CifarConfig, run: Recorder, cache: Path, world: World | None =
     return summary
 
 
-def load_dataset(config: CifarConfig, progress: Callable[[str, int, int], None] | None = None) -> Dataset:
+def load_dataset(
+    config: CifarConfig, interpolation: Interpolation, progress: Callable[[str, int, int], None] | None = None
+) -> Dataset:
     """Load the images of a run, and check that it can be made with them.
 
     Args:
         config: what to load.
+        interpolation: to resize an image folder with, that of the recipe of the encoder's weights.
         progress: of an image folder, see `image_folder.read`.
 
     Raises:
@@ -110,6 +116,7 @@ def load_dataset(config: CifarConfig, progress: Callable[[str, int, int], None] 
         skip_broken=config.skip_broken,
         cache=config.cache,
         progress=progress,
+        interpolation=interpolation,
     )
     config.check_images(len(dataset.train), len(dataset.validation), min(dataset.train.images.shape[2:]))
     return dataset

@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 from stillsight.encoders import ENCODERS, Preprocessing
 from stillsight.encoders.preprocess import ImageCounter, Preprocess
 from stillsight.encoders.zoo.registry import make_backbone
+from stillsight.encoders.zoo.torchvision import recipe as recipe_of
 
 IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224)
 BICUBIC = Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), interpolation="bicubic")
@@ -32,6 +33,7 @@ def reference(recipe: Preprocessing, resolution: int | None) -> v2.Compose:
     steps: list[torch.nn.Module] = [v2.ToDtype(torch.float32)]
     if resolution is not None:
         steps.append(v2.Resize((resolution, resolution), MODES[recipe.interpolation], antialias=True))
+        steps.append(v2.Lambda(lambda images: images.clamp(0, 255)))  # as pictures of whole numbers are
     scaled = [v2.Lambda(lambda images: images / 255), v2.Normalize(list(recipe.mean), list(recipe.std))]
     return v2.Compose([*steps, *scaled])
 
@@ -67,6 +69,18 @@ def test_the_interpolation_of_the_recipe_is_used() -> None:
     assert (outputs[0] - outputs[1]).abs().max() > 0.01
 
 
+@torchvision_rows
+def test_what_is_resized_is_what_the_transform_of_the_weights_gives(name: str) -> None:
+    weights = ENCODERS[name].weights
+    assert weights is not None
+    wanted = get_weight(weights).transforms()
+    wanted.resize_size, wanted.crop_size = [64, 64], [64, 64]  # the whole image, as ours is kept
+    pixels = random_pixels(4, 32, 32).div(255).round().mul(255).to(torch.uint8)  # the hardest edges that there are
+    found = Preprocess(recipe_of(name), 64, ImageCounter())(pixels)
+    rounding = 0.5 / 255 / min(wanted.std)
+    assert (found - wanted(pixels)).abs().max() <= rounding + 1e-4, "torchvision resizes whole numbers, and rounds"
+
+
 def test_small_details_are_averaged_and_not_skipped() -> None:
     # A one-pixel checkerboard is grey from afar. Without antialiasing, every fourth pixel alone has one colour.
     board = (torch.arange(64)[:, None] + torch.arange(64)) % 2 * 255
@@ -100,12 +114,10 @@ def test_black_and_white_have_known_values() -> None:
 @torchvision_rows
 def test_the_recipe_is_that_of_the_rows_own_weights(name: str) -> None:
     # Every row of a big network costs a second to build; the recipe alone is what the builder would ask for.
-    from stillsight.encoders.zoo.torchvision import recipe
-
     weights = ENCODERS[name].weights
     assert weights is not None
     wanted = get_weight(weights).transforms()
-    found = recipe(name)
+    found = recipe_of(name)
     assert found.mean == tuple(wanted.mean)
     assert found.std == tuple(wanted.std)
     assert found.size == wanted.crop_size[0]
@@ -114,9 +126,7 @@ def test_the_recipe_is_that_of_the_rows_own_weights(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "efficientnet_b0"])
 def test_the_network_carries_that_recipe(name: str) -> None:
-    from stillsight.encoders.zoo.torchvision import recipe
-
-    assert make_backbone(name).preprocessing == recipe(name)
+    assert make_backbone(name).preprocessing == recipe_of(name)
 
 
 def test_efficientnet_is_resized_as_it_was_trained() -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.records import plain, revive
 from stillsight.agents.training.config import RlConfig
+from stillsight.encoders.plain_json import to_json
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 
 Track = Literal["rl", "cifar"]
@@ -207,7 +208,7 @@ class Cell:
 
     def text(self) -> str:
         """The content of cells/<key>.json; the inverse of `parse`."""
-        return json.dumps(self.to_json(), indent=1) + "\n"
+        return to_json(self.to_json(), indent=1) + "\n"
 
     @classmethod
     def parse(cls, text: bytes, key: str) -> Cell:

@@ -7,7 +7,6 @@ figures/      SVG and PNG
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from importlib import import_module
@@ -26,6 +25,7 @@ from stillsight.agents.benchmark.report.statement import Statement, state_all
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.encoders.atomic import write_atomically
+from stillsight.encoders.plain_json import to_json
 
 NEEDED = ("jinja2", "matplotlib", "scipy")
 """Packages of the extra `benchmark`."""
@@ -65,7 +65,7 @@ def report(folder: Path, config: ReportConfig) -> int:
     numbers = summary(title, analysis, together, statements)
     write_atomically(out / "scores.md", scores)
     write_atomically(out / "report.md", "\n".join(texts))
-    write_atomically(out / "summary.json", json.dumps(numbers, indent=1) + "\n")
+    write_atomically(out / "summary.json", to_json(numbers, indent=1) + "\n")
     html = page.render(title, analysis, together, statements, videos, profile, facts(grid))
     write_atomically(out / "index.html", html)
     _show(title, grid, out, [*([together] if together else []), *statements])

@@ -14,6 +14,7 @@ from stillsight.agents.benchmark.grid.spec import Spec
 from stillsight.agents.benchmark.running.local import run_local
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.training.config import RlConfig
+from stillsight.encoders.plain_json import to_json
 
 TRIAL_EPISODES = 1
 """Episodes that a trial plays to see how long one takes."""
@@ -43,7 +44,7 @@ def plan(
         config = cell.planned_work().config
         if cell.group not in measured and cell.group not in tried and trial and isinstance(config, RlConfig):
             tried[cell.group] = _try(cell, config)
-            results.put("estimates.json", json.dumps(tried, indent=1) + "\n")
+            results.put("estimates.json", to_json(tried, indent=1) + "\n")
         taken = measured.get(cell.group) or tried.get(cell.group)
         if taken is None:
             unknown += 1

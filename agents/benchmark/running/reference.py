@@ -11,6 +11,7 @@ from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain, revive
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.seeds import PLAY
+from stillsight.encoders.plain_json import to_json
 from stillsight.envs import EnvError, reference_returns
 
 EPISODES = 50
@@ -36,4 +37,4 @@ def measure_references(spec: Spec, results: Results, display: ProgressDisplay) -
                 display.console.print(f"  none: {type(error).__name__}: {error}", soft_wrap=True, markup=False)
                 continue
             references[task.name] = {name: player for name, player in players.items() if math.isfinite(player["mean"])}
-            results.put("references.json", json.dumps(plain(references), indent=1) + "\n")
+            results.put("references.json", to_json(plain(references), indent=1) + "\n")

@@ -30,6 +30,7 @@ from stillsight.agents.training.cifar import cifar
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.learn import rl
 from stillsight.agents.training.seeds import PLAY
+from stillsight.encoders.plain_json import to_json
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 
 
@@ -172,7 +173,7 @@ def _where(row: Mapping[str, Any]) -> str:
 
 def request(cell: Cell, runs: Path, results: Results) -> str:
     """The line of JSON that `main` reads: a planned cell, the folder of its run folder, where its record goes."""
-    return json.dumps({"cell": cell.to_json(), "runs": str(runs), "address": results.address}) + "\n"
+    return to_json({"cell": cell.to_json(), "runs": str(runs), "address": results.address}) + "\n"
 
 
 def main() -> int:

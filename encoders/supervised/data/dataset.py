@@ -9,7 +9,9 @@ import torch
 
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.data import cifar, image_folder
-from stillsight.encoders.supervised.data.split import Dataset
+from stillsight.encoders.supervised.data.picture import Interpolation
+from stillsight.encoders.supervised.data.search import printable
+from stillsight.encoders.supervised.data.split import Dataset, Split
 from stillsight.encoders.supervised.data.subset import Subset, hold_out
 
 VALIDATION_SHARE = 0.1
@@ -27,32 +29,46 @@ def load(
     skip_broken: float = 0.01,
     cache: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    interpolation: Interpolation = "bilinear",
 ) -> Dataset:
     """Read a data set and cut it into train, validation and test.
 
     Of CIFAR, the last `validation` training images are held out: the files are in random order already, and torchvision
-    checks their md5, so this split is the same everywhere. In all other cases images are held out class by class.
+    checks their md5, so this split is the same everywhere. In all other cases images are held out class by class,
+    unless an image folder names its own; equal ones of a folder stay on one side.
 
     Args:
         name: cifar10, cifar100, or a folder with one sub-folder a class, see `image_folder.read`.
         folder: of the CIFAR files in torchvision's layout; they are downloaded there if they are missing.
-        validation: training images to hold out; None is a tenth, and a fifth of a subset.
+        validation: training images to hold out; None is a tenth, and a fifth of a subset, or what the folder names.
         subset: which of the training images are used; None uses all.
-        side, skip_broken, cache, progress: for image folders, see `image_folder.read`.
+        side, skip_broken, cache, progress, interpolation: for image folders, see `image_folder.read`.
 
     Raises:
-        EncoderError: the data is neither there nor to be had, or `validation` or `subset` is out of range.
+        EncoderError: the data is neither there nor to be had, leaves nothing to test on, or `validation` or `subset` is
+            out of range.
     """
     subset = subset or Subset()
     notes: tuple[str, ...] = ()
+    named: Split | None = None
     if name in cifar.CIFAR:
         _check_validation(validation, cifar.TRAIN_IMAGES)  # before 170 MB are downloaded
         pool, test, classes = cifar.read(name, folder)
         title, origin = name, "Krizhevsky 2009"
     else:
-        images = image_folder.read(Path(name), side, skip_broken, cache, progress)
+        images = image_folder.read(Path(name), side, skip_broken, cache, progress, interpolation)
         pool, test, classes, notes = images.labelled, images.test, images.classes, images.notes
-        title, origin = Path(name).resolve().name, ""
+        title, origin, named = printable(Path(name).resolve().name), "", images.validation
+        if not len(test):
+            raise EncoderError(
+                f"{name} leaves no images to test on: no class has two that differ and belong to it alone. Give a "
+                "class more, or put test images into test/ beside train/, a sub-folder for each class in both."
+            )
+    if named is not None and validation is None and not subset.limited:
+        return Dataset(title, pool, named, test, classes, origin, notes)
+    if named is not None:
+        flag = "--validation" if validation is not None else "--shots" if subset.shots is not None else "--fraction"
+        notes += (f"the folder's own validation images are not used: {flag} holds training images out",)
     pool = subset.draw(pool, classes)
     count = validation or round((SUBSET_VALIDATION_SHARE if subset.limited else VALIDATION_SHARE) * len(pool))
     _check_validation(validation, len(pool))
@@ -60,7 +76,8 @@ def load(
         rows = torch.arange(len(pool))
         kept, held_out = rows[:-count], rows[-count:]
     else:
-        kept, held_out = hold_out(pool.labels, count / len(pool), subset.seed if subset.limited else 0)
+        originals = None if name in cifar.CIFAR else pool.originals()
+        kept, held_out = hold_out(pool.labels, count / len(pool), subset.seed if subset.limited else 0, originals)
     return Dataset(title, pool.take(kept), pool.take(held_out), test, classes, origin, notes)
 
 

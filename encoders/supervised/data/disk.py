@@ -1,4 +1,4 @@
-"""Check that the disk has room before anything is written."""
+"""Check that the disk has room before anything is written, and say what is wrong with a cache."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def check_room(folder: Path, needed: int) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
     except OSError as error:
         raise EncoderError(f"The cache {folder} cannot be made ({error}). Choose another: --cache FOLDER.") from error
-    free = shutil.disk_usage(folder).free
     if free < needed:
         raise no_room(folder, needed, free)
 
@@ -28,4 +28,12 @@ def no_room(folder: Path, needed: int, free: int) -> EncoderError:
     return EncoderError(
         f"{folder} needs {needed:,} bytes more, and its disk has {free:,} free. Make room, or take another disk: "
         "--cache FOLDER. What was computed so far is kept."
+    )
+
+
+def unusable(folder: Path, error: OSError) -> EncoderError:
+    """The sentence about a cache that cannot be read and written: another user's, or read-only."""
+    return EncoderError(
+        f"The cache {folder} cannot be used ({error.strerror or error}). It must be a folder that you may read and "
+        "write. Choose another: --cache FOLDER."
     )

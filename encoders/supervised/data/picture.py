@@ -1,80 +1,167 @@
-"""Find picture files, decode them, and resize them to the images that a network was trained on."""
+"""Decode picture files to uint8 RGB, and resize them to the images that a network was trained on."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from stillsight.encoders.errors import EncoderError
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
     from torch import Tensor
 
-ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""What a folder is searched for; a file that is named itself may be called anything."""
+Interpolation = Literal["bilinear", "bicubic"]
+
+VERSION = 2
+"""Of the rules by which files become pixels: decoded images that are kept are named after it. Since 2 transparency lies
+on white, and floats and 32 bits are scaled by their range."""
+
+TRAITS = {
+    "transparent": "with transparency are shown on white",
+    "blank": "with transparency are nothing but one colour on that white",
+    "scaled": "of floats or 32 bits a pixel are scaled, each from its own lowest and highest value to 0..255",
+    "dark": "of 16 bits use less than a sixteenth of their range, and are nearly black in 8 bits",
+    "first": "have several frames or pages, of which the first is seen",
+    "unturned": "have EXIF that cannot be read, and are taken as they lie",
+}
+"""What became of a picture on its way to 8 bits that its owner may not expect, and the words for it."""
+
+_TURNED = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+"""EXIF orientation -> Pillow's name of what brings such a picture upright."""
 
 
-def find(places: Iterable[Path]) -> list[Path]:
-    """The picture files in `places`: files as they are named, folders searched through and through, by name.
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture.
 
-    Raises:
-        EncoderError: a place does not exist, or a folder has no pictures.
+    Attributes:
+        pixels: uint8 `[3, H, W]` RGB.
+        traits: keys of `TRAITS`.
     """
-    pictures: list[Path] = []
-    for place in places:
-        if not place.is_dir():
-            if not place.exists():
-                raise EncoderError(
-                    f"There is no file or folder {place}. Give picture files, or folders that hold them."
-                )
-            pictures.append(place)
-            continue
-        inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
-        if not inside:
-            raise EncoderError(
-                f"The folder {place} holds no pictures. Looked for: {', '.join(ENDINGS)}. Give a folder that has some, "
-                "or name the files."
-            )
-        pictures += inside
-    return pictures
+
+    pixels: np.ndarray
+    traits: tuple[str, ...]
 
 
-def read(path: Path) -> np.ndarray:
-    """Decode a picture to uint8 `[3, H, W]` RGB: turned as its EXIF says, 16 bits rounded to 8, without transparency.
+def decode(path: Path) -> Picture:
+    """Decode a picture to uint8 RGB: turned as its EXIF says, 16 bits rounded to 8, transparency composited on white.
 
-    Image folders are decoded by this before training, and so are the files that `predict` is given: two decoders may
-    differ by a grey level.
+    Floats and 32-bit numbers have no range that all agree on, so each picture's own is taken. Image folders are decoded
+    by this before training, and so are the files that `predict` is given: two decoders may differ by a grey level.
 
     Raises:
         EncoderError: the file cannot be opened, is no picture, or is cut off.
     """
     import numpy as np
-    from PIL import Image, ImageOps
+    from PIL import Image
 
+    traits: list[str] = []
     try:
         with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):  # sixteen bits of grey, which Pillow would cut off at 255
+            # A phone's MPO is a JPEG with a preview behind it, which nobody takes for another page.
+            if file.format != "MPO" and getattr(file, "is_animated", False):
+                traits.append("first")
+            file.load()
+            image = _upright(file, traits)
+            if image.mode == "F" or (image.mode == "I" and file.format == "TIFF"):
+                traits.append("scaled")
+                image = Image.fromarray(_scaled(np.asarray(image, np.float64)))
+            elif image.mode.startswith("I"):  # sixteen bits of grey, which Pillow would cut off at 255
                 grey = np.asarray(image).clip(0, 65535).astype(np.uint32)
+                if 0 < grey.max() < 4096:
+                    traits.append("dark")
                 image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
-            pixels = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:  # arbitrary bytes
+            pixels = np.asarray(_opaque(image, traits))
+    except Exception as error:  # decoders of arbitrary bytes raise whatever they like
         raise EncoderError(f"{path} cannot be read as a picture ({_reason(error, path)}).") from error
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return Picture(np.ascontiguousarray(pixels.transpose(2, 0, 1)), tuple(traits))
 
 
-def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+def read(path: Path) -> np.ndarray:
+    """The pixels of `decode`, uint8 `[3, H, W]`."""
+    return decode(path).pixels
+
+
+def resize(pixels: Tensor, size: tuple[int, int], interpolation: Interpolation = "bilinear") -> Tensor:
     """Bring uint8 pixels `[N, 3, H, W]` to `size` (height, width), the whole image kept; as they are if they fit.
 
-    Bilinear with antialiasing in whole numbers, as the pictures of an image folder are before training.
-    """
-    from torchvision.transforms.v2 import functional
+    With antialiasing and in whole numbers, as the pictures of an image folder are before training.
 
-    resized: Tensor = functional.resize(pixels, list(size), antialias=True)
+    Args:
+        pixels: uint8.
+        size: height and width.
+        interpolation: that of the recipe of the encoder's weights.
+    """
+    from torchvision.transforms.v2 import InterpolationMode, functional
+
+    resized: Tensor = functional.resize(pixels, list(size), InterpolationMode(interpolation), antialias=True)
     return resized
+
+
+def tell(counts: Mapping[str, int]) -> list[str]:
+    """In words how many pictures have which of the `TRAITS`."""
+    return [f"{counts[trait]:,} pictures {words}" for trait, words in TRAITS.items() if counts.get(trait)]
+
+
+def _upright(image: Image.Image, traits: list[str]) -> Image.Image:
+    """`image` turned as its EXIF says.
+
+    Not by Pillow's exif_transpose, which writes all of the EXIF anew, and fails where any other tag of it is odd.
+    """
+    from PIL import Image
+
+    try:
+        method = _TURNED.get(image.getexif().get(0x0112, 1))
+    except Exception:  # arbitrary bytes again, but the picture beside them is sound
+        traits.append("unturned")
+        return image
+    return image.transpose(Image.Transpose[method]) if method else image
+
+
+def _scaled(grey: np.ndarray) -> np.ndarray:
+    """Numbers of any range `[H, W]` to uint8, from the lowest finite one to the highest; one that is none is black."""
+    import numpy as np
+
+    finite = grey[np.isfinite(grey)]
+    if not finite.size:
+        raise ValueError("none of its numbers is finite")
+    low, high = finite.min(), finite.max()
+    grey = np.nan_to_num(grey, nan=low, posinf=high, neginf=low)
+    with np.errstate(over="ignore", invalid="ignore"):
+        shares = (grey / 2 - low / 2) / (high / 2 - low / 2 or 1.0)  # halves, because a difference may overflow
+    scaled: np.ndarray = np.rint(255 * shares).astype(np.uint8)
+    return scaled
+
+
+def _opaque(image: Image.Image, traits: list[str]) -> Image.Image:
+    """`image` as RGB, with what shines through it on white."""
+    import numpy as np
+    from PIL import Image
+
+    if image.mode not in ("RGBA", "LA", "PA") and "transparency" not in image.info:
+        return image.convert("RGB")
+    clear = image.convert("RGBA")
+    alpha = np.asarray(clear.getchannel("A"))
+    least, most = alpha.min(), alpha.max()
+    if least == 255:
+        return clear.convert("RGB")
+    traits.append("transparent")
+    shown = Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
+    if least != most and (np.ptp(np.asarray(shown), (0, 1)) == 0).all():
+        traits.append("blank")
+    return shown
 
 
 def _reason(error: Exception, path: Path) -> str:

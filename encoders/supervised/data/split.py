@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,18 @@ class Split:
     def take(self, rows: Tensor) -> Split:
         """The images of these `rows`, int64 `[n]`, copied."""
         return Split(self.images[rows], self.labels[rows])
+
+    def originals(self) -> Tensor:
+        """For each image the row of the first one with the same pixels, its own where there is none before it; int64
+        `[N]`. The images must be on the CPU."""
+        firsts: dict[bytes, int] = {}
+        rows = [firsts.setdefault(digest, row) for row, digest in enumerate(digests(self.images))]
+        return torch.tensor(rows, dtype=torch.long)
+
+    def shared_with(self, other: Split) -> Tensor:
+        """Which images `other` holds too, pixel by pixel; bool `[N]`. Both must be on the CPU."""
+        held = set(digests(other.images))
+        return torch.tensor([digest in held for digest in digests(self.images)], dtype=torch.bool)
 
 
 @dataclass(frozen=True)
@@ -57,3 +67,8 @@ class Dataset:
             digest.update(split.images.numpy().tobytes())
             digest.update(split.labels.numpy().tobytes())
         return digest.hexdigest()
+
+
+def digests(images: Tensor) -> list[bytes]:
+    """A digest of the pixels of each of the uint8 images `[N, 3, H, W]` on the CPU."""
+    return [hashlib.blake2b(image, digest_size=16).digest() for image in images.contiguous().numpy()]

@@ -69,11 +69,24 @@ def stratify(labels: Tensor, seed: int, share: Callable[[int], int]) -> tuple[Te
     return drawn.nonzero().flatten(), (~drawn).nonzero().flatten()
 
 
-def hold_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+def hold_out(labels: Tensor, share: float, seed: int, originals: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Hold out `share` of each class, at least one image where the class has two; the only image of a class is kept.
+
+    Args:
+        labels: int64 `[N]`.
+        share: 0..1.
+        seed: of the draw.
+        originals: of each image, the first one that it equals, see `Split.originals`, so that equal images end on one
+            side. They count as one; those that lie in several classes are kept. None: no two are equal.
 
     Returns:
         rows that are kept, rows that are held out.
     """
-    held_out, kept = stratify(labels, seed, lambda count: min(count - 1, max(1, round(share * count))))
-    return kept, held_out
+    rows = torch.arange(len(labels))
+    originals = rows if originals is None else originals
+    disputed = torch.zeros(len(labels), dtype=torch.bool)
+    disputed[originals[labels != labels[originals]]] = True
+    drawn = rows[(originals == rows) & ~disputed]
+    held_out, _ = stratify(labels[drawn], seed, lambda count: min(count - 1, max(1, round(share * count))))
+    held = torch.isin(originals, drawn[held_out])
+    return rows[~held], rows[held]

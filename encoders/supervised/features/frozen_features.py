@@ -45,6 +45,8 @@ def key(encoder: Encoder, size: tuple[int, int]) -> str:
         "bf16": wants_bf16(encoder.frozen.device, encoder.frozen.precision),
         "device": encoder.frozen.device.type,
         "size": list(size),
+        # Features from before bicubic resizing was clamped are others; those of other encoders still hold.
+        **({"clamped": True} if encoder.preprocessing.interpolation == "bicubic" else {}),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
 

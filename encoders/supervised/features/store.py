@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.supervised.data.disk import check_room, no_room
+from stillsight.encoders.supervised.data.disk import check_room, no_room, unusable
 
 IMAGE, ROW = 16, 8
 """Bytes of the digest of an image and of a row of features."""
@@ -41,13 +41,21 @@ class Store:
         width: numbers in a row.
 
     Raises:
-        EncoderError: the folder cannot be made.
+        EncoderError: the folder cannot be made, read or written.
     """
 
     def __init__(self, folder: Path, width: int) -> None:
         check_room(folder, 0)
         self.folder, self.width = folder, width
         self.places: dict[bytes, int] = {}
+        try:
+            self._read()
+        except OSError as error:  # another user's, or read-only
+            raise unusable(folder, error) from error
+
+    def _read(self) -> None:
+        """Open and lock the files, and find the whole rows."""
+        folder, width = self.folder, self.width
         self._index = self._open("index")
         fcntl.flock(self._index, fcntl.LOCK_EX)
         self._rows = self._open("rows.f32")
@@ -85,7 +93,7 @@ class Store:
         """Write `rows` float32 `[n, width]` of the images with these digests.
 
         Raises:
-            EncoderError: the disk is full.
+            EncoderError: the disk is full, or cannot be written.
         """
         block = rows.numpy().astype("<f4", copy=False)
         try:
@@ -93,9 +101,9 @@ class Store:
             entries = b"".join(image + _digest(row) for image, row in zip(images, block, strict=True))
             self._write(self._index, self._count * ENTRY, entries)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise self._full(block.nbytes) from error
+            if error.errno == errno.ENOSPC:
+                raise self._full(block.nbytes) from error
+            raise unusable(self.folder, error) from error
         self.places |= {image: self._count + place for place, image in enumerate(images)}
         self._count += len(images)
 

@@ -36,8 +36,8 @@ def confusion_chart(matrix: np.ndarray, names: Sequence[str]) -> bytes:
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     size = 9 if count <= NUMBERED else max(2.0, 180 / count)
-    axes.set_xticks(range(count), names, rotation=90, fontsize=size)
-    axes.set_yticks(range(count), names, fontsize=size)
+    axes.set_xticks(range(count), names, rotation=90, fontsize=size, parse_math=False)  # $100_to_$200 is no formula
+    axes.set_yticks(range(count), names, fontsize=size, parse_math=False)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if count <= NUMBERED:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from torch.nn import functional as F
 
 from stillsight.encoders.atomic import write_atomically
 from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.plain_json import to_json
 from stillsight.encoders.supervised.report import calibration, mistakes, scores
 from stillsight.encoders.supervised.report.charts import confusion_chart, reliability_chart
 
@@ -44,7 +44,8 @@ def write(
     """Write the report into `folder` and return its headline: accuracy, top5_accuracy (where there are more than five
     classes), macro_f1 and expected_calibration_error, all 0..1, and negative_log_likelihood in nats.
 
-    Each file is written at once or not at all, report.json last. What an older report left there is replaced.
+    Each file is written at once or not at all, report.json last. What an older report left there is replaced. A picture
+    that cannot be drawn is left out, and the note of report.json and report.md says why: it must not cost a run.
 
     Args:
         folder: made if it is not there.
@@ -54,8 +55,10 @@ def write(
         classes: names, in the order of the labels.
 
     Raises:
-        EncoderError: the logits are not finite: the training has diverged.
+        EncoderError: there are no images, or the logits are not finite: the training has diverged.
     """
+    if not len(labels):
+        raise EncoderError("There are no images to report on. Give the data set test images.")
     if not bool(logits.isfinite().all()):
         broken = int((~logits.isfinite()).any(1).sum())
         raise EncoderError(
@@ -69,15 +72,26 @@ def write(
     for name in PICTURES:
         (folder / name).unlink(missing_ok=True)
     write_atomically(folder / "confusion.csv", _csv(matrix, classes))
+    notes = []
+    drawn: dict[str, Callable[[], bytes]] = {
+        "confusion.png": lambda: confusion_chart(matrix, classes),
+        "reliability.png": lambda: reliability_chart(calibrated),
+    }
     if confident:
-        write_atomically(folder / "mistakes.png", _png(mistakes.picture(pixels, confident)))
-    try:
-        write_atomically(folder / "confusion.png", confusion_chart(matrix, classes))
-        write_atomically(folder / "reliability.png", reliability_chart(calibrated))
-    except ImportError:
-        facts["note"] = 'confusion.png and reliability.png need matplotlib: pip install "stillsight[plot]"'
+        drawn["mistakes.png"] = lambda: _png(mistakes.picture(pixels, confident))
+    for name, draw in drawn.items():
+        try:
+            content = draw()
+        except ImportError:
+            notes.append(f'{name} needs matplotlib: pip install "stillsight[plot]"')
+        except Exception as error:  # the run is done, and only a picture of it is lacking
+            notes.append(f"{name} could not be drawn ({type(error).__name__}: {error})")
+        else:
+            write_atomically(folder / name, content)
+    if notes:
+        facts["note"] = "; ".join(notes)
     write_atomically(folder / "report.md", _markdown(facts, classes))
-    write_atomically(folder / "report.json", json.dumps(facts, indent=2) + "\n")
+    write_atomically(folder / "report.json", to_json(facts, indent=2) + "\n")
     return {name: facts[name] for name in HEADLINE if name in facts}
 
 

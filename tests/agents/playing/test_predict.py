@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms import v2
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.playing.classify import load
@@ -25,7 +28,7 @@ from stillsight.encoders.building import build as build_encoder
 from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.supervised.cifar_config import HeadKind
 from stillsight.encoders.supervised.data import image_folder as folders
-from stillsight.encoders.supervised.data import picture
+from stillsight.encoders.supervised.data import picture, search
 from stillsight.encoders.supervised.heads import kinds
 from stillsight.encoders.zoo.registry import make_backbone
 
@@ -269,7 +272,7 @@ def test_predict_sees_a_training_file_as_training_saw_it(
         image.save(folder / name / ("0.jpg" if kind in ("jpg", "turned", "cmyk") else "0.png"), exif=exif)
     seen = folders.read(folder, side, 0.0, None).labelled.images
     size = (side or 32, side or 32)
-    found = next(_batches(picture.find([folder]), replace(load(trained), size=size), False))[1]
+    found = next(_batches(search.find([folder])[0], replace(load(trained), size=size), False, Counter()))[1]
     assert torch.equal(found, seen)
     assert (found[0] != found[1]).any(), "two pictures"
 
@@ -338,6 +341,55 @@ def test_asking_for_nothing_is_one_sentence(trained: Path) -> None:
         predict(trained, [trained], PredictConfig(top=0))
     with pytest.raises(EncoderError, match=r"^There is no picture to look at\. Type: stillsight predict RUN IMAGE"):
         predict(trained, [], CPU)
+
+
+def test_what_training_reads_predict_reads_and_says_how(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir()
+    for ending, kind in {"jfif": "JPEG", "jpe": "JPEG", "gif": "GIF", "avif": "AVIF", "tga": "TGA"}.items():
+        Image.new("RGB", (32, 32), (9, 99, 199)).save(folder / f"a.{ending}", kind)
+    Image.new("RGBA", (32, 32), (0, 0, 0, 90)).save(folder / "glass.png")
+    Image.fromarray(np.ones((32, 32), np.float32)).save(folder / "float.tif")
+    (folder / "loop").symlink_to(folder)
+    (folder / ".hidden.png").touch()
+    (folder / "notes.txt").touch()
+    odd = Path(os.fsdecode(os.path.join(os.fsencode(folder), b"caf\xe9.png")))
+    Image.new("RGB", (32, 32)).save(odd)
+    told = predict(trained, [folder], PredictConfig(device="cpu", top=1))
+    shown = capsys.readouterr()
+    assert len(told) == 8
+    assert {one["image"] for one in told} >= {str(odd), str(folder / "a.avif")}, "the path itself, for programs"
+    assert rf"{folder}/caf\xe9.png: " in shown.out
+    assert shown.err.splitlines() == [
+        "stillsight: 1 pictures with transparency are shown on white",
+        "stillsight: 1 pictures of floats or 32 bits a pixel are scaled, each from its own lowest and highest value to "
+        "0..255",
+        "stillsight: passed over: 1 files that are no pictures by their ending (.txt 1), 1 hidden files, hidden "
+        "folders and folders of the system, 1 links to what is read already",
+    ]
+
+
+def test_a_dangling_link_is_a_broken_picture(trained: Path, tmp_path: Path) -> None:
+    write(tmp_path / "f" / "a.png", noise(1)[0].numpy())
+    (tmp_path / "f" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(EncoderError, match=r"gone\.png cannot be read as a picture \(.*No such file"):
+        predict(trained, [tmp_path / "f"], CPU)
+    assert len(predict(trained, [tmp_path / "f"], PredictConfig(device="cpu", skip_broken=True))) == 1
+
+
+@pytest.mark.parametrize("interpolation", [None, "bilinear", "bicubic"])
+def test_pictures_are_resized_as_the_runs_own_were(tmp_path: Path, interpolation: str | None) -> None:
+    facts = {} if interpolation is None else {"interpolation": interpolation}
+    run = finish(tmp_path / "run", eyes(seed=5), {"mode": "scratch"}, linear(), **facts)
+    predictor, large = load(run, device="cpu"), noise(2, side=100)
+    mode = v2.InterpolationMode(interpolation or "bilinear")  # runs of before were resized so
+    expected = v2.functional.resize(large, [32, 32], mode, antialias=True)
+    assert torch.equal(predictor.predict(large), predictor.predict(expected))
+    path = write(tmp_path / "a.png", large[0].numpy())
+    seen = next(_batches([path], predictor, False, Counter()))[1]
+    assert torch.equal(seen, expected[:1])
 
 
 # A run as weights -----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,48 @@ def test_a_folder_that_is_none_leaves_nothing_behind(tmp_path: Path, capsys: pyt
     assert main(["cifar", *words(tmp_path / "nowhere", tmp_path / "run")]) == 2
     assert "is neither cifar10, cifar100 nor a folder" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_one_image_a_class_makes_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, colour in (("red", (200, 0, 0)), ("green", (0, 200, 0))):
+        (tmp_path / "one" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16), colour).save(tmp_path / "one" / name / "0.png")
+    assert main(["cifar", *words(tmp_path / "one", tmp_path / "run"), "--mode", "random"]) == 2
+    shown = capsys.readouterr()
+    assert "nan" not in shown.out
+    assert "leaves no images to test on" in shown.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_odd_names_and_missing_numbers_cost_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generator = np.random.default_rng(0)
+    for part, count in (("Train", 1), ("TEST", 3)):
+        for channel, name in enumerate((b"$100_to_$200", b"caf\xe9", b"two\nlines")):
+            place = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path / "odd" / part), name)))
+            place.mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 100, (16, 16, 3), np.uint8)
+                pixels[:, :, channel] += 100
+                Image.fromarray(pixels).save(place / f"{number}.png")
+    folder = tmp_path / "run"
+    assert main(["cifar", *words(tmp_path / "odd", folder), "--mode", "random"]) == 0
+    assert "one image alone, kept for learning: $100_to_$200, caf\\xe9, two\\nlines" in capsys.readouterr().out
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    files = list(folder.rglob("*.json*"))
+    assert {path.name for path in files} >= {"config.json", "summary.json", "report.json", "metrics.jsonl"}
+    for path in files:
+        for text in path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]:
+            json.loads(text, parse_constant=refuse)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["classes"] == ["$100_to_$200", "caf\\xe9", "two\\nlines"]
+    assert (summary["validation_accuracy"], summary["interpolation"]) == (None, "bilinear")
+    assert {path.name for path in (folder / "report").glob("*.png")} >= {"confusion.png", "reliability.png"}
+    assert main(["evaluate", str(folder)]) == 0
+    assert main(["plot", str(folder), "--out", str(tmp_path / "curve.png")]) == 0
+    assert (tmp_path / "curve.png").exists()
 
 
 def scalars(folder: Path) -> list[tuple[int, float]]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stillsight.encoders import EncoderError
 from stillsight.encoders.supervised.data import dataset as datasets
-from stillsight.encoders.supervised.data import image_folder as folders
+from stillsight.encoders.supervised.data import decoded as decoded_files
 from stillsight.encoders.supervised.data.image_folder import ImageFolder, read
 from stillsight.encoders.supervised.data.split import Dataset
 from stillsight.encoders.supervised.data.subset import Subset
@@ -53,7 +53,8 @@ def test_a_folder_is_read_class_by_class(pets: Path) -> None:
     (pets / "cat" / "notes.txt").write_text("No image, and no broken one.")
     found = read(pets, None, 0.0, None)
     assert found.classes == ("cat", "dog")
-    assert found.notes == ()
+    others = "2 files that are no pictures by their ending (.txt 2)"
+    assert found.notes == (f"passed over: {others}, 1 hidden files, hidden folders and folders of the system",)
     assert found.test.labels.bincount().tolist() == [2, 1], "a fifth of each class"
     assert found.labelled.labels.bincount().tolist() == [8, 4]
     assert sorted(reds(found.labelled.images) + reds(found.test.images)) == [*range(10), *range(100, 105)]
@@ -85,12 +86,18 @@ def test_named_test_images_are_kept_apart(pets: Path, tmp_path: Path) -> None:
         found = load(folder)
         assert reds(found.test.images) == [50, 150]
         assert len(found.train) + len(found.validation) == 15
-        assert found.notes == ()
+        assert found.notes == (() if name == "test" else ("val/ is tested on, for there is no test/",))
     picture(folder / "test" / "cat" / "new.png", 51)  # beside val/
     picture(folder / "test" / "dog" / "new.png", 151)
     found = load(folder)
     assert reds(found.test.images) == [51, 151]
-    assert found.notes == ("val/ is not used",)
+    assert reds(found.validation.images) == [50, 150]
+    assert len(found.train) == 15, "and none of them is held out"
+    assert found.notes == ()
+    for options, flag in (({"validation": 3}, "--validation"), ({"subset": Subset(shots=5)}, "--shots")):
+        found = load(folder, **options)
+        assert set(reds(found.validation.images)) <= {*range(10), *range(100, 105)}
+        assert found.notes == (f"the folder's own validation images are not used: {flag} holds training images out",)
 
 
 def test_train_and_test_must_have_the_same_classes(pets: Path, tmp_path: Path) -> None:
@@ -212,7 +219,7 @@ def test_a_class_without_images_is_refused(pets: Path) -> None:
 
 
 def test_more_images_than_memory_holds_are_refused(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "available_memory", lambda: 15 * 3 * 64 - 1)
+    monkeypatch.setattr(decoded_files, "available_memory", lambda: 15 * 3 * 64 - 1)
     with pytest.raises(EncoderError, match=r"15 images of 8 x 8 pixels take 2,880 bytes of memory, and 2,879 are free"):
         load(pets)
 

@@ -63,7 +63,8 @@ def test_greys_transparency_and_sixteen_bits_become_colours_of_eight(tmp_path: P
     Image.fromarray(grey).save(tmp_path / "grey.png")
     assert np.array_equal(picture.read(tmp_path / "grey.png"), np.stack([grey] * 3))
     Image.fromarray(np.dstack([grey, grey, grey, 255 - grey])).save(tmp_path / "glass.png")
-    assert np.array_equal(picture.read(tmp_path / "glass.png"), np.stack([grey] * 3))
+    clear = 255 - (255 - grey.astype(int)) ** 2 / 255  # what is left of white behind an alpha of 255 - grey
+    assert np.abs(picture.read(tmp_path / "glass.png") - np.stack([clear] * 3)).max() <= 1
     cv2.imwrite(str(tmp_path / "deep.png"), grey.astype(np.uint16) * 257 + 128)
     assert np.array_equal(picture.read(tmp_path / "deep.png"), np.stack([grey] * 3)), "257 steps a grey level, rounded"
 
@@ -81,16 +82,22 @@ def test_a_picture_that_is_cut_off_is_broken(
     assert "opencv" not in capfd.readouterr().err.lower()
 
 
-def test_a_picture_with_damaged_exif_is_broken(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damaged",
+    [b"\x01\x00\x00\x02", b"\x01\x1a\x00\x02"],  # the tags of the width and of the resolution, which are no text
+    ids=["width", "resolution"],
+)
+def test_a_sound_picture_with_odd_exif_is_read_and_turned(tmp_path: Path, damaged: bytes) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "maker"
-    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=exif)
     whole = (tmp_path / "a.jpg").read_bytes()
-    assert picture.read(tmp_path / "a.jpg").shape == (3, 8, 8)
-    # The tag of the maker's name becomes that of the width, which is no text.
-    (tmp_path / "a.jpg").write_bytes(whole.replace(b"\x01\x0f\x00\x02", b"\x01\x00\x00\x02"))
-    with pytest.raises(EncoderError, match=r"a\.jpg cannot be read as a picture \("):
-        picture.read(tmp_path / "a.jpg")
+    assert picture.read(tmp_path / "a.jpg").shape == (3, 8, 4)
+    changed = whole.replace(b"\x01\x0f\x00\x02", damaged)  # the tag of the maker's name
+    assert changed != whole
+    (tmp_path / "a.jpg").write_bytes(changed)
+    assert picture.decode(tmp_path / "a.jpg").traits == ()
+    assert picture.read(tmp_path / "a.jpg").shape == (3, 8, 4)
 
 
 def test_why_a_picture_is_broken_is_said_without_its_name(tmp_path: Path) -> None:
@@ -110,25 +117,6 @@ def test_other_files_are_no_pictures(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(EncoderError, match=r"a\.png cannot be read as a picture \("):
         picture.read(tmp_path / "a.png")
-
-
-def test_folders_are_searched_through_and_through(tmp_path: Path) -> None:
-    for name in ("b.png", "a/deep/c.JPG", "a/d.webp", "a/notes.txt", "odd.data"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    found = picture.find([tmp_path / "odd.data", tmp_path])
-    expected = ["odd.data", "a/d.webp", "a/deep/c.JPG", "b.png"]
-    assert [str(path.relative_to(tmp_path)) for path in found] == expected, (
-        "what is named itself may be called anything"
-    )
-
-
-def test_places_without_pictures_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match=r"^There is no file or folder gone\. Give picture files"):
-        picture.find([Path("gone")])
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(EncoderError, match=r"holds no pictures\. Looked for: \.bmp, .*\.webp\. Give a folder"):
-        picture.find([tmp_path])
 
 
 def test_resizing_keeps_what_fits_and_averages_what_does_not() -> None:

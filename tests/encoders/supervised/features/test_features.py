@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections import namedtuple
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -400,6 +402,39 @@ def test_a_cache_that_cannot_be_made_is_one_sentence(colours: Dataset, tmp_path:
     (tmp_path / "file").write_text("")
     with pytest.raises(EncoderError, match=r"cannot be made .* --cache FOLDER"):
         features(eyes(), colours, tmp_path / "file", silent)
+
+
+@pytest.mark.parametrize("name", ["index", "rows.f32"])
+def test_a_cache_that_cannot_be_written_is_one_sentence(colours: Dataset, tmp_path: Path, name: str) -> None:
+    features(eyes(), colours, tmp_path, silent)
+    (store,) = tmp_path.iterdir()
+    (store / name).unlink()
+    (store / name).mkdir()  # the superuser may write another user's file, but no folder
+    with pytest.raises(EncoderError, match=r"The cache .* cannot be used \(Is a directory\)\. .*--cache FOLDER\.$"):
+        features(eyes(), colours, tmp_path, silent)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EROFS, errno.EDQUOT])
+def test_whatever_a_disk_answers_is_one_sentence(
+    colours: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Store, "_write", staticmethod(refuse))
+    with pytest.raises(EncoderError, match=rf"cannot be used \({os.strerror(number)}\)"):
+        features(eyes(), colours, tmp_path, silent)
+
+
+def test_features_from_before_bicubic_was_clamped_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[dict[str, Any]] = []
+    whole = json.dumps
+    monkeypatch.setattr(json, "dumps", lambda facts, **options: hashed.append(facts) or whole(facts, **options))
+    encoder = eyes()
+    cached.key(encoder, (32, 32))
+    encoder.preprocessing = replace(encoder.preprocessing, interpolation="bicubic")
+    cached.key(encoder, (32, 32))
+    assert [facts.get("clamped") for facts in hashed] == [None, True], "and those of other encoders still hold"
 
 
 # Engines --------------------------------------------------------------------------------------------------------------

@@ -336,3 +336,35 @@ def test_a_training_that_diverged_is_one_sentence(tmp_path: Path, value: float) 
     with pytest.raises(EncoderError, match=r"^The network gives no finite numbers for 1 of 8 images: its training has"):
         report.write(tmp_path / "report", logits, labels, images, ANIMALS)
     assert not (tmp_path / "report").exists()
+
+
+# What must not cost a run ---------------------------------------------------------------------------------------------
+
+
+def test_names_that_look_like_formulas_are_drawn_as_they_stand(tmp_path: Path) -> None:
+    logits, labels, images = by_hand()
+    names = ("$100_to_$200", "$\\frac$", "a_b^c")
+    report.write(tmp_path, logits, labels, images, names)
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == sorted(report.PICTURES)
+    assert "note" not in json.loads((tmp_path / "report.json").read_text())
+
+
+def test_a_picture_that_cannot_be_drawn_costs_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, labels, images = by_hand()
+
+    def fail(*_: object) -> bytes:
+        raise RuntimeError("no such font")
+
+    monkeypatch.setattr(report, "confusion_chart", fail)
+    monkeypatch.setattr(mistakes, "picture", fail)
+    assert report.write(tmp_path, logits, labels, images, ANIMALS)["accuracy"] == 0.5
+    assert [path.name for path in tmp_path.glob("*.png")] == ["reliability.png"]
+    note = "confusion.png could not be drawn (RuntimeError: no such font); mistakes.png could not be drawn (Runtime"
+    assert json.loads((tmp_path / "report.json").read_text())["note"].startswith(note)
+    assert note in (tmp_path / "report.md").read_text()
+
+
+def test_no_images_are_no_report(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match=r"^There are no images to report on\. Give the data set test images\.$"):
+        report.write(tmp_path / "report", torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), torch.zeros(0), ANIMALS)
+    assert not (tmp_path / "report").exists()

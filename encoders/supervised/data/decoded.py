@@ -1,0 +1,193 @@
+"""Decode picture files to uint8 images of one size, once: they are kept for the runs that come after."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import PIL
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stillsight.encoders.atomic import replacing
+from stillsight.encoders.device import available_memory
+from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.plain_json import to_json
+from stillsight.encoders.supervised.data import picture
+from stillsight.encoders.supervised.data.disk import check_room, no_room
+from stillsight.encoders.supervised.data.picture import Interpolation
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What picture files hold.
+
+    Attributes:
+        images: uint8 `[N, 3, H, W]`, of the files that can be read, in their order.
+        broken: rows of the files that cannot.
+        traits: how many have which of `picture.TRAITS`.
+        note: why the images could not be kept, or empty.
+    """
+
+    images: Tensor
+    broken: list[int]
+    traits: Counter[str]
+    note: str = ""
+
+
+def decode_all(
+    paths: list[Path],
+    folder: Path,
+    side: int | None,
+    interpolation: Interpolation,
+    cache: Path | None,
+    progress: Progress | None,
+) -> Decoded:
+    """The pictures in `paths`, from `cache` where an earlier run left them there.
+
+    A cache that cannot be read or written costs time, and no run; one on a full disk is an error, because what comes
+    after it needs room as well.
+
+    Args:
+        paths: of the files.
+        folder: which they belong to, for messages.
+        side: in pixels, of the squares that images are resized to; None takes images that have one size already.
+        interpolation: to resize with.
+        cache: folder for the decoded images; None keeps none.
+        progress: called with (what, images done, images in all).
+
+    Raises:
+        EncoderError: images of several sizes without a `side`, or too little memory or disk.
+    """
+    file = None if cache is None else cache / f"images-{_key(paths, side, interpolation)}.safetensors"
+    if file is None:
+        return _decode(paths, folder, side, interpolation, progress)
+    kept = _recall(file)
+    if kept is not None:
+        return kept
+    decoded = _decode(paths, folder, side, interpolation, progress)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        check_room(file.parent, decoded.images.nbytes)
+        _keep(decoded, file)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise no_room(file.parent, decoded.images.nbytes, 0) from error
+        reason = error.strerror or error
+        note = f"the decoded images could not be kept in {file.parent} ({reason}), and the next run decodes them again"
+        return Decoded(decoded.images, decoded.broken, decoded.traits, note)
+    return decoded
+
+
+def _decode(
+    paths: list[Path], folder: Path, side: int | None, interpolation: Interpolation, progress: Progress | None
+) -> Decoded:
+    size = (side, side) if side else _first_size(paths)
+    needed = len(paths) * 3 * size[0] * size[1]
+    free = available_memory()
+    if free is not None and needed > free:
+        raise EncoderError(
+            f"{len(paths):,} images of {size[0]} x {size[1]} pixels take {needed:,} bytes of memory, and {free:,} are "
+            "free. Type a smaller --resolution."
+        )
+    images = torch.empty((len(paths), 3, *size), dtype=torch.uint8)
+    broken: list[int] = []
+    traits: Counter[str] = Counter()
+    kept = 0
+
+    def read(path: Path) -> tuple[Tensor, tuple[str, ...]] | None:
+        try:
+            found = picture.decode(path)
+        except EncoderError:
+            return None
+        pixels = torch.from_numpy(found.pixels)
+        return picture.resize(pixels[None], size, interpolation)[0] if side else pixels, found.traits
+
+    with ThreadPoolExecutor(os.cpu_count()) as workers:  # decoders let go of Python's lock
+        for row, found in enumerate(workers.map(read, paths)):
+            if found is None:
+                broken.append(row)
+            elif found[0].shape[1:] != size:
+                raise several_sizes(folder)
+            else:
+                images[kept] = found[0]
+                traits.update(found[1])
+                kept += 1
+            if progress is not None and ((row + 1) % 256 == 0 or row + 1 == len(paths)):
+                progress("read image", row + 1, len(paths))
+    return Decoded(images[:kept], broken, traits)
+
+
+def _first_size(paths: list[Path]) -> tuple[int, int]:
+    """Height and width of the first image that can be read."""
+    for path in paths:
+        try:
+            pixels = picture.read(path)
+        except EncoderError:
+            continue
+        return pixels.shape[1], pixels.shape[2]
+    return 1, 1  # all are broken, which the caller tells
+
+
+def several_sizes(folder: Path) -> EncoderError:
+    """The sentence about images that a tensor cannot hold."""
+    return EncoderError(
+        f"The images in {folder} have different sizes. Say which size they shall be resized to: --resolution 64."
+    )
+
+
+def _key(paths: list[Path], side: int | None, interpolation: Interpolation) -> str:
+    """Changes whenever an image is added, removed, renamed or written anew, and with the decoder and its rules."""
+    resized = f"{side} {interpolation}" if side else "as they are"
+    digest = hashlib.sha256(f"{resized} rules {picture.VERSION} Pillow {PIL.__version__}\n".encode())
+    for path in paths:
+        digest.update(os.fsencode(os.path.realpath(path)))  # a name may be no UTF-8
+        try:
+            status = path.stat()
+            digest.update(f" {status.st_size} {status.st_mtime_ns}\n".encode())
+        except OSError:
+            digest.update(b" unreadable\n")
+    return digest.hexdigest()[:24]
+
+
+def _checksum(images: Tensor) -> str:
+    return hashlib.blake2b(images.numpy().data, digest_size=16).hexdigest()
+
+
+def _keep(decoded: Decoded, file: Path) -> None:
+    """Write `decoded` to `file`.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    facts = {"broken": decoded.broken, "traits": decoded.traits}
+    header = {name: to_json(fact) for name, fact in facts.items()} | {"blake2b": _checksum(decoded.images)}
+    with replacing(file) as partial:
+        partial.touch()  # safetensors' own error has no number
+        try:
+            save_file({"images": decoded.images}, partial, header)
+        except SafetensorError as error:
+            raise OSError(errno.ENOSPC if "No space" in str(error) else errno.EIO, str(error)) from error
+
+
+def _recall(file: Path) -> Decoded | None:
+    """What an earlier run decoded; None if there is nothing, it cannot be read, or it is damaged."""
+    try:
+        with safe_open(str(file), "pt") as stored:
+            images, facts = stored.get_tensor("images"), stored.metadata()
+    except (SafetensorError, OSError):
+        return None
+    if _checksum(images) != facts["blake2b"]:
+        return None
+    return Decoded(images, json.loads(facts["broken"]), Counter(json.loads(facts["traits"])))

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from stillsight.agents.errors import RunError
+from stillsight.agents.errors import RunError, TrainingFault
 from stillsight.agents.measure.measure_config import SPIN
 from stillsight.agents.runs.reader import read_config
 from stillsight.encoders.errors import EncoderError, unknown
@@ -136,7 +136,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0; 2 for a user's mistake, which is printed as one sentence. Bugs keep their traceback.
+        0; 2 for a user's mistake, and 1 for training that left the numbers, which are printed as one sentence. Bugs keep their traceback.
     """
     # OpenMP's threads wait for their next piece of work by spinning, for milliseconds, which takes the cores from
     # whatever runs beside. Told to sleep at once they lose as much to waking up: a forward pass of ResNet-18 on two
@@ -158,6 +158,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (EncoderError, EnvError, RunError) as error:
         print(f"stillsight: {error}", file=sys.stderr)
         return 2
+    except TrainingFault as error:
+        print(f"stillsight: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stillsight: stopped.", file=sys.stderr)
         return 130

@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from stillsight.encoders.encoder import Encoder
+from stillsight.envs.random_play import random_play
 
 FLOOR = 0.1
 """Smallest standard deviation to divide by, as a share of the mean one: a dead feature must not become noise."""
@@ -69,10 +70,9 @@ def gather_statistics(venv: VecEnv, encoder: Encoder, frames: int) -> Statistics
         encoder: as training will begin with it, the trained part included.
         frames: how many are looked at, of all environments together.
     """
-    seen = [np.asarray(venv.reset())]
+    seen, draw = [np.asarray(venv.reset())], random_play(venv)
     while len(seen) * venv.num_envs < frames:
-        actions = np.array([venv.action_space.sample() for _ in range(venv.num_envs)])
-        seen.append(np.asarray(venv.step(actions)[0]))
+        seen.append(np.asarray(venv.step(draw())[0]))
     pixels = torch.from_numpy(np.concatenate(seen)[:frames])
     was_training = encoder.training
     encoder.eval()  # where BatchNorm learns, the look must not move its statistics

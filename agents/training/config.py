@@ -16,6 +16,10 @@ from stillsight.encoders.config import EncoderConfig
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve
 
+MAX_STEPS = 10_000
+"""Agent steps after which an evaluation stops an episode, unless asked otherwise. The longest game of Pong in
+results/published took 6,926; ALE's own limit is 27,000 steps of four frames."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RlConfig(EncoderConfig):
@@ -76,6 +80,12 @@ class RlConfig(EncoderConfig):
     """Environment steps between evaluations, 0 for none but the last; a tenth of the run by default."""
     eval_episodes: int = 10
     """Episodes in an evaluation."""
+    eval_envs: int | None = None
+    """Environments that an evaluation plays side by side, each a fixed number of its episodes; as many as learn, and no
+    more than episodes, by default."""
+    eval_max_steps: int = MAX_STEPS
+    """Agent steps after which an evaluation stops an episode; its return counts until then, and the row says so. So is
+    an episode in which nothing happened for 1,000 steps. 0 plays to the end."""
     stochastic_eval: bool = False
     """Sample actions in evaluations instead of taking the most likely one."""
     checkpoint_every: int | None = None
@@ -126,6 +136,7 @@ class RlConfig(EncoderConfig):
             shift=options.shift,
             shift_strength=options.shift_strength,
             batchnorm="frozen" if self.batchnorm is None and self.mode.trained else self.batchnorm,
+            eval_envs=self.eval_envs or min(self.n_envs or row.n_envs, self.eval_episodes),
             eval_every=tenth if self.eval_every is None else self.eval_every,
             checkpoint_every=tenth if self.checkpoint_every is None else self.checkpoint_every,
             set=tuple(f"{name}={value!r}" for name, value in chosen.items()),
@@ -160,6 +171,8 @@ class RlConfig(EncoderConfig):
             ("compress", 0),
             ("standardise", 0),
             ("eval_episodes", 1),
+            ("eval_envs", 1),
+            ("eval_max_steps", 0),
             ("eval_every", 0),
             ("checkpoint_every", 0),
         ):

@@ -17,12 +17,14 @@ from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.tensorboard import TensorBoardSink
 from stillsight.agents.training import callbacks as recording
 from stillsight.agents.training import summary
-from stillsight.agents.training.build import make_agent, make_venv
+from stillsight.agents.training.acting import Actor
+from stillsight.agents.training.build import make_agent
 from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.seeds import EVALUATION
 from stillsight.encoders import device as devices
 from stillsight.encoders.building import build
+from stillsight.envs import make_env
 
 
 def rl(config: RlConfig) -> dict[str, Any]:
@@ -64,7 +66,10 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
     devices.fast_math()
     encoder = build(config, pinned=True)
     agent = make_agent(config, encoder, n_envs=config.n_envs or 1)
-    arena = make_venv(config, encoder, n_envs=1, training=False, seed=config.seed + EVALUATION)
+    seed, options = config.seed + EVALUATION, config.env_options()
+    arenas = [
+        make_env(config.env, options, training=False, seed=seed + index) for index in range(config.eval_envs or 1)
+    ]
     savepoints = Savepoints(run, agent)
     if run.resumed:
         savepoints.restore()
@@ -73,9 +78,13 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
     run.write_json(SPACES_FILE, Spaces(agent.venv.pixel_shape, agent.venv.action_space).to_json())
     evaluation = recording.Evaluate(
         run,
-        arena,
+        Actor(agent.model, agent.venv),
+        arenas,
+        seed=seed,
         every=config.eval_every or 0,
+        total=config.steps,
         episodes=config.eval_episodes,
+        max_steps=config.eval_max_steps,
         deterministic=not config.stochastic_eval,
         savepoints=savepoints,
     )
@@ -83,6 +92,7 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
     model.set_logger(recording.logger(run))
     ours = [
         recording.Episodes(run, config.steps),
+        recording.StaysFinite(savepoints),
         evaluation,
         recording.Checkpoint(config.checkpoint_every or 0, savepoints),
         *recording.light(config, encoder),
@@ -99,11 +109,12 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
         licence = f"{encoder.provenance.licence}; trained here on {config.env}".removeprefix("none needed; ")
         facts = {"encoder": encoder.name, "env": config.env, "license": licence}
         run.save("encoder", encoder_state(encoder, model.policy), facts)
-    returns = evaluation.evaluate()
-    result = summary.summary(agent, savepoints.ledger, returns, deterministic=not config.stochastic_eval)
+    episodes = evaluation.evaluate()
+    result = summary.summary(agent, savepoints.ledger, episodes, deterministic=not config.stochastic_eval)
     run.write_json("summary.json", result)
     run.display.close()
     run.display.card("done", summary.closing(result, run.folder))
-    arena.close()
+    for arena in arenas:
+        arena.close()
     agent.venv.close()
     return result

@@ -136,7 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0; 2 for a user's mistake, and 1 for training that left the numbers, which are printed as one sentence. Bugs keep their traceback.
+        0; 2 for a user's mistake, 1 for training that left the numbers, each printed as one sentence. Bugs keep their
+        traceback.
     """
     # OpenMP's threads wait for their next piece of work by spinning, for milliseconds, which takes the cores from
     # whatever runs beside. Told to sleep at once they lose as much to waking up: a forward pass of ResNet-18 on two

@@ -117,7 +117,7 @@ class Savepoints:
             return
         last = self.run.checkpoint("last")
         kept = f"Nothing was saved over {last}, which is good" if last.exists() else "Nothing was saved yet"
-        resume = f", go on from there: --resume {self.run.folder}" if last.exists() else ""
+        resume = f", or go on from there: --resume {self.run.folder}" if last.exists() else ""
         raise TrainingFault(
             f"Training left the numbers at step {model.num_timesteps:,}: {what}. {kept}. Start again with a lower rate "
             f"(--set learning_rate=...){resume or ' or smaller rewards (--clip-rewards)'}."

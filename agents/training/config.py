@@ -99,9 +99,9 @@ class RlConfig(EncoderConfig):
 
     @property
     def run_name(self) -> str:
-        """Default name of the run folder."""
-        parts = (self.env.rpartition("/")[2], self.algo, self.encoder, self.mode.value, f"seed{self.seed}")
-        return "-".join(part.replace(":", ".").lower() for part in parts)
+        """Default name of the run folder: what runs, and what differs from the defaults."""
+        parts = (self.env.rpartition("/")[2], self.algo, self.encoder, self.mode.value)
+        return self.name_with((part.lower() for part in parts), ("env", "algo", "encoder", "mode"))
 
     def env_options(self) -> EnvOptions:
         """The environment's options: its row's defaults with what was asked for on top."""

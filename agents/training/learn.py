@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +39,19 @@ def rl(config: RlConfig) -> dict[str, Any]:
             raise RunError(f"{folder} is finished. Record it with: stillsight record {folder}")
         config = revive(RlConfig, read_config(folder))
         config.check()
-        with Run(folder, "rl", config, resumed=True, sinks=_sinks(config, folder)) as run:
+        with Run(folder, "rl", config, resumed=True, sinks=_sinks(config)) as run:
             return learn(config, run)
     config.check()
+    name = config.run_name  # before defaults are written out, which would all be in it
     config = config.resolved()
-    folder = config.out or RUNS / config.run_name
-    with Run(folder, "rl", config, sinks=_sinks(config, folder)) as run:
+    folder = config.out or RUNS / name
+    with Run(folder, "rl", config, counted=config.out is None, sinks=_sinks(config)) as run:
         return learn(config, run)
 
 
-def _sinks(config: RlConfig, folder: Path) -> list[Sink]:
+def _sinks(config: RlConfig) -> Callable[[Path], list[Sink]]:
     """Where the run's rows go besides its folder."""
-    return [TensorBoardSink(folder / "tensorboard")] if config.tensorboard else []
+    return lambda folder: [TensorBoardSink(folder / "tensorboard")] if config.tensorboard else []
 
 
 def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) -> dict[str, Any]:

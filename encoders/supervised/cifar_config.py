@@ -56,12 +56,13 @@ class CifarConfig(EncoderConfig, Recipe):
 
     @property
     def run_name(self) -> str:
-        """Default name of the run folder."""
+        """Default name of the run folder: what runs, and what differs from the defaults."""
         data = self.dataset if self.dataset in CIFAR else Path(self.dataset).resolve().name
         subset = f"-{self.shots}shots" if self.shots else f"-{self.fraction:g}" if self.fraction else ""
         head = f"-{self.head}" if self.head != "linear" else ""
         warm = "-warm" if self.warm_start else ""
-        return f"{data}{subset}-{self.encoder.replace(':', '.')}-{self.mode.value}{head}{warm}-seed{self.seed}"
+        said = ("dataset", "shots", "fraction", "encoder", "mode", "head", "warm_start")
+        return self.name_with((f"{data}{subset}", self.encoder, f"{self.mode.value}{head}{warm}"), said)
 
     def check(self) -> None:
         """Refuse names and combinations that cannot work, before torch is imported."""

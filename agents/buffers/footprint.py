@@ -37,7 +37,8 @@ def replay_layout(
         "actions": ((*ring, width), np.float32 if number == np.float64 else number),
         "rewards": (ring, np.float32),
         "dones": (ring, np.float32),
-        "ages": (ring, np.int16),  # frames of its episode before it, counted to count - 1
+        # Frames of its episode before it, counted to count - 1.
+        "ages": (ring, np.int16 if count <= np.iinfo(np.int16).max else np.int32),
         "valid": (ring, np.bool_),  # a whole transition leaves this slot
         "heads": ((n_envs,), np.int64),  # next slot to be written
         "newest": ((n_envs,), np.int64),  # slot of the newest frame
@@ -77,6 +78,32 @@ def rollout_layout(space: spaces.Box, n_steps: int, actions: spaces.Space[Any], 
 def rollout_bytes(space: spaces.Box, n_steps: int, actions: spaces.Space[Any], n_envs: int = 1) -> int:
     """Memory of a `FrameRolloutBuffer` in bytes; the arguments are those of `rollout_layout`."""
     return _bytes(rollout_layout(space, n_steps, actions, n_envs))
+
+
+def plain_rollout_bytes(
+    space: spaces.Box, n_steps: int, actions: spaces.Space[Any], n_envs: int = 1, *, hidden: int = 0
+) -> int:
+    """Memory in bytes of SB3's own rollout buffers, which algorithms with a collection of their own take.
+
+    Args:
+        space, n_steps, actions, n_envs: as the buffer takes them.
+        hidden: numbers of a recurrent state, of all layers and nets together.
+    """
+    # Six arrays of a number each, and at most two masks of each choice (MaskablePPO).
+    choices = 2 * int(getattr(actions, "n", 0)) if isinstance(actions, spaces.Discrete) else 2 * get_action_dim(actions)
+    numbers = 6 + get_action_dim(actions) * 2 + choices + hidden
+    return n_steps * n_envs * (math.prod(space.shape) * np.dtype(space.dtype).itemsize + 4 * numbers)
+
+
+def batch_bytes(space: spaces.Box, batch_size: int) -> int:
+    """Memory in bytes of a batch of transitions as it is sampled: frames gathered, and as float32 where they are not."""
+    count, *frame = space.shape
+    return batch_size * (count + 1) * math.prod(frame) * (np.dtype(space.dtype).itemsize + 4)
+
+
+def head_bytes(inputs: int, units: int) -> int:
+    """Memory in bytes of a linear layer that learns: weights, gradients and Adam's two moments, float32."""
+    return 16 * (inputs + 1) * units
 
 
 def stack_bytes(count: int, frame: tuple[int, ...], dtype: np.dtype[Any], n_envs: int = 1) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
+from stillsight.agents.buffers.footprint import check_memory
 from stillsight.encoders.encoder import Encoder
 from stillsight.envs.random_play import random_play
 
@@ -69,7 +71,13 @@ def gather_statistics(venv: VecEnv, encoder: Encoder, frames: int) -> Statistics
         venv: uint8 pixels `[n_envs, 3, H, W]`; it is reset.
         encoder: as training will begin with it, the trained part included.
         frames: how many are looked at, of all environments together.
+
+    Raises:
+        RunError: the machine has no memory free for so many frames.
     """
+    shape = venv.observation_space.shape
+    assert shape is not None
+    check_memory(2 * frames * math.prod(shape), frames, what="first look", flag="--standardise ", fewer="--size")
     seen, draw = [np.asarray(venv.reset())], random_play(venv)
     while len(seen) * venv.num_envs < frames:
         seen.append(np.asarray(venv.step(draw())[0]))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.training.config import RlConfig
+from stillsight.agents.training.config import MOST_ENVS, RlConfig
 from stillsight.agents.training.seeds import PLAY
 from stillsight.agents.training.settings import overrides
 from stillsight.envs.options import EnvOptions
@@ -89,8 +89,8 @@ class EvaluateConfig(PlayChoice):
     def check(self) -> None:
         """Raise `RunError` for numbers that play nothing."""
         super().check()
-        if self.n_envs < 1:
-            raise RunError(f"--n-envs {self.n_envs} plays nothing. Type a number from 1.")
+        if not 1 <= self.n_envs <= MOST_ENVS:
+            raise RunError(f"--n-envs {self.n_envs:,} is no number of games. Type a number from 1 to {MOST_ENVS:,}.")
 
     def check_command(self, folder: Path, command: str) -> None:
         """Refuse flags that a run of `command` has no use for, instead of passing over them."""

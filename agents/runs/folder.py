@@ -120,13 +120,13 @@ class Run:
 
     def _taken(self) -> RunError:
         """What to say of a folder that is there: only the same experiment is to be gone on with."""
-        elsewhere = "choose another folder with --out FOLDER."
+        elsewhere = "hoose another folder with --out FOLDER."
         if (self.folder / "done").exists():
-            return RunError(f"{self.folder} holds a finished run. {elsewhere.capitalize()}")
+            return RunError(f"{self.folder} holds a finished run. C{elsewhere}")
         try:
             there = read_config(self.folder)
         except RunError:
-            return RunError(f"{self.folder} already exists, and holds no run. {elsewhere.capitalize()}")
+            return RunError(f"{self.folder} already exists, and holds no run. C{elsewhere}")
         asked = {"command": self.command, **plain(self.config)}
         differing = [
             name
@@ -134,12 +134,10 @@ class Run:
             if there.get(name) != asked[name] and name not in ("out", "resume", "device", "threads")
         ]
         if not differing:
-            return RunError(f"{self.folder} already exists. Continue it with --resume {self.folder}, or {elsewhere}")
+            return RunError(f"{self.folder} already exists. Continue it with --resume {self.folder}, or c{elsewhere}")
         flags = ", ".join(f"{name} {there.get(name)!r} and not {asked[name]!r}" for name in differing[:3])
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-        return RunError(
-            f"{self.folder} already exists, and holds another experiment ({flags}{more}). {elsewhere.capitalize()}"
-        )
+        return RunError(f"{self.folder} already exists, and holds another experiment ({flags}{more}). C{elsewhere}")
 
     def card(self, title: str, rows: Mapping[str, str]) -> None:
         """Print what will happen, and open the folder."""

@@ -33,6 +33,8 @@ def cifar(config: CifarConfig) -> dict[str, Any]:
     with joined(config.device) as world:
         if not world.is_main:
             return learn(config, NullRecorder(folder), config.cache, world)
+        if config.tensorboard:
+            TensorBoardSink(folder / "tensorboard")  # refuses where it is not installed, before anything is made
         counted = config.out is None
 
         def sinks(place: Path) -> list[TensorBoardSink]:

@@ -16,6 +16,9 @@ from stillsight.encoders.config import EncoderConfig
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve
 
+MOST_ENVS = 4_096
+"""Environments side by side that may be asked for; each is a game of its own, and more are a slip of the finger."""
+
 MAX_STEPS = 10_000
 """Agent steps after which an evaluation stops an episode, unless asked otherwise. The longest game of Pong in
 results/published took 6,926; ALE's own limit is 27,000 steps of four frames."""
@@ -179,6 +182,11 @@ class RlConfig(EncoderConfig):
             value = getattr(self, flag)
             if value is not None and value < least:
                 raise RunError(f"--{flag.replace('_', '-')} {value} is too small. Type a number from {least}.")
+            if flag in ("n_envs", "eval_envs") and value is not None and value > MOST_ENVS:
+                raise RunError(
+                    f"--{flag.replace('_', '-')} {value:,} asks for more games than one machine plays. Type a number "
+                    f"up to {MOST_ENVS:,}, say 16."
+                )
 
     def _check_augment(self, row: AlgorithmSpec) -> None:
         if self.augment == "none":

@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from stillsight.agents.buffers.footprint import batch_bytes, check_memory, plain_rollout_bytes
 from stillsight.agents.buffers.replay import FrameReplayBuffer
 from stillsight.agents.buffers.rollout import FrameRolloutBuffer
 from stillsight.agents.errors import RunError
@@ -58,6 +60,7 @@ def make_model(
     cls = row.load_class()
     try:
         given = arguments(chosen, venv)
+        _check_sizes(cls, venv, given)
         if issubclass(cls, OffPolicyAlgorithm):
             returns = {"n_steps": _argument(cls, given, "n_steps", 1), "gamma": _argument(cls, given, "gamma", 0.99)}
             given |= {"replay_buffer_class": FrameReplayBuffer, "replay_buffer_kwargs": {**replay, **returns}}
@@ -70,6 +73,14 @@ def make_model(
             model = cls(row.policy, venv, policy_kwargs=policy_kwargs, seed=seed, device=device, **given)
     except RunError:
         raise
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or "memory" in str(error)):
+            raise
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            f"The model does not fit into the memory of this machine ({reason}). Type a smaller --head or "
+            "--frame-stack, or take fewer features (--pooling, --tap)."
+        ) from error
     except (AssertionError, ValueError, TypeError) as error:
         # SB3 checks its arguments with asserts, and some only by using them.
         listed = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
@@ -77,6 +88,28 @@ def make_model(
     follow_critic(model.policy)
     scale(model.policy, encoder_lr)
     return model
+
+
+def _check_sizes(cls: type[BaseAlgorithm], venv: VecEnv, given: Mapping[str, Any]) -> None:
+    """Refuse what SB3 would take memory for and our own buffers do not check.
+
+    Raises:
+        RunError: it does not fit; with the flag that makes it fit.
+    """
+    space, actions = venv.observation_space, venv.action_space
+    assert isinstance(space, spaces.Box)
+    if issubclass(cls, OffPolicyAlgorithm):
+        batch = _argument(cls, given, "batch_size", 1)
+        if isinstance(batch, int):
+            check_memory(batch_bytes(space, batch), batch, what="batch of transitions", flag="--set batch_size=")
+        return
+    steps = _argument(cls, given, "n_steps", 1)
+    if isinstance(steps, int):
+        recurrent = "Lstm" in str(sorted(cls.policy_aliases))
+        hidden = 4 * 256 if recurrent else 0  # sb3-contrib's default, of actor and critic
+        needed = plain_rollout_bytes(space, steps, actions, venv.num_envs, hidden=hidden)
+        if recurrent or not stacked(venv) or cls.collect_rollouts is not OnPolicyAlgorithm.collect_rollouts:  # type: ignore[attr-defined]
+            check_memory(needed, steps, what="rollout memory", flag="--set n_steps=")
 
 
 def _argument(cls: type, given: Mapping[str, Any], name: str, otherwise: Any) -> Any:

@@ -200,10 +200,15 @@ def test_the_head_is_the_same_in_all_four_modes(tiny: Tiny, algo: str) -> None:
 
 
 def test_nothing_is_written_where_a_folder_exists(trained: Path, tiny: Tiny, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"holds a finished run\. choose another folder with --out"):
+    with pytest.raises(RunError, match=r"holds a finished run\. Choose another folder with --out"):
         rl(tiny("ppo", out=trained))
     (trained / "done").unlink()
-    with pytest.raises(RunError, match=r"already exists\. Continue it with --resume"):
+    with pytest.raises(RunError, match=r"already exists\. Continue it with --resume .*, or choose another"):
+        rl(tiny("ppo", eval_every=32, out=trained))
+    with pytest.raises(RunError, match=r"another experiment \(steps 96 and not 64, eval_every 32 and not 0\)\. Choose"):
+        rl(tiny("ppo", steps=64, out=trained))
+    (trained / "config.json").unlink()
+    with pytest.raises(RunError, match=r"already exists, and holds no run\. Choose another folder with --out FOLDER"):
         rl(tiny("ppo", out=trained))
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be made"):

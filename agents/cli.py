@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stillsight.agents.errors import RunError
+from stillsight.agents.errors import RunError, TrainingFault
 from stillsight.agents.flags import CommandLine, Positional
 from stillsight.agents.measure.measure_config import SPIN
 from stillsight.agents.runs.reader import read_config
@@ -182,8 +182,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0; 2 for a user's mistake and 1 for an environment that broke, which are printed as one sentence. Bugs keep
-        their traceback.
+        0; 2 for a user's mistake, and 1 for an environment that broke or training that left the numbers, each printed
+        as one sentence. Bugs keep their traceback.
     """
     # OpenMP's threads wait for their next piece of work by spinning, for milliseconds, which takes the cores from
     # whatever runs beside. Told to sleep at once they lose as much to waking up: a forward pass of ResNet-18 on two
@@ -205,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (EncoderError, EnvError, RunError) as error:
         print(f"stillsight: {error}", file=sys.stderr)
         return 2
-    except EnvFault as fault:
+    except (EnvFault, TrainingFault) as fault:
         print(*getattr(fault, "__notes__", ()), f"stillsight: {fault}", sep="\n", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

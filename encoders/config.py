@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, replace
+import hashlib
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -12,6 +14,11 @@ from stillsight.encoders.mode import Mode
 from stillsight.encoders.zoo.encoder_spec import check_pooling
 from stillsight.encoders.zoo.registry import spec
 
+UNNAMED = frozenset({"out", "resume", "device", "threads", "tensorboard", "workers", "data", "cache", "weights_folder"})
+"""Fields that say where and on what a run is done, and not what it does: no part of its name."""
+
+NAME_LENGTH = 150
+"""Characters that a run's name has at most; file systems take 255, and a film's or a report's name is added."""
 LARGEST_SEED = 2_000_000_000
 """Evaluations and the environments beside the first take seeds that lie above a run's own; some games take 31 bits."""
 
@@ -93,6 +100,26 @@ class EncoderConfig:
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, Path(getattr(self, name)))
 
+    def name_with(self, parts: Iterable[str], said: Iterable[str]) -> str:
+        """A name for a run: `parts`, every further field that is not at its default, and the seed.
+
+        Args:
+            parts: what the name begins with.
+            said: the fields that `parts` speak of.
+        """
+        said = {*said, "seed", *UNNAMED}
+        differing = [
+            f"{item.name}_{_word(value)}"
+            for item in fields(self)
+            if item.name not in said and (value := getattr(self, item.name)) != item.default
+        ]
+        name = "-".join(_safe(part) for part in (*parts, *differing))
+        seed = f"-seed{self.seed}"
+        if len(name) + len(seed) > NAME_LENGTH:  # what is cut off still tells two runs apart
+            digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+            name = f"{name[: NAME_LENGTH - len(seed) - 9]}-{digest}"
+        return name + seed
+
     def for_control(self) -> Self:
         """With tap and pooling filled in, where neither was chosen, by what the encoder's row says for agents."""
         if self.tap is not None or self.pooling is not None:
@@ -171,3 +198,15 @@ class EncoderConfig:
             raise EncoderError(
                 f"--lora-rank {self.lora_rank} has no use with --adapt {self.adapt}. Type --adapt lora, or drop it."
             )
+
+
+def _word(value: object) -> str:
+    """A field's value in a name: a file by its stem, settings one after the other."""
+    if isinstance(value, Path):
+        return value.stem
+    return "+".join(map(_word, value)) if isinstance(value, tuple) else str(value)
+
+
+def _safe(text: str) -> str:
+    """`text` as a part of a file's name, on every system."""
+    return re.sub(r"[^\w.=+-]+", ".", text, flags=re.ASCII).strip(".")

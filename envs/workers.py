@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from stillsight.envs.errors import EnvError, EnvFault
 from stillsight.envs.options import EnvOptions
+from stillsight.envs.random_play import random_play
 from stillsight.envs.vector import make_vec
 
 LIGHT = 5e-4
@@ -59,9 +60,10 @@ def seconds_per_step(venv: VecEnv, seconds: float) -> float:
     """Median seconds of one environment step under random actions, over `seconds` and five steps of all at least."""
     venv.reset()
     times: list[float] = []
+    draw = random_play(venv)
     until = time.perf_counter() + seconds
     while len(times) < 5 or time.perf_counter() < until:
-        actions = np.array([venv.action_space.sample() for _ in range(venv.num_envs)])
+        actions = draw()
         began = time.perf_counter()
         venv.step(actions)
         times.append(time.perf_counter() - began)

@@ -37,7 +37,8 @@ def replay_layout(
         "actions": ((*ring, width), np.float32 if number == np.float64 else number),
         "rewards": (ring, np.float32),
         "dones": (ring, np.float32),
-        "ages": (ring, np.int16),  # frames of its episode before it, counted to count - 1
+        # Frames of its episode before it, counted to count - 1.
+        "ages": (ring, np.int16 if count <= np.iinfo(np.int16).max else np.int32),
         "valid": (ring, np.bool_),  # a whole transition leaves this slot
         "heads": ((n_envs,), np.int64),  # next slot to be written
         "newest": ((n_envs,), np.int64),  # slot of the newest frame
@@ -87,16 +88,32 @@ def rollout_bytes(
 
 
 def check_rollout(
-    space: spaces.Box, n_steps: int, actions: spaces.Space[Any], n_envs: int = 1, *, pooled: bool = True
+    space: spaces.Box, n_steps: int, actions: spaces.Space[Any], n_envs: int = 1, *, pooled: bool = True, extra: int = 0
 ) -> None:
-    """Refuse a rollout buffer that would not fit, before it is taken; the arguments are those of `rollout_layout`.
+    """Refuse a rollout buffer that would not fit, before it is taken.
+
+    Args:
+        space, n_steps, actions, n_envs, pooled: as `rollout_layout` takes them.
+        extra: float32 numbers that the buffer keeps of every step beside those, as recurrent states and masks.
 
     Raises:
         RunError: see `check_memory`.
     """
     # The first stacks bring all of their frames, however few steps follow.
     needed, history = (rollout_bytes(space, steps, actions, n_envs, pooled=pooled) for steps in (n_steps, 0))
+    needed += 4 * extra * n_steps * n_envs
     check_memory(needed, n_steps, what="rollout memory", flag="--set n_steps=", fixed=history)
+
+
+def batch_bytes(space: spaces.Box, batch_size: int) -> int:
+    """Memory in bytes of a batch of transitions as it is sampled: frames gathered, and their copy in float32."""
+    count, *frame = space.shape
+    return batch_size * (count + 1) * math.prod(frame) * (np.dtype(space.dtype).itemsize + 4)
+
+
+def head_bytes(inputs: int, units: int) -> int:
+    """Memory in bytes of a linear layer that learns: weights, gradients and Adam's two moments, float32."""
+    return 16 * (inputs + 1) * units
 
 
 def stack_bytes(count: int, frame: tuple[int, ...], dtype: np.dtype[Any], n_envs: int = 1) -> int:

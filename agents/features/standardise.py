@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import NamedTuple
 
@@ -10,7 +11,9 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
+from stillsight.agents.buffers.footprint import check_memory
 from stillsight.encoders.encoder import Encoder
+from stillsight.envs.random_play import random_play
 
 FLOOR = 0.1
 """Smallest standard deviation to divide by, as a share of the mean one: a dead feature must not become noise."""
@@ -71,11 +74,16 @@ def gather_statistics(venv: VecEnv, encoder: Encoder, frames: int) -> Statistics
         frames: how many are looked at, of all environments together.
 
     Frames that are all alike, or hold nothing but black and the next grey, are warned of on stderr.
+
+    Raises:
+        RunError: the machine has no memory free for so many frames.
     """
-    seen = [np.asarray(venv.reset())]
+    shape = venv.observation_space.shape
+    assert shape is not None
+    check_memory(2 * frames * math.prod(shape), frames, what="first look", flag="--standardise ", fewer="--size")
+    seen, draw = [np.asarray(venv.reset())], random_play(venv)
     while len(seen) * venv.num_envs < frames:
-        actions = np.array([venv.action_space.sample() for _ in range(venv.num_envs)])
-        seen.append(np.asarray(venv.step(actions)[0]))
+        seen.append(np.asarray(venv.step(draw())[0]))
     looked_at = np.concatenate(seen)[:frames]
     warn_of_blank(looked_at)
     pixels = torch.from_numpy(looked_at)

@@ -49,7 +49,8 @@ class AlgorithmSpec:
         """Import the class.
 
         Raises:
-            RunError: the module is missing, has no such class, or it is no SB3 algorithm.
+            RunError: the module is missing, has no such class, or it is no SB3 algorithm, or one whose policy has no
+                place for an encoder.
         """
         module, _, name = self.cls.partition(":")
         try:
@@ -63,7 +64,21 @@ class AlgorithmSpec:
 
         if not (inspect.isclass(cls) and issubclass(cls, BaseAlgorithm)):
             raise RunError(f"{self.cls} is no Stable-Baselines3 algorithm. Type --algo ppo, or module:Class of one.")
+        self._check_policy(cls)
         return cls
+
+    def _check_policy(self, cls: type[BaseAlgorithm]) -> None:
+        """Refuse a class whose policy takes observations as they are (ARS): no features extractor can go into it."""
+        policy = cls.policy_aliases.get(self.policy)
+        if policy is None:
+            return
+        parameters = inspect.signature(policy).parameters.values()
+        if not any(one.name == "features_extractor_class" or one.kind is one.VAR_KEYWORD for one in parameters):
+            raise RunError(
+                f"The policy of {self.cls} has no place for a features extractor, so its agents cannot look through an "
+                f"encoder. Allowed are {', '.join(ALGORITHMS)}, and classes whose policies take "
+                "features_extractor_class. Type, say: --algo ppo."
+            )
 
     @property
     def off_policy(self) -> bool:

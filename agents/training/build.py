@@ -16,6 +16,7 @@ from stillsight.agents.features.encoded_vec_env import EncodedVecEnv
 from stillsight.agents.features.extractor import encoder_state
 from stillsight.agents.features.standardise import Statistics, gather_statistics
 from stillsight.agents.training import algorithms
+from stillsight.agents.training.acting import check_masks
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.model import make_model
 from stillsight.agents.training.seeds import STANDARDISE
@@ -161,6 +162,8 @@ def assemble(
     Raises:
         RunError: the algorithm takes no such setting.
     """
+    if not playing:
+        check_masks(algorithms.spec(config.algo).load_class(), venv, config.env)
     chosen = overrides(config.set, "--set")
     if playing and "buffer_size" in chosen:
         chosen["buffer_size"] = 1

@@ -19,6 +19,13 @@ from stillsight.encoders.zoo.registry import spec as encoder_spec
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve
 
+MOST_ENVS = 4_096
+"""Environments side by side that may be asked for; each is a game of its own, and more are a slip of the finger."""
+
+MAX_STEPS = 10_000
+"""Agent steps after which an evaluation stops an episode, unless asked otherwise. The longest game of Pong in
+results/published took 6,926; ALE's own limit is 27,000 steps of four frames."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RlConfig(EncoderConfig):
@@ -93,6 +100,12 @@ class RlConfig(EncoderConfig):
     """Environment steps between evaluations, 0 for none but the last; a tenth of the run by default."""
     eval_episodes: int = 10
     """Episodes in an evaluation."""
+    eval_envs: int | None = None
+    """Environments that an evaluation plays side by side, each a fixed number of its episodes; as many as learn, and no
+    more than episodes, by default."""
+    eval_max_steps: int = MAX_STEPS
+    """Agent steps after which an evaluation stops an episode; its return counts until then, and the row says so. So is
+    an episode in which nothing happened for 1,000 steps. 0 plays to the end."""
     stochastic_eval: bool = False
     """Sample actions in evaluations instead of taking the most likely one."""
     checkpoint_every: int | None = None
@@ -106,9 +119,9 @@ class RlConfig(EncoderConfig):
 
     @property
     def run_name(self) -> str:
-        """Default name of the run folder."""
-        parts = (self.env.rpartition("/")[2], self.algo, self.encoder, self.mode.value, f"seed{self.seed}")
-        return "-".join(part.replace(":", ".").lower() for part in parts)
+        """Default name of the run folder: what runs, and what differs from the defaults."""
+        parts = (self.env.rpartition("/")[2], self.algo, self.encoder, self.mode.value)
+        return self.name_with((part.lower() for part in parts), ("env", "algo", "encoder", "mode"))
 
     def env_options(self) -> EnvOptions:
         """The environment's options: its row's defaults with what was asked for on top."""
@@ -143,6 +156,7 @@ class RlConfig(EncoderConfig):
             shift=options.shift,
             shift_strength=options.shift_strength,
             batchnorm="frozen" if self.batchnorm is None and self.mode.trained else self.batchnorm,
+            eval_envs=self.eval_envs or min(self.n_envs or row.n_envs, self.eval_episodes),
             eval_every=tenth if self.eval_every is None else self.eval_every,
             checkpoint_every=tenth if self.checkpoint_every is None else self.checkpoint_every,
             set=tuple(f"{name}={value!r}" for name, value in chosen.items()),
@@ -178,12 +192,19 @@ class RlConfig(EncoderConfig):
             ("compress", 0),
             ("standardise", 0),
             ("eval_episodes", 1),
+            ("eval_envs", 1),
+            ("eval_max_steps", 0),
             ("eval_every", 0),
             ("checkpoint_every", 0),
         ):
             value = getattr(self, flag)
             if value is not None and value < least:
                 raise RunError(f"--{flag.replace('_', '-')} {value} is too small. Type a number from {least}.")
+            if flag in ("n_envs", "eval_envs") and value is not None and value > MOST_ENVS:
+                raise RunError(
+                    f"--{flag.replace('_', '-')} {value:,} asks for more games than one machine plays. Type a number "
+                    f"up to {MOST_ENVS:,}, say 16."
+                )
 
     def check_given(self, given: Collection[str]) -> None:
         """Refuse flags that were typed and have no effect beside the others, see `EncoderConfig.check_given`.

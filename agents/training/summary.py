@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from stillsight.agents.training.build import Agent
     from stillsight.agents.training.checkpointing import Ledger
     from stillsight.agents.training.config import RlConfig
+    from stillsight.agents.training.episodes import Episode
 
 
 def trainable(agent: Agent) -> int:
@@ -84,8 +85,9 @@ def _head(head: Head) -> str:
     return f"standardised features, LayerNorm, {shared}Linear to {head.linear.out_features}"
 
 
-def summary(agent: Agent, ledger: Ledger, returns: list[float], *, deterministic: bool) -> dict[str, Any]:
-    """The content of summary.json."""
+def summary(agent: Agent, ledger: Ledger, episodes: list[Episode], *, deterministic: bool) -> dict[str, Any]:
+    """The content of summary.json; `episodes` are those of the last evaluation."""
+    returns = [round(episode.total, 6) for episode in episodes]
     encoder, model, config = agent.encoder, agent.model, agent.config
     steps = model.num_timesteps
     return {
@@ -96,6 +98,7 @@ def summary(agent: Agent, ledger: Ledger, returns: list[float], *, deterministic
         "return_mean": np.mean(returns),
         "return_std": np.std(returns),
         "return_episodes": len(returns),
+        "return_capped": sum(episode.capped for episode in episodes),
         "return_deterministic": deterministic,
         "best_return_mean": ledger.best,
         "env_steps": steps,

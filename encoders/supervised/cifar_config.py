@@ -50,10 +50,10 @@ class CifarConfig(EncoderConfig, Recipe):
     data: Path = Path("data")
     """Folder with cifar-10-batches-py or cifar-100-python; downloaded there if missing."""
     cache: Path = Path("data/features")
-    """Folder for frozen features, each computed once for all runs, and for decoded images. It must be yours to write."""
+    """Folder for frozen features, each computed once for all runs, and for decoded images; yours to write."""
     validation: int | None = None
     """Training images held out to choose with; the test images are used once, at the end. By default a tenth, of
-    CIFAR 5,000; a fifth with --shots and --fraction; none where an image folder has valid/ beside test/, which serves."""
+    CIFAR 5,000; a fifth with --shots and --fraction; none where a folder has valid/ beside test/, which serves."""
     shots: int | None = None
     """Labelled images a class, drawn by --seed, those for validation among them; by default all there are."""
     fraction: float | None = None
@@ -81,12 +81,13 @@ class CifarConfig(EncoderConfig, Recipe):
 
     @property
     def run_name(self) -> str:
-        """Default name of the run folder."""
+        """Default name of the run folder: what runs, and what differs from the defaults."""
         data = self.dataset if self.dataset in CIFAR else Path(self.dataset).resolve().name
         subset = f"-{self.shots}shots" if self.shots else f"-{self.fraction:g}" if self.fraction else ""
         head = f"-{self.head}" if self.head != "linear" else ""
         warm = "-warm" if self.warm_start else ""
-        return f"{data}{subset}-{self.encoder.replace(':', '.')}-{self.mode.value}{head}{warm}-seed{self.seed}"
+        said = ("dataset", "shots", "fraction", "encoder", "mode", "head", "warm_start")
+        return self.name_with((f"{data}{subset}", self.encoder, f"{self.mode.value}{head}{warm}"), said)
 
     def check(self) -> None:
         """Refuse names and combinations that cannot work, before torch is imported."""

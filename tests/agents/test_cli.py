@@ -149,9 +149,13 @@ def test_a_folder_that_exists_is_not_overwritten(trained: Path, capsys: pytest.C
     before = config.read_bytes()
     arguments = ["rl", "--mode", "random", "--out", str(trained)]
     assert "holds a finished run" in refused(arguments, capsys)
-    assert "choose another folder with --out" in refused(arguments, capsys)
+    assert "Choose another folder with --out" in refused(arguments, capsys)
     (trained / "done").unlink()
-    assert f"already exists. Continue it with --resume {trained}" in refused(arguments, capsys)
+    sentence = refused(arguments, capsys)
+    # --resume would go on with what lies there, and this is something else.
+    assert "already exists, and holds another experiment (" in sentence
+    assert "mode 'frozen' and not 'random'" in sentence
+    assert "--resume" not in sentence
     assert config.read_bytes() == before
 
 

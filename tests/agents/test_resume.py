@@ -21,6 +21,7 @@ from stillsight.agents.runs.records import read_lines
 from stillsight.agents.training import callbacks
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.checkpointing import Savepoints
+from stillsight.agents.training.episodes import Episode
 from stillsight.encoders.zoo.retina import retina
 
 Tiny = Callable[..., RlConfig]
@@ -236,7 +237,7 @@ def test_the_best_agent_of_a_stopped_session_is_not_overwritten_by_a_worse_one(
 ) -> None:
     # The checkpoint of step 64 knows nothing of the evaluation at step 96, whose agent best.safetensors holds.
     scores = iter([1.0, 2.0, 5.0, 3.0, 3.0, 3.0])
-    monkeypatch.setattr(callbacks, "evaluate_policy", lambda *_, **__: ([next(scores)], [20]))
+    monkeypatch.setattr(callbacks, "play_episodes", lambda *_, **__: [Episode(next(scores), 20, False)])
     config = tiny("ppo", steps=STEPS, checkpoint_every=64, eval_every=32, out=tmp_path / "run")
     folder = interrupt(config, 98)
     rows = [json.loads(line)["mean"] for line in (folder / "eval.jsonl").read_text().splitlines()]

@@ -42,8 +42,8 @@ def probe(path: Path) -> str:
 
 def test_a_recording_holds_every_frame_of_the_episode_and_its_return(trained: Path) -> None:
     paths = record(trained, RecordConfig(episodes=2, seed=50, device="cpu"))
-    assert [path.name for path in paths] == ["best-episode-0.mp4", "best-episode-1.mp4"]
     agent = load(trained, device="cpu")
+    assert [path.name for path in paths] == [f"best-step-{agent.step}-seed-{seed}.mp4" for seed in (50, 51)]
     env = make_env(agent.config.env, agent.config.env_options(), training=False, seed=50)
     for index, path in enumerate(paths):
         facts = json.loads(path.with_suffix(".json").read_text())
@@ -70,16 +70,17 @@ def test_a_recording_holds_every_frame_of_the_episode_and_its_return(trained: Pa
         assert "yuv420p" in stream
         assert all(side % 2 == 0 for side in meta["size"])
     assert sorted(path.name for path in (trained / "videos").iterdir()) == sorted(
-        f"best-episode-{index}.{ending}" for index in (0, 1) for ending in ("json", "mp4")
+        f"{path.stem}.{ending}" for path in paths for ending in ("json", "mp4")
     )
 
 
 def test_recording_the_last_agent_leaves_the_best_ones_film(trained: Path) -> None:
-    record(trained, RecordConfig(device="cpu"))
+    (best,) = record(trained, RecordConfig(device="cpu"))
     (path,) = record(trained, RecordConfig(checkpoint="last", fps=7, device="cpu"))
-    assert path.name == "last-episode-0.mp4"
+    assert path.name == "last-step-96-seed-20000-fps-7.mp4"
     assert decode(path)[0]["fps"] == 7
-    assert (trained / "videos" / "best-episode-0.mp4").exists()
+    assert best.exists()
+    assert best != path
 
 
 @pytest.mark.parametrize("shape", [(257, 301), (33, 35), (256, 256), (301, 257)])
@@ -193,7 +194,7 @@ def test_counts_that_record_nothing_are_sentences(trained: Path, config: RecordC
 def test_a_film_shows_the_game_as_a_shifted_agent_sees_it(trained: Path) -> None:
     (plain_path,) = record(trained, RecordConfig(seed=50, device="cpu"))
     (path,) = record(trained, RecordConfig(seed=50, device="cpu", shift="hue", shift_strength=1.0))
-    assert path.name == "best-hue-episode-0.mp4"
+    assert path.name == f"{plain_path.stem}-hue-1.mp4"
     facts = json.loads(path.with_suffix(".json").read_text())
     assert (facts["shift"], facts["shift_strength"]) == ("hue", 1.0)
     first, plain_first = decode(path)[1][0], decode(plain_path)[1][0]

@@ -26,10 +26,10 @@ class CifarConfig(EncoderConfig, Recipe):
     data: Path = Path("data")
     """Folder with cifar-10-batches-py or cifar-100-python; downloaded there if missing."""
     cache: Path = Path("data/features")
-    """Folder for frozen features, each computed once for all runs, and for decoded images. It must be yours to write."""
+    """Folder for frozen features, each computed once for all runs, and for decoded images; one that you may write."""
     validation: int | None = None
     """Training images held out to choose with; the test images are used once, at the end. By default a tenth, of
-    CIFAR 5,000; a fifth with --shots and --fraction; none where an image folder has valid/ beside test/, which serves."""
+    CIFAR 5,000; a fifth with --shots and --fraction; those in valid/ where an image folder has it beside test/."""
     shots: int | None = None
     """Labelled images a class, drawn by --seed, those for validation among them; by default all there are."""
     fraction: float | None = None

@@ -96,7 +96,7 @@ def plain_rollout_bytes(
 
 
 def batch_bytes(space: spaces.Box, batch_size: int) -> int:
-    """Memory in bytes of a batch of transitions as it is sampled: frames gathered, and as float32 where they are not."""
+    """Memory in bytes of a batch of transitions as it is sampled: frames gathered, and as float32."""
     count, *frame = space.shape
     return batch_size * (count + 1) * math.prod(frame) * (np.dtype(space.dtype).itemsize + 4)
 

@@ -55,7 +55,7 @@ class Film:
         image = picture(frame)
         if self._writer is not None and image.shape != self._shape:
             raise RunError(
-                f"Frame {self.frames} of {self.path.name} has {image.shape[1]} x {image.shape[0]} pixels, and those "
+                f"Frame {self.frames} of the film has {image.shape[1]} x {image.shape[0]} pixels, and those "
                 f"before it {self._shape[1]} x {self._shape[0]}. A film has one size: mend the environment's render()."
             )
         self._shape = image.shape

@@ -18,6 +18,9 @@ OPTIONS = EnvOptions(size=84, frame_skip=4, clip_rewards=True, noop_max=30)
 """Defaults of every game. Size, skip and reward signs are Nature DQN's (Mnih et al. 2015), as are the 30 no-ops. Whole
 games rather than lives, and the v5 ids' sticky actions (0.25), follow Machado et al. (2018)."""
 
+CONSOLE_FPS = 60
+"""Frames a second of the console (NTSC), which a film plays at; ale-py says 30."""
+
 GAME = EnvSpec(id="", actions="discrete", extra="atari", needs=("ale_py",), options=OPTIONS)
 
 SUMMARIES = {
@@ -93,6 +96,7 @@ def preprocess(env: gym.Env[Any, Any], options: EnvOptions) -> gym.Env[Any, Any]
     import gymnasium as gym
 
     height, width, _ = env.observation_space.shape or (0, 0, 0)
+    env.metadata = {**env.metadata, "render_fps": CONSOLE_FPS}
     return gym.wrappers.AtariPreprocessing(
         env,
         noop_max=options.noop_max,

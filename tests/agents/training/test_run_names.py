@@ -44,7 +44,8 @@ def test_whatever_changes_a_run_changes_its_name(cls: type[RlConfig] | type[Cifa
         if item.name == "mode":
             other = Mode.SCRATCH
         if default is None:
-            other = Path("some/thing.pth") if "Path" in str(item.type) else 9 if "int" in str(item.type) else "other"
+            kinds = {"Path": Path("some/thing.pth"), "int": 9, "float": 0.5}
+            other = next((value for kind, value in kinds.items() if kind in str(item.type)), "other")
         changed = replace(cls(), **{item.name: other})
         assert (changed.run_name == cls().run_name) == (item.name in UNNAMED), item.name
 

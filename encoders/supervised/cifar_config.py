@@ -122,9 +122,10 @@ class CifarConfig(EncoderConfig, Recipe):
             refuse(given, others, "beside --resume, which goes on with the run as it began. Start a new run with --out")
         super().check_given(given)
         if not self.mode.trained:
+            on = [name for name in given if getattr(self, name)]  # --crop 0 says what is so
             frozen = f"with --mode {self.mode.value}, in which a head is fitted to features that are encoded once."
-            refuse(given, TRAINING, f"{frozen} Type --mode finetune or --mode scratch")
-            refuse(given, () if self.views else AUGMENTATION, f"{frozen} Type --views 4 to encode augmented views")
+            refuse(on, TRAINING, f"{frozen} Type --mode finetune or --mode scratch")
+            refuse(on, () if self.views else AUGMENTATION, f"{frozen} Type --views 4 to encode augmented views")
         if self.dataset in CIFAR:
             refuse(given, ("skip_broken",), f"with --dataset {self.dataset}, which has no broken files. Name a folder")
         else:

@@ -51,6 +51,9 @@ def learn(config: CifarConfig, run: Recorder, cache: Path, world: World | None =
     trainable = kinds.parameters(config.head, width, len(dataset.classes))
     trainable += sum(parameter.numel() for parameter in encoder.learned.parameters())
     card = _card(config, encoder, dataset, width, trainable, device)
+    if config.mode.trained:
+        recipe = config.resolved(config.mode.pretrained, warm=config.warm_start)
+        card["rate"] = f"{recipe.lr:g} at most, {recipe.optimizer}"
     if config.batch != asked:
         card["batch"] = f"{config.batch:,}, not {asked:,}: there are no more training images"
     run.card(f"cifar · {config.mode.value} · seed {config.seed}", card)

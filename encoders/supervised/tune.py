@@ -30,7 +30,7 @@ def tune(
     world: World,
 ) -> tuple[dict[str, Any], Tensor]:
     """Train, save, and return what came out and the logits of the test images, `[N, classes]`."""
-    recipe = config.resolved(config.mode.pretrained)
+    recipe = config.resolved(config.mode.pretrained, warm=config.warm_start)
     width = feature_width(encoder, dataset.train.images)
     model = Classifier(encoder, len(dataset.classes), width, config.dropout).to(device)
     train, validation = dataset.train.to(device), dataset.validation.to(device)

@@ -166,11 +166,13 @@ def check_batchnorm(model: Classifier, split: Split, recipe: Recipe, world: Worl
     smallest = min(places, key=lambda name: places[name], default=None)
     if smallest is None or places[smallest] * images > 1:
         return
+    key = smallest.removeprefix("encoder.learned.steps.") + ".running_mean"
+    layer = model.encoder.learned.official.get(key, key).removesuffix(".running_mean")
     among = f", each of {alone} processes" if alone > 1 else ""
     fewer = ", a smaller --accumulate" if recipe.accumulate > 1 else ""
     raise EncoderError(
         f"--batch {recipe.batch} with --accumulate {recipe.accumulate} shows BatchNorm one image at a time{among}, "
-        f"and {smallest} sees one value a channel of it, which has no variance. Type --batch "
+        f"and {layer} of the encoder sees one value a channel of it, which has no variance. Type --batch "
         f"{4 * alone * recipe.accumulate}{fewer}, a larger --resolution, or --batchnorm frozen."
     )
 
@@ -233,7 +235,9 @@ def _validate(
         progress.averaged_is_better = scores["averaged_validation_accuracy"] >= scores["validation_accuracy"]
         better = twin if progress.averaged_is_better else model
     best = max(scores.values())
-    if best > progress.best:
+    # Of two epochs that do alike the later one has learned more and at a lower rate, but patience waits for a better.
+    alike = best == progress.best and progress.best_epoch > 0 and not recipe.patience
+    if best > progress.best or alike:
         progress.best, progress.best_epoch = best, progress.epoch
         if recipe.patience or progress.kept is not None:
             progress.keep(better)

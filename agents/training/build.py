@@ -188,4 +188,5 @@ def assemble(
             seed=config.seed,
             device=config.device,
             encoder_lr=config.encoder_lr,
+            steps=config.steps,
         )

@@ -165,11 +165,27 @@ class CifarConfig(EncoderConfig, Recipe):
                 f"The {train:,} labelled images leave none to choose with: each class has one. Type --shots 2 or more, "
                 "or --mode frozen."
             )
-        if self.mode.trained and self.batch > train:
+
+    def fitting(self, train: int, processes: int = 1) -> Self:
+        """With a batch that the training images fill, and that falls into equal parts.
+
+        Args:
+            train: number of training images.
+            processes: that share each batch.
+
+        Raises:
+            EncoderError: there is not one image for each part.
+        """
+        if not self.mode.trained or self.batch <= train:
+            return self
+        parts = processes * self.accumulate
+        if train < parts:
+            among = f"{processes} processes with " if processes > 1 else ""
             raise EncoderError(
-                f"--batch {self.batch} is larger than the {train:,} training images. Type a smaller --batch, or hold "
-                "fewer out (--validation)."
+                f"The {train:,} training images do not fall into {among}--accumulate {self.accumulate}. Type "
+                "--accumulate 1, or hold fewer out (--validation)."
             )
+        return replace(self, batch=train // parts * parts)
 
     def resolve_batchnorm(self) -> Self:
         """With BatchNorm's statistics frozen where a warm start implies it and nothing else was asked for."""

@@ -16,8 +16,7 @@ from stillsight.agents.playing.play_config import RecordConfig, shifted
 from stillsight.agents.playing.player import load
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain
-from stillsight.encoders.atomic import replacing, write_atomically
-from stillsight.encoders.plain_json import to_json
+from stillsight.encoders.atomic import replacing, to_json, write_atomically
 from stillsight.envs import make_env
 
 LEAST_SIDE = 256

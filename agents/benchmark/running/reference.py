@@ -11,7 +11,7 @@ from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain, revive
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.seeds import PLAY
-from stillsight.encoders.plain_json import to_json
+from stillsight.encoders.atomic import to_json
 from stillsight.envs import EnvError, reference_returns
 
 EPISODES = 50

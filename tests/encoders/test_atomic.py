@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stillsight.encoders.plain_json import to_json
+from stillsight.encoders.atomic import to_json
 
 HASHED = ("agents/benchmark/grid/spec.py", "agents/benchmark/analysis/collect.py")
 """Files whose JSON is hashed or compared, and never written; so is that of the features' key."""

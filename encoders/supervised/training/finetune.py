@@ -120,14 +120,18 @@ def train(
 def keep_start(model: Classifier, validation: Split, recipe: Recipe, progress: Progress, world: World) -> float:
     """Let the weights as they are before training compete with those of every epoch, and return their accuracy.
 
-    The validation images decide. An epoch that does no better than the start does not replace it.
+    The validation images decide. Where images are few, some of many epochs gets an image more right by chance, so an
+    epoch replaces the start only if it is better by more than the standard error of the start's accuracy (the
+    one-standard-error rule of Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3).
 
     Args:
         model, validation, recipe, progress, world: as for `train`, before it.
     """
-    progress.best, progress.best_epoch = _accuracy(model, validation, recipe.resolved(model.pretrained), world), 0
+    accuracy = _accuracy(model, validation, recipe.resolved(model.pretrained), world)
+    progress.best, progress.best_epoch = accuracy, 0
+    progress.margin = math.sqrt(accuracy * (1 - accuracy) / len(validation))
     progress.keep(model)
-    return progress.best
+    return accuracy
 
 
 @torch.no_grad()
@@ -237,7 +241,8 @@ def _validate(
     best = max(scores.values())
     # Of two epochs that do alike the later one has learned more and at a lower rate, but patience waits for a better.
     alike = best == progress.best and progress.best_epoch > 0 and not recipe.patience
-    if best > progress.best or alike:
+    margin = 0.0 if progress.best_epoch else progress.margin
+    if best > progress.best + margin or alike:
         progress.best, progress.best_epoch = best, progress.epoch
         if recipe.patience or progress.kept is not None:
             progress.keep(better)

@@ -17,9 +17,10 @@ RATES = {
 """(optimizer, from pretrained weights) -> highest learning rate at 256 images an update. Pretrained weights take a
 tenth, as in Kornblith et al. 2019, whose fine-tuning sweep finds its best rates about there."""
 
-WARM = 0.1
+WARM = 0.5
 """Factor on the rate for pretrained weights where the head fits them already (LP-FT, Kumar et al. 2022). Such a head
-has large weights, and what comes through it large gradients: at the full rate 20 CIFAR-10 images a class ran away."""
+has large weights, and what comes through it large gradients: at the full rate, unclipped, 20 CIFAR-10 images a class ran
+away."""
 
 DECAYS = {"sgd": 5e-4, "adamw": 0.05}
 """Optimizer -> weight decay. 5e-4 is what most CIFAR recipes use, 0.05 what ConvNeXt (Liu et al. 2022) and the ViT
@@ -40,7 +41,7 @@ class Recipe:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """sgd has Nesterov momentum 0.9; adamw decouples the weight decay (Loshchilov & Hutter 2019)."""
     lr: float | None = None
-    """Highest learning rate. By default 0.2 from scratch, 0.02 from pretrained weights and 0.002 from a head that fits
+    """Highest learning rate. By default 0.2 from scratch, 0.02 from pretrained weights and 0.01 from a head that fits
     (--warm-start) with sgd, a hundredth of each with adamw."""
     clip: float | None = None
     """Largest norm of an update's gradient, which is scaled down to it (Pascanu et al. 2013); 0 for any. By default 1

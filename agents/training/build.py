@@ -23,7 +23,7 @@ from stillsight.agents.training.seeds import STANDARDISE
 from stillsight.agents.training.settings import overrides
 from stillsight.encoders.encoder import Encoder, fingerprint
 from stillsight.envs import make_env, make_vec, workers_pay
-from stillsight.envs.actions import kind, objection
+from stillsight.envs.wrappers.actions import kind, objection
 
 
 @dataclass

@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from stillsight.envs import EnvOptions, make_env, make_vec
 from stillsight.envs.errors import EnvFault
-from stillsight.envs.guard import Guard
+from stillsight.envs.wrappers.guard import Guard
 
 ID = "StillsightPromise-v0"
 BYTES = spaces.Box(0, 255, (16, 20, 3), np.uint8)

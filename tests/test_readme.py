@@ -183,7 +183,7 @@ def test_every_other_command_is_one_of_the_makefile(root: Path) -> None:
 def test_the_benchmark_s_spec_is_one_as_it_is_printed() -> None:
     spec = parse_spec(blocks("toml")[0])
     assert (spec.name, len(spec.seeds), len(spec.shifts)) == ("orchard", 10, 5)
-    assert len(spec.expected()) == 70  # two frozen taps, a random arm for each, and three more controls
+    assert len(spec.expected()) == 60  # two frozen taps and four controls
 
 
 @pytest.mark.usefixtures("folder")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, Literal
 
-import tyro
-
-from stillsight.agents.errors import RunError
+from stillsight.agents.errors import RunError, TrainingFault
+from stillsight.agents.flags import CommandLine, Positional
 from stillsight.agents.measure.measure_config import SPIN
 from stillsight.agents.runs.reader import read_config
+from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.encoders.errors import EncoderError, unknown
-from stillsight.envs.errors import EnvError
+from stillsight.envs.errors import EnvError, EnvFault
 
 _AGENTS = "stillsight.agents"
 _SUPERVISED = "stillsight.encoders.supervised"
@@ -27,26 +29,32 @@ class Command:
     """One command: what it takes, what runs it, and what it does in a line.
 
     Attributes:
-        config: "module:Class" of its flags; light to import. `check`, where the class has it, is called first.
+        config: "module:Class" of its flags; light to import. Before the function, `check()` is called where the class
+            has it, and `check_given(given)` with the names of what was typed, which refuses flags without effect.
         function: "module:function", imported when the flags are right; called with the positional arguments, then the
             run that is described where `run` says so, then the flags. It returns an exit code where it returns an int.
         summary: one line.
-        positional: name -> (type, how usage shows it, help, whether it may be left out).
+        positional: what is typed without a flag.
         run: "module:Class" of further flags, which describe a run.
+        left_out: fields of these that have no use here, and are no flags of this command.
+        examples: what to type after the command's name.
     """
 
     config: str
     function: str
     summary: str
-    positional: tuple[tuple[str, Any, str, str, bool], ...] = ()
+    positional: tuple[Positional, ...] = ()
     run: str | None = None
+    left_out: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
 
 
 RUN = "RUN"
+FIRST = "results/runs/first"
 
 
-def _a_run(name: str) -> tuple[str, Any, str, str, bool]:
-    return (name, Path, RUN, "A run folder.", False)
+def _a_run(name: str) -> Positional:
+    return Positional(name, Path, RUN, "A run folder.", example=FIRST)
 
 
 COMMANDS: dict[str, Command] = {
@@ -54,81 +62,132 @@ COMMANDS: dict[str, Command] = {
         f"{_AGENTS}.training.config:RlConfig",
         f"{_AGENTS}.training.learn:rl",
         "train an agent whose policy looks through a pretrained encoder",
+        examples=(
+            "--steps 20_000",
+            "--env ALE/Pong-v5 --encoder mobilenet_v2 --tap features.3 --pooling grid12 --steps 1_000_000",
+            "--mode finetune --unfreeze layer2 --encoder-lr 0.1 --set n_steps=256 learning_rate=lin_3e-4",
+        ),
     ),
     "cifar": Command(
         f"{_SUPERVISED}.cifar_config:CifarConfig",
         f"{_AGENTS}.training.cifar:cifar",
         "train a classifier on CIFAR or an image folder with the same encoders",
+        examples=(
+            "--dataset cifar10 --mode frozen",
+            "--dataset photos --mode frozen --resolution 64 --head knn",
+            "--dataset cifar10 --mode scratch --epochs 30 --ema 0.999 --cutmix 1",
+        ),
     ),
     "evaluate": Command(
         f"{_AGENTS}.playing.play_config:EvaluateConfig",
         f"{_AGENTS}.playing.play:evaluate",
         "play whole episodes with an agent, or test a classifier once more",
         (_a_run("folder"),),
+        examples=(f"{FIRST} --episodes 10", f"{FIRST} --shift noise --shift-strength 0.8", f"{FIRST} --json"),
     ),
     "predict": Command(
         f"{_AGENTS}.playing.predict_config:PredictConfig",
         f"{_AGENTS}.playing.predict:predict",
         "say what is on pictures, with the classifier of a cifar run",
-        (_a_run("run"), ("places", list[Path], "IMAGE [IMAGE ...]", "Picture files or folders.", False)),
+        (
+            _a_run("run"),
+            Positional("places", list[Path], "IMAGE [IMAGE ...]", "Picture files or folders.", example="photo.png"),
+        ),
+        examples=("results/runs/cifar10-retina-frozen-seed0 photo.png --top 3",),
     ),
     "record": Command(
         f"{_AGENTS}.playing.play_config:RecordConfig",
         f"{_AGENTS}.playing.video:record",
         "record whole episodes of a trained agent as mp4",
         (_a_run("folder"),),
+        examples=(FIRST, f"{FIRST} --episodes 3 --checkpoint last"),
     ),
     "throughput": Command(
         f"{_AGENTS}.measure.measure_config:ThroughputConfig",
         f"{_AGENTS}.measure.throughput:throughput",
         "measure how fast a run goes, beside stock SB3 and beside the floor",
         run=f"{_AGENTS}.training.config:RlConfig",
+        left_out=("in_policy", "checkpoint_every", "tensorboard", "out", "resume"),
+        examples=("--encoder resnet18 --mode random --tap layer4 --pooling global --rounds 3",),
     ),
     "cifar-throughput": Command(
         f"{_AGENTS}.measure.cifar_throughput_config:CifarThroughputConfig",
         f"{_AGENTS}.measure.cifar_throughput:cifar_throughput",
         "measure how fast a cifar run trains, beside a plain loop",
+        examples=("--encoder retina --mode scratch", "--encoder retina --mode frozen --head linear"),
     ),
     "benchmark": Command(
         f"{_AGENTS}.benchmark.benchmark_config:BenchmarkConfig",
         f"{_AGENTS}.benchmark.command:benchmark",
         "compare encoders, modes and algorithms over seeds, with controls and statistics",
-        (("path", Path, "SPEC.toml", "What to compare; or say it by flags.", True),),
+        (Positional("path", Path, "SPEC.toml", "What to compare; or say it by flags.", optional=True),),
+        examples=("SPEC.toml --plan", "--env stillsight/Orchard-v0 --encoder retina --seeds 5 --steps 50_000"),
     ),
     "report": Command(
         f"{_AGENTS}.benchmark.benchmark_config:ReportConfig",
         f"{_AGENTS}.benchmark.report.report:report",
         "write tables, plots and a page from a benchmark's folder",
-        (("folder", Path, "FOLDER", "A benchmark's folder.", False),),
+        (Positional("folder", Path, "FOLDER", "A benchmark's folder.", example="results/benchmarks/orchard"),),
     ),
     "replay": Command(
         f"{_AGENTS}.measure.measure_config:ReplayConfig",
         f"{_AGENTS}.measure.replay_cost:replay_cost",
         "measure what replay memory takes, and how fast it is sampled",
+        examples=("--transitions 100_000 --features 512",),
     ),
     "plot": Command(
         f"{_AGENTS}.runs.plots:PlotConfig",
         f"{_AGENTS}.runs.plots:plot",
         "draw the learning curves of runs",
-        (("folders", list[Path], "RUN [RUN ...]", "Run folders.", False),),
+        (Positional("folders", list[Path], "RUN [RUN ...]", "Run folders.", example=FIRST),),
+        examples=(f"{FIRST} --out curve.png", f"{FIRST} {FIRST.replace('first', 'second')} --reference random=0.8"),
     ),
     "list": Command(
         f"{_AGENTS}.listing:ListConfig",
         f"{_AGENTS}.listing:show",
         "show the encoders, environments, algorithms or runs",
+        (
+            Positional(
+                "what",
+                Literal["encoders", "envs", "algos", "runs"],
+                "encoders|envs|algos|runs",
+                "Which list.",
+                example="encoders",
+            ),
+        ),
+        examples=("encoders", "runs --folder results/runs"),
     ),
 }
 """Every command by name. A new one is a new row."""
 
+METAVARS = {
+    "env_set": "NAME=VALUE",
+    "set": "NAME=VALUE",
+    "reference": "NAME=NUMBER",
+    "device": "DEVICE",
+}
+"""Field -> what help shows in place of its value, where its type does not say enough."""
 
-def usage() -> str:
-    """The text of `stillsight --help`."""
-    rows = "\n".join(f"  {name:16} {command.summary}" for name, command in COMMANDS.items())
-    return (
-        "usage: stillsight COMMAND [--help] ...\n\n"
-        "Reinforcement-learning agents with pretrained eyes.\n\n"
-        f"commands:\n{rows}\n\n"
-        "Start with: stillsight rl --steps 20_000   (the project's own environment and encoder; no download)"
+
+def usage(width: int | None = None) -> str:
+    """The text of `stillsight --help`.
+
+    Args:
+        width: in characters; that of the terminal by default, up to 100.
+    """
+    width = min(width or shutil.get_terminal_size().columns, 100)
+    rows = []
+    for name, command in COMMANDS.items():
+        rows += textwrap.wrap(command.summary, width, initial_indent=f"  {name:17}", subsequent_indent=" " * 19)
+    start = "the project's own environment and encoder; no download"
+    return "\n".join(
+        [
+            "usage: stillsight COMMAND [--help] ...\n",
+            "Reinforcement-learning agents with pretrained eyes.\n",
+            "commands:",
+            *rows,
+            f"\nStart with: stillsight rl --steps 20_000\n({start})",
+        ]
     )
 
 
@@ -136,7 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0; 2 for a user's mistake, which is printed as one sentence. Bugs keep their traceback.
+        0; 2 for a user's mistake, and 1 for an environment that broke or training that left the numbers, each printed
+        as one sentence. Bugs keep their traceback.
     """
     # OpenMP's threads wait for their next piece of work by spinning, for milliseconds, which takes the cores from
     # whatever runs beside. Told to sleep at once they lose as much to waking up: a forward pass of ResNet-18 on two
@@ -144,7 +204,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The variable must stand before torch is imported.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault(SPIN, "5000")
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+    except BrokenPipeError:  # the reader has seen enough: `stillsight rl --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _main(given: list[str]) -> int:
     if not given or given[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if given else 2
@@ -158,6 +225,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (EncoderError, EnvError, RunError) as error:
         print(f"stillsight: {error}", file=sys.stderr)
         return 2
+    except (EnvFault, TrainingFault) as fault:
+        print(*getattr(fault, "__notes__", ()), f"stillsight: {fault}", sep="\n", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stillsight: stopped.", file=sys.stderr)
         return 130
@@ -167,38 +237,43 @@ def _run(name: str, words: list[str]) -> int:
     if name not in COMMANDS:
         raise RunError(unknown("command", name, COMMANDS, "Commands", "stillsight"))
     command = COMMANDS[name]
-    arguments = _parse(name, command, words)
-    for part in arguments[len(command.positional) :]:
-        if hasattr(part, "check"):
-            part.check()
-    for value, (_, _, shown, _, _) in zip(arguments, command.positional, strict=False):
-        if shown == RUN:
+    line = command_line(name)
+    if not {"-h", "--help"}.isdisjoint(words):
+        print(line.help(f"{command.summary[0].upper()}{command.summary[1:]}.", command.examples))
+        return 0
+    positional, configs, given = line.parse(words)
+    _import_from_here(configs)
+    for config in configs:
+        if hasattr(config, "check"):
+            config.check()
+        if hasattr(config, "check_given"):
+            config.check_given(given)
+    for value, argument in zip(positional, command.positional, strict=True):
+        if argument.shown == RUN:
             read_config(value)
-    result = _load(command.function)(*arguments)
+    result = _load(command.function)(*positional, *configs)
     return result if isinstance(result, int) else 0
 
 
-def _parse(name: str, command: Command, words: list[str]) -> list[Any]:
-    """The arguments of the command's function, from what was typed."""
-    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
-    for word, kind, shown, told, optional in command.positional:
-        marked = (tyro.conf.Positional, tyro.conf.arg(metavar=shown, help=told))
-        annotated: Any = Annotated.__class_getitem__((kind | None if optional else kind, *marked))  # type: ignore[attr-defined]
-        fields.append((word, annotated, None) if optional else (word, annotated))
-    parts = [command.run, command.config] if command.run else [command.config]
-    for number, path in enumerate(parts):
-        part = _load(path)
-        fields.append((f"part{number}", Annotated[part, tyro.conf.arg(name="")]))
-    ordered = sorted(fields, key=len)  # in a dataclass those with a default come last
-    summary = f"{command.summary[0].upper()}{command.summary[1:]}."
-    parsed: Any = tyro.cli(
-        make_dataclass("Arguments", ordered),
-        args=words,
-        prog=f"stillsight {name}",
-        description=summary,
-        config=(tyro.conf.EnumChoicesFromValues, tyro.conf.FlagCreatePairsOff),
+def _import_from_here(parts: Sequence[Any]) -> None:
+    """Let a `module:name` that was typed lie in the current folder, which a console script does not look into."""
+    typed = [getattr(part, flag, None) for part in parts for flag in ("encoder", "env", "algo")]
+    names = [name for given in typed for name in ([given] if isinstance(given, str) else given or ())]
+    if any(":" in name for name in names) and os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # last: nothing here takes the place of what is installed
+
+
+def command_line(name: str) -> CommandLine:
+    """What the command called `name` takes."""
+    command = COMMANDS[name]
+    return CommandLine(
+        f"stillsight {name}",
+        command.positional,
+        [_load(path) for path in (command.run, command.config) if path],
+        left_out=command.left_out,
+        settings=sorted({setting for row in ALGORITHMS.values() for setting in row.preset} | {"gamma", "gae_lambda"}),
+        metavars=METAVARS,
     )
-    return [getattr(parsed, field[0]) for field in fields]
 
 
 def _load(path: str) -> Any:

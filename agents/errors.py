@@ -9,3 +9,7 @@ class RunError(ValueError):
 
 class CheckpointError(RunError):
     """A checkpoint that cannot be read or does not belong here, worded so that it can be printed as it stands."""
+
+
+class TrainingFault(RuntimeError):  # noqa: N818 - an error is the user's, a fault happened to them
+    """Training that left the numbers, worded so that it can be printed as it stands; the exit code is 1."""

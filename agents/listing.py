@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any, Literal
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from stillsight.agents.runs.reader import RUNS, find_runs
+from stillsight.agents.errors import RunError
+from stillsight.agents.runs.reader import RUNS, find_runs, read_config, read_json
+from stillsight.agents.runs.records import read_lines
 from stillsight.agents.training.algorithms import ALGORITHMS
+from stillsight.encoders.mode import Mode
 from stillsight.encoders.zoo.registry import ENCODERS
 from stillsight.envs import ROWS
+
+What = Literal["encoders", "envs", "algos", "runs"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListConfig:
     """Show what there is to choose from."""
 
-    what: Annotated[Literal["encoders", "envs", "algos", "runs"], tyro.conf.Positional]
-    """Which list."""
     folder: Path = RUNS
     """For runs: where to look."""
 
 
-def show(config: ListConfig) -> None:
-    """Print the list that was asked for."""
-    columns, rows = {"encoders": _encoders, "envs": _envs, "algos": _algos}.get(
-        config.what, lambda: _runs(config.folder)
-    )()
+def show(what: What, config: ListConfig) -> None:
+    """Print the list that was asked for.
+
+    Raises:
+        RunError: a folder was named for a list that lies in none.
+    """
+    if what != "runs" and config.folder != RUNS:
+        raise RunError(f"--folder is where runs are, and has no effect on the list of {what}. Drop --folder.")
+    columns, rows = {"encoders": _encoders, "envs": _envs, "algos": _algos}.get(what, lambda: _runs(config.folder))()
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*row)
@@ -72,18 +78,50 @@ def _algos() -> Rows:
 
 
 def _runs(folder: Path) -> Rows:
-    rows = []
-    for run in find_runs(folder):
-        try:
-            config = json.loads((run / "config.json").read_text())
-            summary = json.loads((run / "summary.json").read_text()) if (run / "summary.json").exists() else {}
-        except ValueError:
-            rows.append([str(run), "damaged", "", "", ""])
-            continue
-        what = config.get("env") or config.get("dataset", "")
-        score = summary.get("return_mean", summary.get("test_accuracy"))
-        state = "done" if (run / "done").exists() else "unfinished"
-        rows.append(
-            [str(run), state, what, f"{config['encoder']} {config['mode']}", "" if score is None else f"{score:.4g}"]
-        )
-    return ["run", "state", "task", "encoder", "result"], rows
+    rows = [_run(run) for run in find_runs(folder)]
+    return ["run", "state", "task", "algorithm", "encoder", "seed", "steps", "date", "result"], rows
+
+
+def _run(run: Path) -> list[str]:
+    """What one run is, how far it came, when it began, and what came out."""
+    try:
+        config = read_config(run)
+        summary = _read(run / "summary.json")
+        sessions = _read(run / "machine.json").get("sessions") or [{}]
+        task = config.get("env") or config["dataset"]
+        encoder, seed = f"{config['encoder']} {config['mode']}", str(config["seed"])
+        learner = config.get("algo") or _learner(config)
+        steps = _steps(run, config, summary)
+    except (ValueError, KeyError):
+        return [str(run), "damaged", *[""] * 7]
+    score = summary.get("return_mean", summary.get("test_accuracy"))
+    state = "done" if (run / "done").exists() else "unfinished"
+    result = "" if score is None else f"{score:.4g}"
+    return [str(run), state, task, learner, encoder, seed, steps, str(sessions[0].get("date", ""))[:10], result]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file of a run folder; empty where there is none."""
+    return read_json(path, "") if path.exists() else {}
+
+
+def _learner(config: Mapping[str, Any]) -> str:
+    """What learns in a cifar run: a head on frozen features, or the encoder by an optimizer."""
+    trained = Mode(config["mode"]).trained
+    return str(config.get("optimizer", "") if trained else f"{config.get('head', 'linear')} head")
+
+
+def _steps(run: Path, config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    """How far a run came, in env steps or epochs: of how many, where it is unfinished."""
+    counted, unit = ("step", "") if "env" in config else ("epoch", " epochs")
+    planned, done = (
+        config.get("steps" if "env" in config else "epochs"),
+        summary.get("env_steps", summary.get("epochs")),
+    )
+    if unit and not Mode(config["mode"]).trained:
+        return ""  # a head is fitted at once
+    if done is not None:
+        return f"{done:,}{unit}"
+    streams = [path for name in ("episodes", "metrics") if (path := run / f"{name}.jsonl").exists()]
+    reached = max((row.get(counted) or 0 for path in streams for row in read_lines(path)), default=0)
+    return f"{reached:,} of {planned:,}{unit}"

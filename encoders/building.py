@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -103,11 +102,7 @@ def _configured(encoder: EncoderConfig | str, mode: Mode | str | None, options: 
         own = {field.name: getattr(encoder, field.name) for field in fields(EncoderConfig)}
     changed = {**options, **({} if mode is None else {"mode": mode})}
     chosen = {**own, **changed} if own else {"encoder": encoder, **changed}
-    chosen["mode"] = Mode(chosen.get("mode", Mode.FROZEN))
     chosen["device"] = str(chosen.get("device", "auto"))
-    for name in ("weights", "weights_folder"):
-        if chosen.get(name) is not None:
-            chosen[name] = Path(chosen[name])
     return EncoderConfig(**chosen)
 
 

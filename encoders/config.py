@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import hashlib
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.zoo.encoder_spec import check_pooling
 from stillsight.encoders.zoo.registry import spec
 
+UNNAMED = frozenset({"out", "resume", "device", "threads", "tensorboard", "workers", "data", "cache", "weights_folder"})
+"""Fields that say where and on what a run is done, and not what it does: no part of its name."""
+
+NAME_LENGTH = 150
+"""Characters that a run's name has at most; file systems take 255, and a film's or a report's name is added."""
+LARGEST_SEED = 2_000_000_000
+"""Evaluations and the environments beside the first take seeds that lie above a run's own; some games take 31 bits."""
+
+
+def check_seed(seed: int) -> None:
+    """Raise `EncoderError` for a seed that some random generator would not take."""
+    if not 0 <= seed <= LARGEST_SEED:
+        raise EncoderError(f"--seed {seed} is out of range. Type a number from 0 to {LARGEST_SEED:_}, say --seed 1.")
+
+
+def refuse(given: Collection[str], flags: Collection[str], why: str) -> None:
+    """Raise `EncoderError` if one of `flags` is among those that were typed.
+
+    Args:
+        given: names of the fields whose flags were typed.
+        flags: names of those that have no effect.
+        why: what makes it so, and what to type instead: the end of a sentence that begins with "has no effect".
+    """
+    for name in flags:
+        if name in given:
+            flag = "--" + name.replace("_", "-")
+            raise EncoderError(f"{flag} has no effect {why}, or drop {flag}.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """Which encoder, where it is tapped, what is done with it, and on what it runs."""
+
+    LEARNING: ClassVar[tuple[str, ...]] = ("unfreeze", "adapt", "batchnorm", "lora_rank", "encoder_lr")
+    """Flags of an encoder that learns; they have no effect on one that does not."""
 
     encoder: str = "retina"
     """A name of `stillsight list encoders`, or your own module:function."""
@@ -22,7 +56,8 @@ class EncoderConfig:
     """frozen: pretrained, not trained. random: random weights, not trained. finetune: pretrained, trained on. scratch:
     trained from random weights."""
     tap: str | None = None
-    """Last stage of the encoder that runs. By default its last one in cifar, and an earlier one in rl, see `list`."""
+    """Last stage of the encoder that runs. By default its last one in cifar, and an earlier one in rl, see `stillsight
+    list encoders`."""
     pooling: str | None = None
     """From a map to a vector: global, grid<k>, flatten, softmax or cls. By default the encoder's own, and in rl,
     without --tap, a grid, which keeps places apart."""
@@ -51,6 +86,40 @@ class EncoderConfig:
     threads: int | None = None
     """CPU threads; torch's choice (all cores) by default. One is best where other work runs beside this."""
 
+    def __post_init__(self) -> None:
+        """Take names where a library user writes them, as the command line does.
+
+        Raises:
+            EncoderError: there is no such mode.
+        """
+        modes = [mode.value for mode in Mode]
+        if self.mode not in modes:
+            raise EncoderError(unknown("mode", str(self.mode), modes, "Modes are", "--mode"))
+        object.__setattr__(self, "mode", Mode(self.mode))
+        for name in ("weights", "weights_folder"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, Path(getattr(self, name)))
+
+    def name_with(self, parts: Iterable[str], said: Iterable[str]) -> str:
+        """A name for a run: `parts`, every further field that is not at its default, and the seed.
+
+        Args:
+            parts: what the name begins with.
+            said: the fields that `parts` speak of.
+        """
+        said = {*said, "seed", *UNNAMED}
+        differing = [
+            f"{item.name}_{_word(value)}"
+            for item in fields(self)
+            if item.name not in said and (value := getattr(self, item.name)) != item.default
+        ]
+        name = "-".join(_safe(part) for part in (*parts, *differing))
+        seed = f"-seed{self.seed}"
+        if len(name) + len(seed) > NAME_LENGTH:  # what is cut off still tells two runs apart
+            digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+            name = f"{name[: NAME_LENGTH - len(seed) - 9]}-{digest}"
+        return name + seed
+
     def for_control(self) -> Self:
         """With tap and pooling filled in, where neither was chosen, by what the encoder's row says for agents."""
         if self.tap is not None or self.pooling is not None:
@@ -67,6 +136,7 @@ class EncoderConfig:
         Raises:
             EncoderError: no such encoder or stage, no weights for this mode, images too small.
         """
+        check_seed(self.seed)
         if self.unfreeze is not None and not self.mode.trained:
             raise EncoderError(
                 f"--unfreeze {self.unfreeze} trains a part of the encoder, and --mode {self.mode.value} trains none. "
@@ -97,6 +167,24 @@ class EncoderConfig:
         if side is not None:
             row.check_size(side, tap, "--resolution")
 
+    def check_given(self, given: Collection[str]) -> None:
+        """Refuse flags that were typed and have no effect beside the others.
+
+        Args:
+            given: names of the fields whose flags were typed, with their default too.
+
+        Raises:
+            EncoderError: which flag, why, and what to type.
+        """
+        if not self.mode.trained:
+            why = f"with --mode {self.mode.value}, in which the encoder does not learn. Type --mode finetune"
+            refuse(given, self.LEARNING, why)
+        if not self.mode.pretrained:
+            why = f"with --mode {self.mode.value}, which starts from random weights. Type --mode frozen or finetune"
+            refuse(given, ("weights_folder",), why)
+        elif self.weights is not None:
+            refuse(given, ("weights_folder",), "beside --weights, which says where they are. Drop --weights")
+
     def _check_adaptation(self) -> None:
         chosen = f"--adapt {self.adapt}" if self.adapt != "all" else f"--batchnorm {self.batchnorm}"
         if (self.adapt != "all" or self.batchnorm == "train") and not self.mode.trained:
@@ -110,3 +198,15 @@ class EncoderConfig:
             raise EncoderError(
                 f"--lora-rank {self.lora_rank} has no use with --adapt {self.adapt}. Type --adapt lora, or drop it."
             )
+
+
+def _word(value: object) -> str:
+    """A field's value in a name: a file by its stem, settings one after the other."""
+    if isinstance(value, Path):
+        return value.stem
+    return "+".join(map(_word, value)) if isinstance(value, tuple) else str(value)
+
+
+def _safe(text: str) -> str:
+    """`text` as a part of a file's name, on every system."""
+    return re.sub(r"[^\w.=+-]+", ".", text, flags=re.ASCII).strip(".")

@@ -89,6 +89,7 @@ class Encoder(nn.Module):
         self.provenance = provenance or Provenance(kind="random", name="unknown")
         self.counter = ImageCounter()
         self.recipe: Rebuilding | None = None
+        self.in_policy = False  # whether some policy holds a copy of the learned part
         stages = up_to(backbone, self.tap, name)
         steps: dict[str, nn.Module] = {"pixels": Preprocess(self.preprocessing, resolution, self.counter)}
         steps |= {**stages, "pooling": Pooling(self.pooling, backbone.class_tokens)}

@@ -21,6 +21,7 @@ def unknown(noun: str, found: str, known: Iterable[str], allowed: str, flag: str
         flag: what to type before the nearest one.
     """
     names = list(known)
-    near = difflib.get_close_matches(found, names, n=1, cutoff=0.5)
+    spelt = {name.lower(): name for name in names}  # PPO is ppo
+    near = [spelt[name] for name in difflib.get_close_matches(found.lower(), spelt, n=1, cutoff=0.5)]
     guess = f" Did you mean {near[0]!r}? Type: {flag} {near[0]}." if near else ""
     return f"There is no {noun} named {found!r}.{guess} {allowed}: {', '.join(names)}."

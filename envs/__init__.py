@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from stillsight.envs.errors import EnvError
+from stillsight.envs.errors import EnvError, EnvFault
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import ROWS, resolve
 from stillsight.envs.shifts import SHIFTS
@@ -42,6 +42,7 @@ __all__ = [
     "ROWS",
     "SHIFTS",
     "EnvError",
+    "EnvFault",
     "EnvOptions",
     "EnvSpec",
     "NativeAtariVecEnv",

@@ -10,12 +10,14 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.monitor import Monitor
 
+from stillsight.envs.actions import counted_from_zero
 from stillsight.envs.errors import EnvError
 from stillsight.envs.looks import Shifted
 from stillsight.envs.options import EnvOptions, Scalar
 from stillsight.envs.pixels import Pixels
 from stillsight.envs.registry import resolve, suite_of
 from stillsight.envs.rules import LifeLoss, sign
+from stillsight.envs.sight import no_display
 from stillsight.envs.suites import SUITES
 from stillsight.envs.suites.suite import Suite
 
@@ -26,10 +28,13 @@ def make_env(
     """One environment that observes uint8 `[3, H, W]` and renders `rgb_array`; the order of its wrappers is the text.
 
     `options` default to those of the id's row. `training=False` shows the true game: rewards are not clipped and a
-    lost life ends nothing. The environment and its action space are seeded with `seed`.
+    lost life ends nothing. The environment and its action space are seeded with `seed`. Choices are counted from 0:
+    `Discrete(3, start=-1)` is `Discrete(3)` here, and the game gets -1, 0 or 1 (`FromZero.action_offset`).
 
-    Raises `EnvError` for an unknown id, a missing package, an observation without an image, and options that the
-    environment does not have.
+    `get_wrapper_attr("seen")` says what is seen, from where and at which size, see `Seen`.
+
+    Raises `EnvError` for an unknown id, a missing package or screen, an observation without an image or with one whose
+    meaning is not clear, and options that the environment does not have; `EnvFault` while it plays, see `Guard`.
     """
     spec = resolve(env_id)
     options = options or spec.options
@@ -38,6 +43,7 @@ def make_env(
 
     env = _make(env_id, options, suite)
     env = suite.wrap(env, options)  # which skips frames, too
+    env = counted_from_zero(env)
     env = Pixels(env, options.size)
     if options.shift is not None and options.shift_strength is not None:
         env = Shifted(env, options.shift, options.shift_strength)
@@ -58,22 +64,36 @@ def make_env(
 def _make(env_id: str, options: EnvOptions, suite: Suite) -> gym.Env[Any, Any]:
     """Gymnasium's own environment, rendering to arrays where it can."""
     kwargs: dict[str, Any] = {**suite.arguments(env_id, options), **dict(options.kwargs)}
-    if _renders(env_id):
-        kwargs["render_mode"] = "rgb_array"
     made: Any = env_id
     if suite.replacement is not None:
         made = replace(gym.registry[env_id.rpartition(":")[2]], entry_point=suite.replacement)
     try:
+        if _renders(env_id):
+            kwargs["render_mode"] = "rgb_array"
         # -1 removes the id's own time limit: ours takes its place and counts agent steps.
         return gym.make(made, max_episode_steps=-1 if options.max_episode_steps else None, **kwargs)
-    except (ImportError, gym.error.DependencyNotInstalled) as error:
-        raise EnvError(f"{env_id} needs a package that cannot be imported: {error}") from error
-    except TypeError as error:
-        if not options.kwargs or "unexpected keyword argument" not in str(error):
+    except Exception as error:
+        if (sentence := _sentence(env_id, options, suite, error)) is None:
             raise
-        raise EnvError(
-            f"{env_id} does not take the arguments {_listed(options.kwargs)}: {str(error).partition(' was raised')[0]}."
-        ) from error
+        raise EnvError(sentence) from error
+
+
+def _sentence(env_id: str, options: EnvOptions, suite: Suite, error: Exception) -> str | None:
+    """What is said of an error of `gymnasium.make` that a user can mend; None for a bug, which keeps its traceback."""
+    if (sentence := no_display(env_id, error)) is not None:
+        return sentence
+    if isinstance(error, ImportError | gym.error.DependencyNotInstalled):
+        return f"{env_id} needs a package that cannot be imported: {error}"
+    asked = tuple(pair for pair in options.kwargs if pair not in suite.spec(env_id).options.kwargs)
+    if not asked:
+        return None
+    told = str(error).partition(" was raised")[0]
+    if isinstance(error, TypeError) and "unexpected keyword argument" in told:
+        return f"{env_id} does not take the arguments {_listed(asked)}: {told}."
+    reason = told.partition("\n")[0].removesuffix(".") or "it does not say why"
+    return (
+        f"{env_id} refuses the arguments {_listed(asked)} ({type(error).__name__}: {reason}). Change them or drop them."
+    )
 
 
 def _renders(env_id: str) -> bool:

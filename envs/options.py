@@ -28,8 +28,8 @@ class EnvOptions:
     Raises `EnvError` for a value out of range.
     """
 
-    size: int = 84
-    """Side of the square observation in pixels, 8..1024; 0 keeps the native size. 84 is Nature DQN's (Mnih 2015)."""
+    size: int = 0
+    """Side of the square observation in pixels, 8..1024; 0 keeps the native size. Rows of suites may have another."""
     frame_skip: int = 1
     """Environment steps per agent step, at least 1: the action is repeated and the rewards are added up."""
     clip_rewards: bool = False

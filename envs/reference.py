@@ -8,6 +8,7 @@ import numpy as np
 
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions
+from stillsight.envs.random_play import random_play
 from stillsight.envs.vector import make_vec
 
 
@@ -21,10 +22,12 @@ class Reference(TypedDict):
 
 
 def reference_returns(
-    env_id: str, episodes: int = 20, seed: int = 0, *, options: EnvOptions | None = None
+    env_id: str, episodes: int = 20, seed: int = 0, *, options: EnvOptions | None = None, max_steps: int = 0
 ) -> dict[str, Reference]:
     """Plays `episodes` episodes at random, under `"random"`, and by the environment's own `oracle_action()`, under
-    `"oracle"`, where it has one. The demo prints these beside the agent's return.
+    `"oracle"`, where it has one. The demo prints these beside the agent's return. Random play takes one of the actions
+    that `action_masks()` allows, where the environment has it. An episode counts until step `max_steps`, where that is
+    not 0.
 
     Raises `EnvError` for all that `make_vec` does, and for fewer than one episode.
     """
@@ -36,12 +39,21 @@ def reference_returns(
     for player in players:
         venv.seed(seed)  # both meet the same episodes
         venv.reset()
+        draw = random_play(venv)
         returns: list[float] = []
+        total, length = 0.0, 0
         while len(returns) < episodes:
-            action = venv.env_method("oracle_action")[0] if player == "oracle" else venv.action_space.sample()
-            _, _, dones, infos = venv.step(np.asarray([action]))
+            actions = np.asarray(venv.env_method("oracle_action")) if player == "oracle" else draw()
+            _, rewards, dones, infos = venv.step(actions)
+            total, length = total + float(rewards[0]), length + 1
             if dones[0]:
-                returns.append(float(infos[0]["episode"]["r"]))
+                total = float(infos[0]["episode"]["r"])
+            elif length == max_steps:
+                venv.reset()
+            else:
+                continue
+            returns.append(total)
+            total, length = 0.0, 0
         scores[player] = Reference(mean=float(np.mean(returns)), std=float(np.std(returns)), episodes=episodes)
     venv.close()
     return scores

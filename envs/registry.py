@@ -9,7 +9,7 @@ from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 
-from stillsight.envs.errors import EnvError, nearest
+from stillsight.envs.errors import EnvError, did_you_mean
 from stillsight.envs.spec import EnvSpec
 from stillsight.envs.suites import SUITES
 from stillsight.envs.suites.suite import Suite
@@ -60,10 +60,9 @@ def resolve(env_id: str) -> EnvSpec:
             suite.register()
     if name not in gym.registry:
         unknown = f"The module {module!r} registers no {name!r}." if colon else f"No environment is called {name!r}."
-        near = nearest(name, sorted({*ROWS, *gym.registry}))
         raise EnvError(
-            f"{unknown} Did you mean {near!r}? Any Gymnasium id works, and module:Id for one that your own module "
-            "registers."
+            f"{unknown}{did_you_mean(name, {*ROWS, *gym.registry})} Any Gymnasium id works (stillsight list envs shows "
+            f"some), and module:Id for one that another module registers: --env MODULE:{name}"
         )
     return replace(ROWS[name] if name in ROWS else suite_of(name).spec(name), id=env_id)
 
@@ -83,6 +82,7 @@ def _import(module: str, env_id: str) -> None:
         if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
             raise
         raise EnvError(
-            f"The module {module!r} of {env_id!r} cannot be found. Write module:Id with a module that Python can "
-            "import from here, for example: PYTHONPATH=. stillsight rl --env my_module:My-v0"
+            f"The module {module!r} of {env_id!r} cannot be found. Write module:Id with a module of the current folder "
+            "or an installed one. The current folder serves what is typed; for what a run folder or a SPEC.toml "
+            "names, put PYTHONPATH=. before the command."
         ) from error

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from stillsight.envs.errors import EnvError, nearest
+from stillsight.envs.errors import EnvError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,7 +56,5 @@ game playable."""
 def find(name: str) -> Shift:
     """The shift of that name. Raises `EnvError`, with the nearest one, where there is none."""
     if name not in SHIFTS:
-        raise EnvError(
-            f"No shift is called {name!r}. Did you mean {nearest(name, SHIFTS)!r}? Shifts: {', '.join(SHIFTS)}."
-        )
+        raise EnvError(f"No shift is called {name!r}.{did_you_mean(name, SHIFTS)} Shifts: {', '.join(SHIFTS)}.")
     return SHIFTS[name]

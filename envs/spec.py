@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from stillsight.envs.options import EnvOptions
 
-Actions: TypeAlias = Literal["discrete", "continuous", "unknown"]
+Actions: TypeAlias = Literal["discrete", "multi-discrete", "multi-binary", "continuous", "unknown"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +19,7 @@ class EnvSpec:
     summary: str = ""
     """One line for lists and cards; empty for an id without a row."""
     actions: Actions = "unknown"
+    """As registered; an argument of the environment may change it, so the made environment's space decides."""
     extra: str | None = None
     """The pip extra of stillsight that brings what it needs."""
     needs: tuple[str, ...] = ()

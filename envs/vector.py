@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from stillsight.envs.errors import EnvError
 from stillsight.envs.making import make_env
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve, suite_of
 from stillsight.envs.suites import SUITES
+from stillsight.envs.worker_vec_env import WorkerVecEnv
 
 
 def make_vec(
@@ -34,11 +35,13 @@ def make_vec(
       `native=False` wraps one environment per copy, as does all that is not training.
     - `get_images()` gives an RGB frame per copy, uint8 `[H, W, 3]`: the environment's own, or natively what was last
       observed.
+    - Choices are counted from 0, see `make_env`; `get_attr("seen")` says what a copy sees, in words.
     - When an episode ends, `infos[i]` holds `episode` (`r`: the unclipped return of the whole game, `l`: agent steps),
       `terminal_observation`, and `TimeLimit.truncated`.
 
-    Raises `EnvError` for all that `make_env` does, for counts out of range, and for `native=True` where that is
-    impossible.
+    Raises `EnvError` for all that `make_env` does, for counts out of range, for `native=True` where that is impossible,
+    and for workers in which the environment cannot be made; while it plays, `EnvFault` for what `Guard` finds, and for
+    a worker that died.
     """
     if n_envs < 1:
         raise EnvError(f"{n_envs} environments were asked for; it takes at least 1. Try 8.")
@@ -66,7 +69,7 @@ def make_vec(
     if native_vec_env is not None:
         venv = native_vec_env(env_id, n_envs, options, training=training, seed=seed)
     else:
-        venv = SubprocVecEnv(makers) if workers else DummyVecEnv(makers)  # type: ignore[arg-type]
+        venv = WorkerVecEnv(env_id, makers) if workers else DummyVecEnv(makers)  # type: ignore[arg-type]
     venv.seed(seed)
     return venv
 
@@ -85,3 +88,11 @@ def _check_native(env_id: str, workers: int, *, available: bool) -> None:
             f"The native {name} environment was asked for, and {env_id} is no {' or '.join(s.kind for s in suites)}. "
             "Give native=None or False."
         )
+
+
+def action_offset(venv: VecEnv) -> int | tuple[int, ...]:
+    """What `make_env` adds to an action before the game gets it, see `actions.FromZero`; 0 for most games."""
+    if not venv.has_attr("action_offset"):
+        return 0
+    offset = venv.get_attr("action_offset", 0)[0]
+    return offset if isinstance(offset, int) else tuple(int(each) for each in offset)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 import time
 
 import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
+from stillsight.envs.errors import EnvError, EnvFault
 from stillsight.envs.options import EnvOptions
+from stillsight.envs.random_play import random_play
 from stillsight.envs.vector import make_vec
 
 LIGHT = 5e-4
@@ -22,7 +26,8 @@ def workers_pay(env_id: str, n_envs: int, options: EnvOptions, *, seed: int = 0)
     """Whether `n_envs` training environments step faster in a process each than all in this one.
 
     Both ways show the same pixels, so what is found changes the speed of a run and nothing else. Light environments are
-    told by a few steps; native ones step in threads already.
+    told by a few steps; native ones step in threads already. Where worker processes cannot play the environment, they
+    do not pay, which is said on stderr, once.
 
     Raises:
         EnvError: see `make_vec`.
@@ -35,19 +40,30 @@ def workers_pay(env_id: str, n_envs: int, options: EnvOptions, *, seed: int = 0)
         return False
     alone = seconds_per_step(here, SECONDS)
     here.close()
-    there = make_vec(env_id, n_envs, seed=seed, options=options, workers=n_envs)
-    together = seconds_per_step(there, SECONDS)
-    there.close()
+    try:
+        there = make_vec(env_id, n_envs, seed=seed, options=options, workers=n_envs)
+        together = seconds_per_step(there, SECONDS)
+        there.close()
+    except (EnvError, EnvFault) as error:
+        _say(f"stillsight: {env_id} is stepped in one process. {error}")
+        return False
     return together < alone
+
+
+@functools.cache
+def _say(sentence: str) -> None:
+    """Print a sentence on stderr, the first time."""
+    print(sentence, file=sys.stderr)
 
 
 def seconds_per_step(venv: VecEnv, seconds: float) -> float:
     """Median seconds of one environment step under random actions, over `seconds` and five steps of all at least."""
     venv.reset()
     times: list[float] = []
+    draw = random_play(venv)
     until = time.perf_counter() + seconds
     while len(times) < 5 or time.perf_counter() < until:
-        actions = np.array([venv.action_space.sample() for _ in range(venv.num_envs)])
+        actions = draw()
         began = time.perf_counter()
         venv.step(actions)
         times.append(time.perf_counter() - began)

@@ -50,6 +50,7 @@ def double_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     Weights come from files of float64 (safetensors looks float32 up in torch by its name).
     """
+    np.testing.assert_equal(0, 0)  # which numpy imports when it is first used
     known = set(sys.modules)
     for owner, single, double in (
         (torch, "float32", torch.float64),

@@ -1,7 +1,8 @@
 """The rules of the house, read from the source: what may import what, where, and how rooms and files are named.
 
 train.py -> agents -> {envs, encoders}; envs and encoders never see each other, and nobody imports train.py. Inside
-agents `ROOMS` is the order. Every rule is a function on source text, and has a test in which it sees a violation.
+agents `ROOMS` is the order, and inside its benchmark that of `agents/benchmark/test_rooms.py`. Every rule is a function
+on source text, and has a test in which it sees a violation.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ ALLOWED = {"encoders": {"encoders"}, "envs": {"envs"}, "agents": {"agents", "env
 
 ROOMS: Sequence[set[str]] = (
     {"errors"},
-    {"runs"},
+    {"runs", "flags"},
     {"features", "buffers", "diagnosis"},
     {"training"},
     {"playing", "measure", "benchmark"},
     {"listing"},
     {"cli"},
+    {"stillsight"},
 )
 """Rooms of agents, each of which imports nothing from a later set. `__init__` only names what there is."""
 
@@ -34,28 +36,21 @@ CROWDED = 14
 
 SAY_NOTHING = {"utils", "util", "common", "helpers", "helper", "manager", "managers", "misc"}
 
-COMPUTES = re.compile(r"(scipy|random|statistics|numpy\.random)\b")
-"""Modules with which a report would compute for itself."""
-
 Sources = Mapping[str, str]
 """Source text by path, such as "agents/runs/folder.py"."""
 
 
 class Import(NamedTuple):
-    """One name that a module imports from a module of ours.
+    """A module of ours that is imported.
 
     Attributes:
         module: the module, as far as the statement names it: for `from stillsight.envs import making` that is
             `stillsight.envs.making` where there is such a file, and `stillsight.envs` otherwise.
-        name: what is taken from the module; empty for the module itself.
-        called: what it is called where it is imported.
         late: it happens when a function is called.
         line: of the statement.
     """
 
     module: str
-    name: str
-    called: str
     late: bool
     line: int
 
@@ -96,20 +91,19 @@ def imports(path: str, source: str, known: Iterable[str]) -> Iterator[Import]:
     known = set(known)
     package = module_of(path) if path.endswith("__init__.py") else module_of(path).rpartition(".")[0]
     for node in ast.walk(tree):
-        taken: list[tuple[str, str, str]] = []
+        modules: list[str] = []
         if isinstance(node, ast.Import):
-            taken = [(alias.name, "", alias.asname or alias.name) for alias in node.names]
+            modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             start = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
             base = ".".join([*start, *([node.module] if node.module else [])])
-            for alias in node.names:
-                inner, called = f"{base}.{alias.name}", alias.asname or alias.name
-                taken.append((inner, "", called) if inner in known else (base, alias.name, called))
+            inner = (f"{base}.{alias.name}" for alias in node.names)
+            modules = [name if name in known else base for name in inner]
         elif isinstance(node, ast.Call) and node.args:
-            taken = [(by_name(node, package), "", "")]
-        for module, name, called in taken:
+            modules = [by_name(node, package)]
+        for module in modules:
             if module.partition(".")[0] in ("stillsight", "train"):
-                yield Import(module, name, called, id(node) in in_functions, node.lineno)
+                yield Import(module, id(node) in in_functions, node.lineno)
 
 
 def graph(sources: Sources) -> dict[str, list[Import]]:
@@ -207,69 +201,6 @@ def room_faults(sources: Sources) -> list[str]:
     return faults + [f"rooms in a circle: {', '.join(group)}" for group in circles(between)]
 
 
-REPORT = "stillsight.agents.benchmark.report"
-ANALYSIS = "stillsight.agents.benchmark.analysis"
-
-
-def is_in(module: str, package: str) -> bool:
-    return f"{module}.".startswith(f"{package}.")
-
-
-def wording_in_statistics(sources: Sources) -> list[str]:
-    """What the analysis of a benchmark imports of its report: it must not know how its results are said."""
-    return [
-        f"{module} imports {one.module}"
-        for module, found in graph(sources).items()
-        if is_in(module, ANALYSIS)
-        for one in found
-        if is_in(one.module, REPORT)
-    ]
-
-
-def resampling(sources: Sources) -> set[str]:
-    """Functions of the analysis that draw samples: those that are told how many resamples to draw."""
-    return {
-        node.name
-        for path, text in sources.items()
-        if is_in(module_of(path), ANALYSIS)
-        for node in ast.walk(parsed(text))
-        if isinstance(node, ast.FunctionDef)
-        if {"resamples", "draws"} & {argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)}
-    }
-
-
-def statistics_in_wording(sources: Sources) -> list[str]:
-    """Where the report computes: scipy, random numbers, or a function of the analysis that draws samples.
-
-    `report.py` itself is left out of the last: it is the door that has the analysis made before all is written.
-    """
-    faults = []
-    drawing = resampling(sources)
-    known = {module_of(path) for path in sources}
-    for path, text in sources.items():
-        if not is_in(module_of(path), REPORT):
-            continue
-        tree = parsed(text)
-        for node in ast.walk(tree):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [f"{node.module}.{name}" for name in names]
-            faults += [f"{path}:{node.lineno} imports {name}" for name in names if COMPUTES.match(name)]
-            if isinstance(node, ast.Attribute) and ast.unparse(node) in ("np.random", "numpy.random"):
-                faults.append(f"{path}:{node.lineno} draws random numbers")
-        if PurePosixPath(path).name == "report.py":
-            continue
-        taken = [one for one in imports(path, text, known) if is_in(one.module, ANALYSIS)]
-        faults += [f"{path}:{one.line} takes {one.name}" for one in taken if one.name in drawing]
-        modules = {one.called for one in taken if not one.name}
-        faults += [
-            f"{path}:{node.lineno} takes {node.attr}"
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Attribute) and node.attr in drawing and ast.unparse(node.value) in modules
-        ]
-    return faults
-
-
 def run_folders_read(path: str, source: str) -> list[str]:
     """Where `source` names a file of a run folder other than to write it."""
     tree = parsed(source)
@@ -334,17 +265,6 @@ def test_our_own_modules_are_imported_at_the_top(sources: Sources) -> None:
 
 def test_rooms_of_agents_import_nothing_from_above(sources: Sources) -> None:
     assert_none(room_faults(sources))
-
-
-def test_statistics_know_nothing_of_wording(sources: Sources) -> None:
-    assert any(is_in(module_of(path), ANALYSIS) for path in sources)
-    assert_none(wording_in_statistics(sources))
-
-
-def test_wording_computes_nothing(sources: Sources) -> None:
-    assert any(is_in(module_of(path), REPORT) for path in sources)
-    assert "interval" in resampling(sources)
-    assert_none(statistics_in_wording(sources))
 
 
 def test_the_supervised_track_reads_no_run_folder(sources: Sources) -> None:
@@ -458,49 +378,6 @@ def test_the_check_sees_rooms_in_a_circle_and_a_new_room() -> None:
     ]
     below = "from stillsight.agents.training.learn import rl\nfrom stillsight.agents.errors import RunError\n"
     assert not room_faults({"agents/playing/play.py": below, "agents/__init__.py": below})
-
-
-def test_the_check_sees_wording_in_statistics() -> None:
-    for text in ("from stillsight.agents.benchmark.report import tables", "from ..report.tables import show"):
-        assert len(wording_in_statistics({"agents/benchmark/analysis/verdict.py": text})) == 1
-    assert not wording_in_statistics(
-        {"agents/benchmark/report/page.py": "import stillsight.agents.benchmark.report.table"}
-    )
-
-
-STATISTICS = "def interval(runs, *, resamples=100):\n    ...\ndef iqm(runs):\n    ...\n"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "import scipy.stats",
-        "def f():\n    from scipy import stats",
-        "import random",
-        "from numpy.random import default_rng",
-        "import numpy as np\nnp.random.default_rng(0)",
-        "from stillsight.agents.benchmark.analysis.stats import interval",
-        "from stillsight.agents.benchmark.analysis import stats\nstats.interval([1])",
-        "from stillsight.agents.benchmark.analysis import stats as numbers\nnumbers.interval([1])",
-        "from ..analysis.stats import interval as spread",
-        "import stillsight.agents.benchmark.analysis.stats as numbers\nshow = numbers.interval",
-    ],
-)
-def test_the_check_sees_statistics_in_wording(text: str) -> None:
-    planted = {"agents/benchmark/analysis/stats.py": STATISTICS, "agents/benchmark/report/page.py": text}
-    assert len(statistics_in_wording(planted)) == 1
-
-
-def test_a_report_may_take_numbers_and_draw_figures() -> None:
-    text = "from stillsight.agents.benchmark.analysis.stats import Interval\nshow = found.random + known.iqm"
-    door = "from stillsight.agents.benchmark.analysis.stats import interval"
-    assert not statistics_in_wording(
-        {
-            "agents/benchmark/analysis/stats.py": STATISTICS,
-            "agents/benchmark/report/page.py": text,
-            "agents/benchmark/report/report.py": door,
-        }
-    )
 
 
 def test_the_check_sees_a_run_folder_that_is_read() -> None:

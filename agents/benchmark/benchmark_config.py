@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,19 @@ from typing import Literal
 from stillsight.agents.benchmark.grid.cell import slug
 from stillsight.agents.errors import RunError
 
+ENCODERS, ALGOS, STEPS, SEEDS = ("retina",), ("ppo",), 100_000, 5
+"""What is compared where neither a SPEC.toml nor flags say."""
+DESCRIBING = {
+    "env": "[[task]] env = ...",
+    "encoder": "[[encoder]] encoder = ...",
+    "tap": "[[encoder]] taps = [...]",
+    "algo": "algos = [...]",
+    "steps": "[rl] steps = ...",
+    "seeds": "seeds = ...",
+    "shifts": "shifts = [...]",
+}
+"""Flags that a SPEC.toml stands for, and where it says the same."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkConfig:
@@ -17,16 +31,16 @@ class BenchmarkConfig:
 
     env: tuple[str, ...] = ()
     """Without a SPEC.toml: environments to compare in."""
-    encoder: tuple[str, ...] = ("retina",)
-    """Without a SPEC.toml: encoders to compare, each with its controls."""
+    encoder: tuple[str, ...] = ()
+    """Without a SPEC.toml: encoders to compare, each with its controls; retina by default."""
     tap: tuple[str, ...] = ()
     """Without a SPEC.toml: taps of the encoders; by default each one's own."""
-    algo: tuple[str, ...] = ("ppo",)
-    """Without a SPEC.toml: algorithms."""
-    steps: int = 100_000
-    """Without a SPEC.toml: environment steps of each cell."""
-    seeds: int = 5
-    """Without a SPEC.toml: seeds of each cell."""
+    algo: tuple[str, ...] = ()
+    """Without a SPEC.toml: algorithms; ppo by default."""
+    steps: int | None = None
+    """Without a SPEC.toml: environment steps of each cell; 100,000 by default."""
+    seeds: int | None = None
+    """Without a SPEC.toml: seeds of each cell; 5 by default, the fewest that a verdict is given on."""
     shifts: tuple[str, ...] = ()
     """Without a SPEC.toml: visual shifts to play under, see envs/shifts.py."""
     out: Path | None = None
@@ -46,6 +60,38 @@ class BenchmarkConfig:
     trial: bool = True
     """Try each kind of cell for a moment to tell how long the benchmark takes; --no-trial goes by what has run."""
 
+    def check(self) -> None:
+        """Refuse flags without effect, before anything heavy is imported.
+
+        Raises:
+            RunError: what was given, why nothing would come of it, and what to type.
+        """
+        if self.ray_address is not None and self.engine != "ray":
+            raise RunError(
+                f"--ray-address {self.ray_address} has no effect with --engine {self.engine}. Type --engine ray, or "
+                "drop it."
+            )
+        if self.jobs is not None and self.jobs < 1:
+            raise RunError(f"--jobs {self.jobs} runs nothing. Type a number from 1.")
+
+    def check_beside(self, path: Path) -> None:
+        """Refuse what SPEC.toml says instead.
+
+        Args:
+            path: of the SPEC.toml that was given.
+
+        Raises:
+            RunError: a flag that describes the benchmark was given too.
+        """
+        for name, key in DESCRIBING.items():
+            value = getattr(self, name)
+            if value not in ((), None):
+                shown = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                raise RunError(
+                    f"--{name} {shown} has no effect beside {path}, which says what is compared. Drop it, and type "
+                    f"{key} there, or give no SPEC.toml."
+                )
+
     def spec_text(self) -> str:
         """The SPEC.toml that the flags stand for.
 
@@ -57,22 +103,24 @@ class BenchmarkConfig:
                 "There is nothing to compare. Give a SPEC.toml, or type, say: stillsight benchmark --env "
                 "stillsight/Orchard-v0 --encoder retina --seeds 5 --steps 50_000"
             )
-        lines = [f'name = "{"-".join(map(slug, self.env))}"', f"seeds = {self.seeds}", f"algos = {_array(self.algo)}"]
-        lines += [f"shifts = {_array(self.shifts)}", "", "[rl]", f"steps = {self.steps}"]
+        seeds, steps = SEEDS if self.seeds is None else self.seeds, STEPS if self.steps is None else self.steps
+        name = "-".join(map(slug, self.env))
+        lines = [f"name = {json.dumps(name)}", f"seeds = {seeds}", f"algos = {_array(self.algo or ALGOS)}"]
+        lines += [f"shifts = {_array(self.shifts)}", "", "[rl]", f"steps = {steps}"]
         for env in self.env:
-            lines += ["", "[[task]]", f'env = "{env}"']
-        for encoder in self.encoder:
+            lines += ["", "[[task]]", f"env = {json.dumps(env)}"]
+        for encoder in self.encoder or ENCODERS:
             lines += [
                 "",
                 "[[encoder]]",
-                f'encoder = "{encoder}"',
+                f"encoder = {json.dumps(encoder)}",
                 *([f"taps = {_array(self.tap)}"] if self.tap else []),
             ]
         return "\n".join(lines) + "\n"
 
 
 def _array(words: Sequence[str]) -> str:
-    return "[" + ", ".join(f'"{word}"' for word in words) + "]"
+    return f"[{', '.join(map(json.dumps, words))}]"  # JSON's strings are TOML's too
 
 
 @dataclass(frozen=True, kw_only=True)

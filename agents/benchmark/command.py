@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from stillsight.agents.benchmark.analysis.claims import SEEDS
 from stillsight.agents.benchmark.benchmark_config import BenchmarkConfig, ReportConfig
 from stillsight.agents.benchmark.grid.cell import Cell, slug
 from stillsight.agents.benchmark.grid.parse import parse_spec, read_spec
@@ -34,23 +35,25 @@ def benchmark(path: Path | None, config: BenchmarkConfig) -> int:
     Raises:
         RunError, EncoderError, EnvError: a user's mistake; nothing was run.
     """
+    config.check()
+    if path is not None:
+        config.check_beside(path)
     spec = parse_spec(config.spec_text()) if path is None else read_spec(path)
     folder = config.out or BENCHMARKS / slug(spec.name)
-    if config.jobs is not None and config.jobs < 1:
-        raise RunError(f"--jobs {config.jobs} runs nothing. Type a number from 1.")
     folder.mkdir(parents=True, exist_ok=True)
     results = Results(config.address or folder)
     display = ProgressDisplay()
     with _alone(folder):
-        results.put("SPEC.toml", spec.text)
-        if config.retry:
-            _forget_failed(spec, results)
-        cells = missing(spec, results)
+        again = failed(spec, results) if config.retry else []
+        cells = [*again, *missing(spec, results)]
         side_by_side = config.jobs or cores(cells)
-        rows = plan(spec, results, cells, folder, side_by_side, trial=config.trial)
+        rows = plan(spec, results, cells, folder, side_by_side, trial=config.trial, fewest=SEEDS)
         display.card(f"benchmark {spec.name}", rows)
-        if config.plan:
+        if config.plan:  # which leaves what has run as it is
             return 0
+        results.put("SPEC.toml", spec.text)
+        for cell in again:
+            results.remove(cell.key)
         run(spec, results, folder, config, display)
     display.close()
     if config.address is not None:
@@ -106,11 +109,10 @@ def gpus() -> int:
     return torch.cuda.device_count()
 
 
-def _forget_failed(spec: Spec, results: Results) -> None:
-    for cell in spec.cells(lambda _: 0.0):
-        ended = results.read(cell.key)
-        if ended is not None and ended.state == "failed":
-            results.remove(cell.key)
+def failed(spec: Spec, results: Results) -> list[Cell]:
+    """The cells that were run and failed, as they are planned."""
+    ended = [(cell, results.read(cell.key)) for cell in spec.cells(lambda _: 0.0)]
+    return [cell for cell, known in ended if known is not None and known.state == "failed"]
 
 
 def _fetch(results: Results, spec: Spec, here: Results) -> None:

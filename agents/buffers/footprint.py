@@ -37,7 +37,8 @@ def replay_layout(
         "actions": ((*ring, width), np.float32 if number == np.float64 else number),
         "rewards": (ring, np.float32),
         "dones": (ring, np.float32),
-        "ages": (ring, np.int16),  # frames of its episode before it, counted to count - 1
+        # Frames of its episode before it, counted to count - 1.
+        "ages": (ring, np.int16 if count <= np.iinfo(np.int16).max else np.int32),
         "valid": (ring, np.bool_),  # a whole transition leaves this slot
         "heads": ((n_envs,), np.int64),  # next slot to be written
         "newest": ((n_envs,), np.int64),  # slot of the newest frame
@@ -54,29 +55,65 @@ def needed_bytes(
     return _bytes(replay_layout(space, buffer_size, dtype, actions, n_envs))
 
 
-def rollout_layout(space: spaces.Box, n_steps: int, actions: spaces.Space[Any], n_envs: int = 1) -> Layout:
-    """Shape and dtype of every array of a `FrameRolloutBuffer`, by name; nothing is allocated.
+def rollout_layout(
+    space: spaces.Box, n_steps: int, actions: spaces.Space[Any], n_envs: int = 1, *, pooled: bool = True
+) -> Layout:
+    """Shape and dtype of every array of a rollout buffer, by name; nothing is allocated.
 
     Args:
         space, actions, n_envs: as the buffer takes them.
         n_steps: steps of one environment in a rollout.
+        pooled: of a `FrameRolloutBuffer`, else of SB3's own.
     """
     count, *frame = space.shape
     steps = (n_steps, n_envs)
     arrays: dict[str, tuple[tuple[int, ...], Any]] = {
-        "frames": ((n_envs * (n_steps + count - 1), *frame), space.dtype),
-        "observations": ((*steps, count), FRAME_NUMBER),
+        "observations": ((*steps, *space.shape), space.dtype),
         "actions": ((*steps, get_action_dim(actions)), actions.dtype),
         **dict.fromkeys(
             ("rewards", "returns", "episode_starts", "values", "log_probs", "advantages"), (steps, np.float32)
         ),
     }
+    if pooled:
+        arrays["frames"] = ((n_envs * (n_steps + count - 1), *frame), space.dtype)
+        arrays["observations"] = ((*steps, count), FRAME_NUMBER)
     return {name: (shape, np.dtype(kind)) for name, (shape, kind) in arrays.items()}
 
 
-def rollout_bytes(space: spaces.Box, n_steps: int, actions: spaces.Space[Any], n_envs: int = 1) -> int:
-    """Memory of a `FrameRolloutBuffer` in bytes; the arguments are those of `rollout_layout`."""
-    return _bytes(rollout_layout(space, n_steps, actions, n_envs))
+def rollout_bytes(
+    space: spaces.Box, n_steps: int, actions: spaces.Space[Any], n_envs: int = 1, *, pooled: bool = True
+) -> int:
+    """Memory of a rollout buffer in bytes; the arguments are those of `rollout_layout`."""
+    return _bytes(rollout_layout(space, n_steps, actions, n_envs, pooled=pooled))
+
+
+def check_rollout(
+    space: spaces.Box, n_steps: int, actions: spaces.Space[Any], n_envs: int = 1, *, pooled: bool = True, extra: int = 0
+) -> None:
+    """Refuse a rollout buffer that would not fit, before it is taken.
+
+    Args:
+        space, n_steps, actions, n_envs, pooled: as `rollout_layout` takes them.
+        extra: float32 numbers that the buffer keeps of every step beside those, as recurrent states and masks.
+
+    Raises:
+        RunError: see `check_memory`.
+    """
+    # The first stacks bring all of their frames, however few steps follow.
+    needed, history = (rollout_bytes(space, steps, actions, n_envs, pooled=pooled) for steps in (n_steps, 0))
+    needed += 4 * extra * n_steps * n_envs
+    check_memory(needed, n_steps, what="rollout memory", flag="--set n_steps=", fixed=history)
+
+
+def batch_bytes(space: spaces.Box, batch_size: int) -> int:
+    """Memory in bytes of a batch of transitions as it is sampled: frames gathered, and their copy in float32."""
+    count, *frame = space.shape
+    return batch_size * (count + 1) * math.prod(frame) * (np.dtype(space.dtype).itemsize + 4)
+
+
+def head_bytes(inputs: int, units: int) -> int:
+    """Memory in bytes of a linear layer that learns: weights, gradients and Adam's two moments, float32."""
+    return 16 * (inputs + 1) * units
 
 
 def stack_bytes(count: int, frame: tuple[int, ...], dtype: np.dtype[Any], n_envs: int = 1) -> int:
@@ -119,7 +156,7 @@ def check_memory(
     free = available_memory() if free is None else free
     if free is None or needed <= 0.9 * free:
         return
-    fits = int(slots * (0.8 * free - fixed) / (needed - fixed))
+    fits = int(slots * (0.8 * free - fixed) / max(needed - fixed, 1))
     # Too few slots remain where it is the length of a stack that takes the memory.
     advice = f"{flag}{fits}" if fits >= least else "a smaller --frame-stack"
     raise RunError(

@@ -12,7 +12,7 @@ from stable_baselines3.common.type_aliases import RolloutBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
-from stillsight.agents.buffers.footprint import FRAME_NUMBER, check_memory, rollout_bytes, rollout_layout
+from stillsight.agents.buffers.footprint import FRAME_NUMBER, check_rollout, rollout_layout
 
 
 class FrameRolloutBuffer(RolloutBuffer):
@@ -46,13 +46,7 @@ class FrameRolloutBuffer(RolloutBuffer):
         gamma: float = 0.99,
         n_envs: int = 1,
     ) -> None:
-        check_memory(
-            rollout_bytes(observation_space, buffer_size, action_space, n_envs),
-            buffer_size,
-            what="rollout memory",
-            flag="--set n_steps=",
-            fixed=rollout_bytes(observation_space, 0, action_space, n_envs),  # the history of the first stacks
-        )
+        check_rollout(observation_space, buffer_size, action_space, n_envs)
         numbers = spaces.Box(0, np.iinfo(FRAME_NUMBER).max, observation_space.shape[:1], FRAME_NUMBER.type)
         super().__init__(buffer_size, numbers, action_space, device, gae_lambda, gamma, n_envs)
         self.frames = np.zeros(*rollout_layout(observation_space, buffer_size, action_space, n_envs)["frames"])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.vec_env import VecEnvWrapper
 from torch import Tensor
 
 from stillsight.agents.diagnosis import costs, policy_effects, probe, update_effects
@@ -15,6 +16,8 @@ from stillsight.agents.diagnosis.case import Case
 from stillsight.agents.diagnosis.finding import Finding, Severity
 from stillsight.agents.diagnosis.reference_weights import read_references
 from stillsight.agents.errors import RunError
+from stillsight.agents.features.encoded_vec_env import EncodedVecEnv
+from stillsight.agents.features.extractor import EncoderExtractor
 
 CHECKS = (
     policy_effects.weights_overwritten,
@@ -53,7 +56,7 @@ def diagnose(model: Any, *, weights: Mapping[str, Tensor] | Path | str | None = 
         )
     references = None if weights is None else read_references(weights)
     backbones = probe.networks(policy)
-    findings = list(update_effects.rates_overwritten(policy))
+    findings = [*_left_out(model, policy), *update_effects.rates_overwritten(policy)]
     if not backbones:
         if references is not None:
             raise RunError(
@@ -71,6 +74,26 @@ def diagnose(model: Any, *, weights: Mapping[str, Tensor] | Path | str | None = 
     case = Case(model, policy, backbones, forward, in_train_mode, references)
     findings += [finding for check in CHECKS for finding in check(case)]
     return sorted(findings, key=lambda finding: get_args(Severity).index(finding.severity))
+
+
+def _left_out(model: BaseAlgorithm, policy: BasePolicy) -> Iterator[Finding]:
+    """An encoder that is to learn, before the policy, while no extractor in the policy holds what learns of it."""
+    venv = model.get_env()
+    while isinstance(venv, VecEnvWrapper) and not isinstance(venv, EncodedVecEnv):
+        venv = venv.venv
+    if not isinstance(venv, EncodedVecEnv) or venv.encoder is None:
+        return
+    learning = sum(parameter.numel() for parameter in venv.encoder.learned.parameters())
+    if learning and not any(isinstance(module, EncoderExtractor) for module in policy.modules()):
+        yield Finding(
+            "encoder-left-out",
+            "wrong",
+            "policy",
+            f"{learning:,} parameters of {venv.encoder.name} are to learn, and none of them is in the policy: it sees "
+            "what comes before the cut, and the encoder never moves.",
+            "policy_kwargs={'features_extractor_class': EncoderExtractor, 'features_extractor_kwargs': {'encoder': "
+            "encoder}, 'normalize_images': False}, or build the encoder frozen.",
+        )
 
 
 def _not_run(network: probe.Network, error: Exception) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -99,8 +100,22 @@ class EncodedVecEnv(VecEnvWrapper):
             pixels = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
         return pixels if self.encoder is None else self.encoder.frozen.encode(pixels)
 
+    def _check_that_it_learns(self) -> None:
+        """Warn where the encoder is to learn and no policy holds what learns: it would stay as it is, in silence."""
+        encoder = self.encoder
+        if encoder is None or encoder.in_policy or not any(True for _ in encoder.learned.parameters()):
+            return
+        warnings.warn(
+            f"{encoder.name} is to learn from {encoder.unfreeze} on, and no policy holds what lies behind its cut: it "
+            "will stay as it is, and the policy sees what comes before the cut. Give the model policy_kwargs with "
+            "features_extractor_class=EncoderExtractor and features_extractor_kwargs={'encoder': encoder}, or build "
+            "the encoder frozen.",
+            stacklevel=3,
+        )
+
     def reset(self) -> np.ndarray:
         """Start all episodes; returns `[n_envs, frame_stack, *frame]`."""
+        self._check_that_it_learns()
         return self._stack.start(self.encode(np.asarray(self.venv.reset())))
 
     def step_wait(self) -> VecEnvStepReturn:

@@ -54,6 +54,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
         super().__init__(observation_space, features_dim)
         _check_frames(observation_space, encoder, in_policy)
         self.shift = RandomShift() if shift else nn.Identity()
+        encoder.in_policy = True
         self._frozen = (encoder.frozen,)  # in a tuple, because nn.Module would register it
         self.in_policy = in_policy
         self.learned = copy.deepcopy(encoder.learned)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stillsight.agents.buffers.footprint import check_memory, head_bytes
 from stillsight.agents.features.standardise import Standardise, Statistics
 
 HEAD_FEATURES = 512
@@ -27,6 +28,9 @@ class Head(nn.Module):
         compress: channels that the 1 x 1 convolution leaves; 0 does without it, as `places` 0 does.
         units: width of the result.
         statistics: of the features, see `Standardise`.
+
+    Raises:
+        RunError: the machine has no memory free for so many weights; nothing was taken.
     """
 
     def __init__(
@@ -37,8 +41,11 @@ class Head(nn.Module):
         self.standardise = Standardise(width, statistics)
         self.norm = nn.LayerNorm(width)
         shared = bool(compress and places)
+        inputs = frames * (compress * places if shared else width)
+        needed = head_bytes(inputs, units) + (head_bytes(width // places, compress) if shared else 0)
+        check_memory(needed, units, what="head", flag="--head ", fewer="--pooling, --tap, --compress")
         self.compress = nn.Conv2d(width // places, compress, 1) if shared else None
-        self.linear = nn.Linear(frames * (compress * places if shared else width), units)
+        self.linear = nn.Linear(inputs, units)
 
     def forward(self, features: Tensor) -> Tensor:
         """`[N, frames, width]` -> `[N, units]`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +11,9 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
+from stillsight.agents.buffers.footprint import check_memory
 from stillsight.encoders.encoder import Encoder
+from stillsight.envs.random_play import random_play
 
 FLOOR = 0.1
 """Smallest standard deviation to divide by, as a share of the mean one: a dead feature must not become noise."""
@@ -68,15 +72,35 @@ def gather_statistics(venv: VecEnv, encoder: Encoder, frames: int) -> Statistics
         venv: uint8 pixels `[n_envs, 3, H, W]`; it is reset.
         encoder: as training will begin with it, the trained part included.
         frames: how many are looked at, of all environments together.
+
+    Frames that are all alike, or hold nothing but black and the next grey, are warned of on stderr.
+
+    Raises:
+        RunError: the machine has no memory free for so many frames.
     """
-    seen = [np.asarray(venv.reset())]
+    shape = venv.observation_space.shape
+    assert shape is not None
+    check_memory(2 * frames * math.prod(shape), frames, what="first look", flag="--standardise ", fewer="--size")
+    seen, draw = [np.asarray(venv.reset())], random_play(venv)
     while len(seen) * venv.num_envs < frames:
-        actions = np.array([venv.action_space.sample() for _ in range(venv.num_envs)])
-        seen.append(np.asarray(venv.step(actions)[0]))
-    pixels = torch.from_numpy(np.concatenate(seen)[:frames])
+        seen.append(np.asarray(venv.step(draw())[0]))
+    looked_at = np.concatenate(seen)[:frames]
+    warn_of_blank(looked_at)
+    pixels = torch.from_numpy(looked_at)
     was_training = encoder.training
     encoder.eval()  # where BatchNorm learns, the look must not move its statistics
     with torch.no_grad(), encoder.counter.paused():
         features = torch.cat([encoder(part.to(encoder.device)).cpu() for part in pixels.split(BATCH)])
     encoder.train(was_training)
     return Statistics(features.mean(0), features.std(0, correction=0))
+
+
+def warn_of_blank(pixels: np.ndarray) -> None:
+    """Say on stderr what is odd about frames uint8 `[N, 3, H, W]` that random play met."""
+    if len(pixels) > 1 and (pixels == pixels[0]).all():
+        what = "are all alike: either nothing moves, or the agent does not see it"
+    elif pixels.max() <= 1:
+        what = "are all but black (0 and 1 of 255): are these floats 0..1 behind a space of 0..255?"
+    else:
+        return
+    print(f"stillsight: warning: the {len(pixels)} frames of the first look {what}.", file=sys.stderr)

@@ -10,6 +10,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stillsight.agents.measure.arm import Ours
 from stillsight.agents.training.config import RlConfig
 from stillsight.encoders import device as devices
+from stillsight.envs.random_play import random_play
 
 
 class Floor:
@@ -19,7 +20,7 @@ class Floor:
         self.ours = Ours(config)
         agent = self.ours.agent
         self.venv = agent.venv.venv
-        self.frames = np.asarray(self.venv.reset())
+        self.frames, self.draw = np.asarray(self.venv.reset()), random_play(self.venv)
 
     def measure(self, seconds: float) -> dict[str, Any]:
         """Seconds per environment step of each part, and the rate if there were nothing else."""
@@ -32,7 +33,7 @@ class Floor:
         return {"seconds_per_env_step": parts, "env_steps_per_s": 1 / sum(parts.values())}
 
     def _step(self) -> None:
-        self.venv.step(np.array([self.venv.action_space.sample() for _ in range(self.venv.num_envs)]))
+        self.venv.step(self.draw())
 
     def _encode(self) -> None:
         self.ours.agent.venv.encode(self.frames)

@@ -108,7 +108,7 @@ def stock_model(
             "units": config.head,
         },
         "normalize_images": False,  # the extractor normalises, once
-        "net_arch": list(row.net_arch),
+        "net_arch": list(row.net_arch or ()),
     }
     name = row.policy.replace("Mlp", "Cnn")
     if issubclass(cls.policy_aliases[name], ActorCriticPolicy):

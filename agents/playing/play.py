@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from rich.console import Console
 
+from stillsight.agents.errors import RunError
 from stillsight.agents.playing.play_config import EvaluateConfig, shifted
 from stillsight.agents.playing.player import Player, load
 from stillsight.agents.playing.reevaluate import reevaluate
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.reader import read_config
-from stillsight.agents.runs.records import append_line
+from stillsight.agents.runs.records import append_line, plain
+from stillsight.agents.training.episodes import Episode, capped_note, play_episodes
 from stillsight.agents.training.seeds import PLAY
+from stillsight.encoders.atomic import to_json
 from stillsight.envs import make_env, reference_returns
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One whole episode.
-
-    Attributes:
-        total: return, unclipped.
-        length: agent steps.
-        terminated: it ended by the rules, and not by a time limit.
-    """
-
-    total: float
-    length: int
-    terminated: bool
+from stillsight.envs.options import EnvOptions
 
 
 def play(
@@ -41,6 +31,7 @@ def play(
     seed: int,
     *,
     deterministic: bool = True,
+    max_steps: int | None = None,
     watch: Callable[[np.ndarray], None] | None = None,
 ) -> Episode:
     """Play one episode.
@@ -50,24 +41,74 @@ def play(
         env: from `stillsight.envs.make_env(training=False)`.
         seed: of the episode.
         deterministic: take the most likely action.
+        max_steps: agent steps after which it is stopped, see `play_episodes`; as in the run's evaluations by default.
         watch: called with each rendered frame, `[H, W, 3]` uint8, the first and the last included.
     """
-    player.reset()
-    pixels, _ = env.reset(seed=seed)
-    total, length, terminated, truncated = 0.0, 0, False, False
-    while not (terminated or truncated):
-        _show(env, watch)
-        pixels, reward, terminated, truncated, _ = env.step(player.predict(pixels, deterministic))
-        total, length = total + float(reward), length + 1
-    _show(env, watch)
-    return Episode(total, length, terminated)
 
-
-def _show(env: gym.Env[Any, Any], watch: Callable[[np.ndarray], None] | None) -> None:
-    if watch is not None:
-        frame: Any = env.render()
-        if frame is not None:
+    def show(shown: gym.Env[Any, Any]) -> None:
+        frame: Any = shown.render()
+        if frame is not None and watch is not None:
             watch(frame)
+
+    (episode,) = play_episodes(
+        player.actor,
+        [env],
+        [[seed]],
+        deterministic=deterministic,
+        max_steps=player.config.eval_max_steps if max_steps is None else max_steps,
+        show=None if watch is None else show,
+    )
+    return episode
+
+
+def open_env(player: Player, options: EnvOptions, seed: int) -> gym.Env[Any, Any]:
+    """The environment of a player, as it is evaluated and filmed.
+
+    Raises:
+        EnvError: see `make_env`.
+        RunError: what it shows, or how it is acted in, is not what the agent was trained in.
+    """
+    env = make_env(player.config.env, options, training=False, seed=seed)
+    shape, known = env.observation_space.shape, player.known
+    if shape != known.pixels or env.action_space != known.action:
+        env.close()
+        raise RunError(
+            f"This agent sees pixels {list(known.pixels)} and acts in {known.action}, and {player.config.env} as asked "
+            f"for here shows {list(shape or ())} and takes {env.action_space}. Drop the --env-set that changes it."
+        )
+    return env
+
+
+def play_seeds(
+    player: Player,
+    options: EnvOptions,
+    *,
+    episodes: int,
+    seed: int,
+    n_envs: int = 1,
+    deterministic: bool = True,
+    max_steps: int | None = None,
+    watch: Callable[[int, int, Episode | None], None] | None = None,
+) -> list[Episode]:
+    """Play the episodes of `episodes` seeds from `seed` on, in their order; see `play_episodes`.
+
+    Raises:
+        EnvError, RunError: see `open_env`.
+    """
+    count = min(n_envs, episodes)
+    with ExitStack() as opened:
+        envs = []
+        for _ in range(count):
+            envs.append(open_env(player, options, seed))
+            opened.callback(envs[-1].close)
+        return play_episodes(
+            player.actor,
+            envs,
+            [range(seed + index, seed + episodes, count) for index in range(count)],
+            deterministic=deterministic,
+            max_steps=player.config.eval_max_steps if max_steps is None else max_steps,
+            watch=watch,
+        )
 
 
 def returns(
@@ -93,15 +134,14 @@ def returns(
     Raises:
         EnvError: see `shifted`.
     """
+
+    def tell(done: int, _: int, last: Episode | None) -> None:
+        if watch is not None and last is not None:
+            watch(done, last.total)
+
     options = shifted(player.config.env_options(), shift, strength)
-    env = make_env(player.config.env, options, training=False, seed=seed)
-    found = []
-    for index in range(episodes):
-        found.append(play(player, env, seed + index, deterministic=deterministic).total)
-        if watch is not None:
-            watch(index + 1, found[-1])
-    env.close()
-    return found
+    played = play_seeds(player, options, episodes=episodes, seed=seed, deterministic=deterministic, watch=tell)
+    return [episode.total for episode in played]
 
 
 def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
@@ -117,40 +157,71 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
     config.check()
     record = read_config(folder)
     config.check_command(folder, record.get("command", "rl"))
+    console = Console(highlight=False, stderr=config.json)
     if record.get("command") == "cifar":
-        return reevaluate(folder, record, config.split, data=config.data, weights=config.weights, device=config.device)
+        again = reevaluate(
+            folder,
+            record,
+            config.split,
+            data=config.data,
+            weights=config.weights,
+            device=config.device,
+            display=ProgressDisplay(console),
+        )
+        if config.json:
+            print(to_json(plain(again)))
+        return again
     player = load(folder, config.checkpoint, weights=config.weights, device=config.device)
-    options = shifted(player.config.env_options(), config.shift, config.shift_strength)
-    display = ProgressDisplay()
-    scores = returns(
+    options, limit = config.options(player.config), config.limit(player.config)
+    display = ProgressDisplay(console)
+    last = 0.0
+
+    def watch(done: int, steps: int, ended: Episode | None) -> None:
+        nonlocal last
+        last = last if ended is None else ended.total
+        facts = {"last return": last} if done else {}
+        display.update("episode", done, config.episodes, steps=steps, **facts)
+
+    played = play_seeds(
         player,
-        config.shift,
-        strength=config.shift_strength,
+        options,
         episodes=config.episodes,
         seed=config.seed,
+        n_envs=config.n_envs,
         deterministic=not config.stochastic,
-        watch=lambda done, last: display.update("episode", done, config.episodes, **{"last return": last}),
+        max_steps=limit,
+        watch=watch,
     )
     display.close()
+    scores = [episode.total for episode in played]
     result: dict[str, Any] = {
         "checkpoint": config.checkpoint,
+        "step": player.step,
         "shift": options.shift,
         "shift_strength": options.shift_strength,
+        "env_set": list(config.env_set),
         "mean": np.mean(scores),
         "std": np.std(scores),
         "returns": scores,
+        "lengths": [episode.length for episode in played],
+        "capped": sum(episode.capped for episode in played),
+        "max_steps": limit,
         "deterministic": not config.stochastic,
         "seed": config.seed,
     }
     seen = "" if options.shift is None else f" through {options.shift} of strength {options.shift_strength:g}"
     rows = {"agent": f"{np.mean(scores):.2f} ± {np.std(scores):.2f} over {len(scores)} episodes{seen}"}
+    if (note := capped_note(played, limit, "--max-steps")) is not None:
+        rows["capped"] = note
     if config.random_episodes:
         for reference, score in reference_returns(
-            player.config.env, config.random_episodes, config.seed, options=options
+            player.config.env, config.random_episodes, config.seed, options=options, max_steps=limit
         ).items():
             result[reference] = score
             name = "always best" if reference == "oracle" else reference
             rows[name] = f"{score['mean']:.2f} ± {score['std']:.2f} over {score['episodes']} episodes"
     append_line(folder / "evaluations.jsonl", result)
     display.card(f"{player.config.env}, {config.checkpoint} of {folder}", rows)
+    if config.json:
+        print(to_json(plain(result)))
     return result

@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Literal
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.training.config import MOST_ENVS, RlConfig
 from stillsight.agents.training.seeds import PLAY
+from stillsight.agents.training.settings import overrides
+from stillsight.encoders.config import check_seed
 from stillsight.envs.options import EnvOptions
+
+SIDES = (16, 4_096)
+"""Pixels that the shorter side of a film may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +29,9 @@ class PlayChoice:
     """Seed of the first episode; the others follow. Training uses small seeds and its evaluations 10,000 and up."""
     stochastic: bool = False
     """Sample actions instead of taking the most likely one."""
+    max_steps: int | None = None
+    """Agent steps after which an episode is stopped, with what it has earned until then; so is one in which nothing
+    happened for 1,000 steps. 0 plays to the end; by default as the run's own evaluations (--eval-max-steps)."""
     weights: Path | None = None
     """The encoder's weights, if they are not any more where the run found them."""
     shift: str | None = None
@@ -30,14 +39,39 @@ class PlayChoice:
     default."""
     shift_strength: float | None = None
     """Strength of --shift, 0 (nothing changes) to 1; 0.5 by default."""
+    env_set: tuple[str, ...] = ()
+    """Arguments of the environment itself, as name=value, on top of those of the run."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
 
     def check(self) -> None:
-        """Raise `RunError` for counts that play nothing, and `EnvError` for a shift that there is not."""
+        """Raise `RunError` for counts that play nothing, `EnvError` for a shift that there is not, `EncoderError` for a
+        seed out of range."""
+        check_seed(self.seed)
         if self.episodes < 1:
             raise RunError(f"--episodes {self.episodes} plays nothing. Type a number from 1.")
+        if self.max_steps is not None and self.max_steps < 0:
+            raise RunError(
+                f"--max-steps {self.max_steps} is no number of steps. Type a number from 0, which is no limit."
+            )
         shifted(EnvOptions(), self.shift, self.shift_strength)
+        overrides(self.env_set, "--env-set")
+
+    def options(self, config: RlConfig) -> EnvOptions:
+        """How the environment of a run is shown here.
+
+        Args:
+            config: of the run.
+
+        Raises:
+            EnvError: no such shift, or a strength out of range.
+        """
+        own = config.env_options().merge(kwargs=overrides(self.env_set, "--env-set") or None)
+        return shifted(own, self.shift, self.shift_strength)
+
+    def limit(self, config: RlConfig) -> int:
+        """Agent steps after which an episode of a run is stopped; 0 for none."""
+        return config.eval_max_steps if self.max_steps is None else self.max_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +79,30 @@ class EvaluateConfig(PlayChoice):
     """Play whole episodes with a trained agent and print their returns, beside those of random play; or classify the
     images of a cifar run again and compare with what it recorded."""
 
+    n_envs: int = 1
+    """Environments to play side by side. Each episode has a seed of its own: this changes the speed, and the episodes
+    no more than by the rounding of a batch."""
     random_episodes: int = 20
     """Episodes of random play to compare with; 0 for none."""
     split: Literal["test", "validation"] = "test"
     """Of a cifar run: which images."""
     data: Path | None = None
     """Of a cifar run: the folder of its data set, if it has moved."""
+    json: bool = False
+    """Print one JSON object and nothing else on the standard output; progress goes to the standard error."""
+
+    def check(self) -> None:
+        """Raise `RunError` for numbers that play nothing."""
+        super().check()
+        if not 1 <= self.n_envs <= MOST_ENVS:
+            raise RunError(f"--n-envs {self.n_envs:,} is no number of games. Type a number from 1 to {MOST_ENVS:,}.")
 
     def check_command(self, folder: Path, command: str) -> None:
         """Refuse flags that a run of `command` has no use for, instead of passing over them."""
         for item in fields(self):
-            fits = item.name in ("weights", "device") or (item.name in ("split", "data")) == (command == "cifar")
+            fits = item.name in ("weights", "device", "json") or (item.name in ("split", "data")) == (
+                command == "cifar"
+            )
             if not fits and getattr(self, item.name) != item.default:
                 flag = item.name.replace("_", "-")
                 other = "rl" if command == "cifar" else "cifar"
@@ -70,12 +117,23 @@ class RecordConfig(PlayChoice):
     """Whole episodes to record, a file each."""
     fps: int | None = None
     """Frames a second; the environment's own by default, divided by its frame skip."""
+    size: int | None = None
+    """Shorter side of the film in pixels, 16 to 4096. By default the environment's own frames, enlarged by a whole
+    number where they have fewer than 256."""
+    out: Path | None = None
+    """Folder of the films; videos/ of the run by default."""
 
     def check(self) -> None:
         """Raise `RunError` for numbers that record nothing."""
         super().check()
         if self.fps is not None and self.fps < 1:
             raise RunError(f"--fps {self.fps} shows nothing. Type a number from 1.")
+        if self.size is not None and not SIDES[0] <= self.size <= SIDES[1]:
+            raise RunError(
+                f"--size {self.size} is no size of a film. Type a number of pixels, {SIDES[0]} to {SIDES[1]}."
+            )
+        if self.out is not None and self.out.exists() and not self.out.is_dir():
+            raise RunError(f"--out {self.out} is a file. Type a folder; each episode is a file of its own in it.")
 
 
 def shifted(options: EnvOptions, shift: str | None, strength: float | None = None) -> EnvOptions:

@@ -15,7 +15,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.features.encoded_vec_env import EncodedVecEnv, FrameStack
+from stillsight.agents.features.acting import Actor
+from stillsight.agents.features.encoded_vec_env import EncodedVecEnv
 from stillsight.agents.features.extractor import encoder_state
 from stillsight.agents.playing.pixel_policy import PixelPolicy
 from stillsight.agents.runs import checkpoint
@@ -28,7 +29,8 @@ from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder, fingerprint
 from stillsight.encoders.mode import Mode
-from stillsight.envs import make_env
+from stillsight.envs import make_vec
+from stillsight.envs.vector import action_offset
 
 
 @dataclass
@@ -40,19 +42,19 @@ class Player:
         encoder: its frozen part; the learned part lies in the policy.
         known: what one environment shows, and how it is acted in.
         model: the SB3 algorithm, which has no environment to learn in.
+        step: environment steps after which its checkpoint was written.
     """
 
     config: RlConfig
     encoder: Encoder
     known: Spaces
     model: BaseAlgorithm
+    step: int = 0
 
     def __post_init__(self) -> None:
         venv = self.model.get_env()
         assert isinstance(venv, EncodedVecEnv)
-        self._eyes = venv
-        self._stack: FrameStack | None = None
-        self._memory: Any = None
+        self.actor = Actor(self.model, venv)
 
     @property
     def action_space(self) -> spaces.Space[Any]:
@@ -74,14 +76,18 @@ class Player:
 
     def encode(self, pixels: np.ndarray) -> np.ndarray:
         """Encode uint8 pixels `[N, 3, H, W]` as far as the frozen part goes: what the policy sees of each frame."""
-        return self._eyes.encode(pixels)
+        return self.actor.eyes.encode(pixels)
 
     def reset(self) -> None:
         """Forget the frames seen so far: the next frames begin episodes."""
-        self._stack, self._memory = None, None
+        self.actor.reset()
 
     def predict(
-        self, pixels: np.ndarray, deterministic: bool = True, began: Sequence[bool] | np.ndarray | None = None
+        self,
+        pixels: np.ndarray,
+        deterministic: bool = True,
+        began: Sequence[bool] | np.ndarray | None = None,
+        masks: np.ndarray | None = None,
     ) -> np.ndarray:
         """Act on the next frame of one environment, or of several side by side.
 
@@ -92,27 +98,25 @@ class Player:
             deterministic: take the most likely action.
             began: bool `[N]`, in which environments an episode begins with this frame; by default in none after the
                 first call.
+            masks: bool `[actions]`, or `[N, actions]` of a batch: which actions are allowed now. Agents that were
+                trained with masks (MaskablePPO) need them, and others take none.
 
         Returns:
-            The action as the environment's action space has it, or `[N, ...]` of them.
+            The action as the environment of `make_env` takes it, or `[N, ...]` of them. Choices are counted from 0; a
+            game of your own whose space starts elsewhere takes this plus `known.offset`.
 
         Raises:
             RunError: pixels of another shape or dtype than the agent was trained on, or of another number of
-                environments than before without a `reset`.
+                environments than before without a `reset`; masks missing, of another shape, or not asked for.
         """
         batch = self._checked(pixels)
-        frames = self.encode(batch)
-        starting = np.zeros(len(batch), bool) if began is None else np.asarray(began, bool)
-        if self._stack is None:
-            shape = self._eyes.observation_space.shape
-            assert shape is not None
-            self._stack = FrameStack(len(batch), shape[0], shape[1:], frames.dtype)
-            starting = np.ones(len(batch), bool)
-            observation = self._stack.start(frames)
-        else:
-            observation = self._stack.push(frames, starting)
-        actions, self._memory = self.model.predict(observation, self._memory, starting, deterministic)
-        return np.asarray(actions[0] if np.ndim(pixels) == 3 else actions)
+        single = np.ndim(pixels) == 3
+        allowed = np.asarray(masks)[None] if masks is not None and single else masks
+        starting = None if began is None else np.asarray(began, bool)
+        actions = self.actor.act(batch, deterministic=deterministic, began=starting, masks=allowed)
+        # [()] makes a number of a single choice, as in training: a game may look it up in a dictionary.
+        answer: np.ndarray = np.asarray(actions[0] if single else actions)[()]
+        return answer
 
     def _checked(self, pixels: np.ndarray) -> np.ndarray:
         """`pixels` as a batch."""
@@ -123,10 +127,10 @@ class Player:
                 f"This agent sees uint8 pixels {list(self.known.pixels)}, and got {given.dtype} {list(given.shape)}. "
                 "Give one frame, or a batch [N, 3, H, W] of them, as stillsight.envs.make_env shows them."
             )
-        if self._stack is not None and len(self._stack.frames) != len(batch):
+        playing = self.actor.environments
+        if playing is not None and playing != len(batch):
             raise RunError(
-                f"The agent was playing {len(self._stack.frames)} environments, and got frames of {len(batch)}. "
-                "Call reset() first."
+                f"The agent was playing {playing} environments, and got frames of {len(batch)}. Call reset() first."
             )
         return batch
 
@@ -220,7 +224,7 @@ def load(
     model = assemble(config, encoder, venv, playing=True)
     check_frozen(encoder, stored, folder)
     model_state.restore_learned(model, stored)
-    return Player(config, encoder, known, model)
+    return Player(config, encoder, known, model, step=stored["step"])
 
 
 def _to_build(config: RlConfig, seed: int) -> RlConfig:
@@ -245,9 +249,9 @@ def read_spaces(folder: Path, config: RlConfig) -> Spaces:
             if isinstance(error, RunError):
                 raise
             raise RunError(f"{path} is damaged ({error}). Remove it, and the environment is asked.") from error
-    env = make_env(config.env, config.env_options(), training=False)
-    shape = env.observation_space.shape
+    venv = make_vec(config.env, options=config.env_options(), training=False)
+    shape = venv.observation_space.shape
     assert shape is not None
-    known = Spaces((int(shape[0]), int(shape[1]), int(shape[2])), env.action_space)
-    env.close()
+    known = Spaces((int(shape[0]), int(shape[1]), int(shape[2])), venv.action_space, action_offset(venv))
+    venv.close()
     return known

@@ -8,8 +8,8 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class PredictConfig:
-    """Say what is on pictures, with the classifier that a cifar run trained. Folders are searched at every depth, but
-    for hidden ones; what was passed over is counted on the error stream."""
+    """Say what is on pictures, with the classifier that a cifar run trained. Folders are searched at every depth,
+    hidden ones excepted; what was passed over is counted on the error stream."""
 
     top: int = 5
     """How many classes to name for each picture, the most probable first."""

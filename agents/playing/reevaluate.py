@@ -30,6 +30,7 @@ def reevaluate(
     data: Path | None = None,
     weights: Path | None = None,
     device: str = "auto",
+    display: ProgressDisplay | None = None,
 ) -> dict[str, Any]:
     """Classify the images of `split` again, compare with summary.json, write the report, print and return the result.
 
@@ -43,6 +44,7 @@ def reevaluate(
         data: where its CIFAR files, or its image folder, lie now, if they have moved.
         weights: where the weights of a frozen encoder lie now, if they have moved.
         device: to compute on.
+        display: where progress and result are shown; the standard output by default.
 
     Raises:
         EncoderError: see `classify.load` and `load_dataset`.
@@ -59,7 +61,7 @@ def reevaluate(
             f"The head of {folder} was fitted again to training and validation images together, and says nothing about "
             "the latter any more. Type --split test."
         )
-    display = ProgressDisplay()
+    display = display or ProgressDisplay()
     dataset = load_dataset(config, predictor.interpolation, lambda what, done, total: display.update(what, done, total))
     if dataset.sha256() != predictor.summary["dataset_sha256"]:
         raise RunError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.playing.play import play
-from stillsight.agents.playing.play_config import RecordConfig, shifted
-from stillsight.agents.playing.player import load
+from stillsight.agents.playing.play import open_env, play
+from stillsight.agents.playing.play_config import RecordConfig
+from stillsight.agents.playing.player import Player, load
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain
+from stillsight.agents.training.episodes import capped_note
 from stillsight.encoders.atomic import replacing, to_json, write_atomically
-from stillsight.envs import make_env
+from stillsight.envs.options import EnvOptions
 
 LEAST_SIDE = 256
 """Frames are enlarged by a whole number until their smaller side has so many pixels."""
@@ -29,22 +31,34 @@ class Film:
     Args:
         path: the file.
         fps: frames a second.
+        size: shorter side in pixels; None for that of the frames, enlarged by a whole number up to `LEAST_SIDE`.
 
     Raises:
         RunError: on leaving, if there was no frame, or ffmpeg failed.
     """
 
-    def __init__(self, path: Path, fps: int) -> None:
-        self.path, self.fps = path, fps
+    def __init__(self, path: Path, fps: int, size: int | None = None) -> None:
+        self.path, self.fps, self.size = path, fps, size
         self.frames = 0
         self._writer: Any = None
+        self._shape: tuple[int, ...] = ()
 
     def append(self, frame: np.ndarray) -> None:
-        """Add one frame, uint8 `[H, W, 3]`; all frames of a film have the same size."""
+        """Add one frame: uint8 `[H, W, 3]`, or what `picture` makes that of. All frames of a film have one size.
+
+        Raises:
+            RunError: it is no picture, or has another size than those before it.
+        """
         import imageio_ffmpeg
 
-        scale = max(1, -(-LEAST_SIDE // min(frame.shape[:2])))
-        large = frame.repeat(scale, axis=0).repeat(scale, axis=1)
+        image = picture(frame)
+        if self._writer is not None and image.shape != self._shape:
+            raise RunError(
+                f"Frame {self.frames} of the film has {image.shape[1]} x {image.shape[0]} pixels, and those "
+                f"before it {self._shape[1]} x {self._shape[0]}. A film has one size: mend the environment's render()."
+            )
+        self._shape = image.shape
+        large = enlarged(image, self.size)
         height, width = (side + side % 2 for side in large.shape[:2])  # yuv420p halves both sides
         large = np.pad(large, ((0, height - large.shape[0]), (0, width - large.shape[1]), (0, 0)), mode="edge")
         if self._writer is None:
@@ -69,8 +83,57 @@ class Film:
             self._writer = None
 
 
+def picture(frame: Any) -> np.ndarray:
+    """A rendered frame as uint8 `[H, W, 3]`.
+
+    Grey is repeated to three channels, what is transparent lies on black, channels may come first, and numbers may be
+    of any kind that counts 0..255, truth values, or floats 0..1.
+
+    Raises:
+        RunError: it is none of these.
+    """
+    given = np.asarray(frame)
+    wanted = (
+        "A film takes uint8 [H, W, 3], [H, W, 4], [H, W] or [3, H, W], or floats 0..1. Mend the environment's render()."
+    )
+    image = given
+    if given.ndim == 3 and given.shape[2] not in (1, 3, 4) and given.shape[0] in (1, 3, 4):
+        image = given.transpose(1, 2, 0)
+    image = image[..., None] if image.ndim == 2 else image
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4) or min(image.shape[:2]) < 1 or image.dtype.kind not in "uifb":
+        raise RunError(f"A frame was rendered as {given.dtype} {list(given.shape)}. {wanted}")
+    if image.dtype != np.uint8:
+        scale = 255.0 if image.dtype.kind in "fb" else 1.0
+        numbers = image.astype(np.float64) * scale
+        if not (np.isfinite(numbers).all() and numbers.min() >= 0.0 and numbers.max() <= 255.0):
+            low, high = given.min(), given.max()
+            raise RunError(f"A frame was rendered as {given.dtype} between {low:g} and {high:g}. {wanted}")
+        image = np.rint(numbers).astype(np.uint8)
+    if image.shape[2] == 4:
+        opacity = image[..., 3:].astype(np.uint16)
+        image = ((image[..., :3] * opacity + 127) // 255).astype(np.uint8)
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+
+def enlarged(image: np.ndarray, size: int | None) -> np.ndarray:
+    """`image` uint8 `[H, W, 3]` at the size of a film, see `Film`."""
+    import cv2
+
+    least = min(image.shape[:2])
+    scale = max(1, -(-LEAST_SIDE // least)) if size is None else max(1, size // least)
+    large = image.repeat(scale, axis=0).repeat(scale, axis=1)
+    if size is None or min(large.shape[:2]) == size:
+        return large
+    height, width = (max(1, round(side * size / least)) for side in image.shape[:2])
+    smaller = size < least
+    resized = cv2.resize(
+        image if smaller else large, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    )
+    return resized.astype(np.uint8, copy=False)
+
+
 @contextmanager
-def film(path: Path, fps: int) -> Iterator[Film]:
+def film(path: Path, fps: int, size: int | None = None) -> Iterator[Film]:
     """A film at `path`, which appears there only when it is whole.
 
     Raises:
@@ -78,7 +141,7 @@ def film(path: Path, fps: int) -> Iterator[Film]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
-        shot = Film(partial, fps)
+        shot = Film(partial, fps, size)
         try:
             yield shot
         finally:
@@ -91,41 +154,61 @@ def film(path: Path, fps: int) -> Iterator[Film]:
 
 
 def record(folder: Path, config: RecordConfig) -> list[Path]:
-    """Record episodes of the run in `folder` into its videos/, and return the mp4 files.
+    """Record episodes of the run in `folder` into its videos/, or into `config.out`, and return the mp4 files.
 
-    Each has a .json beside it with the episode's return, length and seed.
+    A file is called after its checkpoint and step, its seed, and whatever is shown otherwise than in the run. Each has
+    a .json beside it with the episode's return, length and seed.
 
     Raises:
         RunError, CheckpointError: no such run or checkpoint, it is damaged, or there is nothing to see.
     """
     config.check()
     player = load(folder, config.checkpoint, weights=config.weights, device=config.device)
-    options = shifted(player.config.env_options(), config.shift, config.shift_strength)
-    env = make_env(player.config.env, options, training=False, seed=config.seed)
+    options, limit = config.options(player.config), config.limit(player.config)
+    env = open_env(player, options, config.seed)
     fps = config.fps or max(1, round(env.metadata.get("render_fps", 30) / options.frame_skip))
     display = ProgressDisplay()
     written = []
-    for index in range(config.episodes):
-        seen = "" if options.shift is None else f"{options.shift}-"
-        path = folder / "videos" / f"{config.checkpoint}-{seen}episode-{index}.mp4"
-        with film(path, fps) as shot:
-            episode = play(player, env, config.seed + index, deterministic=not config.stochastic, watch=shot.append)
+    for seed in range(config.seed, config.seed + config.episodes):
+        path = (config.out or folder / "videos") / f"{film_name(player, config, options, seed)}.mp4"
+        with film(path, fps, config.size) as shot:
+            episode = play(player, env, seed, deterministic=not config.stochastic, max_steps=limit, watch=shot.append)
         facts = {
             **asdict(episode),
             "return": episode.total,
             "frames": shot.frames,
             "fps": fps,
-            "seed": config.seed + index,
+            "seed": seed,
             "deterministic": not config.stochastic,
             "checkpoint": config.checkpoint,
+            "step": player.step,
             "env": player.config.env,
+            "env_set": list(config.env_set),
             "shift": options.shift,
             "shift_strength": options.shift_strength,
         }
         del facts["total"]
         write_atomically(path.with_suffix(".json"), to_json(plain(facts), indent=2) + "\n")
-        told = f"{path}  return {episode.total:g}, {shot.frames} frames at {fps} frames/s"
-        display.console.print(told, soft_wrap=True, markup=False)
+        display.note(f"{path}  return {episode.total:g}, {shot.frames} frames at {fps} frames/s")
+        if (note := capped_note([episode], limit, "--max-steps")) is not None:
+            display.note(note)
         written.append(path)
     env.close()
     return written
+
+
+def film_name(player: Player, config: RecordConfig, options: EnvOptions, seed: int) -> str:
+    """Name of the film of one episode, without its ending: two films of one name show one and the same episode."""
+    parts = [config.checkpoint, f"step-{player.step}", f"seed-{seed}"]
+    if options.shift is not None:
+        parts.append(f"{options.shift}-{options.shift_strength:g}")
+    parts += [re.sub(r"[^\w.=+-]", "_", setting) for setting in config.env_set]
+    if config.stochastic:
+        parts.append("stochastic")
+    if config.max_steps is not None:
+        parts.append(f"max-steps-{config.max_steps}")
+    if config.size is not None:
+        parts.append(f"size-{config.size}")
+    if config.fps is not None:
+        parts.append(f"fps-{config.fps}")
+    return "-".join(parts)

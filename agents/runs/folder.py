@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -13,7 +14,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.progress import ProgressDisplay
-from stillsight.agents.runs.reader import checkpoint_path
+from stillsight.agents.runs.reader import checkpoint_path, read_config
 from stillsight.agents.runs.records import append_line, plain
 from stillsight.encoders.atomic import to_json, write_atomically
 
@@ -27,6 +28,9 @@ class Sink(Protocol):
     def log(self, stream: str, row: Mapping[str, Any]) -> None:
         """Take a row of a stream (metrics, episodes, eval), with plain values as JSON knows them."""
 
+    def rewind(self, last: int) -> None:
+        """Forget the rows of what comes after step or epoch `last`, which a resumed run does again."""
+
     def close(self) -> None:
         """Write what is left; no row comes after it."""
 
@@ -39,25 +43,35 @@ class Run:
     checkpoints/    safetensors                          summary.json   the result;   done   written last, empty
 
     Args:
-        folder: the run's.
+        folder: the run's; with `counted` the first of "<folder>", "<folder>-2", "<folder>-3" ... that is not there yet
+            when the run begins, so that two runs never share one, even where they begin at once.
         command: "rl" or "cifar".
         config: the run's configuration.
         resumed: continue what lies in the folder.
-        sinks: each row that is logged goes to these too; they are closed with the run.
+        counted: see `folder`.
+        sinks: each row that is logged goes to these too; they are closed with the run. A function makes them from the
+            run's folder, when it begins.
 
     Raises:
-        RunError: `folder` exists and is not to be resumed.
+        RunError: `folder` exists and is neither to be resumed nor counted.
     """
 
     def __init__(
-        self, folder: Path, command: str, config: Any, *, resumed: bool = False, sinks: Sequence[Sink] = ()
+        self,
+        folder: Path,
+        command: str,
+        config: Any,
+        *,
+        resumed: bool = False,
+        counted: bool = False,
+        sinks: Sequence[Sink] | Callable[[Path], Sequence[Sink]] = (),
     ) -> None:
-        if folder.exists() and not resumed:
-            state = "holds a finished run" if (folder / "done").exists() else "already exists"
-            advice = "" if (folder / "done").exists() else f"Continue it with --resume {folder}, or "
-            raise RunError(f"{folder} {state}. {advice}choose another folder with --out FOLDER.")
         self.folder, self.command, self.config, self.resumed = folder, command, config, resumed
-        self.sinks = tuple(sinks)
+        self.counted = counted and not resumed
+        if folder.exists() and not resumed and not counted:
+            raise self._taken()
+        self._given = sinks
+        self.sinks: tuple[Sink, ...] = () if callable(sinks) else tuple(sinks)
         self.display = ProgressDisplay()
         self._begun = False
 
@@ -79,14 +93,54 @@ class Run:
             return
         self._begun = True
         try:
-            (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            self._claim()
+            (self.folder / "checkpoints").mkdir(exist_ok=True)
         except OSError as error:
             raise RunError(f"The run folder {self.folder} cannot be made ({error}). Choose another: --out.") from error
+        if callable(self._given):
+            self.sinks = tuple(self._given(self.folder))
         if not self.resumed:
             self.write_json("config.json", {"command": self.command, **plain(self.config)})
         # A resumed run may go on elsewhere: the file keeps every machine that it has run on.
         before = json.loads((self.folder / "machine.json").read_text())["sessions"] if self.resumed else []
         self.write_json("machine.json", {"sessions": [*before, machine()]})
+
+    def _claim(self) -> None:
+        """Make the folder, which nobody else has made: `mkdir` is atomic."""
+        if self.resumed:
+            return
+        first = self.folder
+        first.parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            self.folder = first if number == 1 else first.with_name(f"{first.name}-{number}")
+            try:
+                self.folder.mkdir()
+            except FileExistsError:
+                if not self.counted:
+                    raise self._taken() from None
+            else:
+                return
+
+    def _taken(self) -> RunError:
+        """What to say of a folder that is there: only the same experiment is to be gone on with."""
+        elsewhere = "hoose another folder with --out FOLDER."
+        if (self.folder / "done").exists():
+            return RunError(f"{self.folder} holds a finished run. C{elsewhere}")
+        try:
+            there = read_config(self.folder)
+        except RunError:
+            return RunError(f"{self.folder} already exists, and holds no run. C{elsewhere}")
+        asked = {"command": self.command, **plain(self.config)}
+        differing = [
+            name
+            for name in asked
+            if there.get(name) != asked[name] and name not in ("out", "resume", "device", "threads")
+        ]
+        if not differing:
+            return RunError(f"{self.folder} already exists. Continue it with --resume {self.folder}, or c{elsewhere}")
+        flags = ", ".join(f"{name} {there.get(name)!r} and not {asked[name]!r}" for name in differing[:3])
+        more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+        return RunError(f"{self.folder} already exists, and holds another experiment ({flags}{more}). C{elsewhere}")
 
     def card(self, title: str, rows: Mapping[str, str]) -> None:
         """Print what will happen, and open the folder."""
@@ -117,6 +171,8 @@ class Run:
                 lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
                 kept = [line for line in lines if json.loads(line).get(counted, math.inf) <= last]
                 write_atomically(path, "".join(kept))
+        for sink in self.sinks:
+            sink.rewind(last)
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file at once or not at all."""

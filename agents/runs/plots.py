@@ -3,51 +3,105 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.reader import read_config
 from stillsight.agents.runs.records import read_lines
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
+
+FORMATS = ("png", "svg", "pdf", "jpg")
+"""What a picture's ending may be."""
+
+ELSEWHERE = (
+    *("command", "seed", "out", "resume", "device", "threads", "workers", "engine", "tensorboard", "weights_folder"),
+    *("data", "cache", "checkpoint_every", "save_every", "eval_every", "eval_episodes"),
+)
+"""Fields of a configuration that do not make another experiment of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlotConfig:
-    """Draw the learning curves of runs. Of rl: returns of training episodes, smoothed, and evaluations with their
-    spread. Of cifar: loss and accuracy over the epochs, and the test accuracy."""
+    """Draw the learning curves of runs, an axis for each environment or data set. Of rl: returns of training episodes,
+    smoothed, and evaluations with their spread. Of cifar: loss and accuracy over the epochs, and the test accuracy.
+    Runs that differ in their seed alone share a colour, and their mean is drawn over them."""
 
     out: Path = Path("curve.png")
-    """The picture; its ending (png, svg, pdf) chooses the format."""
+    """The picture; its ending (png, svg, pdf or jpg) chooses the format."""
     window: int = 50
-    """Training episodes that each point of the smoothed curve averages."""
+    """Of rl runs: training episodes that each point of the smoothed curve averages."""
     reference: tuple[str, ...] = ()
     """Horizontal lines for comparison, as name=return, say random=-20.4; of cifar runs as name=accuracy, 0 to 1."""
 
+    def check(self) -> None:
+        """Raise `RunError` for a picture that cannot be written, a window without episodes, or a wrong reference."""
+        if self.out.suffix.lower().removeprefix(".") not in FORMATS:
+            told = f"--out {self.out} ends in {self.out.suffix or 'nothing'}, which is no format of pictures here."
+            allowed = f"{', '.join(FORMATS[:-1])} and {FORMATS[-1]}"
+            raise RunError(f"{told} Allowed: {allowed}. Type, say: --out {self.out.with_suffix('.png')}.")
+        if self.out.is_dir():
+            raise RunError(f"--out {self.out} is a folder. Type the name of a picture: --out {self.out / 'curve.png'}.")
+        if self.window < 1:
+            raise RunError(
+                f"--window {self.window} averages nothing. Type a number of episodes from 1, say --window 50."
+            )
+        for text in self.reference:
+            _reference(text)
+
+
+class Arm(NamedTuple):
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        label: what they are, in words, the seed of a single one among them.
+        folders: of the runs.
+        seeds: how many different ones these have.
+    """
+
+    label: str
+    folders: list[Path]
+    seeds: int
+
+    @property
+    def told(self) -> str:
+        """The label of the curve that stands for the arm."""
+        count = len(self.folders)
+        what = "seeds" if self.seeds == count else "runs"
+        return self.label if count == 1 else f"{self.label}, mean of {count} {what}"
+
 
 def plot(folders: list[Path], config: PlotConfig) -> Path:
-    """Draw the curves of `folders` into `config.out` and return it.
+    """Draw the curves of `folders` into `config.out` and return it. Runs that have nothing to draw yet are left out,
+    and named.
 
     Raises:
-        RunError: a folder holds no run, or one that has nothing to draw yet; runs of both kinds; matplotlib is missing,
-            or a reference is not name=return.
+        RunError: see `PlotConfig.check`; a folder holds no run, or none has something to draw yet; runs of both kinds;
+            references where there are several environments; matplotlib is missing, or the picture cannot be written.
     """
-    runs = [(folder, read_config(folder)) for folder in folders]
-    lines = [_reference(text) for text in config.reference]
-    kinds = {str(record.get("command", "rl")): folder for folder, record in runs}
+    config.check()
+    records = {folder: read_config(folder) for folder in folders}
+    kinds = {str(record.get("command", "rl")): folder for folder, record in records.items()}
     if len(kinds) > 1:
         told = " and ".join(f"{folder} is a run of {kind}" for kind, folder in kinds.items())
         raise RunError(f"{told}, whose curves have no axis in common. Plot them apart.")
     supervised = "cifar" in kinds
-    stream, what = ("metrics", "epochs") if supervised else ("episodes", "episodes")
-    for folder, record in runs:
-        if not (folder / f"{stream}.jsonl").exists():
-            advice = f"Give {record.get('command', 'rl')} runs that went on for a while."
-            raise RunError(f"{folder} has no finished {what} to draw. {advice}")
+    if supervised and config.window != PlotConfig.window:
+        raise RunError("--window smooths the returns of rl runs, and has no effect on runs of cifar. Drop --window.")
+    records = _drawable(records, "metrics" if supervised else "episodes", "epochs" if supervised else "episodes")
+    task = "dataset" if supervised else "env"
+    tasks = list(dict.fromkeys(str(record[task]) for record in records.values()))
+    if config.reference and len(tasks) > 1:
+        raise RunError(
+            f"--reference is one line, and these runs are of {', '.join(tasks)}. Plot them apart, or drop it."
+        )
+    arms = _arms(records, task, "dataset" if supervised else "algo")
     try:
         import matplotlib as mpl
 
@@ -55,75 +109,193 @@ def plot(folders: list[Path], config: PlotConfig) -> Path:
         from matplotlib import pyplot
     except ImportError as error:
         raise RunError('matplotlib is not installed. Run: pip install "stillsight[plot]"') from error
-    if supervised:
-        figure, (losses, axes) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
-        for index, (folder, record) in enumerate(runs):
-            _draw_epochs(losses, axes, folder, _label(record, "dataset"), f"C{index}")
-        losses.set_visible(bool(losses.lines))
-        losses.set_ylabel("training loss")
-        losses.set_xlabel("epochs")
-        losses.spines[["top", "right"]].set_visible(False)
-    else:
-        figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-        for folder, record in runs:
-            _draw_episodes(axes, folder, _label(record, "algo"), config.window)
-    for name, value in lines:
-        axes.axhline(value, color="0.5", linewidth=1, linestyle=":")
-        axes.annotate(name, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.4")
-    axes.set_xlabel("epochs" if supervised else "environment steps")
-    axes.set_ylabel("accuracy" if supervised else "return of an episode, unclipped")
-    title = ", ".join(sorted({str(record["dataset" if supervised else "env"]) for _, record in runs}))
-    axes.set_title(title, parse_math=False)  # a name with dollars is no formula
-    for text in axes.legend(frameon=False).get_texts():
-        text.set_parse_math(False)
-    axes.spines[["top", "right"]].set_visible(False)
-    config.out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(config.out, dpi=110)
-    pyplot.close(figure)
+    labels = dict.fromkeys(arm.label for found in arms.values() for arm in found)
+    colours = {label: f"C{index}" for index, label in enumerate(labels)}
+    columns = 2 if supervised else len(tasks)
+    rows = len(tasks) if supervised else 1
+    size = (11, 4 * rows) if supervised else (7 * columns, 4)
+    figure, grid = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for index, name in enumerate(tasks):
+        axes = grid[index, 1] if supervised else grid[0, index]
+        for arm in arms[name]:
+            if supervised:
+                _draw_epochs(grid[index, 0], axes, arm, colours[arm.label])
+            else:
+                _draw_returns(axes, arm, colours[arm.label], config.window)
+        if supervised:
+            losses = grid[index, 0]
+            losses.set_visible(bool(losses.lines))
+            _finish(losses, "epochs", "training loss")
+        for line, value in map(_reference, config.reference):
+            axes.axhline(value, color="0.5", linewidth=1, linestyle=":")
+            axes.annotate(line, (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", color="0.4")
+        axes.set_title(name, parse_math=False)  # a name with dollars is no formula
+        _finish(
+            axes, *(("epochs", "accuracy") if supervised else ("environment steps", "return of an episode, unclipped"))
+        )
+        for text in axes.legend(frameon=False).get_texts():
+            text.set_parse_math(False)
+    try:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(config.out, dpi=110)
+    except OSError as error:
+        raise RunError(f"{config.out} cannot be written ({error}). Choose another place: --out FILE.") from error
+    finally:
+        pyplot.close(figure)
     print(config.out)
     return config.out
 
 
-def _draw_episodes(axes: Axes, folder: Path, label: str, window: int) -> None:
+def _finish(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _drawable(records: Mapping[Path, dict[str, Any]], stream: str, what: str) -> dict[Path, dict[str, Any]]:
+    """The runs that have rows to draw; the others are named, on the standard error."""
+    ready = {}
+    for folder, record in records.items():
+        path = folder / f"{stream}.jsonl"
+        if path.exists() and read_lines(path):
+            ready[folder] = record
+        elif len(records) > 1:
+            print(f"{folder} has no finished {what} to draw yet, and is left out.", file=sys.stderr)
+    if not ready:
+        first, record = next(iter(records.items()))
+        named = f"{first} has" if len(records) == 1 else "None of these runs has"
+        advice = f"Give {record.get('command', 'rl')} runs that went on for a while."
+        raise RunError(f"{named} {'no' if len(records) == 1 else 'any'} finished {what} to draw. {advice}")
+    return ready
+
+
+def _arms(records: Mapping[Path, dict[str, Any]], task: str, first: str) -> dict[str, list[Arm]]:
+    """Task -> its arms. A label says algorithm, encoder and mode, and whatever else differs between the arms."""
+    facts = {
+        folder: {name: value for name, value in record.items() if name not in (*ELSEWHERE, task)}
+        for folder, record in records.items()
+    }
+    shown = ("algo", "encoder", "mode")
+    names = sorted({name for values in facts.values() for name in values if name not in shown})
+    differing = [name for name in names if len({json.dumps(values.get(name)) for values in facts.values()}) > 1]
+    groups: dict[tuple[str, str], list[Path]] = {}
+    for folder, record in records.items():
+        told = [str(record[first]), str(record["encoder"]), str(record["mode"])]
+        told += [f"{name.replace('_', ' ')} {_told(name, facts[folder], facts.values())}" for name in differing]
+        groups.setdefault((str(record[task]), " ".join(told)), []).append(folder)
+    arms: dict[str, list[Arm]] = {}
+    for (name, label), found in groups.items():
+        arms.setdefault(name, []).append(Arm(label, found, len({records[folder]["seed"] for folder in found})))
+    if all(len(found) == 1 for found in groups.values()):  # then each curve is one run, and says its seed
+        return {
+            name: [arm._replace(label=f"{arm.label} seed {records[arm.folders[0]]['seed']}") for arm in row]
+            for name, row in arms.items()
+        }
+    return arms
+
+
+def _told(name: str, values: Mapping[str, Any], every: Iterable[Mapping[str, Any]]) -> str:
+    """The value of a field in a label; of a list only what the runs do not share."""
+    value = values.get(name)
+    if isinstance(value, list):
+        shared = set.intersection(*(set(map(str, other.get(name) or ())) for other in every))
+        return " ".join(text for text in map(str, value) if text not in shared) or "as given"
+    return "default" if value is None else str(value)
+
+
+def _draw_returns(axes: Axes, arm: Arm, colour: str, window: int) -> None:
+    """Smoothed returns of training, and evaluations: of one run with their spread, of several seeds with that of the
+    seeds."""
     import numpy as np
 
-    episodes = read_lines(folder / "episodes.jsonl")
-    steps, returns = (np.array([row[key] for row in episodes], float) for key in ("step", "return"))
-    width = min(window, len(returns))
-    smooth = np.convolve(returns, np.ones(width) / width, mode="valid")
-    (line,) = axes.plot(steps[width - 1 :], smooth, linewidth=1.2, alpha=0.8, label=f"{label}, training")
-    if (folder / "eval.jsonl").exists():
-        rows = read_lines(folder / "eval.jsonl")
-        x, y, spread = ([row[key] for row in rows] for key in ("step", "mean", "std"))
+    curves, evaluations = [], []
+    for folder in arm.folders:
+        episodes = read_lines(folder / "episodes.jsonl")
+        steps, returns = (np.array([row[key] for row in episodes], float) for key in ("step", "return"))
+        width = min(window, len(returns))
+        curves.append((steps[width - 1 :], np.convolve(returns, np.ones(width) / width, mode="valid")))
+        if (folder / "eval.jsonl").exists():
+            evaluations.append({row["step"]: (row["mean"], row["std"]) for row in read_lines(folder / "eval.jsonl")})
+    _draw_curves(axes, curves, colour, f"{arm.told}, training")
+    steps_of_all = sorted(set.intersection(*map(set, evaluations))) if len(evaluations) == len(arm.folders) else []
+    if steps_of_all:
+        means = np.array([[run[step][0] for run in evaluations] for step in steps_of_all])
+        several = len(evaluations) > 1
+        spread = means.std(axis=1) if several else np.array([evaluations[0][step][1] for step in steps_of_all])
+        told = "evaluations, ± std over seeds" if several else "evaluations, ± std"
+        labelled = told in axes.get_legend_handles_labels()[1]
         axes.errorbar(
-            x, y, spread, fmt="o", markersize=4, capsize=2, color=line.get_color(), label="evaluations, ± std"
+            steps_of_all,
+            means.mean(axis=1),
+            spread,
+            fmt="o",
+            markersize=4,
+            capsize=2,
+            color=colour,
+            label=None if labelled else told,
         )
 
 
-def _draw_epochs(losses: Axes, axes: Axes, folder: Path, label: str, colour: str) -> None:
-    """Curves of a run that trained its encoder; a level line for one that fitted a head to frozen features at once."""
-    rows = read_lines(folder / "metrics.jsonl")
-    # A killed run may have logged an epoch that it trains again when it goes on: the later row counts.
-    epochs = {row["epoch"]: row for row in rows if "epoch" in row}
-    if not epochs:
-        level = rows[-1]["validation_accuracy"]
-        if level is None and (folder / "summary.json").exists():  # one image a class: none was left to choose with
-            level, label = json.loads((folder / "summary.json").read_text())["test_accuracy"], f"{label}, test"
-        if level is None:
-            raise RunError(f"{folder} has no validation accuracy and is not finished. Finish it: --resume {folder}.")
-        axes.axhline(level, linewidth=1.2, color=colour, label=label)
+def _draw_curves(
+    axes: Axes, curves: Sequence[tuple[np.ndarray, np.ndarray]], colour: str, label: str | None, style: str = "-"
+) -> None:
+    """One curve, or faint ones of several seeds with their mean, from where all have begun to where the first ends."""
+    import numpy as np
+
+    if len(curves) == 1:
+        axes.plot(*curves[0], style, linewidth=1.2, alpha=0.8, color=colour, label=label)
         return
-    x = sorted(epochs)
-    losses.plot(x, [epochs[epoch]["loss"] for epoch in x], linewidth=1.2, color=colour)
-    for key, style, told in (("validation_accuracy", "-", label), ("train_accuracy", ":", None)):
-        axes.plot(x, [epochs[epoch][key] for epoch in x], style, linewidth=1.2, color=colour, label=told)
-    if (folder / "summary.json").exists():
-        tested = json.loads((folder / "summary.json").read_text())["test_accuracy"]
-        axes.plot([x[-1]], [tested], "o", markersize=5, color=colour, label=f"test {tested:.1%}")
+    for x, y in curves:
+        axes.plot(x, y, style, linewidth=0.8, alpha=0.3, color=colour)
+    first, last = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+    points = np.unique(np.concatenate([x for x, _ in curves]))
+    points = points[(points >= first) & (points <= last)]
+    if not len(points):  # one ended before another began
+        axes.plot([], [], style, color=colour, label=label)
+        return
+    mean = np.mean([np.interp(points, x, y) for x, y in curves], axis=0)
+    axes.plot(points, mean, style, linewidth=1.8, color=colour, label=label)
 
 
-def _label(record: Mapping[str, Any], first: str) -> str:
-    return f"{record[first]} {record['encoder']} {record['mode']} seed {record['seed']}"
+def _draw_epochs(losses: Axes, axes: Axes, arm: Arm, colour: str) -> None:
+    """Curves of runs that trained their encoder; level lines for those that fitted a head to frozen features."""
+    import numpy as np
+
+    trained: list[dict[int, dict[str, Any]]] = []
+    level, tested, only_tested = [], [], []
+    for folder in arm.folders:
+        rows = read_lines(folder / "metrics.jsonl")
+        # A killed run may have logged an epoch that it trains again when it goes on: the later row counts.
+        epochs = {row["epoch"]: row for row in rows if "epoch" in row}
+        if epochs:
+            trained.append(epochs)
+        elif rows[-1]["validation_accuracy"] is not None:
+            level.append(rows[-1]["validation_accuracy"])
+        if (folder / "summary.json").exists():
+            score = json.loads((folder / "summary.json").read_text())["test_accuracy"]
+            if epochs:
+                tested.append((max(epochs), score))
+            elif rows[-1]["validation_accuracy"] is None:  # one image a class: none was left to choose with
+                only_tested.append(score)
+    if only_tested:
+        axes.axhline(sum(only_tested) / len(only_tested), linewidth=1.2, color=colour, label=f"{arm.told}, test")
+    if level:
+        for value in level if len(level) > 1 else ():
+            axes.axhline(value, linewidth=0.8, alpha=0.3, color=colour)
+        axes.axhline(sum(level) / len(level), linewidth=1.2, color=colour, label=arm.told)
+    if trained:
+        series = {
+            key: [
+                (np.array(sorted(run), float), np.array([run[epoch][key] for epoch in sorted(run)])) for run in trained
+            ]
+            for key in ("loss", "validation_accuracy", "train_accuracy")
+        }
+        _draw_curves(losses, series["loss"], colour, None)
+        _draw_curves(axes, series["validation_accuracy"], colour, arm.told)
+        _draw_curves(axes, series["train_accuracy"], colour, None, ":")
+    if tested:
+        mean = sum(score for _, score in tested) / len(tested)
+        axes.plot(*zip(*tested, strict=True), "o", markersize=5, color=colour, label=f"test {mean:.1%}")
 
 
 def _reference(text: str) -> tuple[str, float]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -67,6 +68,21 @@ class ProgressDisplay:
         if what not in self._tasks:
             self._tasks[what] = self._bar.add_task(what, total=total, facts="")
         self._bar.update(self._tasks[what], completed=done, facts=text)
+
+    def note(self, text: str) -> None:
+        """Print a sentence beside the progress."""
+        self.console.print(text, soft_wrap=True, markup=False)
+
+    @contextlib.contextmanager
+    def paused(self, what: str) -> Iterator[None]:
+        """Count the time inside for no rate of `what`: something else is being done."""
+        paused = time.perf_counter()
+        try:
+            yield
+        finally:
+            if what in self._began:
+                began, first = self._began[what]
+                self._began[what] = (began + time.perf_counter() - paused, first)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

@@ -23,8 +23,22 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file; the inverse of `append_line`."""
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    """The rows of a JSON-lines file; the inverse of `append_line`. A last row that is half written is left out.
+
+    Raises:
+        RunError: a row before the last is no JSON.
+    """
+    lines = path.read_text().splitlines()
+    rows = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise RunError(
+                    f"Line {number} of {path} is damaged ({error}). Restore it, or start a new run."
+                ) from error
+    return rows
 
 
 def plain(value: Any) -> Any:

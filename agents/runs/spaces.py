@@ -21,15 +21,21 @@ class Spaces:
 
     Attributes:
         pixels: (3, H, W) of an image, uint8.
-        action: of one environment.
+        action: of one environment as `make_env` makes it: choices are counted from 0.
+        offset: what to add to an action for the game itself, whose own choices may start elsewhere; one for each choice
+            of a MultiDiscrete.
     """
 
     pixels: tuple[int, int, int]
     action: spaces.Space[Any]
+    offset: int | tuple[int, ...] = 0
 
     def to_json(self) -> dict[str, Any]:
         """As JSON knows it; `from_json` is the inverse."""
-        return {"pixels": list(self.pixels), "action": _action_to_json(self.action)}
+        record: dict[str, Any] = {"pixels": list(self.pixels), "action": _action_to_json(self.action)}
+        if self.offset:
+            record["offset"] = list(self.offset) if isinstance(self.offset, tuple) else self.offset
+        return record
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Spaces:
@@ -40,7 +46,9 @@ class Spaces:
         """
         try:
             channels, height, width = (int(side) for side in record["pixels"])
-            return cls((channels, height, width), _action_from_json(record["action"]))
+            offset = record.get("offset", 0)
+            offset = tuple(map(int, offset)) if isinstance(offset, list) else int(offset)
+            return cls((channels, height, width), _action_from_json(record["action"]), offset)
         except (KeyError, TypeError, ValueError, AssertionError) as error:
             raise RunError(
                 f"The run's {SPACES_FILE} is damaged ({error}). Remove it, and the environment is asked for them."

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from stillsight.agents.errors import RunError
 from stillsight.encoders.errors import unknown
+from stillsight.envs.spec import Actions
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -22,9 +23,10 @@ class AlgorithmSpec:
     Attributes:
         name: what `--algo` takes.
         cls: `module:Class`, imported when needed.
-        actions: "discrete", "continuous" or both; empty for a third party's class, whose own check decides.
+        actions: the kinds of action spaces it acts in; empty for a third party's class of which nothing is known, whose
+            own check decides.
         policy: SB3's name of the policy; our features extractor goes into it in every case.
-        net_arch: hidden layers behind the head of `head.HEAD_FEATURES` units.
+        net_arch: hidden layers behind the head of `head.HEAD_FEATURES` units; None for those of the class.
         n_envs: environments side by side by default.
         preset: keyword arguments of the class. Strings "lin_x" are a rate that falls linearly from x to 0.
         source: where the preset comes from.
@@ -34,9 +36,9 @@ class AlgorithmSpec:
 
     name: str
     cls: str
-    actions: tuple[str, ...]
+    actions: tuple[Actions, ...]
     policy: str = "MlpPolicy"
-    net_arch: tuple[int, ...] = ()
+    net_arch: tuple[int, ...] | None = ()
     n_envs: int = 1
     preset: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
@@ -47,7 +49,8 @@ class AlgorithmSpec:
         """Import the class.
 
         Raises:
-            RunError: the module is missing, has no such class, or it is no SB3 algorithm.
+            RunError: the module is missing, has no such class, or it is no SB3 algorithm, or one whose policy has no
+                place for an encoder.
         """
         module, _, name = self.cls.partition(":")
         try:
@@ -61,7 +64,21 @@ class AlgorithmSpec:
 
         if not (inspect.isclass(cls) and issubclass(cls, BaseAlgorithm)):
             raise RunError(f"{self.cls} is no Stable-Baselines3 algorithm. Type --algo ppo, or module:Class of one.")
+        self._check_policy(cls)
         return cls
+
+    def _check_policy(self, cls: type[BaseAlgorithm]) -> None:
+        """Refuse a class whose policy takes observations as they are (ARS): no features extractor can go into it."""
+        policy = cls.policy_aliases.get(self.policy)
+        if policy is None:
+            return
+        parameters = inspect.signature(policy).parameters.values()
+        if not any(one.name == "features_extractor_class" or one.kind is one.VAR_KEYWORD for one in parameters):
+            raise RunError(
+                f"The policy of {self.cls} has no place for a features extractor, so its agents cannot look through an "
+                f"encoder. Allowed are {', '.join(ALGORITHMS)}, and classes whose policies take "
+                "features_extractor_class. Type, say: --algo ppo."
+            )
 
     @property
     def off_policy(self) -> bool:
@@ -76,6 +93,7 @@ class AlgorithmSpec:
         return any(cls.__name__ == "TRPO" for cls in self.load_class().__mro__)
 
 
+_EVERY: tuple[Actions, ...] = ("discrete", "multi-discrete", "multi-binary", "continuous")
 _ZOO = "rl-baselines3-zoo's Atari preset"
 _POLICY_AND_VALUE = "policy and value losses together"
 _CRITIC = "the critic's temporal difference alone; the actor looks through the critic's eyes"
@@ -96,7 +114,7 @@ _ROWS = [
     AlgorithmSpec(
         name="ppo",
         cls="stable_baselines3:PPO",
-        actions=("discrete", "continuous"),
+        actions=_EVERY,
         n_envs=8,
         preset={
             "n_steps": 128,
@@ -113,7 +131,7 @@ _ROWS = [
     AlgorithmSpec(
         name="a2c",
         cls="stable_baselines3:A2C",
-        actions=("discrete", "continuous"),
+        actions=_EVERY,
         n_envs=16,
         preset={"n_steps": 5, "learning_rate": 7e-4, "ent_coef": 0.01, "vf_coef": 0.25},
         source=f"{_ZOO}, with SB3's default rate",
@@ -173,7 +191,7 @@ _ROWS = [
     AlgorithmSpec(
         name="trpo",
         cls="sb3_contrib:TRPO",
-        actions=("discrete", "continuous"),
+        actions=_EVERY,
         n_envs=8,
         preset={"n_steps": 128, "batch_size": 128, "cg_max_steps": 10},
         source="sb3-contrib's defaults (Schulman et al. 2015) with the rollouts of ppo",
@@ -183,7 +201,8 @@ _ROWS = [
     AlgorithmSpec(
         name="recurrent_ppo",
         cls="sb3_contrib:RecurrentPPO",
-        actions=("discrete", "continuous"),
+        # sb3-contrib 2.9 keeps bits as bytes, of which the loss of MultiBinary actions cannot be taken.
+        actions=("discrete", "multi-discrete", "continuous"),
         policy="MlpLstmPolicy",
         n_envs=8,
         preset={"n_steps": 128, "batch_size": 256, "n_epochs": 4, "learning_rate": "lin_2.5e-4", "ent_coef": 0.01},
@@ -213,18 +232,21 @@ def spec(name: str) -> AlgorithmSpec:
         name=name,
         cls=name,
         actions=(),
+        net_arch=None,
         policy="MlpLstmPolicy" if "Recurrent" in name else "MlpPolicy",
         source="the class's own defaults",
         extra="contrib" if name.startswith("sb3_contrib:") else None,
     )
     bases = {f"{cls.__module__.partition('.')[0]}:{cls.__name__}" for cls in row.load_class().__mro__}
     base = next((known for known in _ROWS if known.cls in bases), None)
-    return row if base is None else replace(row, policy=base.policy, encoder_loss=base.encoder_loss)
+    return (
+        row if base is None else replace(row, policy=base.policy, encoder_loss=base.encoder_loss, actions=base.actions)
+    )
 
 
-def check_actions(row: AlgorithmSpec, actions: str, env: str) -> None:
-    """Raise `RunError` if `row` cannot act in an environment whose actions are "discrete" or "continuous"."""
-    if row.actions and actions in ("discrete", "continuous") and actions not in row.actions:
+def check_actions(row: AlgorithmSpec, actions: Actions, env: str) -> None:
+    """Raise `RunError` if `row` cannot act in an environment whose actions are of this kind."""
+    if row.actions and actions != "unknown" and actions not in row.actions:
         able = [other.name for other in ALGORITHMS.values() if actions in other.actions]
         raise RunError(
             f"{row.name} needs {' or '.join(row.actions)} actions, and {env} has {actions} ones. "

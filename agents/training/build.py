@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gymnasium import spaces
+from gymnasium import Space
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.features.acting import check_masks
 from stillsight.agents.features.encoded_vec_env import EncodedVecEnv
 from stillsight.agents.features.extractor import encoder_state
 from stillsight.agents.features.standardise import Statistics, gather_statistics
@@ -21,7 +22,8 @@ from stillsight.agents.training.model import make_model
 from stillsight.agents.training.seeds import STANDARDISE
 from stillsight.agents.training.settings import overrides
 from stillsight.encoders.encoder import Encoder, fingerprint
-from stillsight.envs import make_vec, workers_pay
+from stillsight.envs import make_env, make_vec, workers_pay
+from stillsight.envs.actions import kind, objection
 
 
 @dataclass
@@ -54,6 +56,29 @@ def check_frozen(encoder: Encoder, stored: Mapping[str, Any], folder: Path) -> N
             f"{stored['frozen_sha256'][:12]}, and {encoder.provenance.name} gives {present[:12]}. "
             "Say where the right ones are: --weights FILE."
         )
+
+
+def check_environment(config: RlConfig) -> None:
+    """Make one environment of `config` and look at it, before an encoder is loaded and others are made.
+
+    Raises:
+        EnvError: see `make_env`.
+        RunError: the algorithm cannot act here.
+    """
+    env = make_env(config.env, config.env_options(), seed=config.seed)
+    space = env.action_space
+    env.close()
+    check_action_space(config.algo, space, config.env)
+
+
+def check_action_space(algo: str, space: Space[Any], env: str) -> None:
+    """Raise `RunError` if `algo`, or every algorithm, cannot act in the action space of a made environment."""
+    if (reason := objection(space)) is not None:
+        raise RunError(
+            f"{env} {reason}. Agents act in Discrete, MultiDiscrete and MultiBinary spaces, and in a Box of floats "
+            "between finite bounds. Wrap the environment so that it has one of these."
+        )
+    algorithms.check_actions(algorithms.spec(algo), kind(space), env)
 
 
 def make_venv(config: RlConfig, encoder: Encoder, *, n_envs: int, training: bool, seed: int) -> EncodedVecEnv:
@@ -107,9 +132,7 @@ def make_agent(config: RlConfig, encoder: Encoder, *, n_envs: int) -> Agent:
         EncoderError, EnvError: see `make_venv`.
     """
     venv = make_venv(config, encoder, n_envs=n_envs, training=True, seed=config.seed)
-    discrete = isinstance(venv.action_space, spaces.Discrete)
-    row = algorithms.spec(config.algo)
-    algorithms.check_actions(row, "discrete" if discrete else "continuous", config.env)
+    check_action_space(config.algo, venv.action_space, config.env)
     statistics = None
     if config.standardise:
         seed = config.seed + STANDARDISE
@@ -139,6 +162,8 @@ def assemble(
     Raises:
         RunError: the algorithm takes no such setting.
     """
+    if not playing:
+        check_masks(algorithms.spec(config.algo).load_class(), venv, config.env)
     chosen = overrides(config.set, "--set")
     if playing and "buffer_size" in chosen:
         chosen["buffer_size"] = 1
@@ -163,4 +188,5 @@ def assemble(
             seed=config.seed,
             device=config.device,
             encoder_lr=config.encoder_lr,
+            steps=config.steps,
         )

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import KVWriter, Logger
-from stable_baselines3.common.vec_env import VecEnv
 
+from stillsight.agents.features.acting import Actor
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.config import RlConfig
+from stillsight.agents.training.episodes import Episode, capped_note, divide, play_episodes
+from stillsight.agents.training.model_state import loss_not_finite
 from stillsight.encoders.encoder import Encoder
 
 
@@ -53,11 +57,19 @@ class Episodes(BaseCallback):
 class Evaluate(BaseCallback):
     """Plays whole episodes every so many environment steps, records their returns, and keeps the best agent.
 
+    Each environment plays a number of episodes that is fixed beforehand. The first of its episodes has its seed, and
+    its random numbers go on from there through all evaluations of the run. None is played at the last step of the run:
+    `evaluate` comes there when the agent has learned from all its steps.
+
     Args:
         run: the run folder; eval.jsonl and checkpoints/best.safetensors go there.
-        venv: environments of their own, as `make_vec(training=False)` makes them, encoded like the training ones.
+        actor: the agent in training, with its eyes.
+        envs: environments of their own, as `make_env(training=False)` makes them.
+        seed: of the first environment; the others follow.
         every: environment steps between two evaluations; 0 for none.
-        episodes: episodes in one evaluation.
+        total: environment steps of the run.
+        episodes: episodes in one evaluation, of all environments together.
+        max_steps: agent steps after which an episode is stopped, see `play_episodes`.
         deterministic: take the most likely action.
         savepoints: where the best agent is kept.
     """
@@ -65,37 +77,68 @@ class Evaluate(BaseCallback):
     def __init__(
         self,
         run: Run,
-        venv: VecEnv,
+        actor: Actor,
+        envs: Sequence[gym.Env[Any, Any]],
         *,
+        seed: int,
         every: int,
+        total: int,
         episodes: int,
+        max_steps: int,
         deterministic: bool,
         savepoints: Savepoints,
     ) -> None:
         super().__init__()
-        self.run, self.venv = run, venv
-        self.every, self.episodes, self.deterministic, self.savepoints = every, episodes, deterministic, savepoints
+        self.run, self.actor, self.envs, self.savepoints = run, actor, envs, savepoints
+        self.every, self.total, self.episodes, self.max_steps = every, total, episodes, max_steps
+        self.deterministic = deterministic
+        self._first: list[int | None] = [seed + index for index in range(len(envs))]
 
     def _on_training_start(self) -> None:
         self.due = Due(self.every, self.num_timesteps)
 
     def _on_step(self) -> bool:
-        if self.due(self.num_timesteps):
+        if self.due(self.num_timesteps) and self.num_timesteps < self.total:
             self.evaluate()
         return True
 
-    def evaluate(self) -> list[float]:
-        """Play now; returns the episodes' returns."""
-        trained = self.savepoints.seconds()
-        with self.savepoints.paused():
-            returns, lengths = evaluate_policy(
-                self.model, self.venv, self.episodes, deterministic=self.deterministic, return_episode_rewards=True
-            )
-        assert isinstance(returns, list)
-        row = {"step": self.num_timesteps, "mean": np.mean(returns), "std": np.std(returns), "returns": returns}
-        self.run.log("eval", {**row, "lengths": lengths, "train_seconds": trained})
+    def evaluate(self) -> list[Episode]:
+        """Play now."""
+        model = self.actor.model
+        trained, began = self.savepoints.seconds(), time.time_ns()
+        with self.savepoints.paused(), self.run.display.paused("step"):
+            episodes = self._play()
+        if hasattr(model, "start_time"):  # by which SB3 counts time/fps
+            model.start_time += time.time_ns() - began
+        returns = [round(episode.total, 6) for episode in episodes]
+        row = {"step": model.num_timesteps, "mean": np.mean(returns), "std": np.std(returns), "returns": returns}
+        capped = sum(episode.capped for episode in episodes)
+        lengths = [episode.length for episode in episodes]
+        self.run.log("eval", {**row, "lengths": lengths, "capped": capped, "train_seconds": trained})
+        if (note := capped_note(episodes, self.max_steps, "--eval-max-steps")) is not None:
+            self.run.display.note(f"evaluation at step {model.num_timesteps:,}: {note}")
         self.savepoints.best(float(np.mean(returns)))
-        return returns
+        return episodes
+
+    def _play(self) -> list[Episode]:
+        counts = divide(self.episodes, len(self.envs))
+        seeds = [[first, *[None] * (count - 1)] for first, count in zip(self._first, counts, strict=True) if count]
+        self._first = [None] * len(self.envs)
+
+        def watch(done: int, steps: int, _: Episode | None) -> None:
+            self.run.progress("evaluation episode", done, self.episodes, steps=steps)
+
+        episodes = play_episodes(
+            self.actor,
+            self.envs[: len(seeds)],
+            seeds,
+            deterministic=self.deterministic,
+            max_steps=self.max_steps,
+            watch=watch,
+        )
+        for env in self.envs:  # as a VecEnv begins the next episode: one environment plays what it would play in one
+            env.reset()
+        return episodes
 
 
 class Checkpoint(BaseCallback):
@@ -114,6 +157,31 @@ class Checkpoint(BaseCallback):
     def _on_rollout_start(self) -> None:
         if self.due(self.num_timesteps):
             self.savepoints.last()
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class StaysFinite(BaseCallback):
+    """Stops training at the first loss or parameter that is no finite number, before anything is saved.
+
+    Losses are looked at after every update, parameters after each `every` environment steps and before each save.
+
+    Args:
+        savepoints: that say what is wrong, and where the last good checkpoint is.
+        every: environment steps between two looks at the parameters, which wait for the device.
+    """
+
+    def __init__(self, savepoints: Savepoints, every: int = 1_000) -> None:
+        super().__init__()
+        self.savepoints, self.every = savepoints, every
+
+    def _on_training_start(self) -> None:
+        self.due = Due(self.every, self.num_timesteps)
+
+    def _on_rollout_start(self) -> None:  # the update before it is done
+        if self.due(self.num_timesteps) or loss_not_finite(self.model) is not None:
+            self.savepoints.refuse_not_finite()
 
     def _on_step(self) -> bool:
         return True

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stillsight.agents.errors import RunError
+from stillsight.agents.errors import RunError, TrainingFault
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, check_frozen
 from stillsight.encoders.encoder import fingerprint
+from stillsight.envs.errors import EnvFault
 
 
 @dataclass
@@ -49,20 +50,44 @@ class Savepoints:
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """Count the time inside as training, less that of `paused`; say how to go on after Ctrl-C."""
+        """Count the time inside as training, less that of `paused`; say how to go on after whatever stopped it.
+
+        Raises:
+            RunError: it was Ctrl-C.
+            EnvFault: the environment broke.
+            TrainingFault: a loss or a parameter is no finite number any more.
+        """
         self._running_since = time.perf_counter()
         try:
             yield
+            self.refuse_not_finite()
         except KeyboardInterrupt:
-            advice = "nothing was saved yet"
-            if self.run.checkpoint("last").exists():
-                advice = (
-                    f"continue from its last checkpoint with: stillsight {self.run.command} --resume {self.run.folder}"
-                )
-            raise RunError(f"Stopped at step {self.agent.model.num_timesteps:,}; {advice}.") from None
+            raise RunError(f"Stopped at step {self.agent.model.num_timesteps:,}; {self.advice()}.") from None
+        except TrainingFault:
+            raise
+        except EnvFault as fault:
+            step = self.agent.model.num_timesteps
+            broken = EnvFault(f"{fault} The run stopped at step {step:,}; {self.advice()}.")
+            broken.__notes__ = [*getattr(fault, "__notes__", ())]
+            raise broken from fault
+        except Exception as error:
+            # Policies of parameters that are NaN raise whatever their distributions say of it.
+            with contextlib.suppress(KeyboardInterrupt):
+                self.refuse_not_finite(error)
+            error.add_note(f"Training stopped at step {self.agent.model.num_timesteps:,}; {self.advice()}.")
+            raise
         finally:
             self._settle()
             self._running_since = None
+
+    def advice(self) -> str:
+        """How to go on with a run that stopped, from its last checkpoint."""
+        last = self.run.checkpoint("last")
+        if not last.exists():
+            return "nothing was saved yet"
+        return (
+            f"continue from its last checkpoint, {last}, with: stillsight {self.run.command} --resume {self.run.folder}"
+        )
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -90,14 +115,34 @@ class Savepoints:
         self.ledger.images += images - self._images
         self._images = images
 
+    def refuse_not_finite(self, cause: Exception | None = None) -> None:
+        """Raise `TrainingFault` if a loss or a parameter is no finite number, naming the last good checkpoint.
+
+        Args:
+            cause: what was raised meanwhile, if anything.
+        """
+        model = self.agent.model
+        what = state.not_finite(model)
+        if what is None:
+            return
+        last = self.run.checkpoint("last")
+        kept = f"Nothing was saved over {last}, which is good" if last.exists() else "Nothing was saved yet"
+        resume = f", or go on from there: --resume {self.run.folder}" if last.exists() else ""
+        raise TrainingFault(
+            f"Training left the numbers at step {model.num_timesteps:,}: {what}. {kept}. Start again with a lower rate "
+            f"(--set learning_rate=...){resume or ' or smaller rewards (--clip-rewards)'}."
+        ) from cause
+
     def best(self, mean: float) -> None:
         """Keep what acting needs, if `mean` beats every evaluation before it."""
         if mean > self.ledger.best:
+            self.refuse_not_finite()
             self.ledger.best = mean
             self.run.save("best", {**state.learned(self.agent.model), **self._facts(), "mean": mean}, self._header())
 
     def last(self) -> None:
         """Keep all that learning on needs. The replay memory goes first, into a file that the other one names."""
+        self.refuse_not_finite()
         self._settle()
         step = self.agent.model.num_timesteps
         replay = state.capture_replay(self.agent.model)
@@ -123,6 +168,7 @@ class Savepoints:
         model = self.agent.model
         stored = self.run.load("last", model.device)
         if stored is None:
+            self.run.rewind(0)  # what it recorded before it was stopped comes again
             return
         replay: dict[str, Any] | None = None
         if stored["replay"] is not None:

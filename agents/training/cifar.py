@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from stillsight.agents.errors import RunError
@@ -29,14 +30,38 @@ def cifar(config: CifarConfig) -> dict[str, Any]:
         if (folder / "done").exists():
             raise RunError(f"{folder} is finished. Its results are in {folder / 'summary.json'}.")
     config.check()
-    sinks = [TensorBoardSink(folder / "tensorboard")] if config.tensorboard else []
     with joined(config.device) as world:
         if not world.is_main:
             return learn(config, NullRecorder(folder), config.cache, world)
-        with Run(folder, "cifar", config, resumed=resumed, sinks=sinks) as run:
+        if config.tensorboard:
+            TensorBoardSink(folder / "tensorboard")  # refuses where it is not installed, before anything is made
+        counted = config.out is None
+
+        def sinks(place: Path) -> list[TensorBoardSink]:
+            return [TensorBoardSink(place / "tensorboard")] if config.tensorboard else []
+
+        with Run(folder, "cifar", config, resumed=resumed, counted=counted, sinks=sinks) as run:
             result = learn(config, run, config.cache, world)
             run.display.close()
             scores = {name: value for name, value in result.items() if name.endswith("accuracy") and value is not None}
             rows = {name: f"{value:.2%}" for name, value in scores.items()}
-            run.display.card("done", {**rows, "report": str(folder / "report" / "report.md"), "folder": str(folder)})
+            rows |= {
+                **_said(result),
+                "report": str(run.folder / "report" / "report.md"),
+                "folder": str(run.folder),
+            }
+            run.display.card("done", rows)
             return result
+
+
+def _said(result: dict[str, Any]) -> dict[str, str]:
+    """What came out otherwise than somebody may think, in words."""
+    said = {}
+    if "best_epoch" in result:
+        best = result["best_epoch"]
+        said["kept"] = f"epoch {best}" if best else "the start, which no epoch improved on the validation images"
+    if "saved_in_float32" in result:
+        names = result["saved_in_float32"]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        said["saved in float32"] = f"{', '.join(names[:3])}{more}: float16 cannot hold them"
+    return said

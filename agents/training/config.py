@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.reader import read_config
 from stillsight.agents.training.algorithms import AlgorithmSpec, check_actions, spec
 from stillsight.agents.training.presets import preset
 from stillsight.agents.training.settings import overrides, settings
-from stillsight.encoders.config import EncoderConfig
+from stillsight.encoders.config import EncoderConfig, refuse
+from stillsight.encoders.zoo.registry import spec as encoder_spec
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve
+
+MOST_ENVS = 4_096
+"""Environments side by side that may be asked for; each is a game of its own, and more are a slip of the finger."""
+
+MAX_STEPS = 10_000
+"""Agent steps after which an evaluation stops an episode, unless asked otherwise. The longest game of Pong in
+results/published took 6,926; ALE's own limit is 27,000 steps of four frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RlConfig(EncoderConfig):
     """Train an agent whose policy looks through an encoder."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "encoder": "encoder",
+        "env": "environment",
+        "algo": "algorithm",
+        "n_envs": "environment",
+        "set": "algorithm",
+        "head": "head, and how the encoder learns and runs",
+        "eval_every": "evaluation",
+        "seed": "run",
+        "checkpoint_every": "run",
+    }
+    """Field -> heading of it and of those that follow, up to the next; see `stillsight.agents.flags`."""
 
     env: str = "stillsight/Orchard-v0"
     """A name of `stillsight list envs`, any Gymnasium id with pixels or rendering, or module:Id."""
@@ -35,7 +58,8 @@ class RlConfig(EncoderConfig):
     """Frames in an observation, whose features are stacked, so that each frame is encoded once. 4 unless the
     environment's preset says otherwise."""
     size: int | None = None
-    """Side of the environment's images in pixels, 0 for its native size; the environment's default otherwise."""
+    """Side of the environment's images in pixels, 0 for its native size; without it, the size of its row in `stillsight
+    list envs`, or its native size where it has none."""
     frame_skip: int | None = None
     """Repeat each action this often; the environment's default otherwise."""
     clip_rewards: bool | None = None
@@ -76,6 +100,12 @@ class RlConfig(EncoderConfig):
     """Environment steps between evaluations, 0 for none but the last; a tenth of the run by default."""
     eval_episodes: int = 10
     """Episodes in an evaluation."""
+    eval_envs: int | None = None
+    """Environments that an evaluation plays side by side, each a fixed number of its episodes; as many as learn, and no
+    more than episodes, by default."""
+    eval_max_steps: int = MAX_STEPS
+    """Agent steps after which an evaluation stops an episode; its return counts until then, and the row says so. So is
+    an episode in which nothing happened for 1,000 steps. 0 plays to the end."""
     stochastic_eval: bool = False
     """Sample actions in evaluations instead of taking the most likely one."""
     checkpoint_every: int | None = None
@@ -89,9 +119,9 @@ class RlConfig(EncoderConfig):
 
     @property
     def run_name(self) -> str:
-        """Default name of the run folder."""
-        parts = (self.env.rpartition("/")[2], self.algo, self.encoder, self.mode.value, f"seed{self.seed}")
-        return "-".join(part.replace(":", ".").lower() for part in parts)
+        """Default name of the run folder: what runs, and what differs from the defaults."""
+        parts = (self.env.rpartition("/")[2], self.algo, self.encoder, self.mode.value)
+        return self.name_with((part.lower() for part in parts), ("env", "algo", "encoder", "mode"))
 
     def env_options(self) -> EnvOptions:
         """The environment's options: its row's defaults with what was asked for on top."""
@@ -126,6 +156,7 @@ class RlConfig(EncoderConfig):
             shift=options.shift,
             shift_strength=options.shift_strength,
             batchnorm="frozen" if self.batchnorm is None and self.mode.trained else self.batchnorm,
+            eval_envs=self.eval_envs or min(self.n_envs or row.n_envs, self.eval_episodes),
             eval_every=tenth if self.eval_every is None else self.eval_every,
             checkpoint_every=tenth if self.checkpoint_every is None else self.checkpoint_every,
             set=tuple(f"{name}={value!r}" for name, value in chosen.items()),
@@ -144,7 +175,8 @@ class RlConfig(EncoderConfig):
         self.for_control().check_encoder()
         options = self.env_options()
         self.for_control().check_encoder(options.size or None)
-        check_actions(row, resolve(self.env).actions, self.env)
+        if not self.env_set:  # an argument may change the actions; then the made environment says what they are
+            check_actions(row, resolve(self.env).actions, self.env)
         overrides(self.set, "--set")
         self._check_rate(row)
         self._check_augment(row)
@@ -160,12 +192,46 @@ class RlConfig(EncoderConfig):
             ("compress", 0),
             ("standardise", 0),
             ("eval_episodes", 1),
+            ("eval_envs", 1),
+            ("eval_max_steps", 0),
             ("eval_every", 0),
             ("checkpoint_every", 0),
         ):
             value = getattr(self, flag)
             if value is not None and value < least:
                 raise RunError(f"--{flag.replace('_', '-')} {value} is too small. Type a number from {least}.")
+            if flag in ("n_envs", "eval_envs") and value is not None and value > MOST_ENVS:
+                raise RunError(
+                    f"--{flag.replace('_', '-')} {value:,} asks for more games than one machine plays. Type a number "
+                    f"up to {MOST_ENVS:,}, say 16."
+                )
+
+    def check_given(self, given: Collection[str]) -> None:
+        """Refuse flags that were typed and have no effect beside the others, see `EncoderConfig.check_given`.
+
+        Raises:
+            EncoderError, RunError: which flag, why, and what to type.
+        """
+        if self.resume is not None:
+            others = sorted(set(given) - {"resume"})
+            refuse(given, others, "beside --resume, which goes on with the run as it began. Start a new run with --out")
+            return
+        super().check_given(given)
+        for flag, settings_given in (("--set", self.set), ("--env-set", self.env_set)):
+            names = Counter(setting.partition("=")[0] for setting in settings_given)
+            for name in (name for name, times in names.items() if times > 1):
+                raise RunError(f"{flag} was given {name} {names[name]} times. Give it once: {flag} {name}=VALUE.")
+        if not spec(self.algo).off_policy:
+            why = f"with --algo {self.algo}, which has no replay memory. Type --algo dqn or --algo sac"
+            refuse(given, ("replay_dtype",), why)
+        if self.mode.trained and self.unfreeze in (None, "all"):
+            why = f"where all of the encoder learns, as --mode {self.mode.value} has it: none of it is run beforehand."
+            refuse(given, ("replay_dtype", "in_policy", "engine"), f"{why} Type --unfreeze STAGE, or --mode frozen")
+        elif self.in_policy:
+            refuse(given, ("replay_dtype",), "with --in-policy, where replay memory keeps pixels. Drop --in-policy")
+        pooling = self.for_control().pooling or encoder_spec(self.encoder).pooling
+        if pooling == "flatten":
+            refuse(given, ("compress",), "with --pooling flatten, whose features are no channels. Type --pooling grid4")
 
     def _check_augment(self, row: AlgorithmSpec) -> None:
         if self.augment == "none":

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.features.acting import Actor
 from stillsight.agents.features.extractor import encoder_state
 from stillsight.agents.runs.folder import Run, Sink
 from stillsight.agents.runs.reader import RUNS, read_config
@@ -17,12 +18,14 @@ from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.tensorboard import TensorBoardSink
 from stillsight.agents.training import callbacks as recording
 from stillsight.agents.training import summary
-from stillsight.agents.training.build import make_agent, make_venv
+from stillsight.agents.training.build import check_environment, make_agent
 from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.seeds import EVALUATION
 from stillsight.encoders import device as devices
 from stillsight.encoders.building import build
+from stillsight.envs import make_env
+from stillsight.envs.vector import action_offset
 
 
 def rl(config: RlConfig) -> dict[str, Any]:
@@ -37,18 +40,19 @@ def rl(config: RlConfig) -> dict[str, Any]:
             raise RunError(f"{folder} is finished. Record it with: stillsight record {folder}")
         config = revive(RlConfig, read_config(folder))
         config.check()
-        with Run(folder, "rl", config, resumed=True, sinks=_sinks(config, folder)) as run:
+        with Run(folder, "rl", config, resumed=True, sinks=_sinks(config)) as run:
             return learn(config, run)
     config.check()
+    name = config.run_name  # before defaults are written out, which would all be in it
     config = config.resolved()
-    folder = config.out or RUNS / config.run_name
-    with Run(folder, "rl", config, sinks=_sinks(config, folder)) as run:
+    folder = config.out or RUNS / name
+    with Run(folder, "rl", config, counted=config.out is None, sinks=_sinks(config)) as run:
         return learn(config, run)
 
 
-def _sinks(config: RlConfig, folder: Path) -> list[Sink]:
+def _sinks(config: RlConfig) -> Callable[[Path], list[Sink]]:
     """Where the run's rows go besides its folder."""
-    return [TensorBoardSink(folder / "tensorboard")] if config.tensorboard else []
+    return lambda folder: [TensorBoardSink(folder / "tensorboard")] if config.tensorboard else []
 
 
 def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) -> dict[str, Any]:
@@ -62,20 +66,30 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
     devices.seed_everything(config.seed)
     devices.use_threads(config.threads)
     devices.fast_math()
+    check_environment(config)
     encoder = build(config, pinned=True)
     agent = make_agent(config, encoder, n_envs=config.n_envs or 1)
-    arena = make_venv(config, encoder, n_envs=1, training=False, seed=config.seed + EVALUATION)
+    seed, options = config.seed + EVALUATION, config.env_options()
+    arenas = [
+        make_env(config.env, options, training=False, seed=seed + index) for index in range(config.eval_envs or 1)
+    ]
     savepoints = Savepoints(run, agent)
     if run.resumed:
         savepoints.restore()
 
     run.card(f"rl · {config.env} · {config.algo} · {config.mode.value} · seed {config.seed}", summary.card(agent))
-    run.write_json(SPACES_FILE, Spaces(agent.venv.pixel_shape, agent.venv.action_space).to_json())
+    run.write_json(
+        SPACES_FILE, Spaces(agent.venv.pixel_shape, agent.venv.action_space, action_offset(agent.venv)).to_json()
+    )
     evaluation = recording.Evaluate(
         run,
-        arena,
+        Actor(agent.model, agent.venv),
+        arenas,
+        seed=seed,
         every=config.eval_every or 0,
+        total=config.steps,
         episodes=config.eval_episodes,
+        max_steps=config.eval_max_steps,
         deterministic=not config.stochastic_eval,
         savepoints=savepoints,
     )
@@ -83,6 +97,7 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
     model.set_logger(recording.logger(run))
     ours = [
         recording.Episodes(run, config.steps),
+        recording.StaysFinite(savepoints),
         evaluation,
         recording.Checkpoint(config.checkpoint_every or 0, savepoints),
         *recording.light(config, encoder),
@@ -99,11 +114,12 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
         licence = f"{encoder.provenance.licence}; trained here on {config.env}".removeprefix("none needed; ")
         facts = {"encoder": encoder.name, "env": config.env, "license": licence}
         run.save("encoder", encoder_state(encoder, model.policy), facts)
-    returns = evaluation.evaluate()
-    result = summary.summary(agent, savepoints.ledger, returns, deterministic=not config.stochastic_eval)
+    episodes = evaluation.evaluate()
+    result = summary.summary(agent, savepoints.ledger, episodes, deterministic=not config.stochastic_eval)
     run.write_json("summary.json", result)
     run.display.close()
     run.display.card("done", summary.closing(result, run.folder))
-    arena.close()
+    for arena in arenas:
+        arena.close()
     agent.venv.close()
     return result

@@ -7,11 +7,14 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.preprocessing import get_action_dim
 from stable_baselines3.common.vec_env import VecEnv
 
+from stillsight.agents.buffers.footprint import batch_bytes, check_memory, check_rollout
 from stillsight.agents.buffers.replay import FrameReplayBuffer
 from stillsight.agents.buffers.rollout import FrameRolloutBuffer
 from stillsight.agents.errors import RunError
@@ -32,6 +35,7 @@ def make_model(
     seed: int,
     device: str,
     encoder_lr: float = 1.0,
+    steps: int | None = None,
 ) -> BaseAlgorithm:
     """The SB3 model: its class unchanged, our features extractor in its policy.
 
@@ -44,6 +48,7 @@ def make_model(
         seed: of the policy's weights, of exploration, of sampling and of the environments.
         device: of policy and updates.
         encoder_lr: what learns of the encoder learns at this multiple of the algorithm's rate.
+        steps: of the whole run, for which what falls linearly falls; None if it is not known.
 
     Raises:
         RunError: SB3 refuses the combination.
@@ -53,16 +58,17 @@ def make_model(
         "features_extractor_kwargs": dict(eyes),
         "normalize_images": False,  # the encoder normalises, by the recipe of its weights
     }
-    if row.actions:
+    if row.net_arch is not None:
         policy_kwargs["net_arch"] = list(row.net_arch)
     cls = row.load_class()
     try:
-        given = arguments(chosen, venv)
+        rollout = _argument(cls, chosen, "n_steps", 1) * venv.num_envs if issubclass(cls, OnPolicyAlgorithm) else 0
+        given = arguments(chosen, venv, least=min(1.0, rollout / steps) if steps else 0.0)
+        _check_sizes(cls, venv, given)
         if issubclass(cls, OffPolicyAlgorithm):
             returns = {"n_steps": _argument(cls, given, "n_steps", 1), "gamma": _argument(cls, given, "gamma", 0.99)}
             given |= {"replay_buffer_class": FrameReplayBuffer, "replay_buffer_kwargs": {**replay, **returns}}
-        # Classes that collect in a way of their own (RecurrentPPO, MaskablePPO) have buffers of their own.
-        elif getattr(cls, "collect_rollouts", None) is OnPolicyAlgorithm.collect_rollouts and stacked(venv):
+        elif _takes_pool(cls, venv):
             given["rollout_buffer_class"] = FrameRolloutBuffer
         with warnings.catch_warnings():
             # SB3 warns that a buffer class that it does not know ignores n_steps; ours was given it.
@@ -70,6 +76,14 @@ def make_model(
             model = cls(row.policy, venv, policy_kwargs=policy_kwargs, seed=seed, device=device, **given)
     except RunError:
         raise
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or "memory" in str(error)):
+            raise
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            f"The model does not fit into the memory of this machine ({reason}). Type a smaller --head or "
+            "--frame-stack, or take fewer features (--pooling, --tap)."
+        ) from error
     except (AssertionError, ValueError, TypeError) as error:
         # SB3 checks its arguments with asserts, and some only by using them.
         listed = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
@@ -77,6 +91,37 @@ def make_model(
     follow_critic(model.policy)
     scale(model.policy, encoder_lr)
     return model
+
+
+def _check_sizes(cls: type[BaseAlgorithm], venv: VecEnv, given: Mapping[str, Any]) -> None:
+    """Refuse what SB3 would take memory for and our own buffers do not check.
+
+    Raises:
+        RunError: it does not fit; with the flag that makes it fit.
+    """
+    space, actions = venv.observation_space, venv.action_space
+    assert isinstance(space, spaces.Box)
+    if issubclass(cls, OffPolicyAlgorithm):
+        batch = _argument(cls, given, "batch_size", 1)
+        if isinstance(batch, int):
+            check_memory(batch_bytes(space, batch), batch, what="batch of transitions", flag="--set batch_size=")
+        return
+    steps = _argument(cls, given, "n_steps", 1)
+    if isinstance(steps, int) and not _takes_pool(cls, venv):
+        # Two masks of each choice (MaskablePPO), and the states of actor and critic as sb3-contrib sizes them.
+        masks = (
+            2 * int(getattr(actions, "n", 0)) if isinstance(actions, spaces.Discrete) else 2 * get_action_dim(actions)
+        )
+        states = 4 * 256 if any("Lstm" in name for name in cls.policy_aliases) else 0
+        check_rollout(space, steps, actions, venv.num_envs, pooled=False, extra=masks + states)
+
+
+def _takes_pool(cls: type[BaseAlgorithm], venv: VecEnv) -> bool:
+    """Whether rollouts go into a `FrameRolloutBuffer`.
+
+    Classes that collect in a way of their own (RecurrentPPO, MaskablePPO) have buffers of their own.
+    """
+    return getattr(cls, "collect_rollouts", None) is OnPolicyAlgorithm.collect_rollouts and stacked(venv)
 
 
 def _argument(cls: type, given: Mapping[str, Any], name: str, otherwise: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from typing import Any
@@ -35,6 +36,38 @@ def capture(model: BaseAlgorithm) -> dict[str, Any]:
         },
         "random": _random_state(model),
     }
+
+
+def not_finite(model: BaseAlgorithm) -> str | None:
+    """What of a model is NaN or infinite, in words: a loss of its last update, or a parameter; None if nothing is.
+
+    A loss costs nothing to look at; all parameters are read once, which waits for the device.
+    """
+    return loss_not_finite(model) or _parameter_not_finite(model)
+
+
+def loss_not_finite(model: BaseAlgorithm) -> str | None:
+    """The loss of the last update that is NaN or infinite, in words; None if none is."""
+    logger = getattr(model, "_logger", None)
+    for name, value in (logger.name_to_value if logger is not None else {}).items():
+        # SB3 reports explained_variance as NaN where returns do not vary, which is no fault.
+        if name.startswith("train/") and name.endswith(("loss", "objective")) and not math.isfinite(value):
+            return f"{name} is {value:g}"
+    return None
+
+
+def _parameter_not_finite(model: BaseAlgorithm) -> str | None:
+    named = dict(model.policy.named_parameters())
+    values: list[Tensor] = list(named.values())
+    if not values:
+        return None
+    with torch.no_grad():
+        finite = torch.stack([norm.isfinite() for norm in torch._foreach_norm(values, float("inf"))]).tolist()
+    name = next((name for name, good in zip(named, finite, strict=True) if not good), None)
+    if name is None:
+        return None
+    bad = int((~named[name].isfinite()).sum())
+    return f"{bad:,} of the {named[name].numel():,} numbers of the parameter {name} are NaN or infinite"
 
 
 def restore(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
-from stillsight.encoders.config import EncoderConfig
+from stillsight.encoders.config import EncoderConfig, refuse
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.data.cifar import CIFAR, SIDE
@@ -15,10 +16,33 @@ from stillsight.encoders.supervised.training.recipe import Recipe
 HeadKind = Literal["linear", "mlp", "knn", "ncm"]
 """The kinds of heads on frozen features, see `heads.kinds`."""
 
+AUGMENTATION = ("crop", "flip", "rotation", "randaugment", "erasing")
+"""Flags that change images in training, and in the views of frozen features."""
+
+TRAINING = (
+    *("epochs", "batch", "accumulate", "optimizer", "lr", "layer_decay", "weight_decay", "warmup", "label_smoothing"),
+    *("dropout", "ema", "patience", "mixup", "cutmix", "tta", "channels_last", "compile", "save_every", "save_dtype"),
+)
+"""Flags without effect on a head that is fitted to frozen features."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CifarConfig(EncoderConfig, Recipe):
     """Train a classifier on CIFAR or an image folder: a head on frozen features, or the encoder as well."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "dataset": "data",
+        "encoder": "encoder",
+        "head": "head on frozen features",
+        "warm_start": "training, where the encoder learns",
+        "epochs": "training, where the encoder learns",
+        "crop": "augmentation",
+        "tta": "training, where the encoder learns",
+        "precision": "run",
+        "seed": "run",
+        "save_dtype": "run",
+    }
+    """Field -> heading of it and of those that follow, up to the next; see `stillsight.agents.flags`."""
 
     dataset: str = "cifar10"
     """cifar10, cifar100, or an image folder with one sub-folder a class, or with these in train/, test/ and valid/
@@ -26,10 +50,10 @@ class CifarConfig(EncoderConfig, Recipe):
     data: Path = Path("data")
     """Folder with cifar-10-batches-py or cifar-100-python; downloaded there if missing."""
     cache: Path = Path("data/features")
-    """Folder for frozen features, each computed once for all runs, and for decoded images; one that you may write."""
+    """Folder for frozen features, each computed once for all runs, and for decoded images; yours to write."""
     validation: int | None = None
     """Training images held out to choose with; the test images are used once, at the end. By default a tenth, of
-    CIFAR 5,000; a fifth with --shots and --fraction; those in valid/ where an image folder has it beside test/."""
+    CIFAR 5,000; a fifth with --shots and --fraction; none where a folder has valid/ beside test/, which serves."""
     shots: int | None = None
     """Labelled images a class, drawn by --seed, those for validation among them; by default all there are."""
     fraction: float | None = None
@@ -57,15 +81,18 @@ class CifarConfig(EncoderConfig, Recipe):
 
     @property
     def run_name(self) -> str:
-        """Default name of the run folder."""
+        """Default name of the run folder: what runs, and what differs from the defaults."""
         data = self.dataset if self.dataset in CIFAR else Path(self.dataset).resolve().name
         subset = f"-{self.shots}shots" if self.shots else f"-{self.fraction:g}" if self.fraction else ""
         head = f"-{self.head}" if self.head != "linear" else ""
         warm = "-warm" if self.warm_start else ""
-        return f"{data}{subset}-{self.encoder.replace(':', '.')}-{self.mode.value}{head}{warm}-seed{self.seed}"
+        said = ("dataset", "shots", "fraction", "encoder", "mode", "head", "warm_start")
+        return self.name_with((f"{data}{subset}", self.encoder, f"{self.mode.value}{head}{warm}"), said)
 
     def check(self) -> None:
         """Refuse names and combinations that cannot work, before torch is imported."""
+        if self.resume is not None:  # every other flag is read from there, and checked then
+            return
         side = SIDE if self.dataset in CIFAR else None
         self.check_encoder(side)
         self.check_recipe(side)
@@ -87,6 +114,22 @@ class CifarConfig(EncoderConfig, Recipe):
         if self.views < 0:
             raise EncoderError(f"--views {self.views} is no number of views. Type a number from 0.")
         self._check_head()
+
+    def check_given(self, given: Collection[str]) -> None:
+        """Refuse flags that were typed and have no effect beside the others, see `EncoderConfig.check_given`."""
+        if self.resume is not None:
+            others = sorted(set(given) - {"resume"})
+            refuse(given, others, "beside --resume, which goes on with the run as it began. Start a new run with --out")
+        super().check_given(given)
+        if not self.mode.trained:
+            on = [name for name in given if getattr(self, name)]  # --crop 0 says what is so
+            frozen = f"with --mode {self.mode.value}, in which a head is fitted to features that are encoded once."
+            refuse(on, TRAINING, f"{frozen} Type --mode finetune or --mode scratch")
+            refuse(on, () if self.views else AUGMENTATION, f"{frozen} Type --views 4 to encode augmented views")
+        if self.dataset in CIFAR:
+            refuse(given, ("skip_broken",), f"with --dataset {self.dataset}, which has no broken files. Name a folder")
+        else:
+            refuse(given, ("data",), f"with --dataset {self.dataset}, which is a folder itself. Type --dataset cifar10")
 
     def _check_head(self) -> None:
         if self.warm_start and self.mode is not Mode.FINETUNE:
@@ -122,11 +165,27 @@ class CifarConfig(EncoderConfig, Recipe):
                 f"The {train:,} labelled images leave none to choose with: each class has one. Type --shots 2 or more, "
                 "or --mode frozen."
             )
-        if self.mode.trained and self.batch > train:
+
+    def fitting(self, train: int, processes: int = 1) -> Self:
+        """With a batch that the training images fill, and that falls into equal parts.
+
+        Args:
+            train: number of training images.
+            processes: that share each batch.
+
+        Raises:
+            EncoderError: there is not one image for each part.
+        """
+        if not self.mode.trained or self.batch <= train:
+            return self
+        parts = processes * self.accumulate
+        if train < parts:
+            among = f"{processes} processes with " if processes > 1 else ""
             raise EncoderError(
-                f"--batch {self.batch} is larger than the {train:,} training images. Type a smaller --batch, or hold "
-                "fewer out (--validation)."
+                f"The {train:,} training images do not fall into {among}--accumulate {self.accumulate}. Type "
+                "--accumulate 1, or hold fewer out (--validation)."
             )
+        return replace(self, batch=train // parts * parts)
 
     def resolve_batchnorm(self) -> Self:
         """With BatchNorm's statistics frozen where a warm start implies it and nothing else was asked for."""

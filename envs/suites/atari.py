@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from stillsight.envs.options import EnvOptions
+from stillsight.envs.errors import EnvError
+from stillsight.envs.options import EnvOptions, Scalar
 from stillsight.envs.spec import EnvSpec
 from stillsight.envs.suites.suite import Suite
 
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 OPTIONS = EnvOptions(size=84, frame_skip=4, clip_rewards=True, noop_max=30)
 """Defaults of every game. Size, skip and reward signs are Nature DQN's (Mnih et al. 2015), as are the 30 no-ops. Whole
 games rather than lives, and the v5 ids' sticky actions (0.25), follow Machado et al. (2018)."""
+
+CONSOLE_FPS = 60
+"""Frames a second of the console (NTSC), which a film plays at; ale-py says 30."""
 
 GAME = EnvSpec(id="", actions="discrete", extra="atari", needs=("ale_py",), options=OPTIONS)
 
@@ -41,9 +46,49 @@ def register() -> None:
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner for each of a hundred games
 
 
-def arguments(_env_id: str, _options: EnvOptions) -> dict[str, Any]:
-    """One frame a step from ale-py itself: `preprocess` skips."""
+FRACTION, SWITCH, COUNT = "a number from 0 to 1", "True or False", "a whole number from 1"
+TAKEN: dict[str, tuple[str, Callable[[Scalar], bool]]] = {
+    "repeat_action_probability": (FRACTION, lambda value: _number(value) and 0.0 <= float(value or 0.0) <= 1.0),
+    "full_action_space": (SWITCH, lambda value: isinstance(value, bool)),
+    "max_num_frames_per_episode": (COUNT, lambda value: value is None or (type(value) is int and value >= 1)),
+}
+"""Arguments of a game whose values ale-py does not check, or checks with a sentence about C++: what each takes."""
+
+
+def arguments(env_id: str, options: EnvOptions) -> dict[str, Any]:
+    """One frame a step from ale-py itself: `preprocess` skips.
+
+    Raises `EnvError` for a user's argument of another type or range, and for a mode or difficulty that the game does
+    not have.
+    """
+    for name, value in options.kwargs:
+        if name in ("mode", "difficulty"):
+            there = modes(env_id)[name]
+            takes, fits = f"one of {', '.join(map(str, there))}", value in there
+        elif name in TAKEN:
+            takes, test = TAKEN[name]
+            fits = test(value)
+        else:
+            continue
+        if not fits:
+            raise EnvError(f"{env_id} has no {name}={value!r}; it takes {takes}. Type --env-set {name}=VALUE.")
     return {"frameskip": 1}
+
+
+def modes(env_id: str) -> dict[str, list[int]]:
+    """The modes and difficulties of a game, under "mode" and "difficulty"."""
+    import ale_py
+    import gymnasium as gym
+
+    ale = ale_py.ALEInterface()
+    rom = ale_py.roms.get_rom_path(gym.registry[env_id.rpartition(":")[2]].kwargs["game"])
+    assert rom is not None, "Gymnasium knows only games whose ROM came with ale_py"
+    ale.loadROM(rom)
+    return {"mode": list(ale.getAvailableModes()), "difficulty": list(ale.getAvailableDifficulties())}
+
+
+def _number(value: Scalar) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def preprocess(env: gym.Env[Any, Any], options: EnvOptions) -> gym.Env[Any, Any]:
@@ -51,6 +96,7 @@ def preprocess(env: gym.Env[Any, Any], options: EnvOptions) -> gym.Env[Any, Any]
     import gymnasium as gym
 
     height, width, _ = env.observation_space.shape or (0, 0, 0)
+    env.metadata = {**env.metadata, "render_fps": CONSOLE_FPS}
     return gym.wrappers.AtariPreprocessing(
         env,
         noop_max=options.noop_max,
@@ -71,7 +117,14 @@ SUITE = Suite(
     entry_point="ale_py",
     register=register,
     own_options=("noop_max", "terminal_on_life_loss"),
-    reserved={"frameskip": "use the frame skip (--frame-skip)", "obs_type": "an agent sees rgb"},
+    reserved={
+        "frameskip": "use the frame skip (--frame-skip)",
+        "obs_type": "an agent sees rgb",
+        "sound_obs": "an agent sees rgb and hears nothing",
+        "continuous": "a game is played by its buttons",
+        "continuous_action_threshold": "a game is played by its buttons",
+        "game": "another game is another id, say --env ALE/Breakout-v5",
+    },
     arguments=arguments,
     wrapping="stillsight.envs.suites.atari:preprocess",
     native="stillsight.envs.suites.atari_native:NativeAtariVecEnv",

@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve, suite_of
+from stillsight.envs.sight import Seen
 from stillsight.envs.suites.atari import SUITE
 
 OLDEST_ALE = (0, 12, 1)
@@ -38,6 +39,7 @@ class Game:
     observation_space: spaces.Box
     action_space: spaces.Discrete
     spec: gym.envs.registration.EnvSpec
+    seen: Seen
     render_mode: str = "rgb_array"
 
 
@@ -76,8 +78,11 @@ class NativeAtariVecEnv(VecEnv):
             raise EnvError(f"The native Atari environment was asked for, and {reason}. Give native=None or False.")
         from ale_py.vector_env import AtariVectorEnv
 
+        SUITE.arguments(env_id, options)  # refuses values that ale-py would take for others
         spec, kwargs = _spec(env_id, options)
-        height, width = (options.size, options.size) if options.size else _screen(kwargs["game"])
+        native = _screen(kwargs["game"])
+        height, width = (options.size, options.size) if options.size else native
+        seen = Seen(source="observation", form=f"uint8 {[*native, 3]}", native=native, size=(height, width))
         self._native = AtariVectorEnv(
             kwargs["game"],
             n_envs,
@@ -100,7 +105,7 @@ class NativeAtariVecEnv(VecEnv):
         )
         actions = len(self._native.ale.get_action_set())
         picture = spaces.Box(0, 255, (3, height, width), np.uint8)
-        self._games = [Game(picture, spaces.Discrete(actions, seed=seed + i), spec) for i in range(n_envs)]
+        self._games = [Game(picture, spaces.Discrete(actions, seed=seed + i), spec, seen) for i in range(n_envs)]
         self._actions = np.zeros(n_envs, np.int64)
         self._returns = np.zeros(n_envs)
         self._lengths = np.zeros(n_envs, np.int64)
@@ -125,7 +130,8 @@ class NativeAtariVecEnv(VecEnv):
         if training and options.terminal_on_life_loss:
             return "it cannot play the no-op with which a game goes on after a lost life (terminal_on_life_loss)"
         spec, kwargs = _spec(env_id, options)
-        if strange := [f"{name}={kwargs[name]!r}" for name in sorted(set(kwargs) - _TAKEN)]:
+        reserved = {name for name, _ in options.kwargs if name in SUITE.reserved}
+        if strange := [f"{name}={kwargs[name]!r}" for name in sorted((set(kwargs) - _TAKEN) | reserved)]:
             return f"it does not take the environment arguments {', '.join(strange)}"
         if spec.additional_wrappers or (spec.max_episode_steps and not options.max_episode_steps):
             return f"{env_id} was registered with wrappers or a time limit of its own"

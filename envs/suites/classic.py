@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from stillsight.envs.options import EnvOptions
 from stillsight.envs.spec import EnvSpec
 from stillsight.envs.suites.suite import Suite
 
-TASK = EnvSpec(id="", extra="box2d", needs=("pygame",))  # the extra brings pygame, which draws them
+# The extra brings pygame, which draws them for people, at 400 x 600 and 500 x 500: a fifth of that shows all there is.
+TASK = EnvSpec(id="", extra="box2d", needs=("pygame",), options=EnvOptions(size=84))
 
 SUITE = Suite(
     name="classic control",

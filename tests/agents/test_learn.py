@@ -33,6 +33,7 @@ SUMMARY = [
     "return_mean",
     "return_std",
     "return_episodes",
+    "return_capped",
     "return_deterministic",
     "best_return_mean",
     "env_steps",
@@ -121,7 +122,8 @@ def test_the_run_folder_is_complete(tiny: Tiny, tmp_path: Path) -> None:
 
     # T17: SB3's own callbacks count calls; with two environments they would evaluate at 64, 128, ...
     evaluations = lines(folder / "eval.jsonl")
-    assert [row["step"] for row in evaluations] == [32, 64, 96, 96]
+    # And the last step is played once, by the agent that has learned from it.
+    assert [row["step"] for row in evaluations] == [32, 64, 96]
     assert all(len(row["returns"]) == len(row["lengths"]) == 2 for row in evaluations)
     assert evaluations[-1]["mean"] == result["return_mean"]
     assert result["best_return_mean"] == max(row["mean"] for row in evaluations)
@@ -198,10 +200,15 @@ def test_the_head_is_the_same_in_all_four_modes(tiny: Tiny, algo: str) -> None:
 
 
 def test_nothing_is_written_where_a_folder_exists(trained: Path, tiny: Tiny, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"holds a finished run\. choose another folder with --out"):
+    with pytest.raises(RunError, match=r"holds a finished run\. Choose another folder with --out"):
         rl(tiny("ppo", out=trained))
     (trained / "done").unlink()
-    with pytest.raises(RunError, match=r"already exists\. Continue it with --resume"):
+    with pytest.raises(RunError, match=r"already exists\. Continue it with --resume .*, or choose another"):
+        rl(tiny("ppo", eval_every=32, out=trained))
+    with pytest.raises(RunError, match=r"another experiment \(steps 96 and not 64, eval_every 32 and not 0\)\. Choose"):
+        rl(tiny("ppo", steps=64, out=trained))
+    (trained / "config.json").unlink()
+    with pytest.raises(RunError, match=r"already exists, and holds no run\. Choose another folder with --out FOLDER"):
         rl(tiny("ppo", out=trained))
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="cannot be made"):

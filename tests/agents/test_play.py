@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from stillsight.agents import Player, RlConfig, load, rl
 from stillsight.agents.errors import CheckpointError, RunError
+from stillsight.agents.features.acting import Actor
 from stillsight.agents.playing.play import evaluate, returns, shifted
 from stillsight.agents.playing.play_config import EvaluateConfig
 from stillsight.agents.runs import checkpoint
@@ -143,7 +144,7 @@ def test_an_agent_sees_the_shift_and_meets_the_same_episodes(trained: Path, monk
     first: dict[str | None, Any] = {}
     for shift in (None, "occluder"):
         frames: list[Any] = []
-        monkeypatch.setattr(Player, "predict", lambda _, pixels, *__, frames=frames: frames.append(pixels) or 1)
+        monkeypatch.setattr(Actor, "act", lambda _, pixels, frames=frames, **__: frames.append(pixels[0]) or [1])
         returns(agent, shift, strength=shift and 1.0, episodes=1, seed=5)
         first[shift] = frames[0]
     kept = (first[None] == first["occluder"]).all(axis=0)

@@ -114,3 +114,133 @@ def test_a_reference_that_is_no_number_is_one_sentence(tmp_path: Path) -> None:
     run = folder(tmp_path / "run", CIFAR, metrics=[epoch(1, 2.0, 0.3, 0.4)])
     with pytest.raises(RunError, match=r"^--reference takes name=return, and got 'best'\. Type, say:"):
         plot([run], PlotConfig(out=tmp_path / "a.png", reference=("best",)))
+
+
+def returns(*values: float) -> list[dict[str, Any]]:
+    """Episodes of ten steps."""
+    return [{"step": 10 * index, "return": value} for index, value in enumerate(values, 1)]
+
+
+def test_runs_of_several_seeds_have_a_mean(tmp_path: Path, drawn: list[Any]) -> None:
+    one = folder(tmp_path / "a", RL, episodes=returns(1, 3), eval=[{"step": 20, "mean": 2.0, "std": 9.0}])
+    both = [{"step": 20, "mean": 4.0, "std": 9.0}, {"step": 30, "mean": 7.0, "std": 9.0}]
+    two = folder(tmp_path / "b", {**RL, "seed": 2}, episodes=returns(5, 5, 8), eval=both)
+    plot([one, two], PlotConfig(out=tmp_path / "c.png", window=1))
+    (axes,) = drawn[0].axes
+    assert points(axes)["ppo retina scratch, mean of 2 seeds, training"] == [(10, 3.0), (20, 4.0)]
+    assert [(10, 1.0), (20, 3.0)] in points(axes).values(), "each seed is there too"
+    (bars,) = axes.containers
+    assert bars.get_label() == "evaluations, ± std over seeds"
+    assert list(zip(*map(list, bars.lines[0].get_data()), strict=True)) == [(20, 3.0)], "where every seed has one"
+    ((low, high),) = bars.lines[2][0].get_segments()
+    assert (low[1], high[1]) == (2.0, 4.0), "the spread of the seeds, and not of the episodes"
+    assert len({line.get_color() for line in axes.get_lines()}) == 1
+
+
+def test_a_mean_is_taken_where_every_seed_has_been(tmp_path: Path, drawn: list[Any]) -> None:
+    early = folder(tmp_path / "a", RL, episodes=[{"step": 0, "return": 0}, {"step": 10, "return": 10}])
+    late = folder(tmp_path / "b", {**RL, "seed": 2}, episodes=[{"step": 5, "return": 1}, {"step": 20, "return": 1}])
+    plot([early, late], PlotConfig(out=tmp_path / "c.png", window=1))
+    assert points(drawn[0].axes[0])["ppo retina scratch, mean of 2 seeds, training"] == [(5, 3.0), (10, 5.5)]
+
+
+def test_two_runs_of_one_seed_are_called_runs(tmp_path: Path, drawn: list[Any]) -> None:
+    plot([folder(tmp_path / name, RL, episodes=returns(1, 2)) for name in "ab"], PlotConfig(out=tmp_path / "c.png"))
+    assert "ppo retina scratch, mean of 2 runs, training" in points(drawn[0].axes[0])
+
+
+def test_runs_are_told_apart_by_what_differs(tmp_path: Path, drawn: list[Any]) -> None:
+    taps = ("layer1", "layer2", None)
+    runs = [
+        folder(tmp_path / str(tap), {**RL, "tap": tap, "set": ["a=1", f"b={tap}"]}, episodes=returns(1, 2))
+        for tap in taps
+    ]
+    plot(runs, PlotConfig(out=tmp_path / "c.png", window=1))
+    (axes,) = drawn[0].axes
+    assert set(points(axes)) == {
+        "ppo retina scratch set b=layer1 tap layer1 seed 1, training",
+        "ppo retina scratch set b=layer2 tap layer2 seed 1, training",
+        "ppo retina scratch set b=None tap default seed 1, training",
+    }
+    assert len({line.get_color() for line in axes.get_lines()}) == 3
+
+
+def test_what_only_says_where_a_run_ran_makes_no_other_arm(tmp_path: Path, drawn: list[Any]) -> None:
+    runs = [
+        folder(tmp_path / device, {**RL, "seed": seed, "device": device, "out": device}, episodes=returns(1, 2))
+        for seed, device in enumerate(("cpu", "cuda"))
+    ]
+    plot(runs, PlotConfig(out=tmp_path / "c.png"))
+    assert "ppo retina scratch, mean of 2 seeds, training" in points(drawn[0].axes[0])
+
+
+def test_each_environment_has_its_axis(tmp_path: Path, drawn: list[Any]) -> None:
+    runs = [
+        folder(tmp_path / f"{env}{seed}", {**RL, "env": env, "seed": seed}, episodes=returns(seed, seed))
+        for env in ("Pong", "Orchard")
+        for seed in (1, 2)
+    ]
+    plot(runs, PlotConfig(out=tmp_path / "c.png", window=1))
+    assert [axes.get_title() for axes in drawn[0].axes] == ["Pong", "Orchard"]
+    for axes in drawn[0].axes:
+        assert points(axes)["ppo retina scratch, mean of 2 seeds, training"] == [(10, 1.5), (20, 1.5)]
+    with pytest.raises(RunError, match=r"--reference is one line, and these runs are of Pong, Orchard"):
+        plot(runs, PlotConfig(out=tmp_path / "d.png", reference=("random=1",)))
+
+
+def test_each_data_set_has_its_axes_and_seeds_their_mean(tmp_path: Path, drawn: list[Any]) -> None:
+    rows = [epoch(1, 2.0, 0.25, 0.25), epoch(2, 1.0, 0.5, 0.5)]
+    better = [epoch(1, 1.0, 0.75, 0.75), epoch(2, 0.5, 1.0, 1.0)]
+    runs = [
+        folder(tmp_path / "a", CIFAR, metrics=rows),
+        folder(tmp_path / "b", {**CIFAR, "seed": 2}, metrics=better),
+        folder(tmp_path / "c", {**CIFAR, "dataset": "photos"}, metrics=rows),
+    ]
+    plot(runs, PlotConfig(out=tmp_path / "c.png"))
+    losses, accuracies, _, photos = drawn[0].axes
+    assert [accuracies.get_title(), photos.get_title()] == ["cifar10", "photos"]
+    assert points(accuracies)["cifar10 retina scratch, mean of 2 seeds"] == [(1, 0.5), (2, 0.75)]
+    assert [(1, 1.5), (2, 0.75)] in points(losses).values()
+    assert points(photos)["photos retina scratch"] == [(1, 0.25), (2, 0.5)]
+
+
+def test_a_run_with_nothing_to_draw_yet_does_not_stop_the_others(
+    tmp_path: Path, drawn: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ready = folder(tmp_path / "a", RL, episodes=returns(1, 2))
+    empty, none = folder(tmp_path / "b", RL, episodes=[]), folder(tmp_path / "c", RL)
+    out = plot([empty, ready, none], PlotConfig(out=tmp_path / "c.png", window=1))
+    assert list(points(drawn[0].axes[0])) == ["ppo retina scratch seed 1, training"]
+    captured = capsys.readouterr()
+    assert captured.out.split() == [str(out)]
+    assert captured.err.splitlines() == [
+        f"{run} has no finished episodes to draw yet, and is left out." for run in (empty, none)
+    ]
+    with pytest.raises(RunError, match="None of these runs has any finished episodes to draw"):
+        plot([empty, none], PlotConfig(out=tmp_path / "d.png"))
+
+
+def test_a_row_that_is_half_written_is_left_out(tmp_path: Path, drawn: list[Any]) -> None:
+    run = folder(tmp_path / "a", RL, episodes=returns(1, 2))
+    with (run / "episodes.jsonl").open("a") as file:
+        file.write('{"step": 30, "ret')
+    plot([run], PlotConfig(out=tmp_path / "c.png", window=1))
+    assert points(drawn[0].axes[0])["ppo retina scratch seed 1, training"] == [(10, 1.0), (20, 2.0)]
+    (run / "episodes.jsonl").write_text('{"step": 10, "ret\n{"step": 20, "return": 1}\n')
+    with pytest.raises(RunError, match=r"^Line 1 of .*episodes\.jsonl is damaged"):
+        plot([run], PlotConfig(out=tmp_path / "c.png"))
+
+
+def test_a_window_has_no_effect_on_epochs(tmp_path: Path) -> None:
+    run = folder(tmp_path / "run", CIFAR, metrics=[epoch(1, 2.0, 0.3, 0.4)])
+    with pytest.raises(RunError, match="--window smooths the returns of rl runs"):
+        plot([run], PlotConfig(out=tmp_path / "a.png", window=5))
+
+
+def test_a_picture_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    run = folder(tmp_path / "run", RL, episodes=returns(1, 2))
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"cannot be written \(.*--out FILE\.$"):
+        plot([run], PlotConfig(out=tmp_path / "file" / "a.png"))
+    with pytest.raises(RunError, match="is a folder"):
+        plot([run], PlotConfig(out=Path(folder(tmp_path / "a.png", RL))))

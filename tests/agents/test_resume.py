@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,9 +17,11 @@ from safetensors.torch import save_file
 from stillsight.agents import RlConfig, rl
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import checkpoint
+from stillsight.agents.runs.records import read_lines
 from stillsight.agents.training import callbacks
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.checkpointing import Savepoints
+from stillsight.agents.training.episodes import Episode
 from stillsight.encoders.zoo.retina import retina
 
 Tiny = Callable[..., RlConfig]
@@ -67,6 +70,25 @@ def policy(folder: Path) -> dict[str, torch.Tensor]:
 def equal(first: Path, second: Path) -> bool:
     one, other = policy(first), policy(second)
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_a_run_stopped_before_its_first_checkpoint_records_each_step_once(tiny: Tiny, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    folder = interrupt(RlConfig(**{**vars(tiny("ppo")), "out": tmp_path / "run", "tensorboard": True}), 80)
+    assert not (folder / "checkpoints" / "last.safetensors").exists()
+    assert read_lines(folder / "episodes.jsonl")
+    rl(RlConfig(resume=folder))
+    steps = [row["step"] for row in read_lines(folder / "episodes.jsonl")]
+    assert steps == sorted(steps)
+    assert max(Counter(steps).values()) <= 2, "two environments may end an episode at the same step"
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("episodes/return")] == steps
+    evaluations = read_lines(folder / "eval.jsonl")
+    drawn = [(event.step, event.value) for event in events.Scalars("eval/mean")]
+    assert drawn == [(row["step"], pytest.approx(row["mean"])) for row in evaluations]
+    assert drawn
 
 
 @pytest.mark.parametrize("algo", ALGOS)
@@ -215,7 +237,7 @@ def test_the_best_agent_of_a_stopped_session_is_not_overwritten_by_a_worse_one(
 ) -> None:
     # The checkpoint of step 64 knows nothing of the evaluation at step 96, whose agent best.safetensors holds.
     scores = iter([1.0, 2.0, 5.0, 3.0, 3.0, 3.0])
-    monkeypatch.setattr(callbacks, "evaluate_policy", lambda *_, **__: ([next(scores)], [20]))
+    monkeypatch.setattr(callbacks, "play_episodes", lambda *_, **__: [Episode(next(scores), 20, False)])
     config = tiny("ppo", steps=STEPS, checkpoint_every=64, eval_every=32, out=tmp_path / "run")
     folder = interrupt(config, 98)
     rows = [json.loads(line)["mean"] for line in (folder / "eval.jsonl").read_text().splitlines()]

@@ -18,8 +18,8 @@ from stillsight.agents import RlConfig, load, rl
 from stillsight.agents.errors import RunError
 from stillsight.agents.playing.play import play
 from stillsight.agents.playing.play_config import RecordConfig
-from stillsight.agents.playing.video import film, record
-from stillsight.envs import make_env
+from stillsight.agents.playing.video import enlarged, film, picture, record
+from stillsight.envs import EnvError, make_env
 
 Tiny = Callable[..., RlConfig]
 
@@ -42,8 +42,8 @@ def probe(path: Path) -> str:
 
 def test_a_recording_holds_every_frame_of_the_episode_and_its_return(trained: Path) -> None:
     paths = record(trained, RecordConfig(episodes=2, seed=50, device="cpu"))
-    assert [path.name for path in paths] == ["best-episode-0.mp4", "best-episode-1.mp4"]
     agent = load(trained, device="cpu")
+    assert [path.name for path in paths] == [f"best-step-{agent.step}-seed-{seed}.mp4" for seed in (50, 51)]
     env = make_env(agent.config.env, agent.config.env_options(), training=False, seed=50)
     for index, path in enumerate(paths):
         facts = json.loads(path.with_suffix(".json").read_text())
@@ -70,16 +70,17 @@ def test_a_recording_holds_every_frame_of_the_episode_and_its_return(trained: Pa
         assert "yuv420p" in stream
         assert all(side % 2 == 0 for side in meta["size"])
     assert sorted(path.name for path in (trained / "videos").iterdir()) == sorted(
-        f"best-episode-{index}.{ending}" for index in (0, 1) for ending in ("json", "mp4")
+        f"{path.stem}.{ending}" for path in paths for ending in ("json", "mp4")
     )
 
 
 def test_recording_the_last_agent_leaves_the_best_ones_film(trained: Path) -> None:
-    record(trained, RecordConfig(device="cpu"))
+    (best,) = record(trained, RecordConfig(device="cpu"))
     (path,) = record(trained, RecordConfig(checkpoint="last", fps=7, device="cpu"))
-    assert path.name == "last-episode-0.mp4"
+    assert path.name == "last-step-96-seed-20000-fps-7.mp4"
     assert decode(path)[0]["fps"] == 7
-    assert (trained / "videos" / "best-episode-0.mp4").exists()
+    assert best.exists()
+    assert best != path
 
 
 @pytest.mark.parametrize("shape", [(257, 301), (33, 35), (256, 256), (301, 257)])
@@ -193,8 +194,138 @@ def test_counts_that_record_nothing_are_sentences(trained: Path, config: RecordC
 def test_a_film_shows_the_game_as_a_shifted_agent_sees_it(trained: Path) -> None:
     (plain_path,) = record(trained, RecordConfig(seed=50, device="cpu"))
     (path,) = record(trained, RecordConfig(seed=50, device="cpu", shift="hue", shift_strength=1.0))
-    assert path.name == "best-hue-episode-0.mp4"
+    assert path.name == f"{plain_path.stem}-hue-1.mp4"
     facts = json.loads(path.with_suffix(".json").read_text())
     assert (facts["shift"], facts["shift_strength"]) == ("hue", 1.0)
     first, plain_first = decode(path)[1][0], decode(plain_path)[1][0]
     assert np.abs(first.astype(int) - plain_first.astype(int)).mean() > 20
+
+
+def ramp(height: int = 20, width: int = 30) -> np.ndarray:
+    return np.linspace(0, 255, height * width * 3).reshape(height, width, 3).astype(np.uint8)
+
+
+def shoot(path: Path, *frames: Any) -> None:
+    with film(path, 10) as shot:
+        for frame in frames:
+            shot.append(frame)
+
+
+def test_frames_of_every_known_form_become_the_same_picture() -> None:
+    colour = ramp()
+    grey = colour[..., 0]
+    opaque = np.concatenate([colour, np.full((20, 30, 1), 255, np.uint8)], axis=2)
+    for frame, expected in (
+        (colour, colour),
+        (opaque, colour),
+        (colour.transpose(2, 0, 1), colour),
+        (colour.astype(np.int64), colour),
+        (colour / 255.0, colour),
+        ((colour / 255.0).astype(np.float32), colour),
+        (grey, np.stack([grey] * 3, axis=2)),
+        (grey[..., None], np.stack([grey] * 3, axis=2)),
+        (grey[None], np.stack([grey] * 3, axis=2)),
+        (grey > 100, np.stack([(grey > 100) * np.uint8(255)] * 3, axis=2)),
+    ):
+        found = picture(frame)
+        assert (found.dtype, found.shape) == (np.uint8, (20, 30, 3))
+        np.testing.assert_array_equal(found, expected)
+    half = np.concatenate([colour, np.full((20, 30, 1), 128, np.uint8)], axis=2)
+    np.testing.assert_allclose(picture(half), colour * (128 / 255), atol=0.51)
+
+
+@pytest.mark.parametrize(
+    ("frame", "sentence"),
+    [
+        (np.zeros((20, 30, 2), np.uint8), r"rendered as uint8 \[20, 30, 2\]"),
+        (np.zeros((2, 20, 30, 3), np.uint8), r"rendered as uint8 \[2, 20, 30, 3\]"),
+        (np.full((20, 30, 3), 300), "rendered as int64 between 300 and 300"),
+        (np.full((20, 30, 3), 17.0), "rendered as float64 between 17 and 17"),
+        (np.full((20, 30, 3), -0.5), "rendered as float64 between -0.5 and -0.5"),
+        (np.full((20, 30, 3), np.nan), "rendered as float64 between nan and nan"),
+        (["a", "b"], r"rendered as <U1 \[2\]"),
+    ],
+)
+def test_frames_that_are_no_picture_are_sentences(tmp_path: Path, frame: Any, sentence: str) -> None:
+    with pytest.raises(RunError, match=f"{sentence}.*A film takes uint8"):
+        shoot(tmp_path / "a.mp4", ramp(), frame)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_frame_of_a_film_is_of_one_size(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="Frame 1 of the film has 31 x 20 pixels, and those before it 30 x 20"):
+        shoot(tmp_path / "a.mp4", ramp(), ramp(20, 31))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_grey_film_is_what_was_shown(tmp_path: Path) -> None:
+    # Of SB3's or Gymnasium's own film, a grey frame made a mosaic of 3 x 3 and a third of the frames.
+    rows = np.linspace(0, 255, 256).astype(np.uint8)
+    frames = [np.broadcast_to(rows[:, None] // (1 + number), (256, 320)) for number in range(9)]
+    with film(tmp_path / "grey.mp4", 10) as shot:
+        for frame in frames:
+            shot.append(frame)
+    decoded = decode(tmp_path / "grey.mp4")[1]
+    assert decoded.shape == (9, 256, 320, 3)
+    for found, frame in zip(decoded, frames, strict=True):
+        assert np.abs(found.astype(float) - frame[..., None]).mean() < 4
+
+
+@pytest.mark.parametrize(("size", "shape"), [(None, (256, 320)), (64, (64, 80)), (100, (100, 125)), (512, (512, 640))])
+def test_a_film_has_the_size_that_was_asked_for(size: int | None, shape: tuple[int, int]) -> None:
+    image = np.full((128, 160, 3), 77, np.uint8)
+    found = enlarged(image, size)
+    assert found.shape[:2] == shape
+    assert (found == 77).all()
+
+
+def test_films_of_other_seeds_checkpoints_and_sizes_stand_beside_each_other(trained: Path, tmp_path: Path) -> None:
+    paths = [
+        path
+        for config in (
+            RecordConfig(device="cpu"),
+            RecordConfig(device="cpu", seed=31_000, episodes=2),
+            RecordConfig(device="cpu", checkpoint="last"),
+            RecordConfig(device="cpu", stochastic=True),
+            RecordConfig(device="cpu", size=128),
+            RecordConfig(device="cpu", shift="blur", shift_strength=0.25),
+        )
+        for path in record(trained, config)
+    ]
+    assert len(set(paths)) == 7
+    assert all(path.exists() for path in paths)
+    assert {path.parent for path in paths} == {trained / "videos"}
+    assert decode(paths[5])[0]["size"] == (128, 128)
+    (elsewhere,) = record(trained, RecordConfig(device="cpu", out=tmp_path / "films"))
+    assert elsewhere == tmp_path / "films" / paths[0].name
+    assert elsewhere.with_suffix(".json").exists()
+
+
+def test_an_environment_is_filmed_and_played_with_other_arguments(trained: Path) -> None:
+    from stillsight.agents.playing.play import evaluate
+    from stillsight.agents.playing.play_config import EvaluateConfig
+
+    with pytest.raises(EnvError, match=r"does not take the arguments wind=3"):
+        record(trained, RecordConfig(env_set=("wind=3",), device="cpu"))
+    with pytest.raises(EnvError, match=r"does not take the arguments wind=3"):
+        evaluate(trained, EvaluateConfig(env_set=("wind=3",), device="cpu", random_episodes=0))
+    with pytest.raises(RunError, match="--env-set takes name=value"):
+        record(trained, RecordConfig(env_set=("wind",), device="cpu"))
+
+
+@pytest.mark.parametrize("config", [RecordConfig(size=3), RecordConfig(size=100_000), RecordConfig(max_steps=-1)])
+def test_sizes_and_limits_of_no_film_are_sentences(trained: Path, config: RecordConfig) -> None:
+    with pytest.raises(RunError, match="Type a number"):
+        record(trained, config)
+
+
+def test_a_film_folder_that_is_a_file_is_a_sentence(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_text("")
+    with pytest.raises(RunError, match=r"a\.mp4 is a file\. Type a folder"):
+        record(trained, RecordConfig(out=tmp_path / "a.mp4"))
+
+
+def test_atari_films_play_at_the_speed_of_the_console() -> None:
+    pytest.importorskip("ale_py")
+    env = make_env("ALE/Breakout-v5", training=False)
+    assert env.metadata["render_fps"] == 60, "and not 30: a frame skip of 4 makes 15 frames a second"

@@ -384,13 +384,15 @@ def test_images_are_counted_once_and_not_where_they_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("cut", [None, "layer2", "all"])
-def test_numpy_in_batches_is_the_same_as_tensors_at_once(cut: str | None) -> None:
+def test_numpy_in_batches_is_the_same_as_tensors_at_once(cut: str | None, request: pytest.FixtureRequest) -> None:
+    small(cut)  # the network's module is imported before
+    request.getfixturevalue("double_precision")
     encoder = small(cut)
     pixels = random_pixels(16, count=7)
     found = encoder.frozen.encode(pixels.numpy(), batch=3)
     expected = encoder.frozen(pixels).numpy()
     assert found.dtype == expected.dtype
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
     assert found.shape[1:] == encoder.frozen.frame_shape((3, 16, 16))
 
 

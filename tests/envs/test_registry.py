@@ -13,7 +13,7 @@ import pytest
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from stillsight.envs import ROWS, EnvError, EnvOptions, EnvSpec, make_vec, resolve
+from stillsight.envs import ROWS, EnvError, EnvOptions, EnvSpec, make_env, make_vec, resolve
 from stillsight.envs.suites.atari import OPTIONS as ATARI
 
 
@@ -88,7 +88,7 @@ def test_a_module_is_imported_before_its_id_is_looked_up(tmp_path: Path, monkeyp
     (tmp_path / "my_elsewhere.py").write_text(text)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert resolve("my_elsewhere:Elsewhere-v3").id == "my_elsewhere:Elsewhere-v3"
-    assert array(make_vec("my_elsewhere:Elsewhere-v3").reset()).shape == (1, 3, 84, 84)
+    assert array(make_vec("my_elsewhere:Elsewhere-v3").reset()).shape == (1, 3, 400, 600), "its native size"
     with pytest.raises(EnvError, match=r"The module 'my_elsewhere' registers no 'Elsewere-v3'\. Did you mean 'Else"):
         resolve("my_elsewhere:Elsewere-v3")
     gym.registry.pop("Elsewhere-v3")
@@ -119,6 +119,21 @@ def test_an_import_that_fails_inside_a_users_module_is_shown_as_it_is(
 def test_an_unknown_id_names_the_nearest(typed: str, nearest: str) -> None:
     with pytest.raises(EnvError, match=f"No environment is called '{typed}'. Did you mean '{nearest}'\\?"):
         resolve(typed)
+
+
+@pytest.mark.parametrize("typed", ["CrafterReward-v1", "MiniGrid-Empty-5x5-v0", "procgen-coinrun-v0"])
+def test_an_id_of_a_package_that_is_not_imported_is_not_taken_for_another_game(typed: str) -> None:
+    pytest.importorskip("ale_py")
+    with pytest.raises(EnvError, match=f"No environment is called '{typed}'. Any Gymnasium id works.*MODULE:{typed}"):
+        resolve(typed)
+
+
+def test_a_missing_mujoco_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mujoco", None)
+    for name in [name for name in sys.modules if name.startswith("gymnasium.envs.mujoco")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(EnvError, match=r"Ant-v5 needs a package that cannot be imported: .*gymnasium\[mujoco\]"):
+        make_env("Ant-v5")
 
 
 def test_a_module_that_does_not_exist_is_a_sentence() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from stillsight.envs import EnvOptions, make_vec, resolve
 from stillsight.envs import workers as module
+from stillsight.envs.worker_vec_env import WorkerVecEnv
 from stillsight.envs.workers import seconds_per_step, workers_pay
 
 ORCHARD = "stillsight/Orchard-v0"
@@ -23,7 +24,7 @@ def timed(monkeypatch: pytest.MonkeyPatch, here: float, apart: float) -> list[ty
 
     def seconds(venv: VecEnv, _: float) -> float:
         asked.append(type(venv))
-        return {DummyVecEnv: here, SubprocVecEnv: apart}[type(venv)]
+        return {DummyVecEnv: here, WorkerVecEnv: apart}[type(venv)]
 
     monkeypatch.setattr(module, "seconds_per_step", seconds)
     return asked
@@ -33,7 +34,7 @@ def timed(monkeypatch: pytest.MonkeyPatch, here: float, apart: float) -> list[ty
 def test_the_faster_way_is_taken(monkeypatch: pytest.MonkeyPatch, here: float, apart: float, pays: bool) -> None:
     asked = timed(monkeypatch, here, apart)
     assert workers_pay(ORCHARD, 2, EnvOptions()) is pays
-    assert asked == [DummyVecEnv, DummyVecEnv, SubprocVecEnv]
+    assert asked == [DummyVecEnv, DummyVecEnv, WorkerVecEnv]
 
 
 def test_a_light_environment_is_not_even_tried_apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from stillsight.agents.benchmark.analysis.aggregate import Aggregate
 from stillsight.agents.benchmark.analysis.claims import SEEDS, compare_all
 from stillsight.agents.benchmark.analysis.collect import Grid
 from stillsight.agents.benchmark.analysis.stats import RESAMPLES
-from stillsight.agents.benchmark.analysis.verdict import Family, Verdict, pairs
+from stillsight.agents.benchmark.analysis.verdict import Family, Verdict, differences, pairs, uncontrolled
 
 
 def overall_verdict(grid: Grid, together: Aggregate, resamples: int = RESAMPLES) -> Verdict | None:
@@ -19,11 +19,20 @@ def overall_verdict(grid: Grid, together: Aggregate, resamples: int = RESAMPLES)
     """
     if len(together.settings) < 2:
         return None
-    arms = next(setting.arms for setting in grid.settings if setting.title in together.settings)
+    settings = [setting for setting in grid.settings if setting.title in together.settings]
     scores = together.scores
-    compared = [pair for pair in pairs(arms) if all(arm.label in scores for arm in pair)]
+    # What is compared in one environment and not in another, where a control differs, is not compared in all of them.
+    each = [[(one.label, other.label) for one, other in pairs(setting.arms)] for setting in settings]
+    arms = settings[0].arms
+    compared = [
+        pair
+        for pair in pairs(arms)
+        if all(arm.label in scores for arm in pair) and all((pair[0].label, pair[1].label) in known for known in each)
+    ]
     if not compared:
         return None
+    same = [pair for pair in compared if {arm.role for arm in pair} == {"frozen"}]
+    alone = {one.arm: one for setting in settings for one in uncontrolled(setting.arms) if one.arm in scores}
     seeds = [min(len(task) for arm in pair for task in scores[arm.label].values()) for pair in compared]
     finals = sum(count >= SEEDS for count in seeds)
     comparisons = tuple(
@@ -37,4 +46,10 @@ def overall_verdict(grid: Grid, together: Aggregate, resamples: int = RESAMPLES)
         )
         for one, other in compared
     )
-    return Verdict({arm.label: arm.role for arm in arms}, Family(finals=finals), comparisons)
+    return Verdict(
+        roles={arm.label: arm.role for arm in arms},
+        family=Family(finals=finals),
+        comparisons=comparisons,
+        taps=frozenset((one.label, other.label) for one, other in same if [*differences(one, other)] == ["tap"]),
+        uncontrolled=tuple(alone.values()),
+    )

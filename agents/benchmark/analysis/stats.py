@@ -6,6 +6,7 @@ The formulas are those of Agarwal et al. 2021, "Deep reinforcement learning at t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -79,27 +80,58 @@ def middle(runs: Array) -> Array:
     return np.asarray(trim_mean(runs, TRIM, axis=-1), np.float64)
 
 
+def pooled_middle(tasks: Sequence[Array]) -> Array:
+    """Interquartile mean of the runs of all tasks together, of which every task has the same share.
+
+    Agarwal et al. 2021 pool a table of runs x tasks, in which every task has equally many runs (rliable's
+    `aggregate_iqm`: scipy's `trim_mean` of the raveled table). Where seeds are missing, the task that has more of them
+    would weigh more, and two arms that are equal in every task would differ. So each run counts as often as brings all
+    tasks to one number of runs, their least common multiple; with equal numbers that is once.
+
+    Args:
+        tasks: runs of each, `[..., seeds]`.
+
+    Returns:
+        `[...]`.
+    """
+    counts = [task.shape[-1] for task in tasks]
+    runs = np.concatenate(tasks, axis=-1)
+    if len(set(counts)) == 1:
+        return middle(runs)
+    common = math.lcm(*counts)
+    # Python's integers: the least common multiple of many numbers of seeds may not fit in 64 bits.
+    exact = object if common * len(tasks) > np.iinfo(np.int64).max else np.int64
+    copies = np.repeat(np.array([common // count for count in counts], exact), counts)
+    order = np.argsort(runs, axis=-1, kind="stable")
+    ordered, times = np.take_along_axis(runs, order, -1), copies[order]
+    total, ends = common * len(tasks), np.cumsum(times, axis=-1)
+    cut = int(TRIM * total)
+    kept = np.maximum(np.minimum(ends, total - cut) - np.maximum(ends - times, cut), 0)
+    return np.asarray((ordered * (kept / (total - 2 * cut)).astype(np.float64)).sum(-1), np.float64)
+
+
 _AGGREGATES: dict[AggregateName, Callable[[Sequence[Array]], Array]] = {
-    "iqm": lambda tasks: middle(np.concatenate(tasks, axis=-1)),
+    "iqm": pooled_middle,
     "mean": lambda tasks: np.mean([task.mean(-1) for task in tasks], axis=0),
     "median": lambda tasks: np.median([task.mean(-1) for task in tasks], axis=0),
-    "optimality gap": lambda tasks: np.maximum(1.0 - np.concatenate(tasks, axis=-1), 0.0).mean(-1),
+    "optimality gap": lambda tasks: np.mean([np.maximum(1.0 - task, 0.0).mean(-1) for task in tasks], axis=0),
 }
 
 
 def aggregate(scores: Scores, name: AggregateName = "iqm") -> float:
-    """One number for all runs.
+    """One number for all runs; tasks weigh alike, however many seeds each has.
 
     Args:
         scores: of every seed; for the optimality gap normalised, with 1 as the goal.
-        name: "iqm" is the mean of the middle half of all runs of all tasks; "mean" and "median" are those of the
-            tasks' means; "optimality gap" is by how much a run falls short of 1 on average, more than 1 counted as 1.
+        name: "iqm" is the mean of the middle half of all runs of all tasks, see `pooled_middle`; "mean" and "median"
+            are those of the tasks' means; "optimality gap" is by how much a run falls short of 1 on average, more than
+            1 counted as 1.
     """
     return float(_AGGREGATES[name](list(_tasks(scores).values())))
 
 
 def iqm(scores: Scores) -> float:
-    """Interquartile mean of all runs."""
+    """Interquartile mean of all runs, see `pooled_middle`."""
     return aggregate(scores)
 
 
@@ -160,14 +192,13 @@ def probability_of_improvement(
 def performance_profile(
     scores: Scores, thresholds: npt.ArrayLike, *, level: float = LEVEL, resamples: int = CURVE_RESAMPLES, seed: int = 0
 ) -> Band:
-    """Share of all runs that score more than each of the `thresholds` `[points]`."""
+    """Share of runs that score more than each of the `thresholds` `[points]`, averaged over the tasks."""
     tasks, marks = list(_tasks(scores).values()), finite(thresholds, "threshold")
-    runs = sum(map(len, tasks))
     value, draws = np.zeros(len(marks)), np.zeros((resamples, len(marks)))
     for task, index in zip(tasks, drawn(tasks, resamples, seed), strict=True):
         above = (task[:, None] > marks).astype(np.float64)
-        value += above.sum(0) / runs
-        draws += _weights(index) @ above * (len(task) / runs)
+        value += above.mean(0) / len(tasks)
+        draws += _weights(index) @ above / len(tasks)
     return band(value, draws, level, tasks)
 
 

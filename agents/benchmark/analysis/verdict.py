@@ -20,6 +20,12 @@ from stillsight.agents.benchmark.analysis.setting import Arm, Setting
 from stillsight.agents.benchmark.analysis.stats import CURVE_RESAMPLES, RESAMPLES, Array, Interval, iqm
 from stillsight.agents.benchmark.grid.cell import FINETUNED, Result
 
+LEARNING = (
+    *("mode", "weights_sha256", "encoder_sha256"),
+    *("unfreeze", "adapt", "batchnorm", "lora_rank", "encoder_lr", "warm_start"),
+)
+"""Pins that say which weights an encoder starts from and how it learns: all that a control may differ in."""
+
 
 @dataclass(frozen=True)
 class Family:
@@ -128,6 +134,21 @@ class Race:
 
 
 @dataclass(frozen=True)
+class Uncontrolled:
+    """A frozen arm that no random arm was made like, so that nothing can be said of its pretraining.
+
+    Attributes:
+        arm: its label.
+        nearest: the random arm of the same encoder that differs from it in the least; None if there is none.
+        differs: what that one differs in, and its value -> that of the arm.
+    """
+
+    arm: str
+    nearest: str | None = None
+    differs: Mapping[str, tuple[object, object]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What may be claimed of some arms.
 
@@ -135,6 +156,8 @@ class Verdict:
         roles: of the arms by label.
         family: how many claims were judged together.
         comparisons: of pairs of arms by their final scores.
+        taps: the pairs of frozen arms that differ in their tap alone, by their labels.
+        uncontrolled: frozen arms whose control is missing, where others have one.
         courses: the same pairs along the way, those that have enough curves.
         robustness: of the arms that were evaluated under visual shifts.
         race: to the threshold; None without a threshold or without curves.
@@ -143,6 +166,8 @@ class Verdict:
     roles: Mapping[str, str]
     family: Family
     comparisons: tuple[Comparison, ...]
+    taps: frozenset[tuple[str, str]] = frozenset()
+    uncontrolled: tuple[Uncontrolled, ...] = ()
     courses: Mapping[tuple[str, str], Course] = field(default_factory=dict)
     robustness: tuple[Robustness, ...] = ()
     race: Race | None = None
@@ -165,24 +190,53 @@ def verdicts(estimates: Sequence[Estimates], resamples: int = RESAMPLES) -> list
 def pairs(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
     """Who is compared with whom.
 
-    Frozen arms with scratch, with random weights (of the same tap where there are such), and with the other taps of
-    their encoder; encoders that learn on, with the frozen arms of the same encoder.
+    Frozen arms with scratch, with random weights that all else is equal to, and with each other where they are of one
+    encoder; encoders that learn on, with the frozen arms of the same encoder.
     """
     frozen, scratch, random = ([arm for arm in arms if arm.role == role] for role in ("frozen", "scratch", "random"))
     compared = [(arm, other) for arm in frozen for other in scratch]
-    for arm in frozen:
-        same = [other for other in random if _network(other)[0] == _network(arm)[0]]
-        compared += [(arm, other) for other in same if _network(other) == _network(arm)] or [(arm, one) for one in same]
-    compared += [pair for pair in combinations(frozen, 2) if _network(pair[0])[0] == _network(pair[1])[0]]
+    compared += [(arm, other) for arm in frozen for other in random if _encoder(arm) == _encoder(other)]
+    compared = [(arm, other) for arm, other in compared if other.role != "random" or not differences(other, arm)]
+    compared += [pair for pair in combinations(frozen, 2) if _encoder(pair[0]) == _encoder(pair[1])]
     tuned = [arm for arm in arms if arm.role in FINETUNED]
-    return compared + [(arm, other) for arm in tuned for other in frozen if _network(arm)[0] == _network(other)[0]]
+    return compared + [(arm, other) for arm in tuned for other in frozen if _encoder(arm) == _encoder(other)]
 
 
-def _network(arm: Arm) -> tuple[str, str]:
-    """Encoder and tap: as the cells are pinned, else the first words of the label."""
+def uncontrolled(arms: Sequence[Arm]) -> tuple[Uncontrolled, ...]:
+    """The frozen arms without a random arm that is made like them; none where nobody asked for random weights."""
+    random = [arm for arm in arms if arm.role == "random"]
+    found = []
+    for arm in arms if random else ():
+        if arm.role != "frozen":
+            continue
+        apart = {other.label: differences(other, arm) for other in random if _encoder(other) == _encoder(arm)}
+        nearest = min(apart, key=lambda label: len(apart[label]), default=None)
+        if nearest is None:
+            found.append(Uncontrolled(arm.label))
+        elif apart[nearest]:
+            found.append(Uncontrolled(arm.label, nearest, apart[nearest]))
+    return tuple(found)
+
+
+def differences(one: Arm, other: Arm) -> dict[str, tuple[object, object]]:
+    """What two arms of one encoder were made otherwise in, beside its weights and how they learn -> the values of both.
+
+    Settings that only one of them was recorded with, by a newer version, are passed over.
+    """
+    mine, theirs = _settings(one), _settings(other)
+    return {name: (mine[name], theirs[name]) for name in mine if name in theirs and mine[name] != theirs[name]}
+
+
+def _settings(arm: Arm) -> dict[str, object]:
+    """What a control must have in common with an arm: its pins, or the second word of its label as its tap."""
     pins = arm.results[0].pins
-    words = [*arm.label.split(), "", ""]
-    return str(pins.get("encoder") or words[0]), str(pins.get("tap") or words[1])
+    tap = {} if pins.get("encoder") else {"tap": [*arm.label.split(), "", ""][1]}
+    return {name: pin for name, pin in pins.items() if name not in LEARNING and name != "encoder"} | tap
+
+
+def _encoder(arm: Arm) -> str:
+    """Its encoder: as the cells are pinned, else the first word of the label."""
+    return str(arm.results[0].pins.get("encoder") or [*arm.label.split(), ""][0])
 
 
 def _family(setting: Setting) -> Family:
@@ -205,6 +259,7 @@ def _evaluations(one: Arm, other: Arm) -> tuple[Array, Array, Array]:
 def _verdict(estimates: Estimates, family: Family, resamples: int) -> Verdict:
     setting = estimates.setting
     compared = pairs(setting.arms)
+    same = [pair for pair in compared if {arm.role for arm in pair} == {"frozen"}]
     courses = [_course(one, other, family, resamples) for one, other in compared]
     robust = [_robustness(arm, setting.shifts, family, resamples) for arm in setting.arms]
     return Verdict(
@@ -216,6 +271,8 @@ def _verdict(estimates: Estimates, family: Family, resamples: int) -> Verdict:
             )
             for one, other in compared
         ),
+        taps=frozenset((one.label, other.label) for one, other in same if [*differences(one, other)] == ["tap"]),
+        uncontrolled=uncontrolled(setting.arms),
         courses={(course.one, course.other): course for course in courses if course is not None},
         robustness=tuple(one for one in robust if one is not None),
         race=_race(estimates),

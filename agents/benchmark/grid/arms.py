@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from stillsight.agents.benchmark.grid.cell import CONFIGS, FINETUNED, PLACED, ROLES, Track
+from stillsight.agents.benchmark.grid.cell import FINETUNED, ROLES, Track
+from stillsight.agents.benchmark.grid.keys import ARM_KEYS, ENCODER_KEYS, check_names
 from stillsight.agents.errors import RunError
 from stillsight.agents.training import algorithms
-from stillsight.encoders.config import EncoderConfig
-from stillsight.encoders.errors import unknown
 from stillsight.encoders.zoo.registry import ENCODERS, spec
 
 CONTROLS = ROLES[1:]
 """The controls by name. random: the same network with random weights, frozen. scratch: a network trained from random
 weights; for agents that of Mnih et al. 2015. finetune: pretrained and trained as a whole. unfreeze: pretrained, only
 its last stage trained. warm-start: finetune that begins from the head fitted to frozen features (data sets only)."""
-ENCODER_KEYS = ("taps", "label", "track", "controls")
-"""What an [[encoder]] table may have beside the flags that choose an encoder."""
-ARM_KEYS = ("name", "role", "rates", "track")
-"""What an [[arm]] table may have beside the flags of its track."""
 RATES = (0.03, 0.3)
 """Rates of an encoder that is trained on from pretrained weights, as multiples of the head's, tuned over by default."""
 
@@ -34,12 +29,14 @@ class ArmSpec:
         role: one of `ROLES`.
         flags: of the command.
         rates: of the encoder, as multiples of the head's; several are tuned over.
+        chosen: those of the flags that no table gives and the grid does.
     """
 
     name: str
     role: str
     flags: Mapping[str, Any] = field(default_factory=dict)
     rates: tuple[float, ...] = ()
+    chosen: tuple[str, ...] = ()
 
 
 def arms(record: Mapping[str, Any], track: Track, algo: str, size: int | None) -> list[ArmSpec]:
@@ -60,9 +57,10 @@ def arms(record: Mapping[str, Any], track: Track, algo: str, size: int | None) -
     for row in record.get("encoder", ()):
         if row.get("track", track) == track:
             compared += _of_encoder(row, track, _controls(row, controls), rates)
-    if track == "rl" and "scratch" in controls:
+    asked = {control for row in record.get("encoder", ()) for control in _controls(row, ())}
+    if track == "rl" and "scratch" in {*controls, *asked}:
         compared.append(_scratch(algo, size))
-    compared += [_explicit(row, track) for row in record.get("arm", ()) if row.get("track", track) == track]
+    compared += [_explicit(row) for row in record.get("arm", ()) if row.get("track", track) == track]
     if not compared:
         raise RunError(f'SPEC.toml has nothing to compare on the {track} track. Add: [[encoder]] encoder = "retina"')
     if len({arm.name for arm in compared}) != len(compared):
@@ -76,38 +74,34 @@ def _controls(record: Mapping[str, Any], default: Sequence[str]) -> tuple[str, .
     return controls
 
 
-def check_names(noun: str, names: Iterable[str], known: Collection[str], allowed: str, flag: str) -> None:
-    """Raise `RunError`, see `unknown` for its words, if one of `names` is not `known`."""
-    for name in names:
-        if name not in known:
-            raise RunError(unknown(noun, name, known, allowed, flag))
-
-
 def _of_encoder(row: Mapping[str, Any], track: str, controls: Sequence[str], rates: tuple[float, ...]) -> list[ArmSpec]:
-    allowed = [*(item.name for item in fields(EncoderConfig)), *ENCODER_KEYS]
-    check_names("setting", row, allowed, "[[encoder]] may have", "[[encoder]]")
     if "encoder" not in row:
         raise RunError('An [[encoder]] has no name. Add, say: encoder = "retina"')
     name = str(row["encoder"])
     known = spec(name)
     first = None if known is None else known.tap if track == "cifar" else known.control[0]
     taps = list(row.get("taps", (first,)))
+    if not taps:
+        raise RunError("An [[encoder]] has taps = [], and no arm. Name a stage, or drop taps for the encoder's own.")
     base = {key: value for key, value in row.items() if key not in (*ENCODER_KEYS, "unfreeze")}
-    if track == "rl" and "pooling" not in base and known is not None and "taps" in row:
-        base["pooling"] = known.control[1]
+    placed: dict[str, Any] = {}
+    if track == "rl" and "pooling" not in base and known is not None:  # as `stillsight rl` has it without a tap
+        placed["pooling"] = known.control[1]
     label = str(row.get("label", name))
 
     def arm(role: str, tap: str | None, suffix: str, **flags: Any) -> ArmSpec:
         shown = " ".join(part for part in (label, tap if "taps" in row else None, suffix) if part)
-        merged = {**base, **({"tap": tap} if tap else {}), **flags}
-        return ArmSpec(shown, role, merged, rates if role in FINETUNED else ())
+        own = placed | ({"tap": tap} if tap else {}) | flags
+        # Weights that are given for all arms are no others for those that start from random ones.
+        chosen = tuple(name for name in own if name not in ("weights", "unfreeze"))
+        return ArmSpec(shown, role, base | own, rates if role in FINETUNED else (), chosen)
 
     compared = [arm("frozen", tap, "frozen", mode="frozen") for tap in taps]
     tap = taps[0]
     bare = {"mode": "random", "weights": None}
     last = row.get("unfreeze", tap)
-    if "random" in controls:
-        compared.append(arm("random", tap, "random", **bare))
+    if "random" in controls:  # one for each frozen arm: what random weights do at another tap says nothing of this one
+        compared += [arm("random", each, "random", **bare) for each in taps]
     if "scratch" in controls and track == "cifar":
         compared.append(arm("scratch", tap, "scratch", **(bare | {"mode": "scratch"})))
     if "finetune" in controls:
@@ -127,14 +121,12 @@ def _scratch(algo: str, size: int | None) -> ArmSpec:
     augmented = algorithms.spec(algo).off_policy
     if augmented:
         flags["augment"] = "shift"
-    return ArmSpec(f"{name} scratch" + (", random shifts" if augmented else ""), "scratch", flags)
+    return ArmSpec(f"{name} scratch" + (", random shifts" if augmented else ""), "scratch", flags, chosen=tuple(flags))
 
 
-def _explicit(row: Mapping[str, Any], track: Track) -> ArmSpec:
+def _explicit(row: Mapping[str, Any]) -> ArmSpec:
     if not {"name", "role"} <= set(row):
         raise RunError(f"An [[arm]] needs name and role, one of {', '.join(ROLES)}; this one has {sorted(row)}.")
     check_names("role", [str(row["role"])], ROLES, "Roles are", "role =")
     flags = {key: value for key, value in row.items() if key not in ARM_KEYS}
-    allowed = [item.name for item in fields(CONFIGS[track]) if item.name not in PLACED]
-    check_names("setting", flags, [*ARM_KEYS, *allowed], "[[arm]] may have", "[[arm]]")
     return ArmSpec(str(row["name"]), str(row["role"]), flags, tuple(float(rate) for rate in row.get("rates", ())))

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from stillsight.agents.benchmark.grid.arms import arms, check_names
-from stillsight.agents.benchmark.grid.cell import CONFIGS, PLACED, Track
+from stillsight.agents.benchmark.grid.arms import arms
+from stillsight.agents.benchmark.grid.cell import Track, slug
+from stillsight.agents.benchmark.grid.effects import check_effects
+from stillsight.agents.benchmark.grid.keys import TASK, check_keys
 from stillsight.agents.benchmark.grid.spec import Spec, Task, merged_flags
 from stillsight.agents.errors import RunError
 from stillsight.agents.training.seeds import TUNING
 from stillsight.envs.registry import presumed
 from stillsight.envs.shifts import find
-
-TOP = ("name", "seeds", "algos", "shifts", "episodes", "controls", "rates", "tuning_seeds", "videos")
-TABLES = ("rl", "cifar", "task", "encoder", "arm")
-TASK = ("threshold", "low", "high", "label")
-"""What SPEC.toml, and a [[task]] beside the flags of its track, may have."""
 
 
 def read_spec(path: Path, *, check: bool = True) -> Spec:
@@ -38,6 +35,8 @@ def read_spec(path: Path, *, check: bool = True) -> Spec:
         return parse_spec(text, path.absolute().parent.name if path.stem == "SPEC" else path.stem, check=check)
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}). Give the path of a SPEC.toml.") from error
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} is no TOML: it is not written in UTF-8. Give the path of a SPEC.toml.") from error
     except tomllib.TOMLDecodeError as error:
         raise RunError(f"{path} is no TOML: {error}.") from error
 
@@ -45,15 +44,15 @@ def read_spec(path: Path, *, check: bool = True) -> Spec:
 def parse_spec(text: str, name: str = "benchmark", *, check: bool = True) -> Spec:
     """See `read_spec`; `name` is used where the text has none."""
     record = tomllib.loads(text)
-    check_names("setting", record, (*TOP, *TABLES), "SPEC.toml may have", "SPEC.toml")
-    seeds = record.get("seeds", 5)
+    check_keys(record)
+    seeds = _seeds(record.get("seeds", 5))
     algos = tuple(record.get("algos", ("ppo",)))
     tasks = tuple(_task(row, record) for row in record.get("task", ()))
     if not tasks:
         raise RunError('SPEC.toml has no task. Add, say: [[task]] and below it env = "stillsight/Orchard-v0".')
     spec = Spec(
         name=record.get("name", name),
-        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        seeds=seeds,
         algos=algos,
         tasks=tasks,
         arms={
@@ -68,18 +67,28 @@ def parse_spec(text: str, name: str = "benchmark", *, check: bool = True) -> Spe
         text=text,
     )
     if check:
-        _check(spec)
+        _check_values(spec)
+        check_effects(record, spec)
+        _check_cells(spec)
     return spec
 
 
+def _seeds(given: int | list[int]) -> tuple[int, ...]:
+    """The seeds, from their number or themselves."""
+    many = [given] if isinstance(given, int) else given
+    fewest = 1 if isinstance(given, int) else 0
+    highest = TUNING if isinstance(given, int) else TUNING - 1
+    if not many or len(set(many)) != len(many) or min(many) < fewest or max(many) > highest:
+        raise RunError(
+            f"seeds = {given if len(str(given)) < 60 else '[...]'} must be different numbers below {TUNING}, or their "
+            "count. Type, say: seeds = 5"
+        )
+    return tuple(range(given)) if isinstance(given, int) else tuple(given)
+
+
 def _task(row: Mapping[str, Any], record: Mapping[str, Any]) -> Task:
-    if ("env" in row) == ("dataset" in row):
-        raise RunError("A [[task]] names either an env or a dataset; give one of them.")
     track: Track = "rl" if "env" in row else "cifar"
     flags = merged_flags(record.get(track, {}), {name: value for name, value in row.items() if name not in TASK})
-    allowed = [item.name for item in fields(CONFIGS[track]) if item.name not in PLACED]
-    where = f"[{track}] and [[task]]"
-    check_names("setting", flags, allowed, f"{where} may have", where)
     if track == "rl":
         name = str(flags["env"])
     else:
@@ -99,18 +108,42 @@ def _size(task: Task) -> int | None:
     return int(task.flags.get("size", presumed(str(task.flags["env"])).options.size)) or None
 
 
-def _check(spec: Spec) -> None:
-    """Refuse what could not run, before anything does."""
-    if not spec.seeds or len(set(spec.seeds)) != len(spec.seeds) or max(spec.seeds) >= TUNING:
-        raise RunError(
-            f"seeds = {list(spec.seeds)} must be different numbers below {TUNING}, or their count. Type, say: seeds = 5"
-        )
+def _check_values(spec: Spec) -> None:
+    """Refuse numbers and names out of their range."""
+    if not slug(spec.name):
+        raise RunError(f'name = "{spec.name}" names no folder. Type, say: name = "taps"')
+    for name, values in (("algos", spec.algos), ("shifts", spec.shifts)):
+        if len(set(values)) != len(values) or (name == "algos" and not values):
+            example = "ppo" if name == "algos" else "noise"
+            raise RunError(f'{name} = {list(values)} must be different names. Type, say: {name} = ["{example}"]')
     if len({task.name for task in spec.tasks}) != len(spec.tasks):
         raise RunError("Two tasks have the same name. Give one of them another: label = ...")
-    if spec.episodes < 1:
-        raise RunError(f"episodes = {spec.episodes} plays nothing. Type a number from 1.")
+    for name, number, least in (("episodes", spec.episodes, 1), ("tuning_seeds", spec.tuning_seeds, 1)):
+        if number < least:
+            raise RunError(f"{name} = {number} plays nothing. Type a number from {least}.")
+    if spec.videos < 0:
+        raise RunError(f"videos = {spec.videos} is no number of episodes. Type a number from 0.")
+    for task in spec.tasks:
+        if task.low is not None and task.high is not None and not task.low < task.high:
+            raise RunError(
+                f"{task.name} has low = {task.low:g} and high = {task.high:g}, which orders nothing. Type a high score "
+                "above the low one."
+            )
+    for arm in {id(arm): arm for compared in spec.arms.values() for arm in compared}.values():
+        if len(set(arm.rates)) != len(arm.rates) or any(rate <= 0 for rate in arm.rates):
+            raise RunError(
+                f"rates = {list(arm.rates)} of {arm.name} must be different numbers above 0. Type, say: "
+                "rates = [0.1, 1.0]"
+            )
     for shift in spec.shifts:
         find(shift)
+
+
+def _check_cells(spec: Spec) -> None:
+    """Refuse what could not run, before anything does."""
+    ((key, count),) = Counter(cell.key for cell in spec.cells(lambda _: 0.0)).most_common(1)
+    if count > 1:
+        raise RunError(f"Two cells have the name {key}. Give one of their tasks or arms another label or name.")
     for cell in spec.cells(lambda _: 0.0):
         if cell.seed == spec.seeds[0]:
             cell.planned_work().config.check()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from stillsight.agents.benchmark.analysis.claims import SEEDS, Comparison
 from stillsight.agents.benchmark.analysis.verdict import Verdict
 from stillsight.agents.benchmark.grid.cell import FINETUNED
-from stillsight.agents.benchmark.report.sentences import stretches
+from stillsight.agents.benchmark.report.sentences import no_control, stretches
 
 
 class Answer(NamedTuple):
@@ -18,13 +18,18 @@ class Answer(NamedTuple):
     told: str
 
 
+PRETRAINING = "Is it the pretraining, and not the network alone?"
+TAP = "Does it matter where the encoder is tapped?"
+SETTINGS = "Do a frozen encoder's other settings matter?"
 QUESTIONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("Do frozen pretrained features beat training from scratch?", ("frozen",), "scratch"),
-    ("Is it the pretraining, and not the network alone?", ("frozen",), "random"),
-    ("Does it matter where the encoder is tapped?", ("frozen",), "frozen"),
+    (PRETRAINING, ("frozen",), "random"),
+    (TAP, ("frozen",), "frozen"),
+    (SETTINGS, ("frozen",), "frozen"),
     ("Is training the encoder on worth it?", FINETUNED, "frozen"),
 )
-"""A question, and the roles of the two arms whose comparison answers it: yes, if the first is ahead."""
+"""A question, and the roles of the two arms whose comparison answers it: yes, if the first is ahead. `TAP` is answered
+by arms that differ in nothing but their tap."""
 
 SHIFTS = "Do visual shifts that it never saw cost an agent anything?"
 OPEN = "Not separable in the end"
@@ -44,10 +49,15 @@ def answers(verdict: Verdict, unit: str = "steps") -> tuple[Answer, ...]:
         asked = [
             pair
             for pair in verdict.comparisons
-            if verdict.roles[pair.one] in ones and verdict.roles[pair.other] == other
+            if verdict.roles[pair.one] in ones
+            and verdict.roles[pair.other] == other
+            and (question not in (TAP, SETTINGS) or (question == TAP) == ((pair.one, pair.other) in verdict.taps))
         ]
-        if asked:
-            given.append(Answer(question, _told(asked, ways, symmetric=other in ones)))
+        told = [_told(asked, ways, symmetric=other in ones)] if asked else []
+        if question == PRETRAINING:
+            told += [f"No answer for {no_control(one)}." for one in verdict.uncontrolled]
+        if told:
+            given.append(Answer(question, " ".join(told)))
     if verdict.robustness:
         claimed = []
         for arm in verdict.robustness:
@@ -58,17 +68,15 @@ def answers(verdict: Verdict, unit: str = "steps") -> tuple[Answer, ...]:
 
 
 def _told(asked: Sequence[Comparison], ways: Mapping[tuple[str, str], str], *, symmetric: bool) -> str:
-    # Where every pair has the same other arm, it goes without saying.
-    several = symmetric or len({pair.other for pair in asked}) > 1
     said: dict[str, list[str]] = {word: [] for word in ("Yes", "No, behind", OPEN, FEW)}
     for pair in asked:
         turned = symmetric and pair.winner == pair.other
         one, other = (pair.other, pair.one) if turned else (pair.one, pair.other)
-        said[_word(pair, one)].append(f"{one} against {other}" if several else one)
+        said[_word(pair, one)].append(f"{one} against {other}")
     told = [f"{word}: {'; '.join(named)}." for word, named in said.items() if named]
     for pair in asked:
         if way := ways.get((pair.one, pair.other)):
-            told.append(f"On the way {f'{pair.one} against {pair.other}' if several else pair.one} is {way}.")
+            told.append(f"On the way {pair.one} against {pair.other} is {way}.")
     return " ".join(told)
 
 

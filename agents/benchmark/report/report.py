@@ -8,6 +8,7 @@ figures/      SVG and PNG
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from urllib.parse import quote
@@ -20,7 +21,7 @@ from stillsight.agents.benchmark.grid.parse import read_spec
 from stillsight.agents.benchmark.report import document, figures, page
 from stillsight.agents.benchmark.report.provenance import facts
 from stillsight.agents.benchmark.report.report_json import summary
-from stillsight.agents.benchmark.report.statement import state_all
+from stillsight.agents.benchmark.report.statement import Statement, state_all
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.encoders.atomic import to_json, write_atomically
@@ -66,7 +67,7 @@ def report(folder: Path, config: ReportConfig) -> int:
     write_atomically(out / "summary.json", to_json(numbers, indent=1) + "\n")
     html = page.render(title, analysis, together, statements, videos, profile, facts(grid))
     write_atomically(out / "index.html", html)
-    _show(title, grid, out)
+    _show(title, grid, out, [*([together] if together else []), *statements])
     return 0 if grid.complete else 1
 
 
@@ -78,13 +79,18 @@ def read(folder: Path) -> tuple[str, Grid]:
     return spec.name, collect(folder, spec.expected(), spec.tasks)
 
 
-def _show(title: str, grid: Grid, out: Path) -> None:
-    """Print how many cells count, how many do not, and where everything is."""
+def _show(title: str, grid: Grid, out: Path, statements: Sequence[Statement]) -> None:
+    """Print the verdicts in short, how many cells count, how many do not, and where everything is."""
+    display = ProgressDisplay()
+    for statement in statements:
+        display.card(statement.title, {})
+        for question, told in statement.answers or [("There is nothing to compare.", "")]:
+            display.console.print(f"  {question} {told}".rstrip(), soft_wrap=True, markup=False)
     kinds = dict.fromkeys(problem.kind for problem in grid.problems)
     rows: dict[str, str] = {kind: f"{len(grid.problems_of(kind))} cells" for kind in kinds}
     names = {"page": "index.html", "tables": "report.md", "numbers": "summary.json", "figures": "figures"}
     rows |= {what: str(out / name) for what, name in names.items()}
-    ProgressDisplay().card(f"{title}: {page.counted(grid)}", rows)
+    display.card(f"{title}: {page.counted(grid)}", rows)
 
 
 def _videos(cell: Cell, folder: Path, out: Path) -> list[page.Video]:

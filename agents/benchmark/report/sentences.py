@@ -8,7 +8,15 @@ from dataclasses import replace
 from stillsight.agents.benchmark.analysis.claims import ERROR, SEEDS, Comparison
 from stillsight.agents.benchmark.analysis.estimates import Threshold
 from stillsight.agents.benchmark.analysis.stats import Interval
-from stillsight.agents.benchmark.analysis.verdict import Course, Family, Race, Robustness, Stretch, Verdict
+from stillsight.agents.benchmark.analysis.verdict import (
+    Course,
+    Family,
+    Race,
+    Robustness,
+    Stretch,
+    Uncontrolled,
+    Verdict,
+)
 from stillsight.agents.benchmark.report.numbers import Numbers, with_bounds
 
 
@@ -19,6 +27,7 @@ def of_setting(verdict: Verdict, show: Numbers) -> tuple[str, ...]:
         told.append(final(comparison, show))
         if course := verdict.courses.get((comparison.one, comparison.other)):
             told.append(on_the_way(course, show.unit))
+    told += [f"Not compared with random weights: {no_control(one)}." for one in verdict.uncontrolled]
     told += [under_shifts(arm, show) for arm in verdict.robustness]
     return (*told, method(verdict.family)) if told else ()
 
@@ -26,6 +35,7 @@ def of_setting(verdict: Verdict, show: Numbers) -> tuple[str, ...]:
 def of_all(verdict: Verdict, environments: int) -> tuple[str, ...]:
     """The same of normalised scores over several environments."""
     told = tuple(final(comparison, "{:.2f}".format) for comparison in verdict.comparisons)
+    told += tuple(f"Not compared with random weights: {no_control(one)}." for one in verdict.uncontrolled)
     return (*told, method_of_all(environments, verdict.family.finals)) if verdict.family.finals else told
 
 
@@ -47,6 +57,18 @@ def final(pair: Comparison, show: Callable[[float], str]) -> str:
         f"{pair.one} and {pair.other} are not separable at {_seeds(pair.seeds)} in the end: the first less the "
         f"second is {apart}{', clear of 0 only by itself' if alone else ''}, {wins}."
     )
+
+
+def no_control(arm: Uncontrolled) -> str:
+    """The arm, and why no random arm is a control for it."""
+    if arm.nearest is None:
+        return f"{arm.arm} (there is no random arm of its encoder)"
+    listed = ", ".join(f"{name} {_value(theirs)}, not {_value(ours)}" for name, (theirs, ours) in arm.differs.items())
+    return f"{arm.arm} (no random arm is made like it: {arm.nearest} has {listed})"
+
+
+def _value(setting: object) -> str:
+    return ", ".join(map(str, setting)) or "none" if isinstance(setting, list | tuple) else str(setting)
 
 
 def _turned(pair: Comparison) -> Comparison:

@@ -21,7 +21,7 @@ TRIAL_EPISODES = 1
 
 
 def plan(
-    spec: Spec, results: Results, cells: Sequence[Cell], folder: Path, side_by_side: int, *, trial: bool
+    spec: Spec, results: Results, cells: Sequence[Cell], folder: Path, side_by_side: int, *, trial: bool, fewest: int
 ) -> dict[str, str]:
     """The plan, for people: rows of a card.
 
@@ -35,6 +35,7 @@ def plan(
         folder: of the benchmark.
         side_by_side: cells that run at the same time.
         trial: try what is not known.
+        fewest: seeds of an arm that a verdict needs.
     """
     tried = json.loads(results.get("estimates.json") or "{}")
     measured = _measured(spec, results)
@@ -61,12 +62,20 @@ def plan(
         "tasks": ", ".join(task.name for task in spec.tasks),
         "arms": ", ".join(dict.fromkeys(arm.name for arms in spec.arms.values() for arm in arms)),
         "seeds": f"{len(spec.seeds)}" + (f", and {spec.tuning_seeds} others for each rate tried" if tuned else ""),
+        **_verdict(len(spec.seeds), fewest),
         "cells": f"{len(cells)} to run now, {waiting} when rates are chosen",
         "time": f"{time_left}, {side_by_side} side by side"
         + (f"; {unknown} of a kind that has not run yet" if unknown else ""),
         "disk": f"about {size / 1e6:,.0f} MB" if known or not cells else "not known",
         "folder": str(folder),
     }
+
+
+def _verdict(seeds: int, fewest: int) -> dict[str, str]:
+    """What the number of seeds means for the report, if it is too small."""
+    if seeds >= fewest:
+        return {}
+    return {"verdict": f"none: {seeds} seed{'s' * (seeds != 1)}, and it takes {fewest} or more. Type: seeds = {fewest}"}
 
 
 def _measured(spec: Spec, results: Results) -> dict[str, dict[str, float]]:

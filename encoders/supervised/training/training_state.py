@@ -30,8 +30,8 @@ class Progress:
         order: of its images, int64 on the CPU; None between epochs.
         loss, hits: sums over its updates, on the training device.
         averaged_is_better: whether the average did at least as well as the plain weights after the last epoch.
-        best, best_epoch: highest validation accuracy, and after which epoch.
-        kept: the weights of that epoch, where training may stop early.
+        best, best_epoch: highest validation accuracy, and after which epoch; 0 is the start.
+        kept: the weights of that epoch, where training may stop early or the start competes.
     """
 
     epoch: int
@@ -66,6 +66,10 @@ class Progress:
     def gather(self, world: World) -> None:
         """Bring the sums of all processes to the main one, which is the one that saves."""
         self.loss, self.hits = (world.sum(tensor) * world.is_main for tensor in (self.loss, self.hits))
+
+    def keep(self, model: nn.Module) -> None:
+        """Keep a copy of the weights of `model`, the best so far."""
+        self.kept = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
     def state(self, model: nn.Module) -> dict[str, Any]:
         """Everything, with the weights of `model`, as nested dicts and lists of tensors and plain values."""

@@ -233,6 +233,63 @@ def test_the_plan_is_told_and_nothing_is_run(tmp_path: Path, capsys: pytest.Capt
     assert not (tmp_path / "grid" / "cells").exists()
 
 
+@pytest.mark.parametrize(
+    ("seeds", "told"), [(2, "verdict  none: 2 seeds, and it takes 5 or more. Type: seeds = 5"), (5, None)]
+)
+def test_the_plan_says_when_seeds_are_too_few(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], seeds: int, told: str | None
+) -> None:
+    (tmp_path / "SPEC.toml").write_text(GRID.replace("seeds = 2", f"seeds = {seeds}"))
+    words = ["benchmark", str(tmp_path / "SPEC.toml"), "--out", str(tmp_path / "grid"), "--no-trial", "--plan"]
+    assert cli.main(words) == 0
+    shown = capsys.readouterr().out
+    assert (told in shown) if told else ("verdict" not in shown)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (
+            ["--steps", "100"],
+            "--steps 100 has no effect beside {path}, which says what is compared. Drop it, and type [rl] "
+            "steps = ... there, or give no SPEC.toml.",
+        ),
+        (["--steps", "100_000"], "--steps 100000 has no effect beside"),  # what the default is, too
+        (["--seeds", "5"], "--seeds 5 has no effect beside"),
+        (["--env", "CartPole-v1"], "--env CartPole-v1 has no effect beside"),
+        (["--encoder", "retina", "resnet18"], "--encoder retina resnet18 has no effect beside"),
+        (["--tap", "stem"], "--tap stem has no effect beside"),
+        (["--algo", "ppo"], "--algo ppo has no effect beside"),
+        (["--shifts", "hue"], "--shifts hue has no effect beside"),
+        (["--ray-address", "auto"], "--ray-address auto has no effect with --engine local. Type --engine ray"),
+    ],
+)
+def test_flags_that_a_spec_replaces_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], told: str
+) -> None:
+    path = tmp_path / "SPEC.toml"
+    path.write_text(GRID)
+    assert cli.main(["benchmark", str(path), *flags, "--out", str(tmp_path / "grid"), "--plan", "--no-trial"]) == 2
+    assert told.format(path=path) in capsys.readouterr().err
+    assert not (tmp_path / "grid").exists()
+
+
+def test_a_plan_leaves_what_has_run_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither is a failed cell forgotten, nor is another grid's SPEC.toml put in the place of the folder's."""
+    (tmp_path / "SPEC.toml").write_text(GRID)
+    folder = tmp_path / "grid"
+    bad = missing(parse_spec(GRID), Results(folder))[0].failed("no luck")
+    Results(folder).write(bad)
+    (folder / "SPEC.toml").write_text("as it was")
+    words = ["benchmark", str(tmp_path / "SPEC.toml"), "--out", str(folder), "--no-trial", "--plan"]
+    assert cli.main([*words, "--retry"]) == 0
+    assert "4 to run now" in capsys.readouterr().out
+    assert cli.main(words) == 0
+    assert "3 to run now" in capsys.readouterr().out
+    assert Results(folder).read(bad.key) == bad
+    assert (folder / "SPEC.toml").read_text() == "as it was"
+
+
 def test_the_plan_knows_what_has_run(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "SPEC.toml").write_text(GRID.replace("seeds = 2", "seeds = 4"))
     words = ["benchmark", str(tmp_path / "SPEC.toml"), "--out", str(whole), "--plan", "--jobs", "1"]

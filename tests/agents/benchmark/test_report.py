@@ -138,9 +138,23 @@ def test_the_summary_holds_the_numbers_that_are_known_by_hand(tmp_path: Path) ->
     assert setting["references"]["oracle"]["mean"] == setting["references"]["random"]["mean"] + 8
     assert setting["threshold"] == 2.0
     assert [pair["winner"] for pair in setting["comparisons"] if pair["one"] == "eye frozen"] == ["eye frozen"]
-    assert setting["answers"][0]["told"].startswith("Yes: eye frozen. No verdict")
+    assert setting["answers"][0]["told"].startswith("Yes: eye frozen against nature scratch. No verdict")
     assert found["normalised"]["arms"]["eye frozen"]["value"] == 0.5
     assert found["problems"] == []
+
+
+def test_verdicts_stand_in_the_terminal_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(tmp_path / "tiny", TINY, REFERENCES)
+    assert report(folder, ReportConfig()) == 0
+    shown = capsys.readouterr().out
+    text = (folder / "report.md").read_text()
+    answers = re.findall(r"^- \*\*(.*?)\*\* (.*)$", text, flags=re.M)
+    assert len(answers) == 2
+    for question, told in answers:
+        assert f"  {question} {told}\n" in shown
+    assert shown.index("stillsight/Tiny-v0, ppo\n") < shown.index(answers[0][0]) < shown.index("10 cells count")
+    report(write(tmp_path / "alone", TINY[:5]), ReportConfig())
+    assert "There is nothing to compare." not in capsys.readouterr().out, "its losses under shifts are something"
 
 
 def test_several_environments_have_a_verdict_together_and_one_has_none(tmp_path: Path) -> None:
@@ -158,7 +172,7 @@ def test_several_environments_have_a_verdict_together_and_one_has_none(tmp_path:
     together = json.loads((folder / "summary.json").read_text())["normalised"]
     assert together["answers"][0] == {
         "question": "Do frozen pretrained features beat training from scratch?",
-        "told": "Yes: eye frozen.",
+        "told": "Yes: eye frozen against nature scratch.",
     }
     assert together["comparisons"][0]["winner"] == "eye frozen"
     assert report(write(tmp_path / "one", TINY, REFERENCES), ReportConfig()) == 0

@@ -28,6 +28,7 @@ def imports(source: str) -> Iterator[tuple[str, str]]:
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "relative imports are not followed here"
             yield from ((node.module or "", alias.name) for alias in node.names)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,10 @@ from stillsight.agents.benchmark.command import benchmark
 from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.grid.parse import parse_spec, read_spec
 from stillsight.agents.benchmark.grid.spec import Spec
+from stillsight.agents.benchmark.running import reference
+from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.seeds import TUNING
 from stillsight.agents.training.settings import overrides
@@ -19,6 +24,7 @@ from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.envs import EnvError
+from stillsight.envs.options import EnvOptions
 
 ORCHARD = """
 seeds = 2
@@ -66,7 +72,7 @@ def test_cells_come_seed_by_seed() -> None:
     spec = parse_spec(ORCHARD)
     told = [(cell.seed, cell.role, cell.tuned) for cell in spec.cells(lambda _: 0.0)]
     tuning = [(seed, "unfreeze", rate) for rate in (0.1, 1.0) for seed in (TUNING, TUNING + 1)]
-    row = ["frozen", "frozen", "random", "unfreeze", "scratch"]
+    row = ["frozen", "frozen", "random", "random", "unfreeze", "scratch"]
     assert told == [*tuning, *((seed, role, None) for seed in (0, 1) for role in row)]
 
 
@@ -87,7 +93,17 @@ def test_an_arm_that_is_tuned_waits_for_its_rate() -> None:
 def test_keys_are_known_before_anything_runs() -> None:
     spec = parse_spec(ORCHARD)
     assert spec.expected() == [cell.key for cell in spec.cells(lambda _: 0.0) if cell.tuned is None]
-    assert len(set(spec.expected())) == 10
+    assert len(set(spec.expected())) == 12
+
+
+def test_every_tap_has_a_random_arm_of_its_own() -> None:
+    """At one tap alone, the verdict on the others would compare two things at once."""
+    configs = [(cell.role, _config(cell)) for cell in parse_spec(ORCHARD).cells() if cell.seed == 0]
+    made = {
+        role: [replace(config, mode=Mode.FROZEN) for known, config in configs if known == role] for role, _ in configs
+    }
+    assert [config.tap for config in made["frozen"]] == ["layer2", "layer3"]
+    assert made["random"] == made["frozen"]
 
 
 @pytest.mark.parametrize(
@@ -123,10 +139,11 @@ def test_images_too_small_for_the_nature_network_get_the_other() -> None:
 
 
 def test_an_encoder_may_have_controls_of_its_own() -> None:
-    text = ORCHARD + 'controls = ["random"]\n[[encoder]]\nencoder = "impala"\ncontrols = []\n'
+    bare = ORCHARD.replace("rates = [0.1, 1.0]\n", "")  # which would be of nothing
+    text = bare + 'controls = ["random"]\n[[encoder]]\nencoder = "impala"\ncontrols = []\n'
     with pytest.raises(EncoderError, match="impala has no pretrained weights"):
         parse_spec(text)
-    assert "retina layer2 unfrozen from layer2" not in _arms(parse_spec(ORCHARD + 'controls = ["random"]\n'))
+    assert "retina layer2 unfrozen from layer2" not in _arms(parse_spec(bare + 'controls = ["random"]\n'))
 
 
 def test_an_arm_of_ones_own() -> None:
@@ -214,12 +231,280 @@ def test_what_cannot_be_run_is_said_before_anything_runs(text: str, error: type[
         parse_spec(text)
 
 
+LEARNS = '[[arm]]\nname = "x"\nrole = "finetune"\nmode = "finetune"\n'
+DATA = 'controls = ["random"]\n[[task]]\ndataset = "cifar10"\n[[encoder]]\nencoder = "retina"\n'
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        (
+            "seeds = 2",
+            'seeds = "two"',
+            'SPEC.toml has seeds = "two", a string, and it must be an integer or an array of '
+            "integers. Type, say: seeds = 5",
+        ),
+        (
+            "seeds = 2",
+            'seeds = "3"',
+            'SPEC.toml has seeds = "3", a string, and it must be an integer or an array of integers. Type: seeds = 3',
+        ),
+        (
+            "seeds = 2",
+            "seeds = true",
+            "SPEC.toml has seeds = true, a boolean, and it must be an integer or an array of "
+            "integers. Type, say: seeds = 5",
+        ),
+        (
+            "seeds = 2",
+            "seeds = [0, 1.5]",
+            "SPEC.toml has seeds = 1.5, a float, and it must be an integer. Type, say: seeds = 5",
+        ),
+        (
+            "seeds = 2",
+            "seeds = 99999999999",
+            "seeds = 99999999999 must be different numbers below 1000, or their count. Type, say: seeds = 5",
+        ),
+        (
+            "seeds = 2",
+            f"seeds = {10**30}",
+            f"SPEC.toml has seeds = {10**30}, which counts nothing. Type, say: seeds = 5",
+        ),
+        (
+            "seeds = 2",
+            "seeds = [-1]",
+            "seeds = [-1] must be different numbers below 1000, or their count. Type, say: seeds = 5",
+        ),
+        (
+            "seeds = 2",
+            "seeds = 2\nname = 3",
+            'SPEC.toml has name = 3, an integer, and it must be a string. Type, say: name = "..."',
+        ),
+        ("seeds = 2", 'seeds = 2\nname = "//"', 'name = "//" names no folder. Type, say: name = "taps"'),
+        (
+            "seeds = 2",
+            'seeds = 2\nalgos = "dqn"',
+            'SPEC.toml has algos = "dqn", a string, and it must be an array of strings. Type: algos = ["dqn"]',
+        ),
+        (
+            "seeds = 2",
+            'seeds = 2\nalgos = ["ppo", "ppo"]',
+            "algos = ['ppo', 'ppo'] must be different names. Type, say: algos = [\"ppo\"]",
+        ),
+        (
+            "seeds = 2",
+            "seeds = 2\nepisodes = 2024-01-01",
+            "SPEC.toml has episodes = 2024-01-01, a date or a time, and it must be an integer. Type, say: episodes = 5",
+        ),
+        ("seeds = 2", "seeds = 2\ntuning_seeds = 0", "tuning_seeds = 0 plays nothing. Type a number from 1."),
+        ("seeds = 2", "seeds = 2\nvideos = -1", "videos = -1 is no number of episodes. Type a number from 0."),
+        ("[0.1, 1.0]", "[0.1, nan]", "SPEC.toml has rates = nan, which counts nothing. Type, say: rates = 0.5"),
+        (
+            "[0.1, 1.0]",
+            "[0.1, 0.1]",
+            "rates = [0.1, 0.1] of retina layer2 unfrozen from layer2 must be different numbers "
+            "above 0. Type, say: rates = [0.1, 1.0]",
+        ),
+        ("[[task]]", "[task]", "[task] is one table, and task is a list of them. Type [[task]]."),
+        ("[[task]]", "[[rl]]\n[[task]]", "rl = [{}] is no table. Type [rl], and its keys below it."),
+        ("seeds = 2", "seeds = 2\narm = 3", "arm = 3 is no list of tables. Type [[arm]], and its keys below it."),
+        (
+            "2_000",
+            '2_000\nthreshold = "4.0"',
+            '[[task]] has threshold = "4.0", a string, and it must be a number. Type: threshold = 4.0',
+        ),
+        ("2_000", "2e3", "[[task]] has steps = 2000.0, a float, and it must be an integer. Type: steps = 2000"),
+        ("2_000", "true", "[[task]] has steps = true, a boolean, and it must be an integer. Type, say: steps = 5"),
+        (
+            "2_000",
+            "2_000\nclip_rewards = 1",
+            "[[task]] has clip_rewards = 1, an integer, and it must be true or false. Type, say: clip_rewards = true",
+        ),
+        (
+            "2_000",
+            '2_000\nset = "gamma=0.9"',
+            '[[task]] has set = "gamma=0.9", a string, and it must be an array of strings. Type: set = ["gamma=0.9"]',
+        ),
+        (
+            "2_000",
+            '2_000\nengine = "fold"',
+            '[[task]] has engine = "fold", and it may be "auto", "eager", "folded", '
+            '"compiled", "onnx", "graph". Type: engine = "folded"',
+        ),
+        (
+            "2_000",
+            "2_000\nlow = 2\nhigh = 1.0",
+            "stillsight/Orchard-v0 has low = 2 and high = 1, which orders nothing. Type "
+            "a high score above the low one.",
+        ),
+        (
+            '["layer2", "layer3"]',
+            "[]",
+            "An [[encoder]] has taps = [], and no arm. Name a stage, or drop taps for the encoder's own.",
+        ),
+        ("taps", 'track = "RL"\ntaps', '[[encoder]] has track = "RL", and it may be "rl", "cifar". Type: track = "rl"'),
+    ],
+)
+def test_types_are_checked_before_anything_runs(before: str, after: str, told: str) -> None:
+    """Each is one sentence: what was found, what is allowed, what to type."""
+    assert ORCHARD.count(before) >= 1
+    for check in (True, False) if " has " in told and "SPEC.toml has" in told else (True,):
+        with pytest.raises(RunError) as caught:
+            parse_spec(ORCHARD.replace(before, after, 1), check=check)
+        assert str(caught.value) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            '[rl]\nalgo = "dqn"\n' + ORCHARD[ORCHARD.index("[[") :],
+            '[rl] has algo, and algorithms stand at the top. Type: algos = ["dqn"]',
+        ),
+        (ORCHARD.replace("steps", 'algo = "dqn"\nsteps'), "[[task]] has algo, and algorithms"),
+        (ORCHARD + LEARNS + 'algo = "dqn"', "[[arm]] has algo, and algorithms"),
+        (
+            ORCHARD + '[rl]\nenv = "CartPole-v1"',
+            '[rl] has env, and tasks have tables of their own. Type: [[task]] and below it env = "CartPole-v1"',
+        ),
+        (ORCHARD + LEARNS + 'env = "CartPole-v1"', "[[arm]] has env, and tasks have"),
+        (DATA + '[cifar]\ndataset = "cifar100"', "[cifar] has dataset, and tasks have"),
+        (
+            ORCHARD + '[rl]\ntap = "layer3"',
+            "[rl] has tap, and the grid chooses that of retina layer2 frozen itself. Type it "
+            "in [[encoder]] or [[arm]], there as taps = [...].",
+        ),
+        (
+            ORCHARD + '[rl]\nmode = "finetune"',
+            "[rl] has mode, and the grid chooses that of retina layer2 frozen itself",
+        ),
+        (
+            ORCHARD + '[rl]\npooling = "grid2"',
+            "[rl] has pooling, and the grid chooses that of retina layer2 frozen itself",
+        ),
+        (
+            ORCHARD + '[rl]\nencoder = "resnet18"',
+            "[rl] has encoder, and the grid chooses that of nature scratch itself",
+        ),
+        (
+            ORCHARD.replace('"scratch", ', "") + '[rl]\nencoder = "resnet18"',
+            "[rl] has encoder, which has no effect: everything below it has its own. Drop it.",
+        ),
+        (ORCHARD + "[rl]\nsteps = 5", "[rl] has steps, which has no effect: everything below it has its own. Drop it."),
+        (ORCHARD.replace("steps", 'mode = "random"\nsteps'), "[[task]] has mode, and the grid chooses"),
+        (ORCHARD.replace("taps", 'mode = "random"\ntaps'), '[[encoder]] has mode = "random", and its arms are frozen'),
+        (
+            ORCHARD.replace('taps = ["layer2", "layer3"]', 'tap = "layer3"'),
+            '[[encoder]] has tap, and may have several. Type: taps = ["layer3"]',
+        ),
+        (ORCHARD.replace("taps", 'adapt = "lora"\ntaps'), "[[encoder]] has adapt, and its frozen arms do not learn"),
+        (ORCHARD.replace("taps", "seed = 3\ntaps"), "[[encoder]] has seed = 3, and the grid's seeds stand at the top"),
+        (ORCHARD + "[rl]\nseed = 3", "[rl] has seed = 3, and the grid's seeds stand at the top"),
+        (ORCHARD + '[rl]\nout = "x"', "[rl] has out, and the grid places its runs"),
+        (ORCHARD.replace(', "unfreeze"', ""), "rates has no effect, because no [[encoder]] has an arm that learns"),
+        (
+            ORCHARD.replace("[0.1, 1.0]", "[0.1]\ntuning_seeds = 3"),
+            "tuning_seeds has no effect, because no arm has several",
+        ),
+        (
+            ORCHARD.replace('"unfreeze"', '"warm-start", "unfreeze"'),
+            'SPEC.toml has the control "warm-start", which data',
+        ),
+        (
+            ORCHARD.replace("taps", 'controls = ["finetune"]\nunfreeze = "layer1"\ntaps'),
+            '[[encoder]] has unfreeze = "layer1"',
+        ),
+        (ORCHARD + "[cifar]\nepochs = 2", "[cifar] has no effect, because no [[task]] has dataset"),
+        (DATA + "[rl]", "[rl] has no effect, because no [[task]] has env"),
+        (ORCHARD.replace("taps", 'track = "cifar"\ntaps'), '[[encoder]] has track = "cifar", and no [[task]] is of it'),
+        ("episodes = 3\n" + DATA, "episodes has no effect, because every [[task]] is a data set"),
+        (DATA.replace("[[encoder]]", "high = 1.0\n[[encoder]]"), "A [[task]] with a dataset has high"),
+        (DATA + 'controls = ["scratch"]', "controls has no effect, because every [[encoder]] has its own"),
+        (
+            ORCHARD + '[[arm]]\nname = "x"\nrole = "random"\n',
+            '[[arm]] x has role = "random" and mode = "frozen", and would '
+            'be compared as what it is not. Type: mode = "random", or another role.',
+        ),
+        (
+            ORCHARD + LEARNS.replace('"finetune"\nmode', '"frozen"\nmode'),
+            '[[arm]] x has role = "frozen" and mode = "finetune"',
+        ),
+        (ORCHARD + LEARNS + "rates = [0.1, 1.0]\nencoder_lr = 0.5", "[[arm]] x has rates and encoder_lr"),
+        (
+            ORCHARD + '[[arm]]\nname = "x"\nrole = "frozen"\nrates = [1.0]',
+            "[[arm]] x has rates, and its encoder does not",
+        ),
+        (
+            ORCHARD.replace("steps", 'label = "A b"\nsteps')
+            + ORCHARD[ORCHARD.index("[[task") : ORCHARD.index("[[enc")].replace("steps", 'label = "a-b"\nsteps'),
+            "Two cells have the name a-b__",
+        ),
+    ],
+)
+def test_a_key_has_an_effect_or_is_refused(text: str, told: str) -> None:
+    with pytest.raises(RunError) as caught:
+        parse_spec(text)
+    assert str(caught.value).startswith(told)
+
+
+def test_keys_that_reach_an_arm_are_taken() -> None:
+    """What is refused for a grid's own arms is a default for arms of one's own."""
+    text = 'controls = []\n[rl]\nsteps = 64\ntap = "stem"\nmode = "random"\n[[task]]\nenv = "stillsight/Orchard-v0"\n'
+    text += '[[arm]]\nname = "x"\nrole = "random"\n'
+    (config,) = {replace(_config(cell), seed=0) for cell in parse_spec(text).cells()}
+    assert (config.tap, config.mode) == ("stem", Mode.RANDOM)
+    asked = ORCHARD.replace('"scratch", ', "").replace("taps", 'controls = ["scratch", "unfreeze"]\ntaps')
+    assert "nature scratch" in _arms(parse_spec(asked)), "an encoder asks for it, and the top does not"
+
+
+def test_an_encoder_at_its_own_tap_is_pooled_as_the_command_does() -> None:
+    """`stillsight rl --encoder retina` keeps places apart; a grid without taps must not compare something else."""
+    text = 'controls = ["random"]\n[[task]]\nenv = "stillsight/Orchard-v0"\n[[encoder]]\nencoder = "retina"\n'
+    alone = RlConfig().resolved()
+    for cell in parse_spec(text).cells():
+        config = _config(cell)
+        assert (config.tap, config.pooling) == (alone.tap, alone.pooling) == ("layer2", "grid6")
+    assert {_config(cell).pooling for cell in parse_spec(text + 'pooling = "global"').cells()} == {"global"}
+
+
+def test_a_report_reads_what_would_be_refused_today() -> None:
+    text = ORCHARD + '[rl]\nalgo = "dqn"\nsteps = 5\n'
+    cells = parse_spec(text, check=False).cells()
+    assert {(cell.algo, getattr(_config(cell), "algo", None), cell.budget) for cell in cells} == {("ppo", "ppo", 2_000)}
+
+
 def test_files_that_are_no_spec(tmp_path: Path) -> None:
+    (tmp_path / "SPEC.toml").write_bytes(b'name = "\xff"')
+    with pytest.raises(RunError, match="is no TOML: it is not written in UTF-8"):
+        read_spec(tmp_path / "SPEC.toml")
+    (tmp_path / "SPEC.toml").unlink()
     with pytest.raises(RunError, match="cannot be read"):
         read_spec(tmp_path / "SPEC.toml")
     (tmp_path / "SPEC.toml").write_text("seeds = ")
     with pytest.raises(RunError, match="is no TOML"):
         read_spec(tmp_path / "SPEC.toml")
+
+
+def test_references_are_measured_again_when_the_game_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores are normalised by them: those of short episodes must not stand for those of long ones."""
+    measured = []
+
+    def play(env: str, episodes: int, _: int, *, options: EnvOptions) -> dict[str, dict[str, float]]:
+        measured.append((env, options.max_episode_steps))
+        return {"random": {"mean": float(options.max_episode_steps), "std": 0.0, "episodes": episodes}}
+
+    monkeypatch.setattr(reference, "reference_returns", play)
+    results, display = Results(tmp_path), ProgressDisplay()
+    for steps in (20, 20, 30):
+        text = ORCHARD.replace("steps =", f"max_episode_steps = {steps}\nsteps =")
+        reference.measure_references(parse_spec(text), results, display)
+    assert measured == [("stillsight/Orchard-v0", 20), ("stillsight/Orchard-v0", 30)]
+    old = {"stillsight/Orchard-v0": {"random": {"mean": 1.0, "std": 0.0, "episodes": 20}}}
+    results.put("references.json", json.dumps(old))
+    reference.measure_references(parse_spec(ORCHARD), results, display)
+    assert len(measured) == 2, "what an older version measured stays"
 
 
 def test_flags_stand_for_a_spec() -> None:

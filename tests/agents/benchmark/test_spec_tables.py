@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from stillsight.agents.benchmark.grid.arms import ARM_KEYS, CONTROLS, ENCODER_KEYS, RATES
+from stillsight.agents.benchmark.grid.arms import CONTROLS, RATES
 from stillsight.agents.benchmark.grid.cell import CONFIGS, PLACED
-from stillsight.agents.benchmark.grid.parse import TASK, TOP, parse_spec
+from stillsight.agents.benchmark.grid.keys import ARM_KEYS, ENCODER_KEYS, TASK, TOP
+from stillsight.agents.benchmark.grid.parse import parse_spec
 from stillsight.encoders.config import EncoderConfig
 
 NAMED = ("env", "dataset")
@@ -33,9 +34,9 @@ def toml_type(kind: Any) -> str:
     """A field's type in TOML's words."""
     options = [option for option in typing.get_args(kind) if option is not type(None)]
     if typing.get_origin(kind) is tuple:
-        return "array of strings"
+        return f"array of {toml_type(options[0])}s"
     if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
-        return toml_type(options[0])
+        return " or ".join(map(toml_type, options))
     if typing.get_origin(kind) is typing.Literal or issubclass(kind, enum.Enum | Path | str):
         return "string"
     return {int: "integer", float: "float", bool: "boolean"}[kind]
@@ -75,10 +76,15 @@ def test_every_flag_has_its_row(root: Path, heading: str, flags: list[tuple[str,
 
 
 def test_every_key_of_a_benchmark_has_its_row(root: Path) -> None:
-    assert tuple(key for key, _, _ in rows(root, "At the top:")) == TOP
-    assert {key for key, _, _ in rows(root, "`[[task]]`")} == {*TASK, *NAMED}
-    assert tuple(key for key, _, _ in rows(root, "`[[encoder]]`")) == ENCODER_KEYS
-    assert tuple(key for key, _, _ in rows(root, "`[[arm]]`")) == ARM_KEYS
+    for heading, keys in (
+        ("At the top:", TOP),
+        ("`[[task]]`", dict.fromkeys(NAMED, str) | TASK),
+        ("`[[encoder]]`", ENCODER_KEYS),
+        ("`[[arm]]`", ARM_KEYS),
+    ):
+        shown = {key: kind for key, kind, _ in rows(root, heading)}
+        assert shown == {key: toml_type(kind) for key, kind in keys.items()}
+        assert len(rows(root, heading)) == len(keys), "each stands once"
 
 
 def test_the_defaults_at_the_top_are_those_of_an_empty_spec(root: Path) -> None:
@@ -103,6 +109,7 @@ def test_the_spec_of_the_readme_is_one(root: Path) -> None:
         "retina layer2 frozen",
         "retina layer3 frozen",
         "retina layer2 random",
+        "retina layer3 random",
         "nature scratch",
         "retina with LoRA",
     ]

@@ -95,10 +95,60 @@ def test_tasks_with_different_numbers_of_seeds_keep_them() -> None:
     ragged = {"a": [0.0, 0.0, 0.0], "b": [1.0] * 5}
     found = stats.interval(ragged)
     # Drawn within tasks every draw has three zeros and five ones; drawn across them, it would not.
-    assert found == stats.Interval(0.75, 0.75, 0.75)
-    assert stats.performance_profile(ragged, [0.5]).value.tolist() == [0.625]
+    assert found == stats.Interval(0.5, 0.5, 0.5)
+    assert stats.performance_profile(ragged, [0.5]).value.tolist() == [0.5]
+    assert stats.aggregate(ragged, "optimality gap") == 0.5
     with pytest.raises(RunError, match=r"Tasks \['a', 'b'\] stand against \['a'\]: compare arms on the same tasks"):
         stats.probability_of_improvement(ragged, {"a": [1.0]})
+
+
+def alike(tasks: dict[str, list[float]]) -> np.ndarray:
+    """The table `[runs, tasks]` in which each run stands so often that all tasks have equally many."""
+    runs = math.lcm(*map(len, tasks.values()))
+    return np.array([np.repeat(scores, runs // len(scores)) for scores in tasks.values()]).T
+
+
+def test_tasks_weigh_alike_however_many_seeds_they_have() -> None:
+    """Two arms that are equal in either task, one with more seeds of the easy one and one of the hard one."""
+    one, other = {"hard": [0.0] * 3, "easy": [1.0] * 11}, {"hard": [0.0] * 11, "easy": [1.0] * 3}
+    assert stats.iqm(one) == stats.iqm(other) == 0.5
+    assert stats.difference(one, other) == stats.Interval(0.0, 0.0, 0.0)
+    for name in ("iqm", "mean", "median", "optimality gap"):
+        assert stats.aggregate(one, name) == pytest.approx(stats.aggregate(other, name))  # type: ignore[arg-type]
+    assert stats.performance_profile(one, [0.5]).value == stats.performance_profile(other, [0.5]).value
+
+
+def test_a_pooled_iqm_is_that_of_a_table_with_equal_runs() -> None:
+    """By hand: of 1, 2, 3 each twice and 4, 8 each three times, twelve runs, the outermost three go on either side."""
+    ragged = {"a": [1.0, 2.0, 3.0], "b": [4.0, 8.0]}
+    assert stats.iqm(ragged) == pytest.approx((2 + 3 + 3 + 4 + 4 + 4) / 6)
+    assert stats.iqm(ragged) == pytest.approx(published_iqm(alike(ragged)))
+    generator, draws = np.random.RandomState(0), []
+    rows = [generator.randint(count, size=(50, count)) for count in (3, 2)]
+    for draw in range(50):
+        pairs = zip(ragged.items(), rows, strict=True)
+        draws.append(
+            published_iqm(alike({name: [scores[seed] for seed in row[draw]] for (name, scores), row in pairs}))
+        )
+    found = stats.interval(ragged, resamples=50, level=0.8)
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(draws, [10, 90])))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.lists(NUMBERS, min_size=1, max_size=9), min_size=1, max_size=4))
+def test_with_equal_numbers_a_pooled_iqm_is_the_published_one(rows: list[list[float]]) -> None:
+    tasks = {str(number): row for number, row in enumerate(rows)}
+    assert stats.iqm(tasks) == pytest.approx(published_iqm(alike(tasks)), abs=1e-9)
+    fewest = min(map(len, rows))
+    equal = {name: row[:fewest] for name, row in tasks.items()}
+    assert stats.iqm(equal) == pytest.approx(published_iqm(np.array(list(equal.values()))), abs=1e-9)
+
+
+def test_numbers_of_seeds_without_a_common_divisor_fit() -> None:
+    counts = (41, 43, 47, 53, 59, 61, 64, 67, 71, 73, 79)
+    ragged = {str(count): [float(count % 2)] * count for count in counts}
+    assert stats.iqm(ragged) == pytest.approx(1.0)  # one task of eleven is 0
+    assert math.lcm(*counts) > 2**63
 
 
 def test_the_bootstrap_of_an_improvement_is_that_of_its_draws() -> None:

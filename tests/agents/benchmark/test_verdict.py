@@ -11,8 +11,11 @@ import pytest
 from scipy import stats as scipy_stats
 
 from stillsight.agents.benchmark.analysis import bounds, claims
+from stillsight.agents.benchmark.analysis.aggregate import aggregate
 from stillsight.agents.benchmark.analysis.claims import Comparison
+from stillsight.agents.benchmark.analysis.collect import Grid
 from stillsight.agents.benchmark.analysis.estimates import estimate
+from stillsight.agents.benchmark.analysis.overall import overall_verdict
 from stillsight.agents.benchmark.analysis.setting import Arm, Setting
 from stillsight.agents.benchmark.analysis.stats import difference
 from stillsight.agents.benchmark.analysis.verdict import Family, Stretch, Verdict, pairs, verdicts
@@ -91,8 +94,7 @@ def test_pairs_are_those_that_answer_something() -> None:
         ("eye low frozen", "nature scratch"),
         ("eye high frozen", "nature scratch"),
         ("other low frozen", "nature scratch"),
-        ("eye low frozen", "eye low random"),
-        ("eye high frozen", "eye low random"),  # no random arm has its tap
+        ("eye low frozen", "eye low random"),  # and no other: no random arm has their tap, or their encoder
         ("eye low frozen", "eye high frozen"),
         ("eye low finetuned", "eye low frozen"),
         ("eye low finetuned", "eye high frozen"),
@@ -146,7 +148,7 @@ def test_ties_everywhere_are_not_separable() -> None:
     assert {comparison.winner for comparison in found.comparisons} == {None}
     assert all(comparison.improvement == 0.5 for comparison in found.comparisons)
     for sentence in found.sentences[:-1]:
-        assert "not separable" in sentence or "No loss" in sentence, sentence
+        assert any(word in sentence for word in ("not separable", "No loss", "Not compared with random")), sentence
     assert (
         "eye low frozen and nature scratch are not separable at 5 seeds in the end: the first less the second is "
         "0.00 (0.00 to 0.00), better in 50% (50% to 50%) of all pairs of seeds."
@@ -400,11 +402,12 @@ def test_the_questions_are_answered_by_what_may_be_claimed_and_by_nothing_else()
     assert found.answers == (
         (
             "Do frozen pretrained features beat training from scratch?",
-            "Yes: eye high frozen. No, behind: eye low frozen.",
+            "Yes: eye high frozen against nature scratch. No, behind: eye low frozen against nature scratch.",
         ),
         (
             "Is it the pretraining, and not the network alone?",
-            "Yes: eye high frozen. Not separable in the end: eye low frozen.",
+            "Not separable in the end: eye low frozen against eye low random. No answer for eye high frozen (no random "
+            "arm is made like it: eye low random has tap low, not high).",
         ),
         ("Does it matter where the encoder is tapped?", "Yes: eye high frozen against eye low frozen."),
         (
@@ -419,8 +422,56 @@ def test_a_lead_on_the_way_is_part_of_the_answer() -> None:
     one = arm("eye low frozen", SPREAD, curve=(9.0, 0.0, 0.0, -9.0))
     found = judged(one, arm("nature scratch", SPREAD, curve=(0.0,) * 4))
     assert [told for _, told in found.answers] == [
-        "Not separable in the end: eye low frozen. On the way eye low frozen is ahead until 1,000 steps and behind "
-        "from 4,000 steps; not separable at the other evaluations."
+        "Not separable in the end: eye low frozen against nature scratch. On the way eye low frozen against nature "
+        "scratch is ahead until 1,000 steps and behind from 4,000 steps; not separable at the other evaluations."
+    ]
+
+
+def test_a_control_that_differs_in_anything_else_answers_nothing() -> None:
+    """Of one encoder and one tap, but at another resolution: what differs may be that."""
+    same = {"encoder": "eye", "tap": "low", "resolution": 64, "set": ["gamma=0.9"], "mode": "frozen"}
+    bare = same | {"mode": "random", "batchnorm": "frozen", "weights_sha256": None}
+    fine, coarse = arm("64 px", SPREAD, role="frozen", pins=same), same | {"resolution": 224}
+    large = arm("224 px", SPREAD, role="frozen", pins=coarse)
+    nose = arm("nose", SPREAD, role="frozen", pins={"encoder": "nose", "tap": "low"})
+    found = judged(fine, large, nose, arm("control", SPREAD, role="random", pins=bare))
+    assert [(pair.one, pair.other) for pair in found.comparisons] == [("64 px", "control"), ("64 px", "224 px")]
+    told = (
+        "224 px (no random arm is made like it: control has resolution 64, not 224)",
+        "nose (there is no random arm of its encoder)",
+    )
+    assert found.answers == (
+        (
+            "Is it the pretraining, and not the network alone?",
+            f"Not separable in the end: 64 px against control. No answer for {told[0]}. No answer for {told[1]}.",
+        ),
+        # Not "where it is tapped": both are tapped at one place.
+        ("Do a frozen encoder's other settings matter?", "Not separable in the end: 64 px against 224 px."),
+    )
+    assert [text for text in found.sentences if "random weights" in text] == [
+        f"Not compared with random weights: {one}." for one in told
+    ]
+    other = judged(fine, arm("control", SPREAD, role="random", pins=bare | {"set": ["gamma=0.5"]}))
+    assert other.comparisons == ()
+    assert "control has set gamma=0.5, not gamma=0.9" in other.answers[0].told
+    newer = judged(fine, arm("control", SPREAD, role="random", pins=bare | {"a new flag": 3}))
+    assert len(newer.comparisons) == 1, "a setting that the other version did not have"
+
+
+def test_without_any_random_arm_the_question_is_not_asked() -> None:
+    found = judged(arm("eye low frozen", SPREAD), arm("nature scratch", SPREAD))
+    assert [question for question, _ in found.answers] == ["Do frozen pretrained features beat training from scratch?"]
+
+
+def test_over_all_tasks_too_a_control_must_match() -> None:
+    arms = (arm("eye high frozen", SPREAD), arm("eye low random", SPREAD), arm("nature scratch", SPREAD))
+    references = {"random": {"mean": -1.0}, "oracle": {"mean": 1.0}}
+    grid = Grid(tuple(Setting("rl", name, "ppo", arms, references) for name in ("One-v0", "Other-v0")))
+    whole = overall_verdict(grid, aggregate(grid, FEW), FEW)
+    assert whole is not None
+    assert [(pair.one, pair.other) for pair in whole.comparisons] == [("eye high frozen", "nature scratch")]
+    assert [(one.arm, one.nearest, one.differs) for one in whole.uncontrolled] == [
+        ("eye high frozen", "eye low random", {"tap": ("low", "high")})
     ]
 
 

@@ -48,6 +48,8 @@ def test_the_bytes_that_are_announced_are_the_bytes_that_are_taken(
             assert needed_bytes(box, size, dtype, actions, n_envs) == taken(buffer)
         rollout = FrameRolloutBuffer(size, box, actions, "cpu", n_envs=n_envs)
         assert rollout_bytes(box, size, actions, n_envs) == taken(rollout)
+        stock = RolloutBuffer(size, box, actions, "cpu", n_envs=n_envs)
+        assert rollout_bytes(box, size, actions, n_envs, pooled=False) == taken(stock)
 
 
 def test_memory_is_that_of_the_frames_once() -> None:
@@ -163,6 +165,8 @@ def test_a_frame_stack_that_does_not_fit_is_refused_with_the_one_that_fits(monke
         ("ppo", {"frame_stack": 1_000_000}, "The stack of frames needs .* Type --frame-stack "),
         ("dqn", {"frame_stack": 1_000_000}, "The stack of frames needs .* Type --frame-stack "),
         ("ppo", {"set": ("n_steps=10_000_000",)}, "The rollout memory needs .* Type --set n_steps="),
+        ("ppo", {"set": ("n_steps=10_000_000",), "frame_stack": 1}, "The rollout memory needs .* Type --set n_steps="),
+        ("recurrent_ppo", {"set": ("n_steps=10_000_000",)}, "The rollout memory needs .* Type --set n_steps="),
         ("dqn", {"set": ("buffer_size=100_000_000",)}, "The replay memory needs .* Type --set buffer_size="),
         (
             "dqn",

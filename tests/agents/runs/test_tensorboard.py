@@ -72,6 +72,37 @@ def test_a_resumed_run_draws_no_point_twice(tmp_path: Path) -> None:
     assert curves(tmp_path) == {"metrics/loss": [(1, 1.0), (2, 20.0), (3, 30.0), (4, 40.0)]}
 
 
+def test_what_was_drawn_after_the_checkpoint_is_drawn_once(tmp_path: Path) -> None:
+    # The session that goes on may write its first row later than the first one that was cut: at 120, not at 110.
+    def session(rows: dict[int, float], resumed: bool) -> None:
+        with Run(tmp_path / "run", "rl", {}, resumed=resumed, sinks=[TensorBoardSink(tmp_path / "events")]) as run:
+            if resumed:
+                run.rewind(100)
+            for step, value in rows.items():
+                run.log("episodes", {"step": step, "return": value})
+                run.log("eval", {"step": step, "mean": value, "std": 0.0, "returns": [value]})
+
+    session({90: 1.0, 100: 2.0, 110: 3.0, 130: 4.0}, resumed=False)
+    session({120: 5.0, 140: 6.0}, resumed=True)
+    expected = [(90, 1.0), (100, 2.0), (120, 5.0), (140, 6.0)]
+    found = curves(tmp_path / "events")
+    assert found["episodes/return"] == expected
+    assert found["eval/mean"] == expected, "evaluations are there too"
+    rows = [json.loads(line) for line in (tmp_path / "run" / "eval.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["mean"]) for row in rows] == expected, "as in the files"
+
+
+def test_a_run_that_begins_anew_purges_everything(tmp_path: Path) -> None:
+    first = TensorBoardSink(tmp_path)
+    first.log("metrics", {"validation_accuracy": 0.5})
+    first.log("metrics", {"epoch": 1, "loss": 1.0})
+    second = TensorBoardSink(tmp_path)
+    second.rewind(0)
+    second.log("metrics", {"epoch": 2, "loss": 2.0})
+    second.close()
+    assert curves(tmp_path) == {"metrics/validation_accuracy": [], "metrics/loss": [(2, 2.0)]}
+
+
 def test_without_tensorboard_there_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorboard, "find_spec", lambda _: None)
     with pytest.raises(RunError) as caught:
@@ -91,6 +122,9 @@ class Listener:
     def log(self, stream: str, row: Any) -> None:
         assert not self.closed
         self.rows.append((stream, row))
+
+    def rewind(self, last: int) -> None:
+        self.rows.append(("rewind", last))
 
     def close(self) -> None:
         self.closed += 1

@@ -39,7 +39,7 @@ def paint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words(paint: Path, out: Path) -> list[str]:
-    flags = {"dataset": paint, "cache": out.parent / "cache", "out": out, "tap": "layer1", "crop": 2, "threads": 1}
+    flags = {"dataset": paint, "cache": out.parent / "cache", "out": out, "tap": "layer1", "crop": 0, "threads": 1}
     return [word for name, value in flags.items() for word in (f"--{name}", str(value))] + ["--device", "cpu"]
 
 

@@ -371,7 +371,7 @@ class Worker(DummyVecEnv):
 def test_native_is_chosen_where_it_can_do_what_is_asked(
     env_id: str, arguments: dict[str, Any], kind: type[VecEnv], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stillsight.envs.vector.SubprocVecEnv", Worker)
+    monkeypatch.setattr("stillsight.envs.vector.WorkerVecEnv", Worker)
     venv = make_vec(env_id, 1, **arguments)
     with closing(venv):
         assert type(venv) is kind

@@ -1,0 +1,159 @@
+"""Effects of the keys of SPEC.toml: each one reaches a cell, or is refused before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stillsight.agents.benchmark.grid.arms import ArmSpec
+from stillsight.agents.benchmark.grid.cell import FINETUNED
+from stillsight.agents.benchmark.grid.keys import TASK
+from stillsight.agents.benchmark.grid.spec import SETTINGS, Spec, Task
+from stillsight.agents.errors import RunError
+
+LEARNING = ("adapt", "lora_rank")
+"""Flags that say how an encoder learns; an [[encoder]] has a frozen arm, which they do not fit."""
+RL_ONLY = ("algos", "shifts", "episodes", "videos")
+"""Keys at the top that are of environments alone."""
+MODES = {"frozen": "frozen", "random": "random", "scratch": "scratch", **dict.fromkeys(FINETUNED, "finetune")}
+"""Role -> the mode of an arm that has it."""
+
+
+def check_effects(record: Mapping[str, Any], spec: Spec) -> None:
+    """Refuse keys that would be passed over, and arms that are not what their role says.
+
+    Args:
+        record: the parsed SPEC.toml.
+        spec: what follows from it.
+
+    Raises:
+        RunError: where a key stands, why nothing would come of it, and what to type instead.
+    """
+    for where, table in _tables(record):
+        _check_places(where, table)
+    tracks = {task.track for task in spec.tasks}
+    for track in ("rl", "cifar"):
+        if track in record and track not in tracks:
+            needed = 'env = "..."' if track == "rl" else 'dataset = "..."'
+            raise RunError(f"[{track}] has no effect, because no [[task]] has {needed}. Add one, or drop [{track}].")
+    for kind in ("encoder", "arm"):
+        for row in record.get(kind, ()):
+            if row.get("track", spec.tasks[0].track) not in tracks:
+                raise RunError(
+                    f'[[{kind}]] has track = "{row["track"]}", and no [[task]] is of it. Drop the table, or its track.'
+                )
+    _check_top(record, spec)
+    for arm in {id(arm): arm for arms in spec.arms.values() for arm in arms}.values():
+        _check_rates(arm)
+    _check_roles(spec)
+    _check_flags(record, spec)
+
+
+def _tables(record: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    yield from ((f"[{name}]", record.get(name, {})) for name in ("rl", "cifar"))
+    yield from ((f"[[{name}]]", row) for name in ("task", "encoder", "arm") for row in record.get(name, ()))
+
+
+def _check_places(where: str, table: Mapping[str, Any]) -> None:
+    """Keys whose place is another table, whose value would be replaced without a word."""
+    if "algo" in table:
+        raise RunError(f'{where} has algo, and algorithms stand at the top. Type: algos = ["{table["algo"]}"]')
+    for name in ("env", "dataset"):
+        if name in table and where != "[[task]]":
+            raise RunError(
+                f"{where} has {name}, and tasks have tables of their own. Type: [[task]] and below it "
+                f'{name} = "{table[name]}"'
+            )
+    if where == "[[encoder]]":
+        if "tap" in table:
+            raise RunError(f'[[encoder]] has tap, and may have several. Type: taps = ["{table["tap"]}"]')
+        if "mode" in table:
+            raise RunError(
+                f'[[encoder]] has mode = "{table["mode"]}", and its arms are frozen, with controls of other modes. '
+                "Type controls = [...] to choose these, or make an arm of your own: [[arm]] and below it mode = "
+                f'"{table["mode"]}".'
+            )
+        for name in LEARNING:
+            if name in table:
+                raise RunError(
+                    f"[[encoder]] has {name}, and its frozen arms do not learn. Make an arm of your own: [[arm]] and "
+                    f'below it role = "finetune", mode = "finetune" and {name}.'
+                )
+    if where == "[[task]]" and "dataset" in table:
+        for name in ("low", "high"):
+            if name in table:
+                raise RunError(f"A [[task]] with a dataset has {name}, and accuracies are not normalised. Drop it.")
+
+
+def _check_top(record: Mapping[str, Any], spec: Spec) -> None:
+    """Keys at the top that nothing of the grid would be made with."""
+    encoders, agents = record.get("encoder", ()), any(task.track == "rl" for task in spec.tasks)
+    for name in RL_ONLY:
+        if name in record and not agents:
+            raise RunError(f"{name} has no effect, because every [[task]] is a data set. Drop it.")
+    compared = [arm for arms in spec.arms.values() for arm in arms]
+    own = {str(row["name"]) for row in record.get("arm", ()) if "name" in row}
+    if "rates" in record and not any(arm.rates for arm in compared if arm.name not in own):
+        raise RunError(
+            "rates has no effect, because no [[encoder]] has an arm that learns. Drop it, or add a control: "
+            f"controls = [{', '.join(map(repr, FINETUNED[:2]))}]".replace("'", '"')
+        )
+    if "tuning_seeds" in record and not any(len(arm.rates) > 1 for arm in compared):
+        raise RunError(
+            "tuning_seeds has no effect, because no arm has several rates. Drop it, or type: rates = [0.1, 1.0]"
+        )
+    if "controls" in record and not agents and all("controls" in row for row in encoders):
+        raise RunError("controls has no effect, because every [[encoder]] has its own. Drop one of them.")
+    for where, table in (("SPEC.toml", record), *(("[[encoder]]", row) for row in encoders)):
+        if "warm-start" in table.get("controls", ()) and all(task.track == "rl" for task in spec.tasks):
+            raise RunError(f'{where} has the control "warm-start", which data sets have alone. Drop it.')
+    for row in encoders:
+        if "unfreeze" in row and "unfreeze" not in row.get("controls", record.get("controls", ("unfreeze",))):
+            raise RunError(
+                f'[[encoder]] has unfreeze = "{row["unfreeze"]}", which is where its control "unfreeze" learns from, '
+                'and it has none. Type: controls = [..., "unfreeze"], or drop it.'
+            )
+
+
+def _check_rates(arm: ArmSpec) -> None:
+    if arm.rates and arm.role not in (*FINETUNED, "scratch"):
+        raise RunError(f"[[arm]] {arm.name} has rates, and its encoder does not learn. Drop them.")
+    if arm.rates and "encoder_lr" in arm.flags:
+        raise RunError(f"[[arm]] {arm.name} has rates and encoder_lr, which say the same. Drop one of them.")
+
+
+def _check_roles(spec: Spec) -> None:
+    """A role decides with whom an arm is compared: one that does not fit makes a control of what is none."""
+    for cell in spec.cells(lambda _: 0.0):
+        mode = cell.planned_work().config.mode.value
+        if MODES[cell.role] != mode:
+            raise RunError(
+                f'[[arm]] {cell.arm} has role = "{cell.role}" and mode = "{mode}", and would be compared as what it is '
+                f'not. Type: mode = "{MODES[cell.role]}", or another role.'
+            )
+
+
+def _check_flags(record: Mapping[str, Any], spec: Spec) -> None:
+    """Flags of shared tables that the grid replaces in an arm, or that no arm takes."""
+    rows = list(zip(spec.tasks, record.get("task", ()), strict=True))
+    for track in ("rl", "cifar"):
+        mine = [(task, row) for task, row in rows if task.track == track]
+        for name in record.get(track, {}):
+            _check_flag(f"[{track}]", name, [task for task, row in mine if name not in row or name in SETTINGS], spec)
+        for task, row in mine:
+            for name in row:
+                if name not in (*TASK, "env", "dataset"):
+                    _check_flag("[[task]]", name, [task], spec)
+
+
+def _check_flag(where: str, name: str, tasks: list[Task], spec: Spec) -> None:
+    """Refuse a flag of a shared table that does not reach the arms of `tasks`, which have no value of their own."""
+    arms = [arm for task in tasks for (title, _), arms in spec.arms.items() if title == task.name for arm in arms]
+    for arm in arms:
+        if name in arm.chosen:
+            raise RunError(
+                f"{where} has {name}, and the grid chooses that of {arm.name} itself. Type it in [[encoder]] or [[arm]]"
+                f"{', there as taps = [...]' if name == 'tap' else ''}."
+            )
+    if not any(name in SETTINGS or name not in arm.flags for arm in arms):
+        raise RunError(f"{where} has {name}, which has no effect: everything below it has its own. Drop it.")

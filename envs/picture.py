@@ -1,0 +1,104 @@
+"""Pictures: which arrays are an image whose meaning is clear, and how each is read as uint8 `[H, W, 3]` or `[H, W]`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+Image: TypeAlias = NDArray[np.uint8]
+
+SMALLEST_IMAGE = 16
+"""Shortest side in pixels of what counts as an image. MiniGrid's 7 x 7 x 3 uint8 table of symbols looks like one."""
+
+MOST_CHANNELS = 16
+"""Channels, on the first or last axis, up to which an array with two long sides looks like an image or several."""
+
+_SCALES: dict[tuple[float, float], tuple[float, float, str]] = {
+    (0.0, 255.0): (0.0, 1.0, ""),
+    (0.0, 1.0): (0.0, 255.0, "0..1 scaled to 0..255"),
+    (-1.0, 1.0): (1.0, 127.5, "-1..1 scaled to 0..255"),
+    (-0.5, 0.5): (0.5, 255.0, "-0.5..0.5 scaled to 0..255"),
+}
+"""Bounds of floats whose black and white are clear: what is added, what is multiplied then, and how it is said."""
+
+
+class Picture(NamedTuple):
+    """An image as a space holds it.
+
+    Attributes:
+        native: height and width in pixels.
+        read: from an array of the space to uint8 `[H, W, 3]` or `[H, W]`.
+        changes: what is done to an image, in words.
+    """
+
+    native: tuple[int, int]
+    read: Callable[[NDArray[Any]], Image]
+    changes: tuple[str, ...]
+
+
+def read_picture(space: gym.Space[Any]) -> Picture | str | None:
+    """How to read the image of a space; why that is not clear, as the end of a sentence; None if it is no image."""
+    if not isinstance(space, spaces.Box) or space.dtype is None or space.dtype.kind not in "uif":
+        return None
+    shape, floats = space.shape, space.dtype.kind == "f"
+    bounds = (float(space.low.min()), float(space.high.max()))
+    if not floats and bounds[1] < 255.0:
+        return None  # a table of symbols: whole numbers that do not reach white
+    if (several := _several(shape)) is not None:
+        return several
+    layout = _layout(shape)
+    if layout is None:
+        return None
+    if bounds not in _SCALES or (not floats and bounds != (0.0, 255.0)):
+        # A table of numbers may well be two-dimensional; three channels, or one, make a picture of it.
+        unclear = f"its values, {bounds[0]:g}..{bounds[1]:g}, do not say what is black and what is white"
+        return unclear if len(shape) == 3 else None
+    height, width, arrange, changes = layout
+    if space.dtype == np.uint8:
+        return Picture((height, width), arrange, changes)
+    shift, scale, said = _SCALES[bounds]
+    if not floats:
+        return Picture((height, width), lambda array: arrange(array.astype(np.uint8)), changes)
+
+    def read(array: NDArray[Any]) -> Image:
+        image: Image = arrange(np.rint(np.clip((array + shift) * scale, 0.0, 255.0)).astype(np.uint8))
+        return image
+
+    return Picture((height, width), read, (*changes, said) if said else changes)
+
+
+_GREY = ("grey, repeated to three channels",)
+
+
+def _layout(shape: tuple[int, ...]) -> tuple[int, int, Callable[[NDArray[Any]], Any], tuple[str, ...]] | None:
+    """Height, width, how to turn an array of this shape into `[H, W, 3]` or `[H, W]`, and what is said of that."""
+    if len(shape) == 2 and min(shape) >= SMALLEST_IMAGE:
+        return shape[0], shape[1], lambda image: image, _GREY
+    if len(shape) == 3 and shape[2] in (1, 3) and min(shape[:2]) >= SMALLEST_IMAGE:
+        if shape[2] == 3:
+            return shape[0], shape[1], lambda image: image, ()
+        return shape[0], shape[1], lambda image: image[..., 0], _GREY
+    if len(shape) == 3 and shape[0] in (1, 3) and min(shape[1:]) >= SMALLEST_IMAGE:
+        if shape[0] == 3:
+            return shape[1], shape[2], lambda image: np.ascontiguousarray(image.transpose(1, 2, 0)), ()
+        return shape[1], shape[2], lambda image: image[0], _GREY
+    return None
+
+
+def _several(shape: tuple[int, ...]) -> str | None:
+    """Why an array of this shape, which looks like an image or like several, is not clear; None if it is."""
+    if len(shape) == 4 and _layout(shape[1:]) is not None:
+        return f"{shape[0]} images may be frames, of which the newest is wanted, or cameras"
+    if len(shape) != 3 or _layout(shape) is not None:
+        return None
+    for channels, sides in ((shape[2], shape[:2]), (shape[0], shape[1:])):
+        if min(sides) >= SMALLEST_IMAGE and channels == 4:
+            return "4 channels may be colours and their opacity or 4 grey frames (--frame-stack stacks frames)"
+        if min(sides) >= SMALLEST_IMAGE and channels <= MOST_CHANNELS:
+            return f"{channels} channels are neither grey nor colour (--frame-stack stacks frames)"
+    return None

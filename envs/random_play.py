@@ -1,0 +1,38 @@
+"""Random play: an action of each environment's space, drawn among those that the environment allows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import VecEnv
+
+MASKS = "action_masks"
+"""Name of the method by which an environment says which actions are allowed, as sb3-contrib's MaskablePPO asks it."""
+
+
+def random_play(venv: VecEnv) -> Callable[[], np.ndarray]:
+    """What gives a random action of each environment, `[n_envs, ...]`, each time that it is called.
+
+    Where the environments say by `action_masks()` what is allowed, it is one of these. The draws come from
+    `venv.action_space`, which `make_vec` seeds.
+    """
+    space = venv.action_space
+    if not venv.has_attr(MASKS):
+        return lambda: np.array([space.sample() for _ in range(venv.num_envs)])
+    return lambda: np.array([_sample(space, np.asarray(mask, bool)) for mask in venv.env_method(MASKS)])
+
+
+def _sample(space: spaces.Space[Any], mask: np.ndarray) -> Any:
+    """A random element of `space` that `mask`, bool as `MaskablePPO` takes it, allows."""
+    if isinstance(space, spaces.MultiDiscrete):
+        ends = np.cumsum(space.nvec)[:-1]
+        return space.sample(tuple(part.astype(np.int8) for part in np.split(mask, ends)))
+    if isinstance(space, spaces.MultiBinary):  # no, yes of each; Gymnasium: 0 no, 1 yes, 2 either
+        no, yes = mask.reshape(-1, 2).T
+        return space.sample(np.where(no & yes, 2, yes).astype(np.int8).reshape(space.shape))
+    if isinstance(space, spaces.Discrete):
+        return space.sample(mask.astype(np.int8))
+    return space.sample()

@@ -1,0 +1,212 @@
+"""WorkerVecEnv: SB3's SubprocVecEnv, whose workers say what went wrong in them, and are named where they died."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import SubprocVecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+from stillsight.envs.errors import EnvError, EnvFault
+from stillsight.envs.rules import Step
+
+FAULT = "stillsight.fault"
+"""Key in an info under which a worker reports what was raised in it: a sentence, and the traceback of a bug."""
+
+Maker = Callable[[], gym.Env[Any, Any]]
+Report = tuple[str, str]
+
+
+class Reporting(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment in a worker, whose exceptions travel to the other side in `info[FAULT]` and do not end it."""
+
+    unmade = ""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """The environment's, or a blank observation and a report."""
+        try:
+            return self.env.reset(seed=seed, options=options)
+        except Exception as error:
+            return self._blank(), {FAULT: _report(error)}
+
+    def step(self, action: Any) -> Step:
+        """The environment's, or a blank observation and a report."""
+        try:
+            return self.env.step(action)
+        except Exception as error:
+            return self._blank(), 0.0, False, False, {FAULT: _report(error)}
+
+    def _blank(self) -> Any:
+        return np.zeros(self.observation_space.shape or (), self.observation_space.dtype)
+
+
+class Unmade(gym.Env[Any, Any]):
+    """Stands where an environment could not be made, and says why in `unmade`."""
+
+    observation_space = spaces.Discrete(1)
+    action_space = spaces.Discrete(1)
+
+    def __init__(self, unmade: str) -> None:
+        self.unmade = unmade
+
+
+def _report(error: Exception) -> Report:
+    if isinstance(error, EnvFault):
+        return str(error), ""
+    return f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
+
+
+def _make(maker: Maker) -> gym.Env[Any, Any]:
+    """Runs in the worker."""
+    try:
+        return Reporting(maker())
+    except Exception as error:
+        return Unmade(f"{type(error).__name__}: {error}")
+
+
+class WorkerVecEnv(SubprocVecEnv):
+    """`SubprocVecEnv` with sentences in place of broken pipes.
+
+    Raises `EnvError` on construction where a worker cannot make its environment; later `EnvFault` for what an
+    environment raised in its worker, with a bug's traceback as a note, and for a worker that died, with its exit code
+    and the action that it was given last.
+    """
+
+    def __init__(self, env_id: str, makers: Sequence[Maker]) -> None:
+        """Args: `env_id` for sentences; `makers` are called in the workers, one each."""
+        self._id, self._actions, self._died = env_id, np.zeros(0), False
+        try:
+            super().__init__([partial(_make, maker) for maker in makers])
+            reasons = [reason for reason in self.get_attr("unmade") if reason]
+        except (EOFError, OSError, EnvFault) as error:
+            self._kill()
+            raise EnvError(
+                self._cannot("the process ended while it was started; a script needs its if __name__ == '__main__'")
+            ) from error
+        if reasons:
+            self.close()
+            raise EnvError(self._cannot(reasons[0]))
+
+    def _cannot(self, why: str) -> str:
+        return (
+            f"Worker processes cannot make {self._id} ({why.removesuffix('.')}). They import what the main script "
+            "imports, and not what stands under its main guard: register the environment in a module, --env "
+            "module:Id, or type --workers off."
+        )
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Send each worker its action."""
+        self._actions = actions
+        with self._alive():
+            super().step_async(actions)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """What the workers answer."""
+        with self._alive():
+            answer = super().step_wait()
+        _, _, dones, infos = answer
+        for number, info in enumerate(infos):
+            report = info.get(FAULT) or (self.reset_infos[number].get(FAULT) if dones[number] else None)
+            self._raise(number, report)
+        return answer
+
+    def reset(self) -> VecEnvObs:
+        """Begin episodes everywhere."""
+        with self._alive():
+            observations = super().reset()
+        for number, info in enumerate(self.reset_infos):
+            self._raise(number, info.get(FAULT))
+        return observations
+
+    def _raise(self, number: int, report: Report | None) -> None:
+        if report is None:
+            return
+        sentence, trace = report
+        if not trace:
+            raise EnvFault(sentence)
+        fault = EnvFault(f"{self._id} raised an error in worker {number} after {self._last(number)}: {sentence}")
+        fault.add_note(trace)
+        raise fault
+
+    def _last(self, number: int) -> str:
+        return f"the action {self._actions[number]}" if len(self._actions) else "no action yet"
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """A frame of each."""
+        with self._alive():
+            return super().get_images()
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """An attribute of each."""
+        with self._alive():
+            return super().get_attr(attr_name, indices)
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> Any:
+        """What a method of each returns."""
+        with self._alive():
+            return super().env_method(method_name, *method_args, indices=indices, **method_kwargs)
+
+    def close(self) -> None:
+        """End the workers, those that still live."""
+        if self.closed:
+            return
+        try:
+            if self._died:
+                self._kill()
+            else:
+                super().close()
+        except (EOFError, OSError):
+            self._kill()
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Name the worker that died where talking to it failed."""
+        try:
+            yield
+        except (EOFError, OSError) as error:
+            self._died = True
+            raise EnvFault(self._obituary()) from error
+
+    def _obituary(self) -> str:
+        until = time.monotonic() + 2.0  # its pipe closes a moment before the process has ended
+        while all(process.is_alive() for process in self.processes) and time.monotonic() < until:
+            time.sleep(0.01)
+        for number, process in enumerate(self.processes):
+            if not process.is_alive():
+                return (
+                    f"Worker {number} of {len(self.processes)}, which plays {self._id}, died with exit code "
+                    f"{process.exitcode}{_signal(process.exitcode)} after {self._last(number)}."
+                )
+        return f"A worker that plays {self._id} closed its pipe without a word and lives on."
+
+    def _kill(self) -> None:
+        for process in getattr(self, "processes", []):
+            process.terminate()
+            process.join()
+        for remote in getattr(self, "remotes", []):
+            remote.close()
+        self.closed = True
+
+
+def _signal(code: int | None) -> str:
+    """The name of the signal that ended a process, and what it mostly means."""
+    if code is None or code >= 0:
+        return ""
+    known = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    return (
+        f" ({known}: the machine ran out of memory?)"
+        if sys.platform != "win32" and known == "SIGKILL"
+        else f" ({known})"
+    )

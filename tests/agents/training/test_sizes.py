@@ -1,0 +1,60 @@
+"""Sizes that no machine has are refused in a sentence, before any memory is taken."""
+
+from __future__ import annotations
+
+import resource
+from pathlib import Path
+
+import pytest
+
+from stillsight.agents.cli import main
+
+HUGE = 10**12
+SMALL = "--mode random --steps 64 --size 16 --pooling grid2 --eval-episodes 1 --device cpu"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (f"--head {HUGE}", r"The head needs [\d.]+ GB, and [\d.]+ GB is free. Type --head "),
+        (f"--compress {HUGE}", "The head needs "),
+        ("--head 100000000 --algo recurrent_ppo --n-envs 2", "does not fit|needs"),
+        ("--frame-stack 100000000", "The stack of frames needs "),
+        ("--frame-stack 1000000", "needs "),
+        (f"--standardise {HUGE}", r"The first look needs .* Type --standardise "),
+        ("--n-envs 1000000", "--n-envs 1,000,000 asks for more games"),
+        ("--eval-envs 1000000", "--eval-envs 1,000,000 asks for more games"),
+        (f"--frame-stack 1 --set n_steps={HUGE}", "The rollout memory needs .* Type --set n_steps="),
+        (f"--frame-stack 4 --set n_steps={HUGE}", "The rollout memory needs .* Type --set n_steps="),
+        (
+            f"--algo recurrent_ppo --frame-stack 4 --set n_steps={HUGE}",
+            "The rollout memory needs .* Type --set n_steps=",
+        ),
+        (f"--algo dqn --set buffer_size={HUGE}", "The replay memory needs .* Type --set buffer_size="),
+        (f"--algo dqn --set batch_size={HUGE}", "The batch of transitions needs .* Type --set batch_size="),
+        (f"--algo qrdqn --set batch_size={HUGE}", "The batch of transitions needs .* Type --set batch_size="),
+        (f"--algo dqn --set buffer_size={HUGE} n_steps=3", "The replay memory needs .* Type --set buffer_size="),
+    ],
+)
+def test_a_size_that_no_machine_has_is_a_sentence(
+    words: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert main(["rl", *SMALL.split(), *words.split(), "--out", str(tmp_path / "run")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(sentence, line), line
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000, "kilobytes"
+    assert not (tmp_path / "run").exists()
+
+
+def test_stacks_longer_than_a_short_number_keep_their_ages() -> None:
+    import numpy as np
+    from gymnasium import spaces
+
+    from stillsight.agents.buffers.footprint import replay_layout
+
+    long, short = (spaces.Box(0, 255, (count, 1), np.uint8) for count in (40_000, 32_767))
+    assert replay_layout(long, 10, "float16")["ages"][1] == np.int32
+    assert replay_layout(short, 10, "float16")["ages"][1] == np.int16

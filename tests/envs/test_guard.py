@@ -1,0 +1,199 @@
+"""An environment that breaks its word is stopped in that step, in a sentence; one that keeps it is not touched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from stillsight.envs import EnvOptions, make_env, make_vec
+from stillsight.envs.errors import EnvFault
+from stillsight.envs.guard import Guard
+
+ID = "StillsightPromise-v0"
+BYTES = spaces.Box(0, 255, (16, 20, 3), np.uint8)
+FLOATS = spaces.Box(0.0, 1.0, (16, 20, 3), np.float32)
+SIGNED = spaces.Box(-1.0, 1.0, (16, 20, 3), np.float32)
+STATE = spaces.Box(-1.0, 1.0, (4,), np.float32)
+PART = spaces.Dict(eye=BYTES, at=STATE)
+
+
+class Promise(gym.Env[Any, Any]):
+    """Keeps its word but in step `when` (0: at the reset), where observation or reward are what is given."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    action_space = spaces.Discrete(2)
+
+    def __init__(
+        self,
+        space: gym.Space[Any] = BYTES,
+        when: int = 3,
+        shown: Any = None,
+        reward: Any = 1.0,
+        drawn: Any = None,
+        render_mode: str | None = None,
+    ) -> None:
+        self.observation_space, self.render_mode = space, render_mode
+        self.when, self.shown, self.reward, self.drawn = when, shown, reward, drawn
+
+    def _observed(self) -> Any:
+        broken = self.shown is not None and self.count == self.when
+        return self.shown if broken else self.observation_space.sample()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        self.count = 0
+        return self._observed(), {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:  # noqa: ARG002
+        self.count += 1
+        return self._observed(), self.reward if self.count == self.when else 1.0, False, False, {}
+
+    def render(self) -> Any:
+        return self.drawn if self.drawn is not None and self.count == self.when else np.zeros((32, 32, 3), np.uint8)
+
+
+@pytest.fixture
+def promise() -> Iterator[Callable[..., gym.Env[Any, Any]]]:
+    def make(**kwargs: Any) -> gym.Env[Any, Any]:
+        gym.register(ID, lambda render_mode=None: Promise(render_mode=render_mode, **kwargs), disable_env_checker=True)
+        return make_env(ID)
+
+    yield make
+    gym.registry.pop(ID, None)
+
+
+def with_a_nan() -> np.ndarray:
+    image = np.full((16, 20, 3), 0.5, np.float32)
+    image[3, 4, 1] = np.nan
+    return image
+
+
+BROKEN: dict[str, tuple[dict[str, Any], str]] = {
+    "nan reward": ({"reward": float("nan")}, "its reward is nan, and rewards are finite numbers"),
+    "infinite reward": ({"reward": np.float32(-np.inf)}, r"its reward is .*-inf.*, and rewards are finite numbers"),
+    "no reward": ({"reward": None}, "its reward is None"),
+    "several rewards": ({"reward": np.ones(2)}, r"its reward is array\(\[1., 1.\]\)"),
+    "floats behind bytes": (
+        {"shown": np.full((16, 20, 3), 0.5, np.float32)},
+        r"it observes float32 \[16, 20, 3\], and its space says uint8 \[16, 20, 3\]",
+    ),
+    "whole numbers behind bytes": ({"shown": np.zeros((16, 20, 3), np.int64)}, r"it observes int64 \[16, 20, 3\]"),
+    "another shape": (
+        {"shown": np.zeros((18, 20, 3), np.uint8)},
+        r"it observes uint8 \[18, 20, 3\], and its space says uint8 \[16, 20, 3\]",
+    ),
+    "no array": ({"shown": [[0]]}, r"it observes a list, and its space says uint8 \[16, 20, 3\]"),
+    "nan pixels": ({"space": FLOATS, "shown": with_a_nan()}, "its observation holds numbers that are not finite"),
+    "another range": (
+        {"space": FLOATS, "shown": np.full((16, 20, 3), 200.0, np.float32)},
+        r"it observes values of 200..200, and its space says 0..1",
+    ),
+    "another sign": (
+        {"space": FLOATS, "shown": np.full((16, 20, 3), -1.0, np.float32)},
+        r"it observes values of -1..-1, and its space says 0..1",
+    ),
+    "bytes behind floats": ({"space": FLOATS, "shown": np.zeros((16, 20, 3), np.uint8)}, r"it observes uint8 \[16"),
+    "signed": ({"space": SIGNED, "shown": np.full((16, 20, 3), 2.0, np.float32)}, r"values of 2..2, .* says -1..1"),
+    "no image": ({"space": PART, "shown": {"at": np.zeros(4, np.float32)}}, r"has no image .*KeyError: 'eye'"),
+    "another part": (
+        {"space": PART, "shown": {"eye": np.zeros((16, 20, 3), np.float64), "at": np.zeros(4, np.float32)}},
+        r"it observes float64 \[16, 20, 3\]",
+    ),
+    "another frame": (
+        {"space": STATE, "drawn": np.zeros((48, 32, 3), np.uint8)},
+        r"it observes uint8 \[48, 32, 3\], and its space says uint8 \[32, 32, 3\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_the_first_broken_step_stops_and_is_named(promise: Any, case: str) -> None:
+    arguments, fault = BROKEN[case]
+    env = promise(**arguments)
+    env.reset(seed=0)
+    for _ in range(2):
+        env.step(0)
+    with pytest.raises(EnvFault, match=fault) as caught:
+        env.step(1)
+    assert str(caught.value).startswith(f"{ID} broke its word in step 3 (step 3 of its episode, after action 1): ")
+    assert str(caught.value).endswith("mend the environment.")
+
+
+def test_a_broken_reset_is_stopped_and_so_is_a_second_episode(promise: Any) -> None:
+    with pytest.raises(EnvFault, match=f"{ID} broke its word at a reset: it observes float32"):
+        promise(when=0, shown=np.zeros((16, 20, 3), np.float32))
+    gym.registry.pop(ID)
+    env = promise(reward=float("nan"), when=2)
+    env.reset(seed=0)
+    env.step(0)
+    env.reset()
+    env.step(0)
+    with pytest.raises(EnvFault, match=r"in step 3 \(step 2 of its episode"):
+        env.step(0)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_reward_that_clipping_would_hide_is_stopped(promise: Any, training: bool) -> None:
+    promise(reward=float("inf"), when=1).close()
+    venv = make_vec(ID, 2, options=EnvOptions(clip_rewards=True, frame_skip=3), training=training)
+    venv.reset()
+    with pytest.raises(EnvFault, match="its reward is inf"):
+        venv.step(np.array([0, 1]))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"space": FLOATS, "shown": np.full((16, 20, 3), 1.001, np.float64)},  # resizing overshoots; doubles are floats
+        {"space": SIGNED, "shown": np.full((16, 20, 3), -1.0, np.float32)},
+        {"reward": np.float64(2.0)},
+        {"reward": np.array(2.0)},
+        {"reward": True},
+        {"space": PART, "shown": {"eye": np.ones((16, 20, 3), np.uint8), "at": np.full(4, np.nan)}},  # not seen
+    ],
+    ids=str,
+)
+def test_an_environment_that_keeps_its_word_is_left_alone(promise: Any, arguments: dict[str, Any]) -> None:
+    env = promise(**arguments)
+    env.reset(seed=0)
+    for _ in range(5):
+        pixels, reward, *_ = env.step(0)
+        assert pixels.shape == (3, 16, 20)
+        assert np.isfinite(float(reward))
+
+
+def test_the_guard_costs_little_beside_a_step_of_pong() -> None:
+    pytest.importorskip("ale_py")
+    env = make_env("ALE/Pong-v5")
+    guard: Any = env
+    while not isinstance(guard, Guard):
+        guard = guard.env
+
+    class Still(gym.Env[Any, Any]):
+        """Costs nothing."""
+
+        observation_space, action_space = guard.observation_space, guard.action_space
+        picture = np.zeros((210, 160, 3), np.uint8)
+
+        def step(self, action: Any) -> Any:  # noqa: ARG002
+            return self.picture, 0.0, False, False, {}
+
+    def seconds(step: Callable[[int], Any], count: int) -> float:
+        times = []
+        for _ in range(count):
+            began = time.perf_counter()
+            step(0)
+            times.append(time.perf_counter() - began)
+        return float(np.median(times))
+
+    env.reset(seed=0)
+    bare, guarded = Still(), Guard(Still(), lambda observation: observation, guard.observation_space)
+    cost = seconds(guarded.step, 2000) - seconds(bare.step, 2000)
+    assert cost < 0.02 * seconds(env.step, 200)

@@ -1,0 +1,151 @@
+"""What goes wrong in a worker process is said on this side: what, where, after which action."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from stillsight.envs import EnvError, make_vec
+from stillsight.envs.errors import EnvFault
+
+MODULE = """
+import os
+
+import gymnasium as gym
+import numpy as np
+
+
+class Fragile(gym.Env):
+    metadata = {"render_modes": []}
+    observation_space = gym.spaces.Box(0, 255, (16, 16, 3), np.uint8)
+    action_space = gym.spaces.Discrete(9)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        if getattr(self, "over", False):
+            raise LookupError("no second game")
+        return np.zeros((16, 16, 3), np.uint8), {}
+
+    def step(self, action):
+        if action == 3:
+            os._exit(7)
+        if action == 4:
+            raise ZeroDivisionError("four")
+        self.over = action == 5
+        return np.zeros((16, 16, 3), np.uint8), float("nan" if action == 6 else 0), self.over, False, {}
+
+
+gym.register("Fragile-v0", Fragile, disable_env_checker=True)
+"""
+
+
+@pytest.fixture
+def fragile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "my_fragile.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "my_fragile:Fragile-v0"
+    gym.registry.pop("Fragile-v0", None)
+    sys.modules.pop("my_fragile", None)
+
+
+@pytest.mark.parametrize(
+    ("action", "sentence"),
+    [
+        (3, r"Worker 1 of 2, which plays my_fragile:Fragile-v0, died with exit code 7 after the action 3\."),
+        (4, "my_fragile:Fragile-v0 raised an error in worker 1 after the action 4: ZeroDivisionError: four"),
+        (5, "my_fragile:Fragile-v0 raised an error in worker 1 after the action 5: LookupError: no second game"),
+        (6, r"Fragile-v0 broke its word in step 2 \(step 2 of its episode, after action 6\): its reward is nan"),
+    ],
+    ids=["dies", "raises", "raises at a reset", "breaks its word"],
+)
+def test_what_ends_a_worker_is_a_sentence(fragile: str, action: int, sentence: str) -> None:
+    venv = make_vec(fragile, 2, workers=2)
+    venv.reset()
+    venv.step(np.array([0, 1]))
+    with pytest.raises(EnvFault, match=sentence) as caught:
+        venv.step(np.array([0, action]))
+    notes = "".join(getattr(caught.value, "__notes__", ()))
+    assert ("my_fragile.py" in notes) == (action in (4, 5)), "a bug keeps its traceback, as a note"
+    venv.close()
+    venv.close()
+
+
+def test_a_worker_that_was_killed_is_named_with_the_signal() -> None:
+    venv = make_vec("stillsight/Orchard-v0", 2, workers=2)
+    venv.reset()
+    venv.step(np.array([0, 2]))
+    os.kill(venv.processes[0].pid, signal.SIGKILL)  # type: ignore[attr-defined]
+    sentence = r"Worker 0 of 2, which plays stillsight/Orchard-v0, died with exit code -9 \(SIGKILL: .*\) after the"
+    with pytest.raises(EnvFault, match=sentence):
+        venv.step(np.array([1, 2]))
+    venv.close()
+
+
+SCRIPT = """
+import gymnasium as gym
+import numpy as np
+
+from stillsight.envs import EnvOptions, make_vec, workers
+from stillsight.envs.errors import EnvError
+
+
+class Mine(gym.Env):
+    metadata = {"render_modes": []}
+    observation_space = gym.spaces.Box(0, 255, (16, 16, 3), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros((16, 16, 3), np.uint8), {}
+
+    def step(self, action):
+        return np.zeros((16, 16, 3), np.uint8), 0.0, False, False, {}
+
+
+def main():
+    workers.LIGHT, workers.SECONDS, workers.os.cpu_count = 0.0, 0.01, lambda: 2
+    gym.register("Mine-v0", Mine, disable_env_checker=True)
+    for _ in range(2):
+        print("pays:", workers.workers_pay("Mine-v0", 2, EnvOptions()))
+    try:
+        make_vec("Mine-v0", 2, workers=2)
+    except EnvError as error:
+        print("refused:", error)
+
+
+GUARD
+"""
+
+
+@pytest.mark.parametrize("guard", ["if __name__ == '__main__':\n    main()", "main()"], ids=["guarded", "unguarded"])
+def test_a_trial_that_fails_means_that_workers_do_not_pay_and_is_said_once(tmp_path: Path, guard: str) -> None:
+    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT).replace("GUARD", guard))
+    result = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("pays: False") == 2
+    assert "refused: Worker processes cannot make Mine-v0 (" in result.stdout
+    assert "--workers off" in result.stdout
+    said = [line for line in result.stderr.splitlines() if line.startswith("stillsight:")]
+    assert len(said) == 1
+    assert said[0].startswith("stillsight: Mine-v0 is stepped in one process. Worker processes cannot make Mine-v0 (")
+    if "__name__" in guard:
+        assert "No environment is called 'Mine-v0'" in said[0]
+        assert "Traceback" not in result.stderr
+
+
+def test_a_worker_in_which_a_mistake_shows_is_refused_in_its_words(
+    fragile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_vec(fragile).close()
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if "pytest-of" not in each])  # what workers are given
+    with pytest.raises(EnvError, match=r"Worker processes cannot make my_fragile:Fragile-v0 \(EnvError: The module"):
+        make_vec(fragile, 2, workers=2)

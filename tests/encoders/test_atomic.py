@@ -14,7 +14,7 @@ from stillsight.encoders.atomic import to_json
 
 NOT_WRITTEN = {
     "agents/benchmark/benchmark_config.py",  # strings of TOML
-    "agents/benchmark/grid/keys.py",  # values in messages
+    "agents/benchmark/grid/keys.py",  # values of TOML
     "agents/benchmark/grid/spec.py",  # hashed
     "agents/benchmark/analysis/collect.py",  # compared
     "agents/runs/plots.py",  # compared

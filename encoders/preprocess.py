@@ -18,7 +18,7 @@ class ImageCounter:
     def __init__(self) -> None:
         self.images = 0
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def add(self, images: int) -> None:
         """Count `images` more.
 

@@ -32,7 +32,7 @@ def optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
             decays = parameter.dim() > 1
             factor = factors.get(id(parameter), 1.0)
             weight_decay = recipe.weight_decay if decays else 0.0
-            new = {"params": [], "weight_decay": weight_decay, "lr": recipe.lr * factor}
+            new: dict[str, Any] = {"params": [], "weight_decay": weight_decay, "lr": recipe.lr * factor}
             group = groups.setdefault((factor, decays), new)
             group["params"].append(parameter)
     ordered = [groups[key] for key in sorted(groups, reverse=True)]

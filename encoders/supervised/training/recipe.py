@@ -19,8 +19,8 @@ tenth, as in Kornblith et al. 2019, whose fine-tuning sweep finds its best rates
 
 WARM = 0.5
 """Factor on the rate for pretrained weights where the head fits them already (LP-FT, Kumar et al. 2022). Such a head
-has large weights, and what comes through it large gradients: at the full rate, unclipped, 20 CIFAR-10 images a class
-ran away."""
+has large weights, and what comes through it large gradients: at the full rate, not clipped, a training on 20 images a
+class of CIFAR-10 ran away."""
 
 DECAYS = {"sgd": 5e-4, "adamw": 0.05}
 """Optimizer -> weight decay. 5e-4 is what most CIFAR recipes use, 0.05 what ConvNeXt (Liu et al. 2022) and the ViT
@@ -34,7 +34,7 @@ class Recipe:
     epochs: int = 30
     """Passes over the training images, where the encoder learns."""
     batch: int = 256
-    """Images an update, over all processes and parts together."""
+    """Images an update, over all processes and parts together; all training images where there are fewer."""
     accumulate: int = 1
     """Parts that each batch is computed in, one after the other, to fit into memory. BatchNorm sees one part at a
     time."""

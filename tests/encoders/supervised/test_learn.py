@@ -385,6 +385,16 @@ def test_a_stopped_warm_start_goes_on_to_the_same_bits_and_fits_no_head_again(
 
 
 @pytest.mark.usefixtures("small_data")
+def test_a_warm_start_does_not_run_away_by_default(pretrained: Path, tmp_path: Path) -> None:
+    run = Folder(tmp_path / "warm")
+    summary = learn(config(Mode.FINETUNE, pretrained, warm_start=True, epochs=6), run, tmp_path / "cache")
+    assert len(run.rows) == 6
+    assert all(row["loss"] < 2 * run.rows[0]["loss"] for row in run.rows)
+    assert run.cards[0]["rate"] == "0.01 at most, sgd"
+    assert summary["test_accuracy"] == 1.0
+
+
+@pytest.mark.usefixtures("small_data")
 @pytest.mark.parametrize("best", [0, 1])
 def test_a_warm_start_ends_with_its_start_unless_an_epoch_is_better(
     pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, best: int

@@ -22,7 +22,7 @@ from stillsight.encoders import device as devices
 from stillsight.encoders.atomic import to_json
 from stillsight.encoders.building import build
 from stillsight.encoders.supervised.classifier import Classifier, feature_width
-from stillsight.encoders.supervised.data.cifar import SIDE
+from stillsight.encoders.supervised.data.cifar_facts import SIDE
 from stillsight.encoders.supervised.data.split import Split
 from stillsight.encoders.supervised.training import finetune
 from stillsight.encoders.supervised.training.recipe import Recipe

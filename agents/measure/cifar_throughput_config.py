@@ -11,7 +11,7 @@ from stillsight.encoders.config import EncoderConfig, refuse
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.cifar_config import HeadKind
-from stillsight.encoders.supervised.data.cifar import SIDE
+from stillsight.encoders.supervised.data.cifar_facts import SIDE
 from stillsight.encoders.supervised.training.recipe import Recipe
 
 

@@ -12,7 +12,7 @@ from stillsight.agents.playing.classify import load
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import append_line, revive
 from stillsight.encoders.supervised.cifar_config import CifarConfig
-from stillsight.encoders.supervised.data.cifar import CIFAR
+from stillsight.encoders.supervised.data.cifar_facts import CIFAR
 from stillsight.encoders.supervised.heads.head import accuracy
 from stillsight.encoders.supervised.learn import load_dataset
 from stillsight.encoders.supervised.report import report

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Self
 from stillsight.encoders.config import EncoderConfig, refuse
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
-from stillsight.encoders.supervised.data.cifar import CIFAR, SIDE
+from stillsight.encoders.supervised.data.cifar_facts import CIFAR, SIDE
 from stillsight.encoders.supervised.training.recipe import Recipe
 
 HeadKind = Literal["linear", "mlp", "knn", "ncm"]

@@ -7,12 +7,6 @@ from pathlib import Path
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.data.split import Split
 
-CIFAR = ("cifar10", "cifar100")
-SIDE = 32
-"""Of CIFAR's images, in pixels."""
-TRAIN_IMAGES = 50_000
-"""Of CIFAR-10 and of CIFAR-100."""
-
 
 def read(name: str, folder: Path) -> tuple[Split, Split, tuple[str, ...]]:
     """Training images, test images and names of the classes; what is missing is downloaded.

@@ -9,6 +9,7 @@ import torch
 
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.data import cifar, image_folder
+from stillsight.encoders.supervised.data.cifar_facts import CIFAR, TRAIN_IMAGES
 from stillsight.encoders.supervised.data.picture import Interpolation
 from stillsight.encoders.supervised.data.search import printable
 from stillsight.encoders.supervised.data.split import Dataset, Split
@@ -51,8 +52,8 @@ def load(
     subset = subset or Subset()
     notes: tuple[str, ...] = ()
     named: Split | None = None
-    if name in cifar.CIFAR:
-        _check_validation(validation, cifar.TRAIN_IMAGES)  # before 170 MB are downloaded
+    if name in CIFAR:
+        _check_validation(validation, TRAIN_IMAGES)  # before 170 MB are downloaded
         pool, test, classes = cifar.read(name, folder)
         title, origin = name, "Krizhevsky 2009"
     else:
@@ -72,11 +73,11 @@ def load(
     pool = subset.draw(pool, classes)
     count = validation or round((SUBSET_VALIDATION_SHARE if subset.limited else VALIDATION_SHARE) * len(pool))
     _check_validation(validation, len(pool))
-    if name in cifar.CIFAR and not subset.limited:
+    if name in CIFAR and not subset.limited:
         rows = torch.arange(len(pool))
         kept, held_out = rows[:-count], rows[-count:]
     else:
-        originals = None if name in cifar.CIFAR else pool.originals()
+        originals = None if name in CIFAR else pool.originals()
         kept, held_out = hold_out(pool.labels, count / len(pool), subset.seed if subset.limited else 0, originals)
     return Dataset(title, pool.take(kept), pool.take(held_out), test, classes, origin, notes)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -15,7 +17,6 @@ import torch
 from torch import Tensor
 
 from stillsight.encoders.atomic import write_atomically
-from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.data.disk import check_room, no_room, unusable
 
 IMAGE, ROW = 16, 8
@@ -99,19 +100,22 @@ class Store:
             EncoderError: the disk is full, or cannot be written.
         """
         block = rows.numpy().astype("<f4", copy=False)
-        try:
+        with self._writing(block.nbytes):
             self._write(self._rows, self._count * self.width * 4, block.tobytes())
             entries = b"".join(image + _digest(row) for image, row in zip(images, block, strict=True))
             self._write(self._index, self._count * ENTRY, entries)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise self._full(block.nbytes) from error
-            raise unusable(self.folder, error) from error
         self.places |= {image: self._count + place for place, image in enumerate(images)}
         self._count += len(images)
 
-    def _full(self, needed: int) -> EncoderError:
-        return no_room(self.folder, needed, shutil.disk_usage(self.folder).free)
+    @contextlib.contextmanager
+    def _writing(self, needed: int) -> Iterator[None]:
+        """Say what a disk answers to `needed` bytes as one sentence."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise no_room(self.folder, needed, shutil.disk_usage(self.folder).free) from error
+            raise unusable(self.folder, error) from error
 
     @staticmethod
     def _write(file: IO[bytes], offset: int, content: bytes) -> None:
@@ -126,8 +130,13 @@ class Store:
         return torch.from_numpy(rows.astype(np.float32, copy=False))
 
     def forget(self) -> None:
-        """Drop every row, on disk as well."""
-        self._write(self._index, 0, b"")
+        """Drop every row, on disk as well.
+
+        Raises:
+            EncoderError: the disk cannot be written.
+        """
+        with self._writing(0):
+            self._write(self._index, 0, b"")
         self.places, self._count = {}, 0
 
     def reference(self) -> Tensor | None:
@@ -145,15 +154,11 @@ class Store:
         """Keep float32 `numbers` `[n]` by which one can tell later whether the rows still are what they were.
 
         Raises:
-            EncoderError: the disk is full.
+            EncoderError: the disk is full, or cannot be written.
         """
         content = numbers.numpy().astype("<f4", copy=False).tobytes()
-        try:
+        with self._writing(len(content)):
             write_atomically(self.folder / "reference", content + hashlib.blake2b(content, digest_size=ROW).digest())
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise self._full(len(content)) from error
 
     def _mapped(self) -> np.ndarray:
         return np.memmap(self.folder / "rows.f32", "<f4", "r", shape=(self._count, self.width))

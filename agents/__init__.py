@@ -3,7 +3,7 @@
 The walk of a frame, from the environment to an action, in PPO:
 
 1. envs/vector.py: the environments are stepped side by side, each as envs/making.py wraps it.
-2. envs/pixels.py: a frame becomes uint8 pixels `[3, H, W]`.
+2. envs/wrappers/pixels.py: a frame becomes uint8 pixels `[3, H, W]`.
 3. agents/features/encoded_vec_env.py: all new frames, and episodes' last ones, go through the encoder in one batch.
 4. encoders/frozen.py: what does not learn of it runs, by the engine that encoders/engines/engine.py chose.
 5. agents/features/encoded_vec_env.py: the features of the last few frames are stacked.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,14 +169,25 @@ METAVARS = {
 """Field -> what help shows in place of its value, where its type does not say enough."""
 
 
-def usage() -> str:
-    """The text of `stillsight --help`."""
-    rows = "\n".join(f"  {name:16} {command.summary}" for name, command in COMMANDS.items())
-    return (
-        "usage: stillsight COMMAND [--help] ...\n\n"
-        "Reinforcement-learning agents with pretrained eyes.\n\n"
-        f"commands:\n{rows}\n\n"
-        "Start with: stillsight rl --steps 20_000   (the project's own environment and encoder; no download)"
+def usage(width: int | None = None) -> str:
+    """The text of `stillsight --help`.
+
+    Args:
+        width: in characters; that of the terminal by default, up to 100.
+    """
+    width = min(width or shutil.get_terminal_size().columns, 100)
+    rows = []
+    for name, command in COMMANDS.items():
+        rows += textwrap.wrap(command.summary, width, initial_indent=f"  {name:17}", subsequent_indent=" " * 19)
+    start = "the project's own environment and encoder; no download"
+    return "\n".join(
+        [
+            "usage: stillsight COMMAND [--help] ...\n",
+            "Reinforcement-learning agents with pretrained eyes.\n",
+            "commands:",
+            *rows,
+            f"\nStart with: stillsight rl --steps 20_000\n({start})",
+        ]
     )
 
 
@@ -191,7 +204,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The variable must stand before torch is imported.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault(SPIN, "5000")
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+    except BrokenPipeError:  # the reader has seen enough: `stillsight rl --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _main(given: list[str]) -> int:
     if not given or given[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if given else 2

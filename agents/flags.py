@@ -446,8 +446,17 @@ def _row(shown: str, told: str, width: int) -> Iterator[str]:
 
 
 def _example(text: str, width: int) -> list[str]:
-    """A command line that can be pasted, over several lines where it is long."""
-    lines = textwrap.wrap(
-        text, width - 4, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False, break_long_words=False
-    )
+    """A command line that can be pasted, over several lines where it is long; a flag stays beside its first value."""
+    words: list[str] = []
+    for word in text.split():
+        if words and words[-1].startswith("--") and " " not in words[-1] and not _is_flag(word):
+            words[-1] += f" {word}"
+        else:
+            words.append(word)
+    lines = ["  " + words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + 1 + len(word) <= width - 2:
+            lines[-1] += f" {word}"
+        else:
+            lines.append("      " + word)
     return [f"{line} \\" for line in lines[:-1]] + lines[-1:]

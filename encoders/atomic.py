@@ -1,12 +1,15 @@
-"""Writing a file whole or not at all: a reader finds the old file or the new one, never half of one."""
+"""Writing a file that every reader can read: whole or not at all, and JSON without NaN."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -32,3 +35,23 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     with replacing(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """`value` (dicts, lists, tuples, text, numbers, None) as JSON; a number that is not finite becomes null.
+
+    Python's json would write NaN and Infinity, which JSON does not know: other programs refuse the file.
+
+    Raises:
+        TypeError: something in it is of another type.
+    """
+    return json.dumps(finite(value), indent=indent, allow_nan=False)
+
+
+def finite(value: Any) -> Any:
+    """`value` with None in the place of every number that is not finite."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

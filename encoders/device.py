@@ -78,6 +78,18 @@ def fast_math(enabled: bool = True) -> None:
     torch.backends.cudnn.benchmark = enabled
 
 
+@contextlib.contextmanager
+def exact_math() -> Iterator[None]:
+    """Compute in full float32, and by the same kernels each time, whatever `fast_math` allows."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+
+
 def has_bf16(device: torch.device) -> bool:
     """Whether this device multiplies bfloat16 in hardware; emulated bfloat16 is slower than float32."""
     if device.type == "cuda":

@@ -80,7 +80,7 @@ class Frozen(Part):
         with torch.no_grad():
             if self.engine.name == "eager":
                 return self.sequence(pixels).float()
-            self.counter.images += len(pixels)
+            self.counter.add(len(pixels))
             return self.engine(pixels)
 
     @property

@@ -18,6 +18,15 @@ class ImageCounter:
     def __init__(self) -> None:
         self.images = 0
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def add(self, images: int) -> None:
+        """Count `images` more.
+
+        torch's compiler, which takes a number of Python's for a constant and compiles anew when it changes, leaves this
+        call out of what it compiles.
+        """
+        self.images += images
+
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Leave the images that are encoded inside out of the count (evaluation, probing of shapes)."""
@@ -56,7 +65,7 @@ class Preprocess(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         if self.counter is not None:
-            self.counter.images += len(pixels)
+            self.counter.add(len(pixels))
         images = pixels.to(torch.float32, memory_format=torch.channels_last)
         if self.resolution is not None and tuple(pixels.shape[2:]) != (self.resolution, self.resolution):
             images = F.interpolate(

@@ -10,16 +10,16 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.monitor import Monitor
 
-from stillsight.envs.actions import counted_from_zero
 from stillsight.envs.errors import EnvError
-from stillsight.envs.looks import Shifted
 from stillsight.envs.options import EnvOptions, Scalar
-from stillsight.envs.pixels import Pixels
 from stillsight.envs.registry import resolve, suite_of
-from stillsight.envs.rules import LifeLoss, sign
-from stillsight.envs.sight import no_display
 from stillsight.envs.suites import SUITES
 from stillsight.envs.suites.suite import Suite
+from stillsight.envs.wrappers.actions import counted_from_zero
+from stillsight.envs.wrappers.looks import Shifted
+from stillsight.envs.wrappers.pixels import Pixels
+from stillsight.envs.wrappers.rules import LifeLoss, sign
+from stillsight.envs.wrappers.sight import no_display
 
 
 def make_env(

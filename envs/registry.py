@@ -82,6 +82,7 @@ def _import(module: str, env_id: str) -> None:
         if error.name is None or not (module == error.name or module.startswith(f"{error.name}.")):
             raise
         raise EnvError(
-            f"The module {module!r} of {env_id!r} cannot be found. Write module:Id with a module that Python can "
-            "import from here, for example: PYTHONPATH=. stillsight rl --env my_module:My-v0"
+            f"The module {module!r} of {env_id!r} cannot be found. Write module:Id with a module of the current folder "
+            "or an installed one. The current folder serves what is typed; for what a run folder or a SPEC.toml "
+            "names, put PYTHONPATH=. before the command."
         ) from error

@@ -40,14 +40,17 @@ class Shift:
         return look
 
 
+_LOOKS = "stillsight.envs.wrappers.looks"
+
 SHIFTS: dict[str, Shift] = {
-    "hue": Shift("all colours turned and brighter or darker, drawn for each episode", "stillsight.envs.looks:hue"),
-    "noise": Shift("Gaussian noise, new in every step", "stillsight.envs.looks:noise"),
-    "blur": Shift("Gaussian blur", "stillsight.envs.looks:blur"),
+    "hue": Shift("all colours turned and brighter or darker, drawn for each episode", f"{_LOOKS}:hue"),
+    "noise": Shift("Gaussian noise, new in every step", f"{_LOOKS}:noise"),
+    "blur": Shift("Gaussian blur", f"{_LOOKS}:blur"),
     "occluder": Shift(
-        "a box of one colour over part of the picture, placed anew in each episode", "stillsight.envs.looks:occluder"
+        "a box of one colour over part of the picture, placed anew in each episode",
+        f"{_LOOKS}:occluder",
     ),
-    "overlay": Shift("coloured waves that move over the picture, half transparent", "stillsight.envs.looks:overlay"),
+    "overlay": Shift("coloured waves that move over the picture, half transparent", f"{_LOOKS}:overlay"),
 }
 """The shifts by name. A new one is a row here and a function in looks.py. Half strength shows clearly and leaves the
 game playable."""

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from stillsight.envs.errors import EnvError, EnvFault
-from stillsight.envs.rules import Step
+from stillsight.envs.wrappers.rules import Step
 
 FAULT = "stillsight.fault"
 """Key in an info under which a worker reports what was raised in it: a sentence, and the traceback of a bug."""

@@ -294,7 +294,7 @@ def test_the_check_sees_a_forbidden_import() -> None:
     assert forbidden_imports({"agents/cli.py": "import train"}) == ["stillsight.agents.cli imports train"]
     relative = {"encoders/zoo/registry.py": "from ...envs import make_vec"}
     assert forbidden_imports(relative) == ["stillsight.encoders.zoo.registry imports stillsight.envs"]
-    assert not forbidden_imports({"agents/runs/folder.py": FOLDER, "envs/pixels.py": "import numpy"})
+    assert not forbidden_imports({"agents/runs/folder.py": FOLDER, "envs/wrappers/pixels.py": "import numpy"})
 
 
 @pytest.mark.parametrize(
@@ -397,5 +397,5 @@ def test_the_checks_see_names_and_crowds() -> None:
         "envs/common/reset.py",
     ]
     full = [f"envs/suites/suite{number}.py" for number in range(CROWDED)]
-    assert not crowded([*full, "envs/suites/__init__.py", "envs/rules.py"])
+    assert not crowded([*full, "envs/suites/__init__.py", "envs/wrappers/rules.py"])
     assert crowded([*full, "envs/suites/one_more.py"]) == [f"envs/suites holds {CROWDED + 1} files"]

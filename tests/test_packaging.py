@@ -47,7 +47,8 @@ def test_the_wheel_holds_every_module_and_the_shipped_encoder(wheel: list[str], 
     assert "stillsight/encoders/zoo/pretrained/retina.md" in wheel
 
 
-def test_python_m_stillsight_is_the_console_script(built: Path, tmp_path: Path) -> None:
+def test_python_m_stillsight_is_the_console_script(built: Path, wheel: list[str], tmp_path: Path) -> None:
+    assert "stillsight/__main__.py" in wheel, "a checkout that is installed here would stand in for it"
     zipfile.ZipFile(built).extractall(tmp_path / "installed")
     # Not the checkout, nor what is installed here: the wheel, through a path that comes first.
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "installed"), "PYTHONSAFEPATH": "1"}

@@ -19,8 +19,8 @@ from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain
 from stillsight.encoders import device as devices
+from stillsight.encoders.atomic import to_json
 from stillsight.encoders.building import build
-from stillsight.encoders.plain_json import to_json
 from stillsight.encoders.supervised.classifier import Classifier, feature_width
 from stillsight.encoders.supervised.data.cifar import SIDE
 from stillsight.encoders.supervised.data.split import Split

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from stillsight.encoders.config import EncoderConfig
+from stillsight.encoders.config import EncoderConfig, refuse
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.cifar_config import HeadKind
@@ -25,6 +26,19 @@ class CifarThroughputConfig(EncoderConfig, Recipe):
     which encodes every image in every epoch. See `probe_cost.arms` for what is inside. On both sides the program has
     started, the images are in memory and the network is built; no image is augmented.
     """
+
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "side": "measurement",
+        "updates": "in finetune and scratch",
+        "images": "in frozen and random",
+        "epochs": "in frozen and random",
+        "rounds": "measurement",
+        "encoder": "encoder",
+        "batch": "recipe",
+        "seed": "run",
+        "precision": "run",
+    }
+    """Field -> heading of it and of those that follow, up to the next; see `stillsight.agents.flags`."""
 
     mode: Mode = Mode.SCRATCH
     """What is trained, as in cifar: see above for what is measured."""
@@ -56,6 +70,18 @@ class CifarThroughputConfig(EncoderConfig, Recipe):
     """Precisions to measure both ways in."""
     json: bool = False
     """Print one JSON object instead of tables."""
+
+    def check_given(self, given: Collection[str]) -> None:
+        """Refuse flags that were typed and have no effect beside the others, see `EncoderConfig.check_given`."""
+        super().check_given(given)
+        if self.mode.trained:
+            why = f"with --mode {self.mode.value}, which measures training. Type --mode frozen"
+            refuse(given, ("epochs", "images", "head", "others", "dataset", "data"), why)
+        else:
+            why = f"with --mode {self.mode.value}, which measures heads on frozen features. Type --mode scratch"
+            refuse(given, ("updates",), why)
+        if self.data is None:
+            refuse(given, ("dataset",), "where images are noise. Say where it lies: --data FOLDER")
 
     def check(self) -> None:
         """Refuse what measures nothing.

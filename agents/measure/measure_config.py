@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from stillsight.agents.errors import RunError
 
@@ -16,6 +17,8 @@ SPIN = "GOMP_SPINCOUNT"
 @dataclass(frozen=True, kw_only=True)
 class ThroughputConfig:
     """How to measure; all other flags are those of `stillsight rl`, and describe the run that is measured."""
+
+    GROUPS: ClassVar[Mapping[str, str]] = {"arms": "measurement"}
 
     arms: tuple[Name, ...] = NAMES
     """What to measure. stock: the backbone as a features extractor in plain SB3. in-policy: ours, encoding in the

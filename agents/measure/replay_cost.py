@@ -18,8 +18,8 @@ from stillsight.agents.measure.measure_config import ReplayConfig
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain
+from stillsight.encoders.atomic import to_json
 from stillsight.encoders.device import peak_memory, use_threads
-from stillsight.encoders.plain_json import to_json
 
 ACTIONS = 6
 """Discrete actions, as most Atari games have them."""

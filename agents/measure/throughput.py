@@ -14,7 +14,7 @@ from stillsight.agents.measure.process import ArmProcess
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.records import plain
 from stillsight.agents.training.config import RlConfig
-from stillsight.encoders.plain_json import to_json
+from stillsight.encoders.atomic import to_json
 
 PARTS = ("environment", "encoder", "policy", "update", "rest")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +20,7 @@ from stillsight.agents.runs.reader import read_config
 from stillsight.agents.runs.records import append_line, plain
 from stillsight.agents.training.episodes import Episode, capped_note, play_episodes
 from stillsight.agents.training.seeds import PLAY
+from stillsight.encoders.atomic import to_json
 from stillsight.envs import make_env, reference_returns
 from stillsight.envs.options import EnvOptions
 
@@ -169,7 +169,7 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
             display=ProgressDisplay(console),
         )
         if config.json:
-            print(json.dumps(plain(again)))
+            print(to_json(plain(again)))
         return again
     player = load(folder, config.checkpoint, weights=config.weights, device=config.device)
     options, limit = config.options(player.config), config.limit(player.config)
@@ -223,5 +223,5 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
     append_line(folder / "evaluations.jsonl", result)
     display.card(f"{player.config.env}, {config.checkpoint} of {folder}", rows)
     if config.json:
-        print(json.dumps(plain(result)))
+        print(to_json(plain(result)))
     return result

@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.features.acting import Actor
 from stillsight.agents.features.encoded_vec_env import EncodedVecEnv
 from stillsight.agents.features.extractor import encoder_state
 from stillsight.agents.playing.pixel_policy import PixelPolicy
@@ -23,7 +24,6 @@ from stillsight.agents.runs.reader import read_config
 from stillsight.agents.runs.records import revive
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.training import model_state
-from stillsight.agents.training.acting import Actor
 from stillsight.agents.training.build import assemble, check_frozen, prepare
 from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.building import build

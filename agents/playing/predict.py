@@ -13,8 +13,8 @@ from torch import Tensor
 
 from stillsight.agents.playing.classify import Predictor, load
 from stillsight.agents.playing.predict_config import PredictConfig
+from stillsight.encoders.atomic import to_json
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.plain_json import to_json
 from stillsight.encoders.supervised.data import picture, search
 
 BATCH = 256

@@ -18,8 +18,7 @@ from stillsight.agents.playing.player import Player, load
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain
 from stillsight.agents.training.episodes import capped_note
-from stillsight.encoders.atomic import replacing, write_atomically
-from stillsight.encoders.plain_json import to_json
+from stillsight.encoders.atomic import replacing, to_json, write_atomically
 from stillsight.envs.options import EnvOptions
 
 LEAST_SIDE = 256

@@ -16,8 +16,7 @@ from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.reader import checkpoint_path, read_config
 from stillsight.agents.runs.records import append_line, plain
-from stillsight.encoders.atomic import write_atomically
-from stillsight.encoders.plain_json import to_json
+from stillsight.encoders.atomic import to_json, write_atomically
 
 if TYPE_CHECKING:
     import torch

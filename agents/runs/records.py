@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stillsight.agents.errors import RunError
-from stillsight.encoders.plain_json import finite, to_json
+from stillsight.encoders.atomic import finite, to_json
 
 Config = TypeVar("Config")
 

@@ -12,18 +12,18 @@ from gymnasium import Space
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.features.acting import check_masks
 from stillsight.agents.features.encoded_vec_env import EncodedVecEnv
 from stillsight.agents.features.extractor import encoder_state
 from stillsight.agents.features.standardise import Statistics, gather_statistics
 from stillsight.agents.training import algorithms
-from stillsight.agents.training.acting import check_masks
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.model import make_model
 from stillsight.agents.training.seeds import STANDARDISE
 from stillsight.agents.training.settings import overrides
 from stillsight.encoders.encoder import Encoder, fingerprint
 from stillsight.envs import make_env, make_vec, workers_pay
-from stillsight.envs.actions import kind, objection
+from stillsight.envs.wrappers.actions import kind, objection
 
 
 @dataclass
@@ -188,4 +188,5 @@ def assemble(
             seed=config.seed,
             device=config.device,
             encoder_lr=config.encoder_lr,
+            steps=config.steps,
         )

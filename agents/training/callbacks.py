@@ -12,8 +12,8 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 
+from stillsight.agents.features.acting import Actor
 from stillsight.agents.runs.folder import Run
-from stillsight.agents.training.acting import Actor
 from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.episodes import Episode, capped_note, divide, play_episodes

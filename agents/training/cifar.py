@@ -45,7 +45,23 @@ def cifar(config: CifarConfig) -> dict[str, Any]:
             run.display.close()
             scores = {name: value for name, value in result.items() if name.endswith("accuracy") and value is not None}
             rows = {name: f"{value:.2%}" for name, value in scores.items()}
-            run.display.card(
-                "done", {**rows, "report": str(run.folder / "report" / "report.md"), "folder": str(run.folder)}
-            )
+            rows |= {
+                **_said(result),
+                "report": str(run.folder / "report" / "report.md"),
+                "folder": str(run.folder),
+            }
+            run.display.card("done", rows)
             return result
+
+
+def _said(result: dict[str, Any]) -> dict[str, str]:
+    """What came out otherwise than somebody may think, in words."""
+    said = {}
+    if "best_epoch" in result:
+        best = result["best_epoch"]
+        said["kept"] = f"epoch {best}" if best else "the start, which no epoch improved on the validation images"
+    if "saved_in_float32" in result:
+        names = result["saved_in_float32"]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        said["saved in float32"] = f"{', '.join(names[:3])}{more}: float16 cannot hold them"
+    return said

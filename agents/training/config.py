@@ -49,7 +49,8 @@ class RlConfig(EncoderConfig):
     algo: str = "ppo"
     """A name of `stillsight list algos`, or module:Class of any SB3 algorithm."""
     steps: int = 100_000
-    """Environment steps (agent steps, all environments together; a frame skip of 4 makes 4 frames of each)."""
+    """Environment steps (agent steps, all environments together; a frame skip of 4 makes 4 frames of each). Algorithms
+    that learn from rollouts end with a whole one."""
     n_envs: int | None = None
     """Environments side by side; the algorithm's own number by default."""
     workers: Literal["auto", "on", "off"] = "auto"
@@ -74,7 +75,8 @@ class RlConfig(EncoderConfig):
     env_set: tuple[str, ...] = ()
     """Arguments of the environment itself, as name=value."""
     set: tuple[str, ...] = ()
-    """Arguments of the algorithm in place of its preset, as name=value; lin_2.5e-4 falls linearly to zero."""
+    """Arguments of the algorithm in place of its preset, as name=value; lin_2.5e-4 falls linearly to zero, which
+    would be reached after the last update."""
     replay_dtype: Literal["float16", "float32"] = "float16"
     """How replay memory keeps features; each frame's are kept once. Pixels stay bytes."""
     head: int = 512

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from stillsight.agents.training.acting import Actor, masks_of
+from stillsight.agents.features.acting import Actor, masks_of
 from stillsight.agents.training.config import MAX_STEPS
 
 STILL = 1_000

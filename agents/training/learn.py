@@ -9,6 +9,7 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.features.acting import Actor
 from stillsight.agents.features.extractor import encoder_state
 from stillsight.agents.runs.folder import Run, Sink
 from stillsight.agents.runs.reader import RUNS, read_config
@@ -17,7 +18,6 @@ from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.tensorboard import TensorBoardSink
 from stillsight.agents.training import callbacks as recording
 from stillsight.agents.training import summary
-from stillsight.agents.training.acting import Actor
 from stillsight.agents.training.build import check_environment, make_agent
 from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.config import RlConfig

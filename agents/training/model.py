@@ -35,6 +35,7 @@ def make_model(
     seed: int,
     device: str,
     encoder_lr: float = 1.0,
+    steps: int | None = None,
 ) -> BaseAlgorithm:
     """The SB3 model: its class unchanged, our features extractor in its policy.
 
@@ -47,6 +48,7 @@ def make_model(
         seed: of the policy's weights, of exploration, of sampling and of the environments.
         device: of policy and updates.
         encoder_lr: what learns of the encoder learns at this multiple of the algorithm's rate.
+        steps: of the whole run, for which what falls linearly falls; None if it is not known.
 
     Raises:
         RunError: SB3 refuses the combination.
@@ -60,7 +62,8 @@ def make_model(
         policy_kwargs["net_arch"] = list(row.net_arch)
     cls = row.load_class()
     try:
-        given = arguments(chosen, venv)
+        rollout = _argument(cls, chosen, "n_steps", 1) * venv.num_envs if issubclass(cls, OnPolicyAlgorithm) else 0
+        given = arguments(chosen, venv, least=min(1.0, rollout / steps) if steps else 0.0)
         _check_sizes(cls, venv, given)
         if issubclass(cls, OffPolicyAlgorithm):
             returns = {"n_steps": _argument(cls, given, "n_steps", 1), "gamma": _argument(cls, given, "gamma", 0.99)}

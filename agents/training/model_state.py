@@ -58,7 +58,7 @@ def loss_not_finite(model: BaseAlgorithm) -> str | None:
 
 def _parameter_not_finite(model: BaseAlgorithm) -> str | None:
     named = dict(model.policy.named_parameters())
-    values: list[torch.Tensor] = [*named.values()]
+    values: list[Tensor] = list(named.values())
     if not values:
         return None
     with torch.no_grad():

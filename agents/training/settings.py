@@ -51,12 +51,20 @@ def settings(row: AlgorithmSpec, env: str, chosen: Mapping[str, Any]) -> dict[st
     return {**row.preset, **preset(env, row.name).settings, **chosen}
 
 
-def arguments(chosen: Mapping[str, Any], venv: VecEnv) -> dict[str, Any]:
-    """Settings as the algorithm's class takes them: schedules, noise and frequencies as SB3's own objects."""
-    return {name: _value(name, value, venv) for name, value in chosen.items()}
+def arguments(chosen: Mapping[str, Any], venv: VecEnv, least: float = 0.0) -> dict[str, Any]:
+    """Settings as the algorithm's class takes them: schedules, noise and frequencies as SB3's own objects.
+
+    Args:
+        chosen: from `settings`.
+        venv: what the algorithm will act in.
+        least: share (0..1) of the whole run that one rollout takes, below which what falls linearly does not fall. SB3
+            counts a rollout as done before it learns from it: the last update, which may be the only one, would be
+            made at the rate zero.
+    """
+    return {name: _value(name, value, venv, least) for name, value in chosen.items()}
 
 
-def _value(name: str, value: Any, venv: VecEnv) -> Any:
+def _value(name: str, value: Any, venv: VecEnv, least: float) -> Any:
     if name == "action_noise" and isinstance(value, int | float):
         import numpy as np
         from stable_baselines3.common.noise import NormalActionNoise
@@ -67,7 +75,8 @@ def _value(name: str, value: Any, venv: VecEnv) -> Any:
     if isinstance(value, str) and value.startswith("lin_"):
         from stable_baselines3.common.utils import LinearSchedule
 
-        return LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
+        falling = LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
+        return falling if least <= 0 else lambda remaining: falling(max(remaining, least))
     if name == "train_freq" and isinstance(value, list):
         return tuple(value)
     return value

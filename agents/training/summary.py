@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from stillsight.agents.features.encoder_rate import optimizers
 from stillsight.agents.features.extractor import canonical
@@ -15,8 +17,6 @@ from stillsight.encoders import device as devices
 from stillsight.encoders.engines.engine import Engine
 
 if TYPE_CHECKING:
-    from stable_baselines3.common.base_class import BaseAlgorithm
-
     from stillsight.agents.training.build import Agent
     from stillsight.agents.training.checkpointing import Ledger
     from stillsight.agents.training.config import RlConfig
@@ -50,6 +50,7 @@ def card(agent: Agent) -> dict[str, str]:
         "env": f"{config.env} x {agent.venv.num_envs}, pixels {agent.venv.pixel_shape}, "
         + ", ".join(f"{name} {value}" for name, value in options.items() if value),
         "sees": str(agent.venv.get_attr("seen", 0)[0]),
+        "steps": _steps(config.steps, model),
         "actions": str(model.action_space),
         "encoder": f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}; {cut}",
         **({"encoder learns": _learning(config)} if config.mode.trained else {}),
@@ -63,6 +64,24 @@ def card(agent: Agent) -> dict[str, str]:
         "device": f"{model.device}, encoder on {encoder.frozen.device}",
         **({"engine": _engine(encoder.frozen.engine)} if len(encoder.frozen.steps) else {}),
     }
+
+
+def _steps(steps: int, model: BaseAlgorithm) -> str:
+    """How many steps there will be, and what that is too few for."""
+    if isinstance(model, OnPolicyAlgorithm):
+        rollout = model.n_steps * model.n_envs
+        whole = -(-steps // rollout) * rollout
+        if whole > steps:
+            return (
+                f"{whole:,}, not {steps:,}: an update takes {model.n_envs} x {model.n_steps} (--n-envs, --set n_steps)"
+            )
+    starts = getattr(model, "learning_starts", 0)
+    if starts >= steps:
+        return (
+            f"{steps:,}: NOTHING WILL BE LEARNED, for {type(model).__name__} begins to learn after {starts:,}. Type "
+            f"more --steps, or --set learning_starts={steps // 10}"
+        )
+    return f"{steps:,}"
 
 
 def _engine(engine: Engine) -> str:

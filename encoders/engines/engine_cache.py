@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stillsight.encoders import device as devices
-from stillsight.encoders.atomic import write_atomically
-from stillsight.encoders.plain_json import to_json
+from stillsight.encoders.atomic import to_json, write_atomically
 
 
 def memory() -> Path:

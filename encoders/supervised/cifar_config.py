@@ -69,9 +69,12 @@ class CifarConfig(EncoderConfig, Recipe):
     --rotation, --randaugment and --erasing say how."""
     warm_start: bool = False
     """In finetune: fit the linear head to frozen features first, and train on from it (LP-FT, Kumar et al. 2022).
-    BatchNorm statistics, which the features come from, then stay as they are unless --batchnorm train is given."""
+    BatchNorm statistics, which the features come from, then stay as they are unless --batchnorm train is given. The run
+    ends with its best epoch on the validation images, or where none beats the start by more than its standard error,
+    with what --mode frozen gives."""
     save_dtype: Literal["float32", "float16"] = "float32"
-    """Rounding of the saved encoder. The test accuracy is measured after it."""
+    """Rounding of the saved encoder. The test accuracy is measured after it. Tensors that float16 cannot hold stay
+    float32 and are named."""
     tensorboard: bool = False
     """Write TensorBoard curves too, into the run folder."""
     out: Path | None = None
@@ -122,9 +125,10 @@ class CifarConfig(EncoderConfig, Recipe):
             refuse(given, others, "beside --resume, which goes on with the run as it began. Start a new run with --out")
         super().check_given(given)
         if not self.mode.trained:
+            on = [name for name in given if getattr(self, name)]  # --crop 0 says what is so
             frozen = f"with --mode {self.mode.value}, in which a head is fitted to features that are encoded once."
-            refuse(given, TRAINING, f"{frozen} Type --mode finetune or --mode scratch")
-            refuse(given, () if self.views else AUGMENTATION, f"{frozen} Type --views 4 to encode augmented views")
+            refuse(on, TRAINING, f"{frozen} Type --mode finetune or --mode scratch")
+            refuse(on, () if self.views else AUGMENTATION, f"{frozen} Type --views 4 to encode augmented views")
         if self.dataset in CIFAR:
             refuse(given, ("skip_broken",), f"with --dataset {self.dataset}, which has no broken files. Name a folder")
         else:
@@ -164,11 +168,27 @@ class CifarConfig(EncoderConfig, Recipe):
                 f"The {train:,} labelled images leave none to choose with: each class has one. Type --shots 2 or more, "
                 "or --mode frozen."
             )
-        if self.mode.trained and self.batch > train:
+
+    def fitting(self, train: int, processes: int = 1) -> Self:
+        """With a batch that the training images fill, and that falls into equal parts.
+
+        Args:
+            train: number of training images.
+            processes: that share each batch.
+
+        Raises:
+            EncoderError: there is not one image for each part.
+        """
+        if not self.mode.trained or self.batch <= train:
+            return self
+        parts = processes * self.accumulate
+        if train < parts:
+            among = f"{processes} processes with " if processes > 1 else ""
             raise EncoderError(
-                f"--batch {self.batch} is larger than the {train:,} training images. Type a smaller --batch, or hold "
-                "fewer out (--validation)."
+                f"The {train:,} training images do not fall into {among}--accumulate {self.accumulate}. Type "
+                "--accumulate 1, or hold fewer out (--validation)."
             )
+        return replace(self, batch=train // parts * parts)
 
     def resolve_batchnorm(self) -> Self:
         """With BatchNorm's statistics frozen where a warm start implies it and nothing else was asked for."""

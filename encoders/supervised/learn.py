@@ -48,10 +48,16 @@ def learn(config: CifarConfig, run: Recorder, cache: Path, world: World | None =
     with world.main_process_first():
         interpolation = encoder.preprocessing.interpolation
         dataset = load_dataset(config, interpolation, lambda what, done, total: run.progress(what, done, total))
+    asked, config = config.batch, config.fitting(len(dataset.train), world.size)
     width = feature_width(encoder, dataset.train.images)
     trainable = kinds.parameters(config.head, width, len(dataset.classes))
     trainable += sum(parameter.numel() for parameter in encoder.learned.parameters())
     card = _card(config, encoder, dataset, width, trainable, device)
+    if config.mode.trained:
+        recipe = config.resolved(config.mode.pretrained, warm=config.warm_start)
+        card["rate"] = f"{recipe.lr:g} at most, {recipe.optimizer}"
+    if config.batch != asked:
+        card["batch"] = f"{config.batch:,}, not {asked:,}: there are no more training images"
     run.card(f"cifar · {config.mode.value} · seed {config.seed}", card)
     with devices.stopwatch(device) as seconds:
         if config.mode.trained:

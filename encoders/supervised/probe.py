@@ -51,17 +51,23 @@ def probe(
 
 
 def warm_start(
-    config: CifarConfig, dataset: Dataset, run: Recorder, device: torch.device, cache: Path
+    config: CifarConfig,
+    dataset: Dataset,
+    run: Recorder,
+    device: torch.device,
+    cache: Path,
+    *,
+    refit: bool = False,
 ) -> tuple[LinearHead, dict[str, Any]]:
     """Fit the linear head to the features as they are before fine-tuning; return it and what it reaches.
 
-    It is not fitted to the validation images, which training stops by.
+    Unless `refit` is given, it is not fitted to the validation images, which training chooses by.
     """
     encoder = build(config.frozen(), pinned=True)
     encoded = _features(config, encoder, dataset, run, cache)
     train = (encoded["train"].to(device), dataset.train.labels.repeat(1 + config.views).to(device))
     validation = (encoded["validation"].to(device), dataset.validation.labels.to(device))
-    fitted = kinds.fit("linear", train, validation, len(dataset.classes), refit=False)
+    fitted = kinds.fit("linear", train, validation, len(dataset.classes), refit=refit)
     assert isinstance(fitted.head, LinearHead)
     facts = {
         "warm_start_validation_accuracy": fitted.validation_accuracy,

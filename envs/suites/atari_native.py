@@ -22,8 +22,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve, suite_of
-from stillsight.envs.sight import Seen
 from stillsight.envs.suites.atari import SUITE
+from stillsight.envs.wrappers.sight import Seen
 
 OLDEST_ALE = (0, 12, 1)
 """The first ale-py that is known to start some games anew while the others wait (`reset_mask`)."""

@@ -15,7 +15,7 @@ from gymnasium.envs.box2d.car_racing import STATE_H, STATE_W, WINDOW_H, WINDOW_W
 from numpy.typing import NDArray
 
 from stillsight.envs.options import EnvOptions
-from stillsight.envs.rules import skip_frames
+from stillsight.envs.wrappers.rules import skip_frames
 
 EDGE = 2.0
 """Pixels that a smooth outline may reach beyond its polygon, and more than that."""

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from stillsight.envs.options import EnvOptions
-from stillsight.envs.rules import Step
+from stillsight.envs.wrappers.rules import Step
 
 
 class Doom(gym.Wrapper[Any, Any, Any, Any]):

@@ -71,7 +71,7 @@ class Suite:
     the user's (`options.kwargs`)."""
     replacement: str | None = None
     """`module:Class` that is made in place of the registered one."""
-    wrapping: str = "stillsight.envs.rules:skip_frames"
+    wrapping: str = "stillsight.envs.wrappers.rules:skip_frames"
     """`module:function` from a made environment and `EnvOptions` to the environment whose image is taken, frames
     skipped."""
     native: str | None = None

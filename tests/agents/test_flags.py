@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+import subprocess
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -214,6 +217,10 @@ def test_every_flag_of_the_recipe_is_either_training_augmentation_or_both_tracks
         ("cifar", "--weights a --weights-folder x", "--weights-folder has no effect beside --weights"),
         ("cifar", "--skip-broken 0.1", "--skip-broken has no effect with --dataset cifar10"),
         ("cifar", "--dataset . --data x", "--data has no effect with --dataset ."),
+        ("cifar-throughput", "--mode frozen --updates 5", "--updates has no effect with --mode frozen"),
+        ("cifar-throughput", "--mode scratch --epochs 5", "--epochs has no effect with --mode scratch"),
+        ("cifar-throughput", "--mode scratch --head knn", "--head has no effect with --mode scratch"),
+        ("cifar-throughput", "--mode frozen --dataset cifar100", "--dataset has no effect where images are noise"),
         ("rl", "--replay-dtype float16", "--replay-dtype has no effect with --algo ppo, which has no replay memory"),
         ("rl", "--replay-dtype float32 --algo a2c", "--replay-dtype has no effect with --algo a2c"),
         ("rl", "--replay-dtype float32 --algo dqn --mode scratch", "--replay-dtype has no effect where all of the"),
@@ -240,6 +247,9 @@ def test_a_flag_without_effect_is_refused(command: str, words: str, sentence: st
         ("rl", "--mode finetune --unfreeze layer2 --engine eager --in-policy --encoder-lr 0.5 --adapt norm"),
         ("rl", "--mode frozen --in-policy --compress 8 --weights-folder x"),
         ("cifar", "--mode frozen --data x --head knn"),
+        ("cifar", "--mode frozen --crop 0 --no-flip --mixup 0"),
+        ("cifar-throughput", "--mode frozen --epochs 3 --images 1000 --others knn"),
+        ("cifar-throughput", "--updates 3 --batch 8 --crop 2"),
         ("cifar", "--dataset . --skip-broken 0.1"),
     ],
 )
@@ -257,6 +267,19 @@ def test_a_run_that_goes_on_takes_no_other_flags(
 
 
 # Help.
+
+
+def test_the_list_of_commands_fits_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["--help"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_a_reader_that_has_seen_enough_is_no_traceback(root: Path) -> None:
+    program = "import sys; from stillsight.agents.cli import main; sys.exit(main(['rl', '--help']))"
+    shell = f"{shlex.quote(sys.executable)} -c {shlex.quote(program)} | true"
+    result = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, cwd=root)
+    assert result.stderr == ""
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -306,6 +329,26 @@ def test_examples_are_right(name: str, example: str, tmp_path: Path, monkeypatch
             config.check()
         if hasattr(config, "check_given"):
             config.check_given(parsed.given)
+
+
+def test_what_every_readme_shows_has_an_effect(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("photos", "results/runs/second"):
+        (tmp_path / folder).mkdir(parents=True)
+    readmes = [
+        root / "README.md",
+        *(path for room in ("agents", "encoders") for path in (root / room).rglob("README.md")),
+    ]
+    blocks = [block for path in readmes for block in re.findall(r"```sh\n(.*?)```", path.read_text(), flags=re.DOTALL)]
+    lines = [line for block in blocks for line in block.splitlines() if line.startswith("stillsight ")]
+    assert len(lines) > 30
+    for line in lines:
+        _, name, *words = shlex.split(line, comments=True)
+        if "--help" not in words:
+            parsed = command_line(name).parse(words)
+            for config in parsed.configs:
+                if hasattr(config, "check_given") and "my_encoders" not in line:
+                    config.check_given(parsed.given)
 
 
 def test_an_example_that_is_broken_over_lines_can_be_pasted() -> None:

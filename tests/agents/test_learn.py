@@ -15,11 +15,14 @@ from stillsight.agents import RlConfig, rl
 from stillsight.agents.errors import RunError
 from stillsight.agents.features.extractor import canonical
 from stillsight.agents.runs import checkpoint
+from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.reader import read_config
 from stillsight.agents.runs.records import revive
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.agents.training.build import make_agent
+from stillsight.agents.training.learn import learn
 from stillsight.agents.training.presets import preset
+from stillsight.agents.training.summary import card
 from stillsight.encoders import Mode
 from stillsight.encoders.building import build as build_encoder
 
@@ -170,12 +173,13 @@ def agent_of(config: RlConfig) -> Any:
 
 def test_settings_reach_the_algorithm_and_rates_fall_linearly(tiny: Tiny) -> None:
     chosen = ("n_steps=24", "batch_size=12", "learning_rate=lin_4e-4", "clip_range=lin_0.2", "gamma=0.9")
-    model = agent_of(tiny("ppo", set=chosen)).model
+    model = agent_of(tiny("ppo", set=chosen, steps=480)).model
     assert (model.n_steps, model.batch_size, model.gamma) == (24, 12, 0.9)
     orchard = preset("stillsight/Orchard-v0", "ppo").settings
     assert model.ent_coef == orchard["ent_coef"], "the preset's where nothing was chosen"
-    assert [model.lr_schedule(left) for left in (1.0, 0.5, 0.0)] == pytest.approx([4e-4, 2e-4, 0.0])
-    assert [model.clip_range(left) for left in (1.0, 0.25)] == pytest.approx([0.2, 0.05])
+    rates = [model.lr_schedule(left) for left in (1.0, 0.5, 0.1, 0.0)]
+    assert rates == pytest.approx([4e-4, 2e-4, 4e-5, 4e-5]), "a rollout of 48 steps before the end it falls no more"
+    assert [model.clip_range(left) for left in (1.0, 0.25, 0.0)] == pytest.approx([0.2, 0.05, 0.02])
     td3 = agent_of(tiny("td3")).model
     np.testing.assert_allclose(td3.action_noise._sigma, [0.1])
     assert agent_of(tiny("dqn", set=("train_freq=[2, 'episode']",), n_envs=1)).model.train_freq.frequency == 2
@@ -197,6 +201,35 @@ def test_the_head_is_the_same_in_all_four_modes(tiny: Tiny, algo: str) -> None:
     assert all(layer == layers[0] for layer in layers)
     if algo == "ppo":
         assert layers[0]["action_net.weight"] == (3, 16), "nothing between head and actions"
+
+
+@pytest.mark.parametrize("algo", ["ppo", "recurrent_ppo", "a2c"])
+@pytest.mark.parametrize("steps", [10, 32])
+def test_a_run_of_one_rollout_trains(tiny: Tiny, tmp_path: Path, algo: str, steps: int) -> None:
+    falling = ("learning_rate=lin_1e-2", "n_steps=16", *(["batch_size=16"] if algo != "a2c" else []))
+    short = tiny(algo, set=falling, steps=steps, n_envs=2, out=tmp_path / "run")
+    config = short.resolved()
+    begun = {name: tensor.clone() for name, tensor in agent_of(short).model.policy.state_dict().items()}
+    cards: list[dict[str, str]] = []
+    with Run(tmp_path / "run", "rl", config) as run:
+        run.card = lambda _, rows: cards.append(rows)  # type: ignore[method-assign]
+        learn(config, run)
+    ended = policy(tmp_path / "run")
+    head = [name for name in begun if name.endswith("action_net.weight")]
+    assert len(head) == 1
+    assert not torch.equal(ended[head[0]], begun[head[0]])
+    told = {10: "32, not 10: an update takes 2 x 16 (--n-envs, --set n_steps)", 32: "32"}
+    assert cards[0]["steps"] == told[steps]
+
+
+def test_a_run_that_ends_before_learning_begins_says_so(tiny: Tiny) -> None:
+    def said(starts: int) -> str:
+        return card(agent_of(tiny("dqn", set=(f"learning_starts={starts}",), steps=50)))["steps"]
+
+    assert said(50) == (
+        "50: NOTHING WILL BE LEARNED, for DQN begins to learn after 50. Type more --steps, or --set learning_starts=5"
+    )
+    assert said(49) == "50"
 
 
 def test_nothing_is_written_where_a_folder_exists(trained: Path, tiny: Tiny, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 
 from stillsight.agents import Player, RlConfig, load, rl
 from stillsight.agents.errors import CheckpointError, RunError
+from stillsight.agents.features.acting import Actor
 from stillsight.agents.playing.play import evaluate, returns, shifted
 from stillsight.agents.playing.play_config import EvaluateConfig
 from stillsight.agents.runs import checkpoint
-from stillsight.agents.training.acting import Actor
 from stillsight.agents.training.build import make_venv
 from stillsight.encoders import EncoderError
 from stillsight.encoders.zoo.retina import retina

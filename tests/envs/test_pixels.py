@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stillsight.envs import EnvError, EnvOptions, Pixels, make_env
-from stillsight.envs.rules import FrameSkip, LifeLoss, sign
+from stillsight.envs.wrappers.rules import FrameSkip, LifeLoss, sign
 
 ID = "StillsightTestFake-v0"
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stillsight.envs import EnvError, EnvOptions, Pixels, make_env, make_vec
 from stillsight.envs.errors import EnvFault
-from stillsight.envs.pixels import film_frame
+from stillsight.envs.wrappers.pixels import film_frame
 
 FRAME = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 

@@ -192,4 +192,9 @@ def _references(path: Path) -> dict[str, dict[str, dict[str, float]]]:
                     raise ValueError(f"a mean is {reference['mean']}")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error}). Remove it, or run the benchmark again.") from error
-    return references
+    return {
+        task: {
+            name: {key: number for key, number in player.items() if key != "options"} for name, player in each.items()
+        }
+        for task, each in references.items()
+    }

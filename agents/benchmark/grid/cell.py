@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.records import plain, revive
 from stillsight.agents.training.config import RlConfig
-from stillsight.encoders.plain_json import to_json
+from stillsight.encoders.atomic import to_json
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 
 Track = Literal["rl", "cifar"]

@@ -14,7 +14,7 @@ from stillsight.agents.benchmark.grid.spec import Spec
 from stillsight.agents.benchmark.running.local import run_local
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.training.config import RlConfig
-from stillsight.encoders.plain_json import to_json
+from stillsight.encoders.atomic import to_json
 
 TRIAL_EPISODES = 1
 """Episodes that a trial plays to see how long one takes."""

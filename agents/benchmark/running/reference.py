@@ -11,7 +11,7 @@ from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain, revive
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.seeds import PLAY
-from stillsight.encoders.plain_json import to_json
+from stillsight.encoders.atomic import to_json
 from stillsight.envs import EnvError, reference_returns
 
 EPISODES = 50
@@ -21,20 +21,34 @@ EPISODES = 50
 def measure_references(spec: Spec, results: Results, display: ProgressDisplay) -> None:
     """Measure the references that references.json lacks: mean, std and number of the returns of each player.
 
+    Those of a task whose environment has other options now (length of an episode, frame skip ...) are measured anew:
+    scores are normalised by them.
+
     Raises:
         EnvError: there is no such environment, or its package is missing.
     """
     references = json.loads(results.get("references.json") or "{}")
     for task in spec.tasks:
-        if task.track == "rl" and task.name not in references:
-            display.console.print(f"{task.name}: random play, and the oracle where there is one", soft_wrap=True)
-            config = revive(RlConfig, dict(task.flags))
-            try:
-                players = reference_returns(config.env, EPISODES, PLAY, options=config.env_options())
-            except EnvError:
-                raise
-            except Exception as error:  # of the game: its cells will meet it too, and be named
-                display.console.print(f"  none: {type(error).__name__}: {error}", soft_wrap=True, markup=False)
-                continue
-            references[task.name] = {name: player for name, player in players.items() if math.isfinite(player["mean"])}
-            results.put("references.json", to_json(plain(references), indent=1) + "\n")
+        if task.track != "rl":
+            continue
+        config = revive(RlConfig, dict(task.flags))
+        options = plain({"env": config.env, **vars(config.env_options())})
+        known = references.get(task.name)
+        # A record of an older version does not say its options, and stays.
+        if known is not None and all(player.get("options", options) == options for player in known.values()):
+            continue
+        display.console.print(f"{task.name}: random play, and the oracle where there is one", soft_wrap=True)
+        players = {}
+        try:
+            players = reference_returns(config.env, EPISODES, PLAY, options=config.env_options())
+        except EnvError:
+            raise
+        except Exception as error:  # of the game: its cells will meet it too, and be named
+            display.console.print(f"  none: {type(error).__name__}: {error}", soft_wrap=True, markup=False)
+        finite = {
+            name: {**player, "options": options} for name, player in players.items() if math.isfinite(player["mean"])
+        }
+        references.pop(task.name, None)
+        if players:
+            references[task.name] = finite
+        results.put("references.json", to_json(plain(references), indent=1) + "\n")

@@ -30,7 +30,7 @@ from stillsight.agents.training.cifar import cifar
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.learn import rl
 from stillsight.agents.training.seeds import PLAY
-from stillsight.encoders.plain_json import to_json
+from stillsight.encoders.atomic import to_json
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 
 

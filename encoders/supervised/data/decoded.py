@@ -18,10 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stillsight.encoders.atomic import replacing
+from stillsight.encoders.atomic import replacing, to_json
 from stillsight.encoders.device import available_memory
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.plain_json import to_json
 from stillsight.encoders.supervised.data import picture
 from stillsight.encoders.supervised.data.disk import check_room, no_room
 from stillsight.encoders.supervised.data.picture import Interpolation

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stillsight.encoders.atomic import write_atomically
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.data.disk import check_room, no_room, unusable
 
@@ -34,7 +35,8 @@ class Store:
     `rows.f32` holds the rows; `index` holds, for each of them, the digest of its image and a digest of the row. The
     entries are written when their rows are, so a process killed at any moment leaves rows without entries, which are
     written over. On opening, every row is checked by its digest: one that was damaged is forgotten, and so are entries
-    without a whole row. While one process has the store open, others wait.
+    without a whole row. While one process has the store open, others wait. `reference` holds numbers by which a caller
+    can tell whether the rows are still those that it would compute.
 
     Args:
         folder: made if it is missing.
@@ -65,7 +67,8 @@ class Store:
         if self._count:
             mapped = self._mapped()
             for place in range(self._count):
-                image, row = entries[place * ENTRY :][:IMAGE], entries[place * ENTRY + IMAGE :][:ROW]
+                first = place * ENTRY
+                image, row = entries[first : first + IMAGE], entries[first + IMAGE : first + ENTRY]
                 if _digest(mapped[place]) == row:
                     self.places[image] = place
 
@@ -123,8 +126,34 @@ class Store:
         return torch.from_numpy(rows.astype(np.float32, copy=False))
 
     def forget(self) -> None:
-        """Drop every row."""
+        """Drop every row, on disk as well."""
+        self._write(self._index, 0, b"")
         self.places, self._count = {}, 0
+
+    def reference(self) -> Tensor | None:
+        """What `refer_to` wrote, float32 `[n]`; None if nothing was, or not whole."""
+        try:
+            content = (self.folder / "reference").read_bytes()
+        except FileNotFoundError:
+            return None
+        numbers, digest = content[:-ROW], content[-ROW:]
+        if len(numbers) % 4 or hashlib.blake2b(numbers, digest_size=ROW).digest() != digest:
+            return None
+        return torch.from_numpy(np.frombuffer(numbers, "<f4").astype(np.float32))
+
+    def refer_to(self, numbers: Tensor) -> None:
+        """Keep float32 `numbers` `[n]` by which one can tell later whether the rows still are what they were.
+
+        Raises:
+            EncoderError: the disk is full.
+        """
+        content = numbers.numpy().astype("<f4", copy=False).tobytes()
+        try:
+            write_atomically(self.folder / "reference", content + hashlib.blake2b(content, digest_size=ROW).digest())
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise self._full(len(content)) from error
 
     def _mapped(self) -> np.ndarray:
         return np.memmap(self.folder / "rows.f32", "<f4", "r", shape=(self._count, self.width))

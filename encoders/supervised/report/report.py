@@ -20,9 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stillsight.encoders.atomic import write_atomically
+from stillsight.encoders.atomic import to_json, write_atomically
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.plain_json import to_json
 from stillsight.encoders.supervised.report import calibration, mistakes, scores
 from stillsight.encoders.supervised.report.charts import confusion_chart, reliability_chart
 

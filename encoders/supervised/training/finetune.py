@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.classifier import Classifier, logits
@@ -18,7 +19,7 @@ from stillsight.encoders.supervised.training.average import averaged
 from stillsight.encoders.supervised.training.distributed import World, current
 from stillsight.encoders.supervised.training.layout import channels_last, lay_out
 from stillsight.encoders.supervised.training.mixing import mix
-from stillsight.encoders.supervised.training.optimizer import optimizer, rate, set_rate
+from stillsight.encoders.supervised.training.optimizer import optimizer, schedule
 from stillsight.encoders.supervised.training.recipe import Recipe
 from stillsight.encoders.supervised.training.training_state import Progress
 from stillsight.encoders.supervised.training.update import Part, Update, gradient_step
@@ -49,9 +50,9 @@ def train(
     """Train, yielding the number of finished epochs whenever the caller should save `progress.state(model)`.
 
     That is after each epoch, and within one by `Recipe.save_every`. At the end `model` holds the weights to use: those
-    of the best epoch where the recipe may stop early, or the running average where it does at least as well on the
-    validation images. Every process of `world` calls this alike; each computes its share of every batch, and only the
-    main one calls `report`.
+    of the best epoch where the recipe may stop early or `keep_start` was called, or else the running average where it
+    does at least as well on the validation images. Every process of `world` calls this alike; each computes its share
+    of every batch, and only the main one calls `report`.
 
     Args:
         model: on its device.
@@ -64,7 +65,8 @@ def train(
             business.
 
     Raises:
-        EncoderError: a batch cannot be shared evenly, or is larger than the training images; the loss is lost.
+        EncoderError: a batch cannot be shared evenly, or is larger than the training images; BatchNorm would see too
+            little, see `check_batchnorm`; the loss is lost.
     """
     recipe = recipe.resolved(model.pretrained)
     world = current() if world is None else world
@@ -74,21 +76,22 @@ def train(
         raise EncoderError(
             f"--batch {recipe.batch} is larger than the {len(train_split):,} training images. Type a smaller one."
         )
+    check_batchnorm(model, train_split, recipe, world)
     device = train_split.images.device
     network: Any = world.data_parallel(model, device)
     if recipe.compile:
         network = torch.compile(network)
+    rates = schedule(progress.optimizer, recipe, updates * recipe.epochs, progress.epoch * updates + progress.update)
     while progress.epoch < recipe.epochs and not _out_of_patience(progress, recipe):
         if progress.order is None:
             progress.begin(len(train_split), device)
         began, before = time.perf_counter(), progress.update
         model.train()
         while progress.update < updates:
-            done = (progress.epoch + progress.update / updates) / recipe.epochs
-            set_rate(progress.optimizer, rate(recipe, done))
             update(network, _parts(train_split, model.head.out_features, recipe, progress, world), progress, recipe)
             if progress.average is not None:
                 progress.average.update_parameters(model)
+            rates.step()
             progress.update += 1
             if recipe.save_every and progress.update % recipe.save_every == 0 and progress.update < updates:
                 _average_buffers(model, progress, world)
@@ -100,7 +103,7 @@ def train(
             "epoch": progress.epoch + 1,
             "loss": _checked(world.sum(progress.loss).item() / updates / world.size, recipe, progress),
             "train_accuracy": world.sum(progress.hits).item() / images,
-            "lr": rate(recipe, (progress.epoch + 1) / recipe.epochs),
+            "lr": (recipe.lr or 0) * rates.lr_lambdas[0](rates.last_epoch - 1),  # of the epoch's last update
             "images_per_s": (updates - before) * recipe.batch / (time.perf_counter() - began),
         }
         progress.end()
@@ -108,10 +111,74 @@ def train(
         if world.is_main:
             report(row)
         yield progress.epoch
-    if recipe.patience and progress.kept is not None:
+    if progress.kept is not None:
         model.load_state_dict(progress.kept)
     elif progress.average is not None and progress.averaged_is_better:
         model.load_state_dict(progress.average.module.state_dict())
+
+
+def keep_start(model: Classifier, validation: Split, recipe: Recipe, progress: Progress, world: World) -> float:
+    """Let the weights as they are before training compete with those of every epoch, and return their accuracy.
+
+    The validation images decide. Where images are few, some of many epochs gets an image more right by chance, so an
+    epoch replaces the start only if it is better by more than the standard error of the start's accuracy (the
+    one-standard-error rule of Breiman et al. 1984, "Classification and Regression Trees", section 3.4.3).
+
+    Args:
+        model, validation, recipe, progress, world: as for `train`, before it.
+    """
+    accuracy = _accuracy(model, validation, recipe.resolved(model.pretrained), world)
+    progress.best, progress.best_epoch = accuracy, 0
+    progress.margin = math.sqrt(accuracy * (1 - accuracy) / len(validation))
+    progress.keep(model)
+    return accuracy
+
+
+@torch.no_grad()
+def check_batchnorm(model: Classifier, split: Split, recipe: Recipe, world: World) -> None:
+    """Refuse batches that leave a BatchNorm layer that follows them one value a channel, which has no variance.
+
+    Args:
+        model: on its device.
+        split: the training images; two of them are looked at.
+        recipe, world: what a batch is and how it is shared.
+
+    Raises:
+        EncoderError: some layer would see too little.
+    """
+    model.train()
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    moving = {name: module for name, module in layers.items() if module.training}
+    model.eval()
+    if not moving:
+        return
+    places: dict[str, int] = {}
+
+    def look(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        return lambda _, inputs: places.update({name: inputs[0][0, 0].numel()})
+
+    hooks = [module.register_forward_pre_hook(look(name)) for name, module in moving.items()]
+    try:
+        with model.encoder.counter.paused():
+            model(split.images[:2])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    # On GPUs several processes make one SyncBatchNorm, see `World.data_parallel`.
+    alone = 1 if split.images.device.type == "cuda" else world.size
+    images = recipe.batch // alone // recipe.accumulate
+    smallest = min(places, key=lambda name: places[name], default=None)
+    if smallest is None or places[smallest] * images > 1:
+        return
+    key = smallest.removeprefix("encoder.learned.steps.") + ".running_mean"
+    layer = model.encoder.learned.official.get(key, key).removesuffix(".running_mean")
+    among = f", each of {alone} processes" if alone > 1 else ""
+    fewer = ", a smaller --accumulate" if recipe.accumulate > 1 else ""
+    raise EncoderError(
+        f"--batch {recipe.batch} with --accumulate {recipe.accumulate} shows BatchNorm one image at a time{among}, "
+        f"and {layer} of the encoder sees one value a channel of it, which has no variance. Type --batch "
+        f"{4 * alone * recipe.accumulate}{fewer}, a larger --resolution, or --batchnorm frozen."
+    )
 
 
 def _parts(split: Split, classes: int, recipe: Recipe, progress: Progress, world: World) -> Iterator[Part]:
@@ -172,10 +239,13 @@ def _validate(
         progress.averaged_is_better = scores["averaged_validation_accuracy"] >= scores["validation_accuracy"]
         better = twin if progress.averaged_is_better else model
     best = max(scores.values())
-    if best > progress.best:
+    # Of two epochs that do alike the later one has learned more and at a lower rate, but patience waits for a better.
+    alike = best == progress.best and progress.best_epoch > 0 and not recipe.patience
+    margin = 0.0 if progress.best_epoch else progress.margin
+    if best > progress.best + margin or alike:
         progress.best, progress.best_epoch = best, progress.epoch
-        if recipe.patience:
-            progress.kept = {name: tensor.detach().clone() for name, tensor in better.state_dict().items()}
+        if recipe.patience or progress.kept is not None:
+            progress.keep(better)
     return scores
 
 

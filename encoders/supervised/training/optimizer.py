@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
+from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.learned import Learned
 from stillsight.encoders.supervised.classifier import Classifier
 from stillsight.encoders.supervised.training.recipe import Recipe
-
-FACTOR = "lr_factor"
-"""Entry of a parameter group: what the recipe's rate is multiplied by. Checkpoints keep it."""
 
 
 def optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
@@ -23,6 +23,7 @@ def optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
         model: on its device.
         recipe: resolved.
     """
+    assert recipe.lr is not None, "an unresolved recipe"
     factors = {id(p): recipe.encoder_lr * factor for p, factor in _stages(model.encoder.learned, recipe.layer_decay)}
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for parameter in model.parameters():
@@ -31,9 +32,9 @@ def optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
             decays = parameter.dim() > 1
             factor = factors.get(id(parameter), 1.0)
             weight_decay = recipe.weight_decay if decays else 0.0
-            group = groups.setdefault((factor, decays), {"params": [], "weight_decay": weight_decay, FACTOR: factor})
+            new: dict[str, Any] = {"params": [], "weight_decay": weight_decay, "lr": recipe.lr * factor}
+            group = groups.setdefault((factor, decays), new)
             group["params"].append(parameter)
-    assert recipe.lr is not None, "an unresolved recipe"
     ordered = [groups[key] for key in sorted(groups, reverse=True)]
     # Fused kernels read and write each weight once a step: three to five times faster, on CPUs too.
     fused = ordered[0]["params"][0].device.type in ("cpu", "cuda")
@@ -49,15 +50,41 @@ def _stages(learned: Learned, decay: float) -> list[tuple[nn.Parameter, float]]:
     return [(p, decay**distance) for distance, parameters in enumerate(reversed(stages)) for p in parameters]
 
 
-def rate(recipe: Recipe, done: float) -> float:
-    """Learning rate when the share `done` (0..1) of all updates is made."""
-    assert recipe.lr is not None, "an unresolved recipe"
-    if done < recipe.warmup:
-        return recipe.lr * done / recipe.warmup
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * (done - recipe.warmup) / (1 - recipe.warmup)))
+def course(recipe: Recipe, updates: int) -> Callable[[int], float]:
+    """Share (0..1] of the rate at which update 0, 1 .. `updates` - 1 is made: a line up to one, then half a cosine.
+
+    No update is made at rate zero, the first and the last one neither: the line would begin there one update before the
+    first, and the cosine ends there one after the last.
+
+    Args:
+        recipe: its `warmup`.
+        updates: of the whole training, from 1.
+    """
+    rising = min(round(recipe.warmup * updates), updates - 1)
+
+    def share(made: int) -> float:
+        if made < rising:
+            return (made + 1) / (rising + 1)
+        return 0.5 * (1 + math.cos(math.pi * (made - rising) / (updates - rising)))
+
+    return share
 
 
-def set_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Let every group learn at its share of `value`."""
-    for group in optimizer.param_groups:
-        group["lr"] = value * group[FACTOR]
+def schedule(optimizer: torch.optim.Optimizer, recipe: Recipe, updates: int, made: int) -> LambdaLR:
+    """torch's schedule of `course`, to be stepped after each update, in the place where `made` updates leave it.
+
+    Args:
+        optimizer: fresh, or with the groups of a checkpoint, in which torch keeps each group's highest rate.
+        recipe: its `warmup`.
+        updates: of the whole training.
+        made: of them.
+
+    Raises:
+        EncoderError: the checkpoint comes from a version whose rates had another course.
+    """
+    if made and any("initial_lr" not in group for group in optimizer.param_groups):
+        raise EncoderError(
+            "The stopped training was saved by an older version of stillsight, whose rates had another course. Start "
+            "it anew, in another folder (--out FOLDER)."
+        )
+    return LambdaLR(optimizer, course(recipe, updates), last_epoch=made - 1 if made else -1)

@@ -30,8 +30,9 @@ class Progress:
         order: of its images, int64 on the CPU; None between epochs.
         loss, hits: sums over its updates, on the training device.
         averaged_is_better: whether the average did at least as well as the plain weights after the last epoch.
-        best, best_epoch: highest validation accuracy, and after which epoch.
-        kept: the weights of that epoch, where training may stop early.
+        best, best_epoch: highest validation accuracy, and after which epoch; 0 is the start.
+        margin: by which an epoch must beat the start, where that competes.
+        kept: the weights of that epoch, where training may stop early or the start competes.
     """
 
     epoch: int
@@ -45,6 +46,7 @@ class Progress:
     averaged_is_better: bool = False
     best: float = -1.0
     best_epoch: int = 0
+    margin: float = 0.0
     kept: dict[str, Tensor] | None = None
 
     def begin(self, images: int, device: torch.device) -> None:
@@ -67,6 +69,10 @@ class Progress:
         """Bring the sums of all processes to the main one, which is the one that saves."""
         self.loss, self.hits = (world.sum(tensor) * world.is_main for tensor in (self.loss, self.hits))
 
+    def keep(self, model: nn.Module) -> None:
+        """Keep a copy of the weights of `model`, the best so far."""
+        self.kept = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
     def state(self, model: nn.Module) -> dict[str, Any]:
         """Everything, with the weights of `model`, as nested dicts and lists of tensors and plain values."""
         return {
@@ -82,6 +88,7 @@ class Progress:
             "averaged_is_better": self.averaged_is_better,
             "best": self.best,
             "best_epoch": self.best_epoch,
+            "margin": self.margin,
             "kept": self.kept,
         }
 
@@ -106,5 +113,5 @@ class Progress:
         self.order = None if state["order"] is None else state["order"].cpu()
         is_main = (world or current()).is_main
         self.loss, self.hits = (state[name].to(device) * is_main for name in ("loss", "hits"))
-        for name in ("epoch", "update", "averaged_is_better", "best", "best_epoch", "kept"):
+        for name in ("epoch", "update", "averaged_is_better", "best", "best_epoch", "margin", "kept"):
             setattr(self, name, state[name])

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_
 
 from stillsight.encoders.device import autocast
 from stillsight.encoders.supervised.training.recipe import Recipe
@@ -53,7 +54,7 @@ class Update(Protocol):
 def gradient_step(
     network: Callable[[Tensor], Tensor], parts: Iterable[Part], progress: Progress, recipe: Recipe
 ) -> None:
-    """Add up the gradients of the cross entropy over `parts` and step, see `Update`."""
+    """Add up the gradients of the cross entropy over `parts`, clip them and step, see `Update`."""
     # DistributedDataParallel alone has no_sync: gradients travel with the last part; before it they are only added up.
     no_sync = getattr(network, "no_sync", contextlib.nullcontext)
     for number, part in enumerate(parts, 1):
@@ -63,5 +64,8 @@ def gradient_step(
             loss = F.cross_entropy(logits, part.targets, label_smoothing=recipe.label_smoothing) / recipe.accumulate
             loss.backward()
         progress.count(loss.detach(), (logits.argmax(1) == part.labels).sum())
+    if recipe.clip:
+        learning = [parameter for group in progress.optimizer.param_groups for parameter in group["params"]]
+        clip_grad_norm_(learning, recipe.clip)
     progress.optimizer.step()
     progress.optimizer.zero_grad()

@@ -15,7 +15,7 @@ import gymnasium as gym
 
 from stillsight.agents.runs.machine import machine
 from stillsight.envs import make_env, resolve
-from stillsight.envs.rules import FrameSkip
+from stillsight.envs.wrappers.rules import FrameSkip
 
 CAR, ROUNDS, STEPS, GAS = "CarRacing-v3", 5, 60, 3
 

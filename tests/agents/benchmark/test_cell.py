@@ -47,10 +47,18 @@ def test_published_records_are_written_again_to_the_byte() -> None:
         assert cell.text().encode() == path.read_bytes(), path
 
 
+# These two grids were run when one random arm stood beside all taps; their reports answer nothing for the other taps.
+NOT_RUN = {"four-tasks": ("mobilenet-v2-features.3-random", 4 * 5), "orchard": ("retina-layer3-random", 10)}
+
+
 @pytest.mark.parametrize("path", sorted(PUBLISHED.glob("*/SPEC.toml")), ids=lambda path: path.parent.name)
 def test_planned_cells_of_published_specs_have_the_published_keys_and_survive_json(path: Path) -> None:
     cells = read_spec(path, check=False).cells(lambda _: 0.0)
-    assert {cell.key for cell in cells if cell.tuned is None} <= {one.stem for one in path.parent.glob("cells/*.json")}
+    planned = {cell.key for cell in cells if cell.tuned is None}
+    arm, count = NOT_RUN.get(path.parent.name, ("", 0))
+    missing = planned - {one.stem for one in path.parent.glob("cells/*.json")}
+    assert len(missing) == count
+    assert all(f"__{arm}__" in key for key in missing)
     for cell in cells:
         assert cell.state == "planned"
         assert Cell.from_json(json.loads(json.dumps(cell.to_json()))) == cell

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from stillsight.agents.benchmark.command import benchmark
 from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.grid.parse import parse_spec, read_spec
 from stillsight.agents.benchmark.grid.spec import Spec
+from stillsight.agents.benchmark.running import reference
+from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.seeds import TUNING
 from stillsight.agents.training.settings import overrides
@@ -20,6 +24,7 @@ from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.envs import EnvError
+from stillsight.envs.options import EnvOptions
 
 ORCHARD = """
 seeds = 2
@@ -478,6 +483,28 @@ def test_files_that_are_no_spec(tmp_path: Path) -> None:
     (tmp_path / "SPEC.toml").write_text("seeds = ")
     with pytest.raises(RunError, match="is no TOML"):
         read_spec(tmp_path / "SPEC.toml")
+
+
+def test_references_are_measured_again_when_the_game_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores are normalised by them: those of short episodes must not stand for those of long ones."""
+    measured = []
+
+    def play(env: str, episodes: int, _: int, *, options: EnvOptions) -> dict[str, dict[str, float]]:
+        measured.append((env, options.max_episode_steps))
+        return {"random": {"mean": float(options.max_episode_steps), "std": 0.0, "episodes": episodes}}
+
+    monkeypatch.setattr(reference, "reference_returns", play)
+    results, display = Results(tmp_path), ProgressDisplay()
+    for steps in (20, 20, 30):
+        text = ORCHARD.replace("steps =", f"max_episode_steps = {steps}\nsteps =")
+        reference.measure_references(parse_spec(text), results, display)
+    assert measured == [("stillsight/Orchard-v0", 20), ("stillsight/Orchard-v0", 30)]
+    old = {"stillsight/Orchard-v0": {"random": {"mean": 1.0, "std": 0.0, "episodes": 20}}}
+    results.put("references.json", json.dumps(old))
+    reference.measure_references(parse_spec(ORCHARD), results, display)
+    assert len(measured) == 2, "what an older version measured stays"
 
 
 def test_flags_stand_for_a_spec() -> None:

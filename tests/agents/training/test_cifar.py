@@ -39,7 +39,7 @@ def paint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words(paint: Path, out: Path) -> list[str]:
-    flags = {"dataset": paint, "cache": out.parent / "cache", "out": out, "tap": "layer1", "crop": 2, "threads": 1}
+    flags = {"dataset": paint, "cache": out.parent / "cache", "out": out, "tap": "layer1", "crop": 0, "threads": 1}
     return [word for name, value in flags.items() for word in (f"--{name}", str(value))] + ["--device", "cpu"]
 
 
@@ -204,3 +204,44 @@ def test_under_torchrun_two_processes_make_one_run(paint: Path, tmp_path: Path) 
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["mode"] == Mode.SCRATCH.value
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+SHARED = """
+from torch import nn
+from stillsight.encoders import Backbone, Preprocessing
+
+def eyes():
+    model = nn.Module()
+    model.low = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU())
+    model.mid = nn.Conv2d(8, 8, 3, padding=1)
+    model.high = model.mid
+    stages = {"low": model.low, "mid": model.mid, "high": model.high}
+    return Backbone(model=model, stages=stages, preprocessing=Preprocessing(), tap="high")
+"""
+
+
+def test_a_network_that_shares_a_module_is_trained_saved_and_read(
+    paint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shared_eyes.py").write_text(SHARED)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def words(name: str, mode: str, *more: str) -> list[str]:
+        flags = {"dataset": paint, "cache": tmp_path / "cache", "out": tmp_path / name, "encoder": "shared_eyes:eyes"}
+        flags |= {"mode": mode, "crop": 2, "threads": 1, "device": "cpu", "precision": "float32"}
+        return ["cifar", *(word for flag, value in flags.items() for word in (f"--{flag}", str(value))), *more]
+
+    def summary(name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((tmp_path / name / "summary.json").read_text())
+        return found
+
+    assert main(words("first", "scratch", "--epochs", "2", "--batch", "8")) == 0
+    assert main(words("second", "finetune", "--weights", str(tmp_path / "first"), "--epochs", "8", "--batch", "8")) == 0
+    assert summary("second")["encoder_sha256_before"] == summary("first")["encoder_sha256_after"]
+    assert summary("second")["encoder_sha256_after"] != summary("second")["encoder_sha256_before"]
+    assert summary("second")["test_accuracy"] == 1.0
+    capsys.readouterr()
+    pictures = [str(paint / name / "3.png") for name in ("red", "green")]
+    assert main(["predict", str(tmp_path / "second"), *pictures, "--json", "--device", "cpu"]) == 0
+    told = [json.loads(line)["predictions"][0]["class"] for line in capsys.readouterr().out.splitlines()]
+    assert told == ["red", "green"]

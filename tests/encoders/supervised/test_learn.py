@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stillsight.encoders import EncoderError, Mode, build, fingerprint
+from stillsight.encoders import Backbone, EncoderError, Mode, Preprocessing, build, fingerprint
 from stillsight.encoders.building import build as build_encoder
 from stillsight.encoders.supervised import tune
 from stillsight.encoders.supervised.cifar_config import CifarConfig
@@ -157,7 +159,8 @@ def test_all_four_modes_run_and_train_exactly_what_they_say(
         again = learn(choice, Folder(tmp_path / "again"), tmp_path / "cache")
         assert again["images_encoded"] == 0
         assert again["test_accuracy"] == summary["test_accuracy"]
-    assert [set(card) for card in run.cards] == [{"data", "encoder", "weights", "licence", "learns", "device"}]
+    told = {"data", "encoder", "weights", "licence", "learns", "device"} | ({"rate"} if mode.trained else set())
+    assert [set(card) for card in run.cards] == [told]
 
 
 def _learnable() -> int:
@@ -247,9 +250,70 @@ def test_the_run_folder_of_the_agents_is_a_recorder(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_data")
-def test_a_batch_larger_than_the_training_images_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match="--batch"):
-        learn(config(Mode.SCRATCH, batch=37), Folder(tmp_path / "run"), tmp_path)
+def test_a_batch_larger_than_the_training_images_is_cut_and_the_card_says_so(tmp_path: Path) -> None:
+    run = Folder(tmp_path / "run")
+    summary = learn(config(Mode.SCRATCH, batch=255, accumulate=5, epochs=1), run, tmp_path)
+    assert run.cards[0]["batch"] == "35, not 255: there are no more training images"
+    assert summary["batch"] == 35, "what five parts share"
+    whole = Folder(tmp_path / "whole")
+    assert learn(config(Mode.SCRATCH, batch=36, epochs=1), whole, tmp_path)["batch"] == 36
+    assert "batch" not in whole.cards[0]
+    with pytest.raises(
+        EncoderError, match=r"^The 36 training images do not fall into --accumulate 64\. Type --accumulate"
+    ):
+        learn(config(Mode.SCRATCH, batch=64, accumulate=64), Folder(tmp_path / "parts"), tmp_path)
+
+
+class Bright(nn.Module):
+    """A network over pixels 0..2550, whose BatchNorm sees values that float16 does not hold, and whose last two stages
+    are one and the same convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, stride=4, bias=False), nn.BatchNorm2d(6), nn.ReLU())
+        self.mix = nn.Conv2d(6, 6, 3, padding=1)
+        self.again = self.mix
+
+
+def bright() -> Backbone:
+    model = Bright()
+    stages = {"stem": model.stem, "mix": model.mix, "again": model.again}
+    tenfold = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1 / 2550, 1 / 2550, 1 / 2550))
+    return Backbone(model=model, stages=stages, preprocessing=tenfold, tap="again")
+
+
+def own(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of `bright` as a user's own function."""
+    module = types.ModuleType("my_bright_eyes")
+    bright.__module__, module.bright = "my_bright_eyes", bright  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_bright_eyes", module)
+    return "my_bright_eyes:bright"
+
+
+@pytest.mark.usefixtures("small_data")
+def test_tensors_that_float16_cannot_hold_are_saved_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Folder(tmp_path / "run")
+    small = config(
+        Mode.SCRATCH, encoder=own(monkeypatch), tap=None, save_dtype="float16", epochs=6, lr=0.01, warmup=0.0
+    )
+    summary = learn(small, run, tmp_path)
+    saved = load_file(tmp_path / "run" / "checkpoints" / "encoder.safetensors")
+    assert summary["saved_in_float32"] == ["stem.1.running_var"]
+    assert saved["stem.1.running_var"].dtype == torch.float32
+    assert saved["stem.1.running_var"].max() > 65_504
+    assert saved["stem.0.weight"].dtype == torch.float16
+    assert all(tensor.isfinite().all() for tensor in saved.values() if tensor.is_floating_point())
+    again = build_encoder(replace(small, mode=Mode.FROZEN, weights=tmp_path / "run"), pinned=True)
+    assert again.sha256() == summary["encoder_sha256_after"], "what was tested is what is read"
+
+
+def test_float16_holds_what_keeps_eleven_bits_of_its_largest() -> None:
+    for tensor in ([1.0, 1e-9], [65_504.0, 3.0], [0.0, 0.0], [3e-4, 1e-4], []):
+        assert tune._fits_float16(torch.tensor(tensor)), tensor
+    for tensor in ([65_520.0, 1.0], [1e-10, 2e-10], [float("inf")], [float("nan")]):
+        assert not tune._fits_float16(torch.tensor(tensor)), tensor
 
 
 # Warm start -----------------------------------------------------------------------------------------------------------
@@ -278,16 +342,21 @@ def test_a_warm_start_begins_as_the_head_on_frozen_features(
     assert summary["warm_start_validation_accuracy"] == fitted.validation_accuracy == 1.0
     assert summary["warm_start_penalty"] == fitted.chosen["penalty"]
     assert summary["images_encoded"] == 66
-    assert summary["encoder_sha256_after"] != summary["encoder_sha256_before"]
+    assert summary["best_epoch"] == 0, "no epoch is better than all right"
+    assert summary["encoder_sha256_after"] == summary["encoder_sha256_before"]
     cold = learn(replace(warm, warm_start=False), Folder(tmp_path / "cold"), tmp_path / "cache")
     assert summary["validation_accuracy"] == 1.0 > cold["validation_accuracy"], "one slow epoch is not enough without"
 
 
 @pytest.mark.usefixtures("small_data")
-def test_a_warm_start_keeps_the_statistics_that_its_features_came_from(pretrained: Path, tmp_path: Path) -> None:
+def test_a_warm_start_keeps_the_statistics_that_its_features_came_from(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = load_file(pretrained)
     moved = {}
     for name, chosen in {"kept": None, "train": "train"}.items():
+        scores = iter([0.1, 0.9])
+        monkeypatch.setattr(finetune, "_accuracy", lambda *_, scores=scores: next(scores))
         warm = config(Mode.FINETUNE, pretrained, warm_start=True, batchnorm=chosen, epochs=1)
         learn(warm, Folder(tmp_path / name), tmp_path / "cache")
         after = load_file(tmp_path / name / "checkpoints" / "encoder.safetensors")
@@ -303,10 +372,49 @@ def test_a_stopped_warm_start_goes_on_to_the_same_bits_and_fits_no_head_again(
     straight = learn(warm, Folder(tmp_path / "straight"), tmp_path / "cache")
     with pytest.raises(PlugPulledError):
         learn(warm, Folder(tmp_path / "stopped", stop=1), tmp_path / "cache")
-    monkeypatch.setattr(tune, "warm_start", None)
+    fitted = tune.warm_start
+
+    def refitted(*given: Any, **options: Any) -> Any:
+        assert options == {"refit": True}, "the head that training begins from was fitted before"
+        return fitted(*given, **options)
+
+    monkeypatch.setattr(tune, "warm_start", refitted)
     resumed = learn(warm, Folder(tmp_path / "stopped"), tmp_path / "cache")
     same = ("encoder_sha256_after", "test_accuracy", "warm_start_validation_accuracy", "warm_start_penalty")
     assert [resumed[name] for name in same] == [straight[name] for name in same]
+
+
+@pytest.mark.usefixtures("small_data")
+def test_a_warm_start_does_not_run_away_by_default(pretrained: Path, tmp_path: Path) -> None:
+    run = Folder(tmp_path / "warm")
+    summary = learn(config(Mode.FINETUNE, pretrained, warm_start=True, epochs=6), run, tmp_path / "cache")
+    assert len(run.rows) == 6
+    assert all(row["loss"] < 2 * run.rows[0]["loss"] for row in run.rows)
+    assert run.cards[0]["rate"] == "0.01 at most, sgd"
+    assert summary["test_accuracy"] == 1.0
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("best", [0, 1])
+def test_a_warm_start_ends_with_its_start_unless_an_epoch_is_better(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, best: int
+) -> None:
+    scores = iter([0.5, 0.7 if best else 0.6, 0.4])
+    monkeypatch.setattr(finetune, "_accuracy", lambda *_: next(scores))
+    warm = config(Mode.FINETUNE, pretrained, warm_start=True)
+    summary = learn(warm, Folder(tmp_path / "warm"), tmp_path / "cache")
+    frozen = learn(warm.frozen(), Folder(tmp_path / "frozen"), tmp_path / "cache")
+    unchanged = summary["encoder_sha256_after"] == summary["encoder_sha256_before"]
+    assert (summary["best_epoch"], summary["epochs"], unchanged) == (best, 2, not best)
+    assert "train_accuracy" not in summary, "it would be that of other weights"
+    if not best:
+        assert summary["validation_accuracy"] == 0.5, "not of the head that has learned these images"
+        head = load_file(tmp_path / "warm" / "checkpoints" / "head.safetensors")
+        plain = kinds.read(tmp_path / "frozen" / "checkpoints" / "head.safetensors")
+        weight, bias = plain.folded()  # type: ignore[attr-defined]
+        assert torch.equal(head["weight"], weight)
+        assert torch.equal(head["bias"], bias)
+        assert summary["test_accuracy"] == frozen["test_accuracy"]
 
 
 # Frozen, low data, folders --------------------------------------------------------------------------------------------

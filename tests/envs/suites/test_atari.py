@@ -352,7 +352,10 @@ def test_closing_ends_the_threads_and_can_be_repeated() -> None:
 
 
 class Worker(DummyVecEnv):
-    """Stands for SubprocVecEnv, whose process would be seconds in starting."""
+    """Stands for WorkerVecEnv, whose process would be seconds in starting."""
+
+    def __init__(self, _env_id: str, makers: Any) -> None:
+        super().__init__(makers)
 
 
 @pytest.mark.parametrize(

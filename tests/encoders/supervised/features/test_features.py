@@ -21,6 +21,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stillsight.encoders import Backbone, Encoder, EncoderError, Preprocessing, build
 from stillsight.encoders.supervised.data.split import Dataset, Split
@@ -122,6 +123,33 @@ def test_a_single_wrong_bit_costs_its_row_and_no_other(
         assert [image in store for image in images] == [row != place // 20 for row in range(6)]
         store.add([images[place // 20]], values[place // 20 :][:1])
         assert torch.equal(store.get(images), values)
+
+
+class Weighed(bytes):
+    """Bytes that count what is copied out of them."""
+
+    copied = 0
+
+    def __getitem__(self, place: Any) -> Any:
+        part = super().__getitem__(place)
+        Weighed.copied += len(part) if isinstance(part, bytes) else 1
+        return Weighed(part) if isinstance(part, bytes) else part
+
+    def __hash__(self) -> int:
+        return super().__hash__()
+
+
+def test_opening_a_store_reads_each_entry_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 1_000
+    images, values = rows(count)
+    with Store(tmp_path, 5) as store:
+        store.add(images, values)
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: Weighed(read(path)))
+    monkeypatch.setattr(Weighed, "copied", 0)
+    with Store(tmp_path, 5) as store:
+        assert torch.equal(store.get(images), values)
+    assert Weighed.copied == count * ENTRY
 
 
 def test_a_second_process_waits_until_the_first_is_done(tmp_path: Path) -> None:
@@ -267,6 +295,63 @@ def test_a_network_whose_code_changed_is_not_served_old_features(colours: Datase
     assert torch.allclose(second["train"], 2 * first["train"])
     features(new, colours, tmp_path, silent)
     assert encoded(new) == 0
+
+
+class Resized(nn.Module):
+    """Colours of an image that the network itself makes half as large."""
+
+    def __init__(self, mode: str) -> None:
+        super().__init__()
+        self.mode = mode
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return F.interpolate(pixels * self.scale, scale_factor=0.5, mode=self.mode, antialias=True)
+
+
+def resizing(mode: str, precision: Any) -> Encoder:
+    module = Resized(mode)
+    backbone = Backbone(model=module, stages={"small": module}, preprocessing=Preprocessing(), tap="small")
+    return Encoder(backbone, name="my.module:small", pooling="grid2", precision=precision)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_change_of_a_few_per_cent_is_a_change_in_every_precision(
+    colours: Dataset, tmp_path: Path, precision: Any
+) -> None:
+    old, new = resizing("bilinear", precision), resizing("bicubic", precision)
+    assert key(old, (32, 32)) == key(new, (32, 32))
+    first = features(old, colours, tmp_path, silent)
+    second = features(new, colours, tmp_path, silent)
+    difference = (first["train"] - second["train"]).abs().max() / second["train"].abs().max()
+    assert 0 < difference < 0.05, "less than two engines may differ by"
+    assert encoded(new) == 66
+    features(new, colours, tmp_path, silent)
+    assert encoded(new) == 0
+
+
+def test_a_kill_after_a_change_was_seen_serves_no_old_features(
+    colours: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features(third_party(1.0), colours, tmp_path, silent)
+    with monkeypatch.context() as patch:
+        patch.setattr(cached, "_fill", None)
+        with pytest.raises(TypeError):
+            features(third_party(2.0), colours, tmp_path, silent)
+    new = third_party(2.0)
+    features(new, colours, tmp_path, silent)
+    assert encoded(new) == 66
+
+
+def test_a_store_that_says_nothing_of_its_network_is_not_believed(colours: Dataset, tmp_path: Path) -> None:
+    encoder = eyes()
+    features(encoder, colours, tmp_path, silent)
+    (folder,) = tmp_path.iterdir()
+    for content in (None, b"", b"123456789"):
+        (folder / "reference").unlink() if content is None else (folder / "reference").write_bytes(content)
+        encoded(encoder)
+        features(encoder, colours, tmp_path, silent)
+        assert encoded(encoder) == 66
 
 
 # Views ----------------------------------------------------------------------------------------------------------------

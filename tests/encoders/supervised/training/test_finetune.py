@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from stillsight.encoders.supervised.classifier import Classifier, evaluate, logi
 from stillsight.encoders.supervised.data.split import Dataset
 from stillsight.encoders.supervised.training import finetune
 from stillsight.encoders.supervised.training.average import averaged
+from stillsight.encoders.supervised.training.distributed import World
 from stillsight.encoders.supervised.training.layout import channels_last, lay_out
-from stillsight.encoders.supervised.training.optimizer import optimizer, rate, set_rate
+from stillsight.encoders.supervised.training.optimizer import course, optimizer, schedule
 from stillsight.encoders.supervised.training.recipe import Recipe
 from stillsight.encoders.supervised.training.training_state import Progress
+from stillsight.encoders.supervised.training.update import gradient_step
 from stillsight.encoders.zoo.registry import make_backbone
 
 CPU = torch.device("cpu")
@@ -92,23 +95,62 @@ def mark(model: nn.Module) -> str:
 
 
 def test_the_rate_rises_in_a_line_and_falls_in_a_cosine() -> None:
-    plan = recipe(lr=0.4, warmup=0.2)
-    known = {0.0: 0.0, 0.1: 0.2, 0.2: 0.4, 0.6: 0.2, 1.0: 0.0, 0.4: 0.2 * (1 + math.sqrt(0.5))}
-    for done, expected in known.items():
-        assert rate(plan, done) == pytest.approx(expected, abs=1e-12)
-    assert rate(recipe(lr=0.4, warmup=0.0), 0.0) == 0.4
+    share = course(recipe(warmup=0.2), 10)
+    cosine = [0.5 * (1 + math.cos(math.pi * place / 8)) for place in range(8)]
+    assert [share(made) for made in range(10)] == pytest.approx([1 / 3, 2 / 3, *cosine], abs=1e-12)
+    assert course(recipe(warmup=0.0), 10)(0) == 1.0
 
 
 @settings(deadline=None)
-@given(first=st.floats(0, 1), second=st.floats(0, 1), warmup=st.floats(0.01, 0.9))
-def test_the_rate_has_one_summit(first: float, second: float, warmup: float) -> None:
-    plan = recipe(lr=1.0, warmup=warmup)
-    low, high = sorted((first, second))
-    assert 0 <= rate(plan, low) <= 1 + 1e-9
-    if high <= warmup:
-        assert rate(plan, low) <= rate(plan, high) + 1e-9
-    if low >= warmup:
-        assert rate(plan, low) >= rate(plan, high) - 1e-9
+@given(updates=st.integers(1, 200), warmup=st.floats(0, 0.999))
+def test_the_rate_has_one_summit_and_no_update_is_made_without_one(updates: int, warmup: float) -> None:
+    rates = [course(recipe(warmup=warmup), updates)(made) for made in range(updates)]
+    summit = rates.index(max(rates))
+    assert rates[summit] == 1.0
+    assert rates[: summit + 1] == sorted(rates[: summit + 1])
+    assert rates[summit:] == sorted(rates[summit:], reverse=True)
+    assert min(rates) > 0
+
+
+@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+def test_a_training_of_one_update_moves_every_weight(colours: Dataset, kind: Any) -> None:
+    model = classifier()
+    before = copy.deepcopy(model)
+    _, rows = trained(model, colours, recipe(epochs=1, batch=36, optimizer=kind))
+    assert rows[0]["lr"] == 0.1, "that of the one update"
+    moved = [not torch.equal(a, b) for a, b in zip(before.parameters(), model.parameters(), strict=True)]
+    assert all(moved)
+    assert len(moved) == 10
+
+
+def test_the_first_of_many_updates_moves_the_weights_already(colours: Dataset) -> None:
+    model = classifier()
+    marks = [mark(model.head)]
+
+    def watched(*given: Any) -> None:
+        gradient_step(*given)
+        marks.append(mark(model.head))
+
+    plan = recipe(epochs=4, warmup=0.5)
+    for _ in finetune.train(
+        model, colours.train, colours.validation, plan, finetune.start(model, plan, 0), lambda _: None, update=watched
+    ):
+        pass
+    assert len(marks) == len(set(marks)) == 13, "twelve updates, none of which was wasted"
+
+
+def test_a_save_of_another_course_is_one_sentence(colours: Dataset) -> None:
+    model = classifier()
+    progress, _ = trained(model, colours, recipe(epochs=1))
+    state = progress.state(model)
+    for group in state["optimizer"]["param_groups"]:
+        del group["initial_lr"]
+    again = finetune.start(model, recipe(), 0)
+    again.restore(model, state)
+    with pytest.raises(
+        EncoderError, match=r"^The stopped training was saved by an older version .* \(--out FOLDER\)\.$"
+    ):
+        next(finetune.train(model, colours.train, colours.validation, recipe(), again, lambda _: None))
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
@@ -127,8 +169,8 @@ def test_only_matrices_and_convolutions_decay(kind: Any) -> None:
 
 def test_rates_fall_from_stage_to_stage_away_from_the_head() -> None:
     model = Classifier(Encoder(make_backbone("retina"), unfreeze="layer1", precision="float32"), 3, 256)
-    made = optimizer(model, recipe(encoder_lr=0.1, layer_decay=0.5))
-    set_rate(made, 2.0)
+    made = optimizer(model, recipe(encoder_lr=0.1, layer_decay=0.5, lr=2.0))
+    schedule(made, recipe(warmup=0.0), updates=9, made=0)
     found = {id(p): group["lr"] for group in made.param_groups for p in group["params"]}
     rates = {
         name: {found[id(p)] for p in step.parameters()}
@@ -240,6 +282,25 @@ def test_without_patience_training_goes_on_and_keeps_no_copy(colours: Dataset, m
     assert progress.kept is None
 
 
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [([0.7, 0.5, 0.8, 0.6], 0), ([0.7, 0.5, 0.85, 0.6], 2), ([0.7, 0.85, 0.86, 0.6], 2), ([0.7, 0.85, 0.85, 0.6], 2)],
+)
+def test_a_start_that_competes_is_replaced_by_what_is_better_alone(
+    colours: Dataset, monkeypatch: pytest.MonkeyPatch, scores: list[float], kept: int
+) -> None:
+    asked = scripted(monkeypatch, scores)
+    model, plan = classifier(), recipe(epochs=3)
+    progress = finetune.start(model, plan, 0)
+    finetune.keep_start(model, colours.validation, plan, progress, World())
+    for _ in finetune.train(model, colours.train, colours.validation, plan, progress, lambda _: None):
+        pass
+    assert progress.epoch == 3
+    assert mark(model) == asked[kept] != asked[3]
+    assert (progress.best, progress.best_epoch) == (scores[kept], kept)
+    assert progress.margin == pytest.approx(0.1183, abs=1e-4), "the standard error of 70 % of 15 images"
+
+
 def test_the_best_weights_may_be_an_average(colours: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = scripted(monkeypatch, [0.5, 0.8, 0.6, 0.7])
     model = classifier()
@@ -323,6 +384,62 @@ def test_the_compiled_network_is_the_one_that_trains(colours: Dataset, monkeypat
     trained(fast, colours, recipe(compile=True))
     assert calls == [12] * 6
     assert mark(plain) == mark(fast)
+
+
+@pytest.mark.parametrize("flags", [{}, {"accumulate": 3}, {"ema": 0.9, "mixup": 0.2}])
+@pytest.mark.parametrize("unfreeze", ["all", "body"])
+def test_nothing_is_compiled_after_the_first_update(
+    colours: Dataset, monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any], unfreeze: str
+) -> None:
+    graphs = []
+
+    def backend(module: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        graphs.append(module)
+        return module.forward
+
+    torch._dynamo.reset()
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda network: compiler(network, backend=backend))
+    compiled: list[int] = []
+
+    def watched(*given: Any) -> None:
+        gradient_step(*given)
+        compiled.append(len(graphs))
+
+    model, plan = classifier(unfreeze=unfreeze), recipe(compile=True, epochs=4, **flags)
+    for _ in finetune.train(
+        model, colours.train, colours.validation, plan, finetune.start(model, plan, 0), lambda _: None, update=watched
+    ):
+        pass
+    assert len(compiled) == 12, "more updates than torch compiles one function for"
+    assert 0 < compiled[0] == compiled[-1]
+    looks = 2 if plan.ema else 1
+    assert model.encoder.counter.images == 4 * (36 + 15 * looks), "and every image is counted all the same"
+
+
+@pytest.mark.parametrize("flags", [{"batch": 1}, {"batch": 12, "accumulate": 12}])
+def test_batches_that_have_no_variance_are_refused_before_anything_trains(
+    colours: Dataset, flags: dict[str, Any]
+) -> None:
+    small = replace(colours.train, images=colours.train.images[:, :, :12, :12])  # one pixel where the body ends
+    model = classifier()
+    before = mark(model)
+    fewer = r", a smaller --accumulate" if "accumulate" in flags else ""
+    words = (
+        rf"^--batch {flags['batch']} with --accumulate {flags.get('accumulate', 1)} shows BatchNorm one image at a "
+        rf"time, and 1\.1 of the encoder sees one value a channel of it, which has no variance\. Type --batch \d+"
+        rf"{fewer}, a larger --resolution, or --batchnorm frozen\.$"
+    )
+    plan = recipe(**flags, lr=1e-3)
+    with pytest.raises(EncoderError, match=words):
+        next(finetune.train(model, small, small, plan, finetune.start(model, plan, 0), lambda _: None))
+    assert mark(model) == before
+    assert model.encoder.counter.images == 0
+    trains = classifier("frozen")
+    next(finetune.train(trains, small, small, plan, finetune.start(trains, plan, 0), lambda _: None))
+    next(finetune.train(model, colours.train, small, plan, finetune.start(model, plan, 0), lambda _: None))
+    two = recipe(batch=2, lr=1e-3)
+    next(finetune.train(model, small, small, two, finetune.start(model, two, 0), lambda _: None))
 
 
 @pytest.mark.slow

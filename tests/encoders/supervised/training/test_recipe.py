@@ -27,6 +27,15 @@ def test_rate_and_decay_follow_from_optimizer_and_weights(
     assert (given.lr, given.weight_decay) == (0.5, 0.0), "what was asked for stays, a zero too"
 
 
+@pytest.mark.parametrize(("optimizer", "rate"), [("sgd", 0.01), ("adamw", 1e-4)])
+def test_a_head_that_fits_is_trained_on_from_with_care(optimizer: Any, rate: float) -> None:
+    found = Recipe(optimizer=optimizer).resolved(True, warm=True)
+    assert (found.lr, found.clip) == (pytest.approx(rate), 1.0)
+    assert Recipe(optimizer=optimizer).resolved(True).clip == 0.0
+    given = Recipe(optimizer=optimizer, lr=0.5, clip=0.0).resolved(True, warm=True)
+    assert (given.lr, given.clip) == (0.5, 0.0)
+
+
 @pytest.mark.parametrize(
     ("flag", "value", "words"),
     [

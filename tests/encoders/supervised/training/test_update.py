@@ -57,6 +57,25 @@ def test_an_update_that_calls_ours_makes_the_same_training(program: Any, colours
     assert their_rows == rows
 
 
+@pytest.mark.parametrize(("clip", "bounded"), [(0.05, True), (0.0, False), (None, False)])
+def test_a_gradient_is_clipped_to_its_norm(program: Any, colours: Dataset, clip: float | None, bounded: bool) -> None:
+    norms: list[float] = []
+    plan = Recipe(**PLAN, clip=clip, accumulate=2)
+    model = program.classifier("frozen", 0.0)
+    progress = finetune.start(model, plan, 0)
+
+    def look(*_: object) -> None:
+        gradients = [p.grad.norm() for group in progress.optimizer.param_groups for p in group["params"]]
+        norms.append(float(torch.stack(gradients).norm()))
+
+    progress.optimizer.register_step_pre_hook(look)
+    for _ in finetune.train(model, colours.train, colours.validation, plan, progress, lambda _: None):
+        pass
+    assert len(norms) == 6
+    assert [norm == pytest.approx(0.05, abs=1e-6) for norm in norms] == [bounded] * 6
+    assert min(norms) > 0.01
+
+
 class Clipping:
     """The update of DP-SGD (Abadi et al. 2016, algorithm 1) less its noise: each image's gradient is clipped."""
 

@@ -15,12 +15,12 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from stillsight.agents import RlConfig, load, rl
 from stillsight.agents.errors import RunError
+from stillsight.agents.features.acting import Actor, mask_width
 from stillsight.agents.features.encoded_vec_env import EncodedVecEnv
 from stillsight.agents.features.standardise import gather_statistics
 from stillsight.agents.playing.play import evaluate, returns
 from stillsight.agents.playing.play_config import EvaluateConfig, RecordConfig
 from stillsight.agents.playing.video import record
-from stillsight.agents.training.acting import Actor, mask_width
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.agents.training.build import make_agent, make_venv
 from stillsight.agents.training.episodes import STILL, Episode, divide, play_episodes

@@ -12,7 +12,7 @@ import numpy as np
 from gymnasium import spaces
 
 from stillsight.envs.errors import EnvError
-from stillsight.envs.picture import SMALLEST_IMAGE, Picture, read_picture
+from stillsight.envs.wrappers.picture import SMALLEST_IMAGE, Picture, read_picture
 
 Path: TypeAlias = tuple[Any, ...]
 """Keys of Dicts and places in Tuples, from an observation to one of its parts."""

@@ -10,8 +10,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from stillsight.envs.rules import Step
 from stillsight.envs.shifts import find
+from stillsight.envs.wrappers.rules import Step
 
 Image: TypeAlias = NDArray[np.uint8]
 Look: TypeAlias = Callable[[Image, int], Image]

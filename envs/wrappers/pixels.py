@@ -10,9 +10,9 @@ import numpy as np
 from gymnasium import spaces
 
 from stillsight.envs.errors import EnvFault
-from stillsight.envs.guard import Guard
-from stillsight.envs.picture import Image
-from stillsight.envs.sight import Seen, name, resized, sight
+from stillsight.envs.wrappers.guard import Guard
+from stillsight.envs.wrappers.picture import Image
+from stillsight.envs.wrappers.sight import Seen, name, resized, sight
 
 
 class Pixels(gym.ObservationWrapper[Image, Any, Any]):

@@ -1,0 +1,1 @@
+"""Wrappers between a game and what an agent sees of it."""

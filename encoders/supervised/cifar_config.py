@@ -70,7 +70,7 @@ class CifarConfig(EncoderConfig, Recipe):
     warm_start: bool = False
     """In finetune: fit the linear head to frozen features first, and train on from it (LP-FT, Kumar et al. 2022).
     BatchNorm statistics, which the features come from, then stay as they are unless --batchnorm train is given. The run
-    ends with its best epoch on the validation images, or where none beats the start by more than its standard error,
+    ends with its best epoch on the validation images, or where none beats the start by two of its standard errors,
     with what --mode frozen gives."""
     save_dtype: Literal["float32", "float16"] = "float32"
     """Rounding of the saved encoder. The test accuracy is measured after it. Tensors that float16 cannot hold stay

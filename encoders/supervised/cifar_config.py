@@ -20,19 +20,9 @@ AUGMENTATION = ("crop", "flip", "rotation", "randaugment", "erasing")
 """Flags that change images in training, and in the views of frozen features."""
 
 TRAINING = (
-    *(
-        "epochs",
-        "batch",
-        "accumulate",
-        "optimizer",
-        "lr",
-        "layer_decay",
-        "weight_decay",
-        "warmup",
-        "label_smoothing",
-        "clip",
-    ),
-    *("dropout", "ema", "patience", "mixup", "cutmix", "tta", "channels_last", "compile", "save_every", "save_dtype"),
+    *("epochs", "batch", "accumulate", "optimizer", "lr", "layer_decay", "weight_decay", "warmup", "clip"),
+    *("label_smoothing", "dropout", "ema", "patience", "mixup", "cutmix"),
+    *("tta", "channels_last", "compile", "save_every", "save_dtype"),
 )
 """Flags without effect on a head that is fitted to frozen features."""
 

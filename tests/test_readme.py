@@ -30,10 +30,10 @@ READMES = [
 """The README of the project, then those of its rooms, in whose order everything is run."""
 SMALLER = {"--steps": "128", "--episodes": "1", "--epochs": "1", "--rounds": "1", "--transitions": "2_000"}
 """What the test puts in place of the README's numbers; the rest of each command stays as it is printed."""
-SMALL = ["--n-envs", "1", "--eval-every", "0", "--head", "16", "--standardise", "8"]
+SMALL = {"--n-envs": "1", "--eval-every": "0", "--head": "16", "--standardise": "8"}
 FEW = {
-    "ppo": ["--set", "n_steps=32", "batch_size=32", "n_epochs=1"],
-    "sac": ["--set", "learning_starts=64", "batch_size=8", "train_freq=8"],
+    "ppo": ["n_steps=32", "batch_size=32", "n_epochs=1"],
+    "sac": ["learning_starts=64", "batch_size=8", "train_freq=8"],
 }
 """Settings with few updates, by algorithm."""
 
@@ -54,11 +54,13 @@ def smaller(words: list[str]) -> list[str]:
     """The same command with fewer steps, episodes and epochs."""
     pairs = zip(["", *words], words, strict=False)
     short = [SMALLER.get(before, word) for before, word in pairs]
-    few = [*SMALL, *FEW["sac" if "sac" in words else "ppo"]]
-    if "--head" in words:  # given twice, it would be an error
-        few = [word for word in few if word not in ("--head", "16")]
+    # A flag or setting that the README gives stays: given twice, it would be an error.
+    few = [word for flag, value in SMALL.items() if flag not in words for word in (flag, value)]
+    settings = FEW["sac" if {"sac", "dqn"} & {*words} else "ppo"]
+    few += ["--set", *(word for word in settings if word.split("=")[0] not in [given.split("=")[0] for given in words])]
     if words[0] == "cifar-throughput":
-        return [*short, "--updates", "1", "--batch", "8", "--workers", "0", "--images", "40"]
+        sizes = ["--images", "40"] if "frozen" in words else ["--updates", "1"]
+        return [*short, *sizes, "--batch", "8", "--workers", "0"]
     if words[0] == "benchmark":
         return [*short, "--no-trial"]
     if words[0] == "throughput":
@@ -127,7 +129,7 @@ def _interrupted(folder: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(callbacks.Episodes, "_on_step", stop)
-        words = ["rl", "--steps", "64", "--out", str(folder), "--checkpoint-every", "32", *SMALL, *FEW["ppo"]]
+        words = smaller(["rl", "--out", str(folder), "--checkpoint-every", "32"])
         assert cli.main(words) == 2
     assert (folder / "checkpoints" / "last.safetensors").exists()
 
@@ -135,8 +137,7 @@ def _interrupted(folder: Path) -> None:
 def _a_first_run() -> None:
     """The run that other READMEs than the project's speak of."""
     if not Path("results/runs/first").exists():
-        words = ["rl", "--out", "results/runs/first", "--steps", "64", "--eval-episodes", "1", *SMALL, *FEW["ppo"]]
-        assert cli.main(words) == 0
+        assert cli.main(smaller(["rl", "--out", "results/runs/first"])) == 0
 
 
 def _named(readme: Path) -> str:

@@ -16,6 +16,7 @@ $(VENV)/installed: pyproject.toml
 	@touch $@
 
 demo: $(VENV)/installed
+	@echo "This takes about five minutes on two cores: an agent is trained, evaluated beside random play, and filmed."
 	@$(BIN)/stillsight rl --env stillsight/Orchard-v0 --algo ppo --encoder retina --mode frozen --steps 160_000 --compress 64 --eval-every 32_000 --out $(DEMO)
 	@$(BIN)/stillsight evaluate $(DEMO) --episodes 50 --random-episodes 50
 	@$(BIN)/stillsight record $(DEMO)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -45,6 +46,14 @@ def test_the_wheel_holds_every_module_and_the_shipped_encoder(wheel: list[str], 
         assert f"stillsight/{package}/py.typed" in wheel
     assert "stillsight/encoders/zoo/pretrained/retina.safetensors" in wheel
     assert "stillsight/encoders/zoo/pretrained/retina.md" in wheel
+
+
+@pytest.mark.parametrize("package", ["agents", "encoders", "envs"])
+def test_every_public_name_is_found(package: str) -> None:
+    module = importlib.import_module(f"stillsight.{package}")
+    missing = [name for name in module.__all__ if not hasattr(module, name)]
+    assert module.__all__
+    assert not missing
 
 
 def test_python_m_stillsight_is_the_console_script(built: Path, wheel: list[str], tmp_path: Path) -> None:

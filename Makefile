@@ -22,8 +22,9 @@ demo: $(VENV)/installed
 	@$(BIN)/stillsight record $(DEMO)
 	@echo "Everything is in $(DEMO): summary.json, eval.jsonl, checkpoints/, videos/. More: $(BIN)/stillsight --help"
 
+# A process for each of two cores; a file stays in one, with what its tests share.
 test: lint types
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile $(PYTEST_FLAGS)
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)

@@ -158,7 +158,7 @@ def test_a_reward_that_clipping_would_hide_is_stopped(promise: Any, training: bo
         {"reward": True},
         {"space": PART, "shown": {"eye": np.ones((16, 20, 3), np.uint8), "at": np.full(4, np.nan)}},  # not seen
     ],
-    ids=str,
+    ids=["nothing", "overshoot", "signed", "numpy number", "numpy array", "bool", "not seen"],
 )
 def test_an_environment_that_keeps_its_word_is_left_alone(promise: Any, arguments: dict[str, Any]) -> None:
     env = promise(**arguments)

@@ -67,6 +67,9 @@ def test_a_step_of_one_environment_is_what_counts(monkeypatch: pytest.MonkeyPatc
         num_envs = 4
         action_space = make_vec(ORCHARD, 1).action_space
 
+        def has_attr(self, name: str) -> bool:
+            return name == "action_space"
+
         def reset(self) -> None:
             now[0] += 1000.0
 

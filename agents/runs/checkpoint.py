@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from stillsight.agents.errors import CheckpointError
-from stillsight.encoders import tensor_file
 from stillsight.encoders.errors import DamagedFileError
+from stillsight.encoders.weights import tensor_file
 
 STRUCTURE = "structure"
 """Key of the file's header under which the nesting and the plain values are kept, as JSON."""

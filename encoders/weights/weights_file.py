@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stillsight.encoders import tensor_file
 from stillsight.encoders.errors import DamagedFileError, EncoderError
+from stillsight.encoders.weights import tensor_file
 
 DEPTH = 3
 """How deep a state_dict may lie in what a training script saved."""

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import checkpoint
-from stillsight.encoders import tensor_file
+from stillsight.encoders.weights import tensor_file
 
 Same = Callable[[Any, Any], bool]
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from stillsight.encoders import tensor_file
 from stillsight.encoders.atomic import replacing, to_json, write_atomically
+from stillsight.encoders.weights import tensor_file
 
 NOT_WRITTEN = {
     "agents/benchmark/benchmark_config.py",  # strings of TOML

@@ -16,13 +16,13 @@ import PIL
 import torch
 from torch import Tensor
 
-from stillsight.encoders import tensor_file
 from stillsight.encoders.atomic import to_json
 from stillsight.encoders.device import available_memory
 from stillsight.encoders.errors import DamagedFileError, EncoderError
 from stillsight.encoders.supervised.data import picture
 from stillsight.encoders.supervised.data.disk import check_room, no_room
 from stillsight.encoders.supervised.data.picture import Interpolation
+from stillsight.encoders.weights import tensor_file
 
 Progress = Callable[[str, int, int], None]
 

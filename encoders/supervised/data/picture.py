@@ -22,9 +22,10 @@ VERSION = 2
 on white, and floats and 32 bits are scaled by their range."""
 
 FORMATS = (
-    "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP",
+    "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP",
 )  # fmt: skip
-"""Pillow's names of what is decoded, whatever a file is called. Others are not: for EPS Pillow starts Ghostscript."""
+"""Pillow's names of what is decoded, as far as it was built with them, whatever a file is called. Others are not: for
+EPS Pillow starts Ghostscript."""
 
 TRAITS = {
     "transparent": "with transparency are shown on white",
@@ -75,7 +76,8 @@ def decode(path: Path) -> Picture:
 
     traits: list[str] = []
     try:
-        with Image.open(path, formats=FORMATS) as file:
+        Image.init()
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as file:
             _check_room(file)
             # A phone's MPO is a JPEG with a preview behind it, which nobody takes for another page.
             if file.format != "MPO" and getattr(file, "is_animated", False):

@@ -10,11 +10,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from stillsight.encoders import tensor_file
 from stillsight.encoders.errors import DamagedFileError, EncoderError
 from stillsight.encoders.supervised.cifar_config import HeadKind
 from stillsight.encoders.supervised.heads import knn, linear, mlp, ncm
 from stillsight.encoders.supervised.heads.head import Fitted, Head, Labelled
+from stillsight.encoders.weights import tensor_file
 
 
 class FitHead(Protocol):

@@ -35,8 +35,9 @@ def stop_at(config: RlConfig, step: int) -> Path:
         patch.setattr(callbacks.Episodes, "_on_step", on_step)
         with pytest.raises(RunError, match=f"Stopped at step {step}"):
             rl(config)
-    assert config.out is not None
-    return config.out
+    folder = config.out or config.resume
+    assert folder is not None
+    return folder
 
 
 def files(folder: Path) -> list[str]:
@@ -131,6 +132,18 @@ def test_a_damaged_last_checkpoint_is_passed_over_when_a_run_goes_on(
     assert load(folder, "last").step == 160
     for path in (folder / "checkpoints").iterdir():
         checkpoint.load(path)
+
+
+def test_what_was_damaged_is_gone_when_the_next_checkpoint_is_written(tiny: Tiny, tmp_path: Path) -> None:
+    folder = stop_at(tiny("ppo", steps=160, checkpoint_every=32, out=tmp_path / "run"), 120)
+    flip(folder / "checkpoints" / "last.safetensors")
+    stop_at(RlConfig(resume=folder), 120)
+    assert files(folder) == ["last", "step-64"]
+    # Were the damaged one kept under the step of the one before it, nothing good would lie there beside the last one.
+    assert checkpoint.load(folder / "checkpoints" / "step-64.safetensors")["step"] == 64
+    flip(folder / "checkpoints" / "last.safetensors")
+    rl(RlConfig(resume=folder))
+    assert load(folder, "last").step == 160
 
 
 def test_a_damaged_replay_memory_is_passed_over_with_its_checkpoint(

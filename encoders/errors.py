@@ -10,6 +10,11 @@ class EncoderError(ValueError):
     """A user's mistake around encoders, weights or data sets, worded so that it can be printed as it stands."""
 
 
+class DamagedFileError(EncoderError):
+    """Why a file is damaged, incomplete or no file of its kind: words for whoever knows what it is to make a sentence
+    of."""
+
+
 def unknown(noun: str, found: str, known: Iterable[str], allowed: str, flag: str) -> str:
     """The sentence for a name that does not exist: what was found, the nearest match, what is allowed, what to type.
 

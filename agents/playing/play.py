@@ -15,6 +15,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.playing.play_config import EvaluateConfig, shifted
 from stillsight.agents.playing.player import Player, load
 from stillsight.agents.playing.reevaluate import reevaluate
+from stillsight.agents.runs.place import place
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.reader import read_config
 from stillsight.agents.runs.records import append_line, plain
@@ -195,7 +196,7 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
     display.close()
     scores = [episode.total for episode in played]
     result: dict[str, Any] = {
-        "checkpoint": config.checkpoint,
+        "checkpoint": player.checkpoint,
         "step": player.step,
         "shift": options.shift,
         "shift_strength": options.shift_strength,
@@ -220,8 +221,8 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
             result[reference] = score
             name = "always best" if reference == "oracle" else reference
             rows[name] = f"{score['mean']:.2f} ± {score['std']:.2f} over {score['episodes']} episodes"
-    append_line(folder / "evaluations.jsonl", result)
-    display.card(f"{player.config.env}, {config.checkpoint} of {folder}", rows)
+    append_line(place(folder, "evaluations.jsonl"), result)
+    display.card(f"{player.config.env}, {player.checkpoint} of {folder}", rows)
     if config.json:
         print(to_json(plain(result)))
     return result

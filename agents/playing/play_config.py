@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.history import checkpoint_name
 from stillsight.agents.training.config import MOST_ENVS, RlConfig
 from stillsight.agents.training.seeds import PLAY
 from stillsight.agents.training.settings import overrides
@@ -21,8 +22,10 @@ SIDES = (16, 4_096)
 class PlayChoice:
     """Which agent plays, and how."""
 
-    checkpoint: Literal["best", "last"] = "best"
-    """best: of the evaluations during training. last: at the end of training, or where it stopped."""
+    checkpoint: str | None = None
+    """best: of the evaluations during training. last: at the end of training, or where it stopped. 40_000: the one of
+    that step, of those that --keep kept. By default best, and the newest good one where there is none or it is
+    damaged."""
     episodes: int = 20
     """Whole episodes to play."""
     seed: int = PLAY
@@ -45,9 +48,11 @@ class PlayChoice:
     """auto, cpu, cuda, cuda:N or mps."""
 
     def check(self) -> None:
-        """Raise `RunError` for counts that play nothing, `EnvError` for a shift that there is not, `EncoderError` for a
-        seed out of range."""
+        """Raise `RunError` for counts that play nothing, `CheckpointError` for what is no name of a checkpoint,
+        `EnvError` for a shift that there is not, `EncoderError` for a seed out of range."""
         check_seed(self.seed)
+        if self.checkpoint is not None:
+            checkpoint_name(self.checkpoint)
         if self.episodes < 1:
             raise RunError(f"--episodes {self.episodes} plays nothing. Type a number from 1.")
         if self.max_steps is not None and self.max_steps < 0:

@@ -19,7 +19,7 @@ from stillsight.agents.features.acting import Actor
 from stillsight.agents.features.encoded_vec_env import EncodedVecEnv
 from stillsight.agents.features.extractor import encoder_state
 from stillsight.agents.playing.pixel_policy import PixelPolicy
-from stillsight.agents.runs import checkpoint
+from stillsight.agents.runs import checkpoint, history
 from stillsight.agents.runs.reader import read_config
 from stillsight.agents.runs.records import revive
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
@@ -43,6 +43,7 @@ class Player:
         known: what one environment shows, and how it is acted in.
         model: the SB3 algorithm, which has no environment to learn in.
         step: environment steps after which its checkpoint was written.
+        checkpoint: name of the checkpoint: best, last or a number of steps.
     """
 
     config: RlConfig
@@ -50,6 +51,7 @@ class Player:
     known: Spaces
     model: BaseAlgorithm
     step: int = 0
+    checkpoint: str = "best"
 
     def __post_init__(self) -> None:
         venv = self.model.get_env()
@@ -188,7 +190,12 @@ class NoEnvironment(VecEnv):
 
 
 def load(
-    run: Path | str, which: str = "best", *, weights: Path | None = None, device: str = "auto", seed: int | None = None
+    run: Path | str,
+    which: str | None = None,
+    *,
+    weights: Path | None = None,
+    device: str = "auto",
+    seed: int | None = None,
 ) -> Player:
     """The player of a run folder. Nothing in the folder is executed, and no environment is made.
 
@@ -196,23 +203,21 @@ def load(
 
     Args:
         run: the folder.
-        which: "best" or "last".
+        which: "best", "last", or the steps of one that --keep kept, say "40000". By default best, and the newest good
+            one where there is none or it is damaged, which is said on the error stream.
         weights: where the encoder's weights lie now, if they have moved.
         device: to act on.
         seed: of actions that are drawn; the run's own by default.
 
     Raises:
         RunError: no run there, or the encoder's weights are not those that it was trained with.
-        CheckpointError: the checkpoint is missing or damaged.
+        CheckpointError: the checkpoint is missing, damaged, or holds a policy of NaN.
     """
     folder = Path(run)
     record = read_config(folder)
     if record.get("command") != "rl":
         raise RunError(f"{folder} is a {record.get('command')} run, and only rl runs hold an agent that can play.")
-    path = folder / "checkpoints" / f"{which}.safetensors"
-    if which == "best" and not path.exists():
-        path = folder / "checkpoints" / "last.safetensors"
-    stored = checkpoint.load(path)
+    name, stored = history.find(folder, which, read_policy)
     config = revive(RlConfig, record)
     config = replace(
         config, device=device, weights=weights or config.weights, seed=config.seed if seed is None else seed
@@ -224,7 +229,18 @@ def load(
     model = assemble(config, encoder, venv, playing=True)
     check_frozen(encoder, stored, folder)
     model_state.restore_learned(model, stored)
-    return Player(config, encoder, known, model, step=stored["step"])
+    return Player(config, encoder, known, model, step=stored["step"], checkpoint=name)
+
+
+def read_policy(path: Path) -> dict[str, Any]:
+    """A checkpoint that can be played; `model_state.restore_learned` takes it.
+
+    Raises:
+        CheckpointError: it is missing, damaged, holds no policy, or one of numbers that are none.
+    """
+    stored = checkpoint.load(path)
+    model_state.check_finite(stored, path)
+    return stored
 
 
 def _to_build(config: RlConfig, seed: int) -> RlConfig:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.playing.classify import load
+from stillsight.agents.runs.place import place
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import append_line, revive
 from stillsight.encoders.supervised.cifar_config import CifarConfig
@@ -80,13 +81,13 @@ def reevaluate(
             f"{folder} has an accuracy of {reached:.2%} on its {split} images, and its summary.json says "
             f"{recorded:.2%}: the files are not of one run. Restore them, or start a new run."
         )
-    place = folder / f"report-{split}"
-    headline = report.write(place, logits, images.labels, images.images, dataset.classes)
+    target = place(folder, f"report-{split}")
+    headline = report.write(target, logits, images.labels, images.images, dataset.classes)
     result = {"split": split, "images": len(images), **headline, "recorded_accuracy": recorded}
-    append_line(folder / "evaluations.jsonl", result)
+    append_line(place(folder, "evaluations.jsonl"), result)
     rows = {report.HEADLINE[name]: f"{value:.4f}" for name, value in headline.items()}
     display.card(
         f"{len(images):,} {split} images of {dataset.name}, {folder}",
-        {**rows, "recorded accuracy": f"{recorded:.4f}", "report": str(place)},
+        {**rows, "recorded accuracy": f"{recorded:.4f}", "report": str(target)},
     )
     return result

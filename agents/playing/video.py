@@ -15,6 +15,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.playing.play import open_env, play
 from stillsight.agents.playing.play_config import RecordConfig
 from stillsight.agents.playing.player import Player, load
+from stillsight.agents.runs.place import place
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain
 from stillsight.agents.training.episodes import capped_note
@@ -170,7 +171,7 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
     display = ProgressDisplay()
     written = []
     for seed in range(config.seed, config.seed + config.episodes):
-        path = (config.out or folder / "videos") / f"{film_name(player, config, options, seed)}.mp4"
+        path = (config.out or place(folder, "videos")) / f"{film_name(player, config, options, seed)}.mp4"
         with film(path, fps, config.size) as shot:
             episode = play(player, env, seed, deterministic=not config.stochastic, max_steps=limit, watch=shot.append)
         facts = {
@@ -180,7 +181,7 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
             "fps": fps,
             "seed": seed,
             "deterministic": not config.stochastic,
-            "checkpoint": config.checkpoint,
+            "checkpoint": player.checkpoint,
             "step": player.step,
             "env": player.config.env,
             "env_set": list(config.env_set),
@@ -199,7 +200,8 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
 
 def film_name(player: Player, config: RecordConfig, options: EnvOptions, seed: int) -> str:
     """Name of the film of one episode, without its ending: two films of one name show one and the same episode."""
-    parts = [config.checkpoint, f"step-{player.step}", f"seed-{seed}"]
+    named = [] if player.checkpoint.isdigit() else [player.checkpoint]
+    parts = [*named, f"step-{player.step}", f"seed-{seed}"]
     if options.shift is not None:
         parts.append(f"{options.shift}-{options.shift_strength:g}")
     parts += [re.sub(r"[^\w.=+-]", "_", setting) for setting in config.env_set]

@@ -1,4 +1,4 @@
-"""Checkpoints: nested state of tensors and plain values, in one safetensors file, written at once or not at all."""
+"""Checkpoints: nested state of tensors and plain values, in one tensor file, whole by its hash or not loaded."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from stillsight.agents.errors import CheckpointError
-from stillsight.encoders.atomic import replacing
+from stillsight.encoders.errors import DamagedFileError
+from stillsight.encoders.weights import tensor_file
 
 STRUCTURE = "structure"
 """Key of the file's header under which the nesting and the plain values are kept, as JSON."""
 
 
 def save(path: Path, tree: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
-    """Write `tree` to `path`, replacing what was there in one step.
+    """Write `tree` to `path`, replacing what was there in one step, once it lies on the disk as it should.
+
+    See `tensor_file.write`: the header carries a sha256 of all that is in the file.
 
     Args:
         path: a .safetensors file.
@@ -31,40 +32,52 @@ def save(path: Path, tree: Mapping[str, Any], metadata: Mapping[str, str] | None
         metadata: further header entries.
 
     Raises:
-        CheckpointError: the disk is too full.
+        CheckpointError: the disk is full, or fails. The checkpoint before it is as it was.
+        TypeError: something in `tree` is of another type.
     """
     tensors: dict[str, Tensor] = {}
     structure = _flatten(tree, "", tensors, {})
     header = {STRUCTURE: json.dumps(structure, allow_nan=False), **(metadata or {})}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    needed, free = sum(tensor.nbytes for tensor in tensors.values()), shutil.disk_usage(path.parent).free
-    if free < needed:
+    kept = f"The one before it is kept: make room, then type --resume {path.parent.parent}."
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        needed, free = tensor_file.size(tensors, header), shutil.disk_usage(path.parent).free
+        if free < needed:
+            raise CheckpointError(
+                f"The checkpoint {path} needs {needed:,} bytes, and its disk has {free:,} free. {kept}"
+            )
+        tensor_file.write(path, tensors, header)
+    except OSError as error:
+        kept = kept.replace("make room", "make room, or mend the disk")
+        raise CheckpointError(f"The checkpoint {path} cannot be written ({error.strerror or error}). {kept}") from error
+    except DamagedFileError as error:
         raise CheckpointError(
-            f"The checkpoint {path} needs {needed:,} bytes, and its disk has {free:,} free. The one before it is kept: "
-            f"make room, then type --resume {path.parent.parent}."
-        )
-    with replacing(path) as partial:
-        save_file(tensors, partial, header)
-        partial.chmod(0o644)  # safetensors writes for its owner alone
+            f"The checkpoint {path} does not lie on its disk as it was written ({error}). The one before it is kept: "
+            f"take another disk, then type --resume {path.parent.parent}."
+        ) from error
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read what `save` wrote. Nothing in the file is executed.
+    """Read what `save` wrote, and compare it with its hash. Nothing in the file is executed.
+
+    A hash tells damage, and not who wrote the file: whoever changes it on purpose can change the hash as well.
 
     Raises:
-        CheckpointError: the file is missing, truncated, or no checkpoint.
+        CheckpointError: the file is missing, no checkpoint, or not as it was written.
     """
     try:
-        with safe_open(str(path), "pt", device=str(device)) as file:
-            structure = json.loads((file.metadata() or {})[STRUCTURE])
-            tree: dict[str, Any] = _unflatten(structure, file)
-            return tree
+        found = tensor_file.read(path, device, own=True)
+        structure = json.loads(found.metadata[STRUCTURE], parse_constant=_refuse_constant)
+        tree = _unflatten(structure, found.tensors)
+        if not isinstance(tree, dict):
+            raise DamagedFileError("it holds no state by name")
+        return tree
     except FileNotFoundError as error:
         raise CheckpointError(f"There is no checkpoint {path}. `stillsight list runs` shows the runs.") from error
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (DamagedFileError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"The checkpoint {path} is damaged or incomplete ({str(error).splitlines()[0]}). Nothing was changed. "
-            "Take another one with --checkpoint best or --checkpoint last."
+            f"The checkpoint {path} is damaged or incomplete ({reason}). Nothing was changed."
         ) from error
 
 
@@ -78,8 +91,7 @@ def _flatten(node: Any, path: str, tensors: dict[str, Tensor], seen: dict[Any, s
         identity = (node.data_ptr(), node.shape, node.stride(), node.dtype) if node.numel() else path
         if identity not in seen:
             seen[identity] = path
-            # A copy: safetensors takes neither tensors that share memory nor views with other strides.
-            tensors[path] = node.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+            tensors[path] = node
         return {"tensor": seen[identity]}
     if isinstance(node, Mapping):
         # Optimizers key their state by integers, which JSON would turn into strings: keep the pairs.
@@ -93,16 +105,28 @@ def _flatten(node: Any, path: str, tensors: dict[str, Tensor], seen: dict[Any, s
     raise TypeError(f"{path} holds a {type(node).__name__}, which a checkpoint cannot keep")
 
 
-def _unflatten(node: Any, file: Any) -> Any:
+def _unflatten(node: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of `_flatten`; one tensor that stood under several names stands there again."""
+    if isinstance(node, list):
+        raise DamagedFileError("its structure holds a bare list")
     if not isinstance(node, dict):
         return node
-    if "float" in node:
-        return float(node["float"])
-    if "tensor" in node:
-        return file.get_tensor(node["tensor"])
-    if "pairs" in node:
-        return {key: _unflatten(value, file) for key, value in node["pairs"]}
-    return [_unflatten(value, file) for value in node["list"]]
+    if len(node) != 1:
+        raise DamagedFileError(f"its structure holds a node of {len(node)} kinds")
+    ((kind, content),) = node.items()
+    if kind == "float":
+        return float(content)
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "pairs":
+        return {key: _unflatten(value, tensors) for key, value in content}
+    if kind == "list" and isinstance(content, list):
+        return [_unflatten(value, tensors) for value in content]
+    raise DamagedFileError(f"its structure holds a node of the unknown kind {kind[:20]!r}")
+
+
+def _refuse_constant(word: str) -> None:
+    raise DamagedFileError(f"its structure holds {word}, which is no JSON")
 
 
 def _join(path: str, key: object) -> str:

@@ -11,12 +11,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs import checkpoint
+from stillsight.agents.runs import checkpoint, history
 from stillsight.agents.runs.machine import machine
+from stillsight.agents.runs.place import place
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.reader import checkpoint_path, read_config
 from stillsight.agents.runs.records import append_line, plain
-from stillsight.encoders.atomic import to_json, write_atomically
+from stillsight.encoders.atomic import sync, to_json, write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -85,7 +86,7 @@ class Run:
         for sink in self.sinks:
             sink.close()
         if kind is None and self._begun:
-            (self.folder / "done").touch()
+            write_atomically(self.place("done"), "")
 
     def _begin(self) -> None:
         """Create the folder and say in it what runs here."""
@@ -94,7 +95,7 @@ class Run:
         self._begun = True
         try:
             self._claim()
-            (self.folder / "checkpoints").mkdir(exist_ok=True)
+            self.place("checkpoints").mkdir(exist_ok=True)
         except OSError as error:
             raise RunError(f"The run folder {self.folder} cannot be made ({error}). Choose another: --out.") from error
         if callable(self._given):
@@ -154,7 +155,7 @@ class Run:
     def log(self, stream: str, row: Mapping[str, Any]) -> None:
         """Append `row` to `<stream>.jsonl`, flushed, so that a killed run keeps it, and hand it to every sink."""
         self._begin()
-        append_line(self.folder / f"{stream}.jsonl", row)
+        append_line(self.place(f"{stream}.jsonl"), row)
         for sink in self.sinks:
             sink.log(stream, plain(row))
 
@@ -166,7 +167,7 @@ class Run:
             counted: the name of that number in the records; those that have none are cut.
         """
         for stream in ("metrics", "episodes", "eval"):
-            path = self.folder / f"{stream}.jsonl"
+            path = self.place(f"{stream}.jsonl")
             if path.exists():
                 lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
                 kept = [line for line in lines if json.loads(line).get(counted, math.inf) <= last]
@@ -177,17 +178,34 @@ class Run:
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file at once or not at all."""
         self._begin()
-        write_atomically(self.folder / name, to_json(plain(content), indent=2) + "\n")
+        write_atomically(self.place(name), to_json(plain(content), indent=2) + "\n")
 
     def checkpoint(self, name: str) -> Path:
         """Path of the checkpoint called `name`."""
         return checkpoint_path(self.folder, name)
 
     def save(self, name: str, tree: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
-        """Save a checkpoint, see `checkpoint.save`."""
+        """Save a checkpoint, see `checkpoint.save`.
+
+        The rows before it are brought to the disk first, so that no power cut leaves a checkpoint that stands on rows
+        which are lost.
+        """
         self._begin()
-        checkpoint.save(self.checkpoint(name), tree, metadata)
+        path = self.place("checkpoints", f"{name}.safetensors")
+        for rows in self.folder.glob("*.jsonl"):
+            sync(rows)
+        checkpoint.save(path, tree, metadata)
+
+    def place(self, *parts: str) -> Path:
+        """Where in the folder something is to be written, see `place.place`."""
+        return place(self.folder, *parts)
 
     def load(self, name: str, device: torch.device) -> dict[str, Any] | None:
-        """Load a checkpoint of this folder, or None if it was never written."""
-        return checkpoint.load(self.checkpoint(name), device) if self.checkpoint(name).exists() else None
+        """Load a checkpoint of this folder, or None if it was never written.
+
+        Raises:
+            CheckpointError: it is damaged, and nothing else can take its place.
+        """
+        if not self.checkpoint(name).exists():
+            return None
+        return history.newest_good(self.folder, [name], lambda path: checkpoint.load(path, device))[1]

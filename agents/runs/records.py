@@ -17,7 +17,7 @@ Config = TypeVar("Config")
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Append `row` to a JSON-lines file."""
+    """Append `row` to a JSON-lines file; a killed process keeps it, and the disk has it with the next checkpoint."""
     with path.open("a") as file:
         file.write(to_json(plain(row)) + "\n")
 

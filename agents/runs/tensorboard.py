@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.place import place
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -54,7 +55,7 @@ class TensorBoardSink:
         if self._writer is None:
             # Not `step`, where there was a checkpoint: what the earlier session drew between the two is cut as well.
             first = step if self._kept is None else self._kept + 1 if self._kept else 0
-            self._writer = SummaryWriter(str(self.folder), purge_step=first)
+            self._writer = SummaryWriter(str(place(self.folder.parent, self.folder.name)), purge_step=first)
         for key, value in row.items():
             if key not in COUNTERS and _is_number(value):
                 self._writer.add_scalar(key if "/" in key else f"{stream}/{key}", value, step)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from stillsight.agents.errors import RunError, TrainingFault
-from stillsight.agents.runs import checkpoint
+from stillsight.agents.errors import CheckpointError, RunError, TrainingFault
+from stillsight.agents.runs import checkpoint, history
 from stillsight.agents.runs.folder import Run
+from stillsight.agents.runs.place import place
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, check_frozen
 from stillsight.encoders.encoder import fingerprint
@@ -47,6 +51,7 @@ class Savepoints:
         self.ledger = Ledger(encoder_sha256=agent.sha256())
         self._images = 0
         self._running_since: float | None = None
+        self._saved: int | None = None  # step of the last checkpoint that is known to be good
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
@@ -141,10 +146,18 @@ class Savepoints:
             self.run.save("best", {**state.learned(self.agent.model), **self._facts(), "mean": mean}, self._header())
 
     def last(self) -> None:
-        """Keep all that learning on needs. The replay memory goes first, into a file that the other one names."""
+        """Keep all that learning on needs. The replay memory goes first, into a file that the other one names.
+
+        The checkpoint before it stays, under its step, with its replay memory: should the new one be damaged, learning
+        goes on from there. Before the next one is written its replay memory goes, so that the disk never holds more
+        than two. At the end of the run only those that --keep asks for stay; they are without replay memory.
+        """
         self.refuse_not_finite()
         self._settle()
-        step = self.agent.model.num_timesteps
+        step, keep = self.agent.model.num_timesteps, self.agent.config.keep
+        if self._saved is not None and self._saved != step:
+            history.keep_before(self.run.folder, self._saved, max(1, keep))
+        self._drop_replays(self._saved)
         replay = state.capture_replay(self.agent.model)
         name = f"replay-{step}" if replay is not None else None
         if name is not None and replay is not None:
@@ -154,25 +167,33 @@ class Savepoints:
             {**state.capture(self.agent.model), **self._facts(), "ledger": asdict(self.ledger), "replay": name},
             self._header(),
         )
-        for old in self.run.checkpoint("x").parent.glob("replay-*.safetensors"):
-            if old.stem != name:
+        self._saved = step
+        if step >= self.agent.config.steps:
+            history.prune(self.run.folder, keep)
+            self._drop_replays(step)
+
+    def _drop_replays(self, spared: int | None) -> None:
+        """Remove replay memories but that of the checkpoint at step `spared`."""
+        for old in place(self.run.folder, "checkpoints").glob("replay-*.safetensors"):
+            if old.stem != f"replay-{spared}":
                 old.unlink()
 
     def restore(self) -> None:
-        """Continue from the last checkpoint; a run that was stopped before its first one starts from the beginning.
+        """Continue from the last checkpoint, or from the newest good one where that is damaged, which is said.
+
+        A run that was stopped before its first one starts from the beginning.
 
         Raises:
-            CheckpointError: the checkpoint is damaged.
+            CheckpointError: no checkpoint that learning can go on from is good.
             RunError: the encoder's frozen weights are not those that it was saved with.
         """
         model = self.agent.model
-        stored = self.run.load("last", model.device)
-        if stored is None:
+        candidates = [name for name in history.names(self.run.folder) if name != "best"]
+        if not candidates:
             self.run.rewind(0)  # what it recorded before it was stopped comes again
             return
-        replay: dict[str, Any] | None = None
-        if stored["replay"] is not None:
-            replay = checkpoint.load(self.run.checkpoint(stored["replay"]))
+        taken, stored = history.newest_good(self.run.folder, candidates, self._read)
+        replay = stored.pop("replay_memory")
         check_frozen(self.agent.encoder, stored, self.run.folder)
         state.restore(model, stored)
         if replay is not None:
@@ -180,11 +201,41 @@ class Savepoints:
         # The environments begin new episodes, and not the very ones that the run began with.
         self.agent.venv.seed(self.agent.config.seed + model.num_timesteps)
         self.ledger = Ledger(**stored["ledger"])
-        best = self.run.load("best", model.device)
-        if best is not None:  # it may be younger than the checkpoint from which learning goes on
-            self.ledger.best = max(self.ledger.best, best["mean"])
+        self._restore_best()
         self.run.rewind(model.num_timesteps)
         self._images = self.agent.encoder.counter.images
+        self._saved = model.num_timesteps
+        if taken != "last":
+            history.put_last(self.run.folder, taken)
+        for later in history.kept_steps(self.run.folder):  # which are damaged
+            if later > model.num_timesteps:
+                history.checkpoint_file(self.run.folder, str(later)).unlink()
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """A checkpoint that learning can go on from, with its replay memory.
+
+        Raises:
+            CheckpointError: it is damaged, or its replay memory is missing or damaged.
+        """
+        stored = checkpoint.load(path, self.agent.model.device)
+        state.check_finite(stored, path)
+        name = stored.get("replay")
+        if name is not None and not re.fullmatch(r"replay-\d+", str(name)):
+            raise CheckpointError(f"The checkpoint {path} names a replay memory {name!r} that cannot be its own.")
+        replay = None if name is None else checkpoint.load(self.run.checkpoint(name))
+        return {**stored, "replay_memory": replay}
+
+    def _restore_best(self) -> None:
+        """Go on with the best mean so far; where the agent that reached it is damaged, the next evaluation is best."""
+        if not self.run.checkpoint("best").exists():
+            return
+        try:
+            best = checkpoint.load(self.run.checkpoint("best"))
+        except CheckpointError as error:
+            print(f"stillsight: {error} The next evaluation takes its place.", file=sys.stderr)
+            self.ledger.best = float("-inf")
+        else:  # it may be younger than the checkpoint from which learning goes on
+            self.ledger.best = max(self.ledger.best, best["mean"])
 
     def _facts(self) -> dict[str, Any]:
         encoder = self.agent.encoder

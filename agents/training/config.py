@@ -112,6 +112,9 @@ class RlConfig(EncoderConfig):
     """Sample actions in evaluations instead of taking the most likely one."""
     checkpoint_every: int | None = None
     """Environment steps between checkpoints; a tenth of the run by default."""
+    keep: int = 0
+    """Checkpoints before the last one that stay, each under its step, besides best: `stillsight evaluate RUN
+    --checkpoint 40_000` plays one. They are without replay memory."""
     tensorboard: bool = False
     """Write TensorBoard event files beside metrics.jsonl."""
     out: Path | None = None
@@ -198,6 +201,7 @@ class RlConfig(EncoderConfig):
             ("eval_max_steps", 0),
             ("eval_every", 0),
             ("checkpoint_every", 0),
+            ("keep", 0),
         ):
             value = getattr(self, flag)
             if value is not None and value < least:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,40 @@ def _parameter_not_finite(model: BaseAlgorithm) -> str | None:
         return None
     bad = int((~named[name].isfinite()).sum())
     return f"{bad:,} of the {named[name].numel():,} numbers of the parameter {name} are NaN or infinite"
+
+
+def check_finite(state: Mapping[str, Any], path: Path) -> None:
+    """Refuse a stored policy, and optimizers stored with it, that hold NaN or infinity.
+
+    Training saves none (see `not_finite`). Where a hash vouches for one all the same, or there is no hash, nobody can
+    play it or learn on from it: it was saved by something else, or damaged.
+
+    Args:
+        state: from `learned` or `capture`.
+        path: of its file.
+
+    Raises:
+        CheckpointError: what is not finite; or there is no policy in it.
+    """
+    kept = {name: state[name] for name in ("policy", "parameters") if isinstance(state.get(name), Mapping)}
+    if not kept:
+        raise CheckpointError(f"The checkpoint {path} holds no policy. Take another one with --checkpoint.")
+    for name, tensor in _tensors(kept):
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            bad = int((~tensor.isfinite()).sum())
+            raise CheckpointError(
+                f"The checkpoint {path} is of no use: {bad:,} of the {tensor.numel():,} numbers of {name} are NaN or "
+                "infinite, which training saves never. Nothing was changed."
+            )
+
+
+def _tensors(node: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor below `node`, with the keys that lead there."""
+    if isinstance(node, Tensor):
+        yield path, node
+    items = node.items() if isinstance(node, Mapping) else enumerate(node) if isinstance(node, list | tuple) else ()
+    for key, value in items:
+        yield from _tensors(value, f"{path}.{key}" if path else str(key))
 
 
 def restore(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:

@@ -32,19 +32,22 @@ def key(module: nn.Module, device: torch.device, sample: Tensor) -> str:
 
 def recall(key: str) -> str | None:
     """The engine that was chosen under `key`, or None."""
-    try:
-        known = json.loads(memory().read_text()).get(key)
-    except (OSError, ValueError, AttributeError):
-        return None
+    known = _known().get(key)
     return known if isinstance(known, str) else None
 
 
 def remember(key: str, name: str) -> None:
     """Keep that `name` was chosen under `key`, where the disk allows it."""
-    try:
-        known = json.loads(memory().read_text())
-    except (OSError, ValueError):
-        known = {}
+    known = _known()
     with contextlib.suppress(OSError):  # a cache that cannot be kept costs the next run a measurement, no more
         memory().parent.mkdir(parents=True, exist_ok=True)
         write_atomically(memory(), to_json({**known, key: name}, indent=1))
+
+
+def _known() -> dict[str, object]:
+    """What the file holds; nothing where it is missing or damaged, which costs a measurement."""
+    try:
+        known = json.loads(memory().read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -68,7 +68,7 @@ def learn(config: CifarConfig, run: Recorder, cache: Path, world: World | None =
     headline = {}
     if world.is_main:
         test = dataset.test
-        headline = report.write(run.folder / "report", logits, test.labels, test.images, dataset.classes)
+        headline = report.write(run.place("report"), logits, test.labels, test.images, dataset.classes)
     summary = {
         **results,
         **{f"test_{name}": value for name, value in headline.items()},

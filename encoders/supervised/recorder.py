@@ -14,6 +14,10 @@ class Recorder(Protocol):
 
     folder: Path
 
+    def place(self, *parts: str) -> Path:
+        """Where in the folder something is to be written."""
+        ...
+
     def card(self, title: str, rows: dict[str, str]) -> None:
         """Show what will happen."""
 
@@ -46,6 +50,10 @@ class NullRecorder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def place(self, *parts: str) -> Path:
+        """A path at which nothing is written."""
+        return self.folder.joinpath(*parts)
 
     def card(self, title: str, rows: dict[str, str]) -> None:
         """Show nothing."""

@@ -86,7 +86,7 @@ def _explicit(path: Path, licence: str = "") -> Found:
                 f"{path} holds no trained encoder ({ENCODER_FILE} is missing). Give --weights a safetensors or .pth "
                 "file, or the folder of a run that trained its encoder (--mode finetune or scratch)."
             )
-        return Found(read(file), _provenance("run", file, name=str(path)), metadata(file).get("encoder", ""))
+        return Found(read(file, own=True), _provenance("run", file, name=str(path)), metadata(file).get("encoder", ""))
     if not path.is_file():
         raise EncoderError(f"There is no file {path}. Give --weights a safetensors or .pth file, or a run folder.")
     return Found(read(path), _provenance("file", path, licence=licence))

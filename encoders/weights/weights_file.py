@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import DamagedFileError, EncoderError
+from stillsight.encoders.weights import tensor_file
 
 DEPTH = 3
 """How deep a state_dict may lie in what a training script saved."""
@@ -33,23 +34,33 @@ def metadata(path: Path) -> dict[str, str]:
     if not is_safetensors(path):
         return {}
     try:
-        with safe_open(str(path), "pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
+        return dict(tensor_file.header(path).metadata)
+    except (DamagedFileError, OSError) as error:
         raise damaged(path, error) from error
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, *, own: bool = False) -> dict[str, Any]:
     """Read what a weights file holds: tensors by name, possibly inside other dicts. No code is run.
 
+    Memory is taken for what the file holds: entries that would expand, and tensors that claim more numbers than the
+    file has for them, are refused. A file that carries the hash of its content is compared with it.
+
+    Args:
+        path: of the file.
+        own: a run of ours left it: say where it has no hash.
+
     Raises:
-        EncoderError: the file is damaged, or holds Python objects or no dict of tensors.
+        EncoderError: the file is damaged, or holds Python objects or no dict of tensors, or would expand.
     """
     try:
         if is_safetensors(path):
-            with safe_open(str(path), "pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            return dict(tensor_file.read(path, own=own).tensors)
+        _refuse_expanding(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except DamagedFileError as error:
+        raise damaged(path, error) from error
+    except EncoderError:
+        raise
     except pickle.UnpicklingError as error:
         raise EncoderError(
             f"{path} is damaged, or holds Python objects and not only tensors, and stillsight runs no code from a "
@@ -61,21 +72,50 @@ def read(path: Path) -> dict[str, Any]:
         raise EncoderError(
             f"{path} holds {type(content).__name__}, not a state_dict of tensors. Save model.state_dict()."
         )
+    for place, state in state_dicts(content):
+        for name, tensor in state.items():
+            if tensor.layout is not torch.strided or tensor.nbytes > tensor.untyped_storage().nbytes():
+                raise EncoderError(
+                    f"{path} says of {f'{place}/{name}'.lstrip('/')[:80]} that it has {tensor.numel():,} numbers, and "
+                    "holds fewer. Save the state_dict alone, of plain tensors: torch.save(model.state_dict(), FILE)."
+                )
     loaded: dict[str, Any] = content
     return loaded
 
 
-def state_dicts(content: Any, place: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Every dict of named tensors in what a file holds, with the path of keys that leads there; the outermost first."""
-    if not isinstance(content, Mapping):
+def _refuse_expanding(path: Path) -> None:
+    """Refuse a zip file, as torch writes them, whose entries hold more than the file does: torch does not compress.
+
+    Raises:
+        EncoderError: how much they would come to.
+    """
+    if not zipfile.is_zipfile(path):
         return
+    with zipfile.ZipFile(path) as file:
+        held, expanded = path.stat().st_size, sum(entry.file_size for entry in file.infolist())
+    if expanded > held:
+        raise EncoderError(
+            f"{path} has {held:,} bytes and would expand to {expanded:,}, and torch compresses nothing that it saves. "
+            "Save the state_dict again: torch.save(model.state_dict(), FILE)."
+        )
+
+
+def state_dicts(content: Any, place: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Every dict of named tensors in what a file holds, with the path of keys that leads there; the outermost first.
+
+    A dict that stands in several places is given once: few bytes of a file can name one a billion times.
+    """
+    seen = set() if seen is None else seen
+    if not isinstance(content, Mapping) or id(content) in seen:
+        return
+    seen.add(id(content))
     tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if tensors:
         yield place, tensors
     if place.count("/") + 1 < DEPTH or not place:
         for name, value in content.items():
             if isinstance(name, str) and isinstance(value, Mapping):
-                yield from state_dicts(value, f"{place}/{name}" if place else name)
+                yield from state_dicts(value, f"{place}/{name}" if place else name, seen)
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import checkpoint
+from stillsight.encoders.weights import tensor_file
 
 Same = Callable[[Any, Any], bool]
 
@@ -122,13 +124,14 @@ def test_a_failure_in_the_middle_leaves_the_old_file(tmp_path: Path, monkeypatch
     checkpoint.save(path, example())
     before = path.read_bytes()
 
-    def half(tensors: dict[str, Tensor], target: Path, header: dict[str, str]) -> None:
-        del tensors, header
-        Path(target).write_bytes(before[: len(before) // 2])
-        raise OSError("No space left on device")
+    def half(tensor: Tensor) -> memoryview:
+        del tensor
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", half)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(tensor_file, "_bytes", half)
+    with pytest.raises(
+        CheckpointError, match=r"cannot be written \(No space left on device\)\. The one before it is kept"
+    ):
         checkpoint.save(path, {"new": torch.ones(3)})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path], "no part of a file is left behind"
@@ -193,9 +196,214 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
     checkpoint.save(path, {"weight": torch.zeros(100)})
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 399))
+    whole = path.stat().st_size
+    assert whole > 400, "the header needs room as well"
     with pytest.raises(
-        CheckpointError, match=rf"needs 400 bytes, and its disk has 399 free.*--resume {tmp_path}/run\.$"
+        CheckpointError, match=rf"needs {whole} bytes, and its disk has 399 free.*--resume {tmp_path}/run\.$"
     ):
+        checkpoint.save(path, {"weight": torch.ones(100)})
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, whole - 1))
+    with pytest.raises(CheckpointError, match=rf"needs {whole} bytes"):
         checkpoint.save(path, {"weight": torch.ones(100)})
     assert [file.name for file in path.parent.iterdir()] == ["last.safetensors"]
     assert torch.equal(checkpoint.load(path)["weight"], torch.zeros(100))
+
+
+def parts(content: bytes) -> dict[str, range]:
+    """Where the regions of a tensor file lie."""
+    length = int.from_bytes(content[:8], "little")
+    metadata = content.index(b'"structure"')
+    tensors = content.index(b'"data_offsets"')
+    return {
+        "length": range(8),
+        "hash": range(8 + len(tensor_file.BEGINNING) - 20, 8 + len(tensor_file.BEGINNING) + tensor_file.DIGITS),
+        "structure": range(metadata, metadata + 400),
+        "header": range(tensors - 60, 8 + length),
+        "tensors": range(8 + length, len(content)),
+    }
+
+
+def refused(path: Path) -> bool:
+    """Whether a checkpoint is refused by a sentence."""
+    try:
+        checkpoint.load(path)
+    except CheckpointError as error:
+        return "is damaged or incomplete" in str(error)
+    return False
+
+
+def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    tree = example()
+    checkpoint.save(path, tree)
+    whole = path.read_bytes()
+    for region, places in parts(whole).items():
+        for place in places:
+            for bit in range(8) if region != "tensors" else (0, 7):
+                damaged = bytearray(whole)
+                damaged[place] ^= 1 << bit
+                path.write_bytes(damaged)
+                assert refused(path), f"bit {bit} of byte {place} of the {region} was flipped, and it was loaded"
+
+
+def test_zeros_for_a_tail_and_swapped_tensors_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    checkpoint.save(path, {"a": torch.arange(100.0), "b": -torch.arange(100.0)})
+    whole = path.read_bytes()
+    length = 8 + int.from_bytes(whole[:8], "little")
+    # A single flipped bit of a float loads as another number, and zeros as zeros: nothing but the hash can tell.
+    zeros = whole[:-100] + bytes(100)
+    swapped = whole[:length].replace(b'"a":{"dtype"', b'"?":{"dtype"').replace(b'"b":{"dtype"', b'"a":{"dtype"')
+    swapped = swapped.replace(b'"?":{"dtype"', b'"b":{"dtype"') + whole[length:]
+    other_values = whole[:length] + whole[length + 400 :] + whole[length : length + 400]
+    for damaged in (zeros, swapped, other_values):
+        assert len(damaged) == len(whole)
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="the sha256 differs"):
+            checkpoint.load(path)
+    path.write_bytes(whole + b"\0")
+    with pytest.raises(CheckpointError, match="bytes behind its header"):
+        checkpoint.load(path)
+
+
+def test_a_header_that_lost_its_hash_is_no_file_without_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    checkpoint.save(path, example())
+    whole = path.read_bytes()
+    for key in (tensor_file.HASH, tensor_file.CHECKED):
+        path.write_bytes(whole.replace(key.encode(), key[:-1].encode() + b"x"))
+        with pytest.raises(CheckpointError, match="its header was changed after it was written"):
+            checkpoint.load(path)
+
+
+def test_checkpoints_without_a_hash_load_and_say_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from safetensors.torch import save_file
+
+    checkpoint.save(tmp_path / "new.safetensors", {"weight": torch.arange(3.0)})
+    metadata = {"structure": json.dumps({"pairs": [["weight", {"tensor": "weight"}]]})}
+    for name in ("best", "last"):
+        save_file({"weight": torch.arange(3.0)}, tmp_path / f"{name}.safetensors", metadata)
+        assert torch.equal(checkpoint.load(tmp_path / f"{name}.safetensors")["weight"], torch.arange(3.0))
+    checkpoint.load(tmp_path / "new.safetensors")
+    said = capsys.readouterr().err
+    assert said.count("has no hash: what is in it cannot be checked") == 1
+    assert f"{tmp_path}/best.safetensors" in said
+
+
+def header(entries: object, data: bytes = b"") -> bytes:
+    text = entries if isinstance(entries, bytes) else json.dumps(entries).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+BOMBS = {
+    "nested": header({"__metadata__": {"structure": '{"list":[' * 200_000}}),
+    "nested structure": header({"__metadata__": {"structure": '{"list":[' * 900 + "]}" * 900}}),
+    "nested header": header(b'{"a":' * 200_000),
+    "a number in the place of a list": header({"__metadata__": {"structure": '{"pairs": 5}'}}),
+    "an unknown kind": header({"__metadata__": {"structure": '{"module": "os"}'}}),
+    "two kinds": header({"__metadata__": {"structure": '{"pairs": [], "list": []}'}}),
+    "no state": header({"__metadata__": {"structure": '"text"'}}),
+    "NaN": header({"__metadata__": {"structure": '{"pairs": [["a", NaN]]}'}}),
+    "an unhashable key": header({"__metadata__": {"structure": '{"pairs": [[[1], 2]]}'}}),
+    "another type": header({"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}, b"0"),
+    "a type that is none": header({"a": {"dtype": 7, "shape": [2], "data_offsets": [0, 1]}}, b"0"),
+    "a larger shape": header({"a": {"dtype": "U8", "shape": [10**12], "data_offsets": [0, 1]}}, b"0"),
+    "a negative shape": header({"a": {"dtype": "U8", "shape": [-1, -1], "data_offsets": [0, 1]}}, b"0"),
+    "an empty tensor without end": header({"a": {"dtype": "U8", "shape": [0, 2**62], "data_offsets": [0, 0]}}),
+    "overlapping tensors": header(
+        {name: {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]} for name in "abc"}, b"00"
+    ),
+    "a hole": header({"a": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]}}, b"00"),
+    "metadata of numbers": header({"__metadata__": {"structure": 5}}),
+    "a list": header([1, 2]),
+    "no text": header(b"\xff\xfe"),
+}
+
+
+@pytest.mark.parametrize("content", BOMBS.values(), ids=list(BOMBS))
+def test_what_no_writer_writes_is_a_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(CheckpointError, match="is damaged or incomplete"):
+        checkpoint.load(tmp_path / "a.safetensors")
+
+
+def test_one_tensor_named_a_million_times_is_one_tensor(tmp_path: Path) -> None:
+    structure = '{"list":[' + ",".join(['{"tensor":"a"}'] * 1_000_000) + "]}"
+    entry = {"dtype": "U8", "shape": [2**20], "data_offsets": [0, 2**20]}
+    metadata = {"structure": f'{{"pairs":[["all",{structure}]]}}'}
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(header({"__metadata__": metadata, "a": entry}, bytes(2**20)))
+    with pytest.raises(CheckpointError, match=r"its header has .* bytes, and .* are the most"):
+        checkpoint.load(path)
+    metadata = {"structure": metadata["structure"].replace(',{"tensor":"a"}' * 900_000, "")}
+    path.write_bytes(header({"__metadata__": metadata, "a": entry}, bytes(2**20)))
+    everywhere = checkpoint.load(path)["all"]
+    assert len(everywhere) == 100_000
+    assert len({tensor.data_ptr() for tensor in everywhere}) == 1
+
+
+def test_a_file_of_holes_is_refused_before_memory_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 2**42  # four terabytes, which take no room on the disk
+    content = header({"a": {"dtype": "U8", "shape": [2**21, 2**21], "data_offsets": [0, size]}})
+    path = tmp_path / "a.safetensors"
+    with path.open("wb") as file:
+        file.write(content)
+        file.truncate(len(content) + size)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: pytest.fail("memory was taken"))
+    with pytest.raises(CheckpointError, match=r"it holds 4,398,046,511,104 bytes, and [\d,]+ of memory are free"):
+        checkpoint.load(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match="it is no file"):
+        checkpoint.load(tmp_path / "a.safetensors")
+
+
+def bits(tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Type, shape and bytes of each tensor."""
+    return {
+        name: (tensor.dtype, tensor.shape, tensor.reshape(-1).view(torch.uint8).tolist() if tensor.numel() else [])
+        for name, tensor in tensors.items()
+    }
+
+
+def test_other_programs_read_what_is_written_and_it_reads_theirs(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    kinds = [kind for kind in tensor_file.KINDS.values() if kind is not torch.complex64]
+    tensors = {str(kind): torch.arange(12).view(3, 4).to(kind) for kind in kinds}
+    tensors |= {"view": torch.arange(12.0).view(3, 4).T, "one": torch.tensor(2.5), "none": torch.zeros(0, 3)}
+    tensor_file.write(tmp_path / "a.safetensors", tensors, {"licence": "MIT"})
+    with safe_open(tmp_path / "a.safetensors", "pt") as file:
+        assert file.metadata()["licence"] == "MIT"
+        assert bits({name: file.get_tensor(name) for name in tensors}) == bits(tensors)
+    found = tensor_file.read(tmp_path / "a.safetensors")
+    assert bits(found.tensors) == bits(tensors)
+    assert found.metadata == {"licence": "MIT"}
+    assert found.sha256 is not None
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / "b.safetensors", {"a": "b"})
+    stock = tensor_file.read(tmp_path / "b.safetensors")
+    assert bits(stock.tensors) == bits(tensors)
+    assert (stock.metadata, stock.sha256) == ({"a": "b"}, None)
+
+
+def test_what_the_disk_does_not_give_back_never_takes_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run" / "checkpoints" / "last.safetensors"
+    checkpoint.save(path, {"weight": torch.zeros(100)})
+    before = path.read_bytes()
+    real = tensor_file.sync
+
+    def failing(written: Path) -> None:
+        real(written)
+        with written.open("r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            file.write(b"x")
+
+    monkeypatch.setattr(tensor_file, "sync", failing)
+    with pytest.raises(CheckpointError, match=r"does not lie on its disk as it was written .*the sha256 differs"):
+        checkpoint.save(path, {"weight": torch.ones(100)})
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["last.safetensors"]

@@ -203,10 +203,26 @@ def test_a_damaged_checkpoint_is_a_sentence(trained: Path, command: str, capsys:
     best = trained / "checkpoints" / "best.safetensors"
     best.write_bytes(best.read_bytes()[:-10])
     before = sorted(trained.rglob("*"))
-    sentence = refused([command, str(trained), "--episodes", "1", "--device", "cpu"], capsys)
+    rest = ["--episodes", "1", "--device", "cpu"]
+    sentence = refused([command, str(trained), "--checkpoint", "best", *rest], capsys)
     assert "best.safetensors is damaged or incomplete" in sentence
+    assert "Good are last (step 96): --checkpoint last." in sentence
     assert sorted(trained.rglob("*")) == before
-    assert main([command, str(trained), "--checkpoint", "last", "--episodes", "1", "--device", "cpu"]) == 0
+    assert main([command, str(trained), "--checkpoint", "last", *rest]) == 0
+    capsys.readouterr()
+    assert main([command, str(trained), *rest]) == 0
+    said = capsys.readouterr().err
+    assert "best.safetensors is damaged or incomplete" in said
+    assert "Taken in its place: last (step 96)." in said
+
+
+@pytest.mark.parametrize("command", ["evaluate", "record"])
+def test_a_name_of_no_checkpoint_is_a_sentence(trained: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = refused([command, str(trained), "--checkpoint", "latest"], capsys)
+    assert "'latest' is no name of a checkpoint. Type best, last, or the steps of one that --keep kept" in sentence
+    sentence = refused([command, str(trained), "--checkpoint", "40_000", "--device", "cpu"], capsys)
+    assert f"There is no checkpoint 40000 in {trained}. It has: best (step " in sentence
+    assert sentence.rstrip().endswith("last (step 96).")
 
 
 def test_flags_and_values_that_do_not_exist_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -207,7 +207,7 @@ def test_other_encoder_weights_are_refused(tiny: Tiny, tmp_path: Path, retina_fi
 
 @pytest.mark.parametrize("which", ["last", "replay"])
 def test_a_truncated_checkpoint_is_a_sentence_and_nothing_is_lost(tiny: Tiny, tmp_path: Path, which: str) -> None:
-    folder = interrupt(tiny("dqn", steps=STEPS, checkpoint_every=32, out=tmp_path / "run"), 80)
+    folder = interrupt(tiny("dqn", steps=STEPS, checkpoint_every=32, out=tmp_path / "run"), 40)  # one checkpoint
     (path,) = (folder / "checkpoints").glob(f"{which}*.safetensors")
     path.write_bytes(path.read_bytes()[:-100])
     before = files(folder)

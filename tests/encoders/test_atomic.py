@@ -1,16 +1,20 @@
-"""JSON that every program reads: no NaN, no infinities, and one place that sees to it."""
+"""Files that are whole and on the disk or not there at all, and JSON that every program reads."""
 
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from stillsight.encoders.atomic import to_json
+from stillsight.encoders.atomic import replacing, to_json, write_atomically
+from stillsight.encoders.weights import tensor_file
 
 NOT_WRITTEN = {
     "agents/benchmark/benchmark_config.py",  # strings of TOML
@@ -71,3 +75,117 @@ def test_nothing_writes_json_that_may_hold_nan() -> None:
 def test_the_check_sees_json() -> None:
     assert writes("json.dumps(facts)\njson.dump(facts, file)\njson.dumps(facts, allow_nan=True)") == [1, 2, 3]
     assert writes("json.dumps(facts, allow_nan=False)\nto_json(facts)\njson.loads(text)") == []
+
+
+class Watched:
+    """Records what a fake `os` is asked for, and fails where it is told to.
+
+    Args:
+        fail: the call that fails, by its number; None for none.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fail: int | None = None, number: int = errno.EIO) -> None:
+        self.calls: list[str] = []
+        self.fail, self.number = fail, number
+        real_open, real_fsync, real_replace, real_close = os.open, os.fsync, os.replace, os.close
+        names: dict[int, str] = {}
+
+        def opened(path: Path, flags: int, *rest: object, **named: object) -> int:
+            handle = real_open(path, flags, *rest, **named)  # type: ignore[arg-type]
+            names[handle] = "folder" if Path(path).is_dir() else "partial" if ".part" in str(path) else "file"
+            return handle
+
+        def fsync(handle: int) -> None:
+            self.note(f"fsync {names[handle]}")
+            real_fsync(handle)
+
+        def replace(source: Path, target: Path) -> None:
+            self.note("rename")
+            real_replace(source, target)
+
+        monkeypatch.setattr(os, "open", opened)
+        monkeypatch.setattr(os, "fsync", fsync)
+        monkeypatch.setattr(os, "replace", replace)
+        monkeypatch.setattr(os, "close", real_close)
+
+    def note(self, call: str) -> None:
+        """Take down a call, and fail if it is the one."""
+        self.calls.append(call)
+        if len(self.calls) - 1 == self.fail:
+            raise OSError(self.number, os.strerror(self.number))
+
+
+ORDER = ["fsync partial", "rename", "fsync folder"]
+
+
+def test_the_file_is_flushed_before_it_is_renamed_and_the_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(monkeypatch)
+    write_atomically(tmp_path / "a.json", "new")
+    assert watched.calls == ORDER
+    assert (tmp_path / "a.json").read_text() == "new"
+    watched.calls.clear()
+    tensor_file.write(tmp_path / "a.safetensors", {"a": torch.ones(3)})
+    assert watched.calls == ["fsync partial", *ORDER], "flushed, read back, and only then renamed"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("step", range(3), ids=ORDER)
+def test_each_failing_step_is_an_error_and_leaves_a_whole_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, number: int
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    watched = Watched(monkeypatch, step, number)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        write_atomically(path, "new")
+    assert watched.calls == ORDER[: step + 1], "nothing goes on after it"
+    assert path.read_text() == ("old" if step < 2 else "new")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_flushed_is_no_error_where_its_file_system_never_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Watched(monkeypatch, 2, errno.EINVAL)
+    write_atomically(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json").read_text() == "new"
+
+
+def test_an_error_at_close_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.safetensors"
+    tensor_file.write(path, {"a": torch.zeros(3)})
+    before = path.read_bytes()
+    real = Path.open
+
+    class Failing:
+        """A file of a network disk, which says at the end that it could not keep what it was given."""
+
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def __enter__(self) -> Any:
+            return self.file.__enter__()
+
+        def __exit__(self, *error: Any) -> None:
+            self.file.__exit__(*error)
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    def opened(path: Path, mode: str = "r", *rest: Any, **named: Any) -> Any:
+        file = real(path, mode, *rest, **named)
+        return Failing(file) if mode == "wb" else file
+
+    monkeypatch.setattr(Path, "open", opened)
+    for write in (lambda: tensor_file.write(path, {"a": torch.ones(3)}), lambda: write_atomically(path, "new")):
+        with pytest.raises(OSError, match="Disk quota exceeded"):
+            write()
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_block_that_writes_nothing_changes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    with replacing(tmp_path / "a"):
+        pass
+    assert (tmp_path / "a").read_text() == "old"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.engines import engine as engines
+from stillsight.encoders.engines import engine_cache
 from stillsight.encoders.errors import EncoderError
 
 SHAPE = (3, 32, 32)
@@ -127,6 +128,15 @@ def test_auto_times_only_what_the_work_ahead_repays(monkeypatch: pytest.MonkeyPa
     memory.write_text("damaged")
     with pytest.raises(AssertionError, match="not be the same run"):
         encoder().frozen.prepare(SHAPE, batch=4, forwards=1_000_000)
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "{", "7", '{"key": 5}', "[" * 100_000, "\xff"])
+def test_a_damaged_memory_costs_a_measurement_and_no_run(memory: Path, content: str) -> None:
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    memory.write_bytes(content.encode("latin-1"))
+    assert engine_cache.recall("key") is None
+    engine_cache.remember("key", "onnx")
+    assert engine_cache.recall("key") == "onnx"
 
 
 def test_an_engine_that_is_not_to_be_had_is_a_sentence() -> None:

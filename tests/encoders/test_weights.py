@@ -9,6 +9,7 @@ import os
 import pickle
 import threading
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,10 +22,10 @@ from torch import Tensor
 from torchvision.models import ResNet18_Weights, WeightsEnum
 
 from stillsight.encoders import ENCODERS, EncoderError, Provenance, build, fingerprint
-from stillsight.encoders.weights import sources
+from stillsight.encoders.weights import sources, tensor_file
 from stillsight.encoders.weights.fitting import load_into
 from stillsight.encoders.weights.sources import file_hash, find
-from stillsight.encoders.weights.weights_file import metadata, read, read_state_dict
+from stillsight.encoders.weights.weights_file import metadata, read, read_state_dict, state_dicts
 from stillsight.encoders.zoo.registry import make_backbone
 
 ROW = ENCODERS["resnet18"]
@@ -477,3 +478,61 @@ def test_the_shipped_encoder_is_there_small_and_what_its_card_says(root: Path) -
     assert encoder.provenance.licence != "not stated in the file: yours to check"
     cards = "".join(card.read_text() for card in file.parent.glob("*.md"))
     assert file_hash(file) in cards
+
+
+# What would expand ----------------------------------------------------------------------------------------------------
+
+
+def test_a_zip_that_would_expand_is_refused_before_it_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"weight": torch.zeros(2**22)}, tmp_path / "plain.pth")
+    assert set(read(tmp_path / "plain.pth")) == {"weight"}
+    with zipfile.ZipFile(tmp_path / "plain.pth") as plain, zipfile.ZipFile(tmp_path / "bomb.pth", "w") as bomb:
+        for entry in plain.infolist():
+            bomb.writestr(entry.filename, plain.read(entry), zipfile.ZIP_DEFLATED)
+    size = (tmp_path / "bomb.pth").stat().st_size
+    assert size < 2**20
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was expanded"))
+    sentence = rf"bomb\.pth has {size:,} bytes and would expand to 16,7[\d,]+, and torch compresses nothing"
+    with pytest.raises(EncoderError, match=sentence):
+        read(tmp_path / "bomb.pth")
+
+
+def test_a_tensor_that_claims_more_than_the_file_holds_is_refused(tmp_path: Path) -> None:
+    torch.save({"model": {"weight": torch.zeros(1).expand(10**12)}}, tmp_path / "wide.pth")
+    with pytest.raises(
+        EncoderError, match=r"says of model/weight that it has 1,000,000,000,000 numbers, and holds fewer"
+    ):
+        read(tmp_path / "wide.pth")
+
+
+def test_dicts_that_stand_in_a_thousand_places_are_looked_at_once(tmp_path: Path) -> None:
+    inner: dict[str, object] = {"weight": torch.zeros(1)}
+    for _ in range(3):
+        inner = {str(number): inner for number in range(1_000)}
+    torch.save(inner, tmp_path / "many.pth")
+    assert (tmp_path / "many.pth").stat().st_size < 100_000
+    # A billion looks would take an hour.
+    assert [place for place, _ in state_dicts(read(tmp_path / "many.pth"))] == ["0/0/0"]
+
+
+def test_an_encoder_that_a_run_left_is_checked_by_its_hash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run" / "checkpoints" / "encoder.safetensors"
+    path.parent.mkdir(parents=True)
+    tensor_file.write(path, retina_state(), {"encoder": "retina"})
+    found = find(ENCODERS["retina"], tmp_path / "run")
+    assert found.encoder == "retina"
+    assert fingerprint(found.content) == fingerprint(retina_state())
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+    for place in (tmp_path / "run", path):
+        with pytest.raises(
+            EncoderError, match=r"encoder\.safetensors is damaged or incomplete \(its content is not what"
+        ):
+            find(ENCODERS["retina"], place)
+    assert not capsys.readouterr().err
+    save_file(retina_state(), path)
+    find(ENCODERS["retina"], path)
+    assert not capsys.readouterr().err, "of somebody's weights nobody expects a hash"
+    find(ENCODERS["retina"], tmp_path / "run")
+    assert "encoder.safetensors was written by a version before and has no hash" in capsys.readouterr().err

@@ -14,16 +14,15 @@ from pathlib import Path
 
 import PIL
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from stillsight.encoders.atomic import replacing, to_json
+from stillsight.encoders.atomic import to_json
 from stillsight.encoders.device import available_memory
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import DamagedFileError, EncoderError
 from stillsight.encoders.supervised.data import picture
 from stillsight.encoders.supervised.data.disk import check_room, no_room
 from stillsight.encoders.supervised.data.picture import Interpolation
+from stillsight.encoders.weights import tensor_file
 
 Progress = Callable[[str, int, int], None]
 
@@ -160,10 +159,6 @@ def _key(paths: list[Path], side: int | None, interpolation: Interpolation) -> s
     return digest.hexdigest()[:24]
 
 
-def _checksum(images: Tensor) -> str:
-    return hashlib.blake2b(images.numpy().data, digest_size=16).hexdigest()
-
-
 def _keep(decoded: Decoded, file: Path) -> None:
     """Write `decoded` to `file`.
 
@@ -171,22 +166,19 @@ def _keep(decoded: Decoded, file: Path) -> None:
         OSError: it cannot be written there.
     """
     facts = {"broken": decoded.broken, "traits": decoded.traits}
-    header = {name: to_json(fact) for name, fact in facts.items()} | {"blake2b": _checksum(decoded.images)}
-    with replacing(file) as partial:
-        partial.touch()  # safetensors' own error has no number
-        try:
-            save_file({"images": decoded.images}, partial, header)
-        except SafetensorError as error:
-            raise OSError(errno.ENOSPC if "No space" in str(error) else errno.EIO, str(error)) from error
+    try:
+        tensor_file.write(file, {"images": decoded.images}, {name: to_json(fact) for name, fact in facts.items()})
+    except DamagedFileError as error:
+        raise OSError(errno.EIO, str(error)) from error
 
 
 def _recall(file: Path) -> Decoded | None:
     """What an earlier run decoded; None if there is nothing, it cannot be read, or it is damaged."""
     try:
-        with safe_open(str(file), "pt") as stored:
-            images, facts = stored.get_tensor("images"), stored.metadata()
-    except (SafetensorError, OSError):
+        stored = tensor_file.read(file)
+    except (DamagedFileError, OSError):
         return None
-    if _checksum(images) != facts["blake2b"]:
+    if stored.sha256 is None:  # of a version before, which may be damaged where its own hash did not look
         return None
-    return Decoded(images, json.loads(facts["broken"]), Counter(json.loads(facts["traits"])))
+    facts = stored.metadata
+    return Decoded(stored.tensors["images"], json.loads(facts["broken"]), Counter(json.loads(facts["traits"])))

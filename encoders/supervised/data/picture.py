@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from stillsight.encoders.device import available_memory
 from stillsight.encoders.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -19,6 +20,12 @@ Interpolation = Literal["bilinear", "bicubic"]
 VERSION = 2
 """Of the rules by which files become pixels: decoded images that are kept are named after it. Since 2 transparency lies
 on white, and floats and 32 bits are scaled by their range."""
+
+FORMATS = (
+    "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP",
+)  # fmt: skip
+"""Pillow's names of what is decoded, as far as it was built with them, whatever a file is called. Others are not: for
+EPS Pillow starts Ghostscript."""
 
 TRAITS = {
     "transparent": "with transparency are shown on white",
@@ -69,7 +76,9 @@ def decode(path: Path) -> Picture:
 
     traits: list[str] = []
     try:
-        with Image.open(path) as file:
+        Image.init()
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as file:
+            _check_room(file)
             # A phone's MPO is a JPEG with a preview behind it, which nobody takes for another page.
             if file.format != "MPO" and getattr(file, "is_animated", False):
                 traits.append("first")
@@ -87,6 +96,20 @@ def decode(path: Path) -> Picture:
     except Exception as error:  # decoders of arbitrary bytes raise whatever they like
         raise EncoderError(f"{path} cannot be read as a picture ({_reason(error, path)}).") from error
     return Picture(np.ascontiguousarray(pixels.transpose(2, 0, 1)), tuple(traits))
+
+
+def _check_room(file: Image.Image) -> None:
+    """Refuse a picture that memory does not hold, by what its header says; Pillow itself refuses 179 million pixels.
+
+    Raises:
+        EncoderError: how large it would be.
+    """
+    width, height = file.size
+    # Decoded, turned, as RGB and with its colours in front; numbers of 32 bits are scaled as float64 besides.
+    needed = width * height * (32 if file.mode in ("F", "I") else 13)
+    free = available_memory() if needed > 2**27 else None  # which takes a while to ask for each picture
+    if free is not None and needed > free:
+        raise EncoderError(f"{width:,} x {height:,} pixels take {needed:,} bytes of memory, and {free:,} are free")
 
 
 def read(path: Path) -> np.ndarray:

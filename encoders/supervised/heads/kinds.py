@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import DamagedFileError, EncoderError
 from stillsight.encoders.supervised.cifar_config import HeadKind
 from stillsight.encoders.supervised.heads import knn, linear, mlp, ncm
 from stillsight.encoders.supervised.heads.head import Fitted, Head, Labelled
+from stillsight.encoders.weights import tensor_file
 
 
 class FitHead(Protocol):
@@ -79,13 +79,11 @@ def read(path: Path, device: torch.device | str = "cpu") -> Head:
         EncoderError: the file is missing, damaged, or of an unknown kind.
     """
     try:
-        with safe_open(str(path), "pt", device=str(device)) as file:
-            kind = (file.metadata() or {}).get("head", "linear")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            return KINDS[kind].from_state(state)
+        file = tensor_file.read(path, device, own=True)
+        return KINDS[file.metadata.get("head", "linear")].from_state(file.tensors)  # type: ignore[index]
     except FileNotFoundError as error:
         raise EncoderError(f"There is no head {path}. Finish the run, or train it again.") from error
-    except (SafetensorError, OSError, KeyError, TypeError) as error:
+    except (DamagedFileError, OSError, KeyError, TypeError) as error:
         raise EncoderError(f"The head {path} is damaged ({error}). Train the run again.") from error
 
 

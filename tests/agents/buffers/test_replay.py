@@ -602,7 +602,9 @@ def test_a_stopped_run_gets_its_n_step_memory_back(
         patch.setattr(callbacks.Episodes, "_on_step", interrupted)
         with pytest.raises(RunError, match="Stopped at step 80"):
             rl(config)
-    (path,) = (tmp_path / "run" / "checkpoints").glob("replay-*.safetensors")
+    kept = (tmp_path / "run" / "checkpoints").glob("replay-*.safetensors")
+    assert sorted(path.stem for path in kept) == ["replay-32", "replay-64"]
+    path = tmp_path / "run" / "checkpoints" / "replay-64.safetensors"
     stored_memory = checkpoint.load(path)
     assert stored_memory["arrays"]["valid"].sum() == 64
     monkeypatch.setattr(Savepoints, "restore", watched)

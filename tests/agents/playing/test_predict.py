@@ -30,6 +30,7 @@ from stillsight.encoders.supervised.cifar_config import HeadKind
 from stillsight.encoders.supervised.data import image_folder as folders
 from stillsight.encoders.supervised.data import picture, search
 from stillsight.encoders.supervised.heads import kinds
+from stillsight.encoders.weights import tensor_file
 from stillsight.encoders.zoo.registry import make_backbone
 
 ANIMALS = ["cat", "dog", "eel"]
@@ -58,16 +59,14 @@ def finish(
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"precision": "float32", **record}))
     (folder / "summary.json").write_text(json.dumps(summary | facts))
-    save_file(
-        {key: t.contiguous() for key, t in head.items()}, folder / "checkpoints" / "head.safetensors", {"head": kind}
-    )
+    tensor_file.write(folder / "checkpoints" / "head.safetensors", head, {"head": kind})
     if Mode(choice["mode"]).trained:
         store(encoder.state(), folder / "checkpoints" / "encoder.safetensors")
     return folder
 
 
 def store(state: dict[str, Tensor], path: Path) -> Path:
-    save_file({key: t.detach().clone(memory_format=torch.contiguous_format) for key, t in state.items()}, path)
+    tensor_file.write(path, state)
     return path
 
 

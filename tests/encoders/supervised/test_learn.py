@@ -77,6 +77,9 @@ class Folder:
     def progress(self, what: str, done: int, total: int, **facts: object) -> None:
         assert 0 < done <= total, (what, facts)
 
+    def place(self, *parts: str) -> Path:
+        return self.folder.joinpath(*parts)
+
     def write_json(self, name: str, content: dict[str, Any]) -> None:
         (self.folder / name).write_text(json.dumps(content))
 

@@ -256,13 +256,14 @@ def test_another_decoder_decodes_again(pets: Path, tmp_path: Path, monkeypatch: 
     assert decoded(pets, tmp_path / "cache")[1] == 0
 
 
-@pytest.mark.parametrize("kind", ["cut", "bit"])
+@pytest.mark.parametrize("kind", ["cut", "bit", "header"])
 def test_a_damaged_image_cache_is_decoded_again(pets: Path, tmp_path: Path, kind: str) -> None:
     cache = tmp_path / "cache"
     first, _ = decoded(pets, cache)
     (file,) = cache.iterdir()
     content = bytearray(file.read_bytes())
-    content[-1] ^= 1
+    # "broken" is said in the header: another number there would leave out another image.
+    content[content.index(b'"broken":"[') + 11 if kind == "header" else -1] ^= 1
     file.write_bytes(content[:-9] if kind == "cut" else content)
     again, count = decoded(pets, cache)
     assert count == 15

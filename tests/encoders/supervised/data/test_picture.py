@@ -129,3 +129,38 @@ def test_resizing_keeps_what_fits_and_averages_what_does_not() -> None:
     assert (found.float() - expected).abs().max() <= 1
     whole = picture.resize(noise(side=40)[:, :, :20], (32, 32))
     assert whole.shape[2:] == (32, 32), "the whole image, whatever its proportions"
+
+
+def test_no_picture_starts_a_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import EpsImagePlugin
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
+    path = (tmp_path / "a.eps").rename(tmp_path / "a.png")  # Pillow goes by the content
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was started"))
+    with pytest.raises(
+        EncoderError, match=r"a\.png cannot be read as a picture \(damaged, cut off or of an unknown kind"
+    ):
+        picture.decode(path)
+
+
+def test_a_picture_that_memory_does_not_hold_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.png"
+    Image.new("L", (6_000, 5_000)).save(path)
+    assert path.stat().st_size < 100_000
+    monkeypatch.setattr(picture, "available_memory", lambda: 300_000_000)
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("it was decoded"))
+    with pytest.raises(
+        EncoderError, match=r"\(6,000 x 5,000 pixels take 390,000,000 bytes of memory, and 300,000,000 are free\)"
+    ):
+        picture.decode(path)
+
+
+def test_a_picture_of_more_pixels_than_any_camera_takes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.pbm"
+    path.write_bytes(b"P4 20000 20000\n")
+    with pytest.raises(
+        EncoderError, match=r"cannot be read as a picture \(Image size \(400000000 pixels\) exceeds limit"
+    ):
+        picture.decode(path)

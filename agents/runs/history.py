@@ -1,0 +1,159 @@
+"""History: which checkpoints a run folder holds, the names by which they are typed, and the newest good one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from stillsight.agents.errors import CheckpointError
+from stillsight.agents.runs.place import place
+from stillsight.agents.runs.reader import checkpoint_path
+
+BEST, LAST = "best", "last"
+
+Read = Callable[[Path], dict[str, Any]]
+"""Read a checkpoint; raises `CheckpointError` where it is missing, damaged or of no use."""
+
+
+def checkpoint_name(typed: str) -> str:
+    """The name of a checkpoint as it was typed: best, last, or a number of steps such as 40000 or 40_000.
+
+    Raises:
+        CheckpointError: it is neither.
+    """
+    number = re.fullmatch(r"(?:step-)?([0-9][0-9_]*)", typed)
+    if number is not None and len(typed) < 20:
+        return str(int(number[1]))
+    if typed not in (BEST, LAST):
+        raise CheckpointError(
+            f"{typed!r} is no name of a checkpoint. Type best, last, or the steps of one that --keep kept, say 40_000."
+        )
+    return typed
+
+
+def checkpoint_file(folder: Path, name: str) -> Path:
+    """Where a run folder keeps the checkpoint of that name: steps lie in step-<number>.safetensors."""
+    return checkpoint_path(folder, f"step-{name}" if name.isdigit() else name)
+
+
+def kept_steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints of a run that were kept besides best and last, the newest first."""
+    files = checkpoint_path(folder, LAST).parent.glob("step-*.safetensors")
+    found = (re.fullmatch(r"step-(\d{1,18})", path.stem) for path in files)
+    return sorted((int(match[1]) for match in found if match is not None), reverse=True)
+
+
+def names(folder: Path) -> list[str]:
+    """Names of the checkpoints of a run; after best come those that learning can go on from, the newest first."""
+    kept = [name for name in (BEST, LAST) if checkpoint_file(folder, name).exists()]
+    return [*kept, *map(str, kept_steps(folder))]
+
+
+def newest_good(folder: Path, candidates: Sequence[str], read: Read) -> tuple[str, dict[str, Any]]:
+    """The first of `candidates` that can be read, and its name. What was passed over is said on the error stream.
+
+    Args:
+        folder: of the run.
+        candidates: names, in the order in which they are wanted.
+        read: see `Read`.
+
+    Raises:
+        CheckpointError: none of them can be read; it says why the first cannot.
+    """
+    first: CheckpointError | None = None
+    for name in candidates:
+        try:
+            content = read(checkpoint_file(folder, name))
+        except CheckpointError as error:
+            first = first or error
+            continue
+        if first is not None:
+            print(f"stillsight: {first} Taken in its place: {_called(name, content)}.", file=sys.stderr)
+        return name, content
+    if first is None:
+        raise CheckpointError(f"There is no checkpoint in {folder}. `stillsight list runs` shows the runs.")
+    others = "No other checkpoint of the folder can take its place." if len(candidates) > 1 else "There is no other."
+    raise CheckpointError(f"{first} {others} Restore the file, or start a new run.") from first
+
+
+def named(folder: Path, name: str, read: Read) -> tuple[str, dict[str, Any]]:
+    """The checkpoint that somebody asked for by its name, and no other: a damaged one is refused.
+
+    A number is that of a kept checkpoint, or of the last or the best one where they stand at that step.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged; which others there are.
+    """
+    if checkpoint_file(folder, name).exists():
+        try:
+            return name, read(checkpoint_file(folder, name))
+        except CheckpointError as error:
+            good = [f"{called}: --checkpoint {other}" for other, called in _good(folder, read) if other != name]
+            advice = f"Good are {'; '.join(good)}." if good else "No other checkpoint of the folder is good."
+            raise CheckpointError(f"{error} {advice}") from error
+    if name.isdigit():
+        for other in (LAST, BEST):
+            with contextlib.suppress(CheckpointError):
+                content = read(checkpoint_file(folder, other))
+                if content.get("step") == int(name):
+                    return other, content
+    there = ", ".join(called for _, called in _good(folder, read)) or "none that is good"
+    raise CheckpointError(f"There is no checkpoint {name} in {folder}. It has: {there}.")
+
+
+def find(folder: Path, typed: str | None, read: Read) -> tuple[str, dict[str, Any]]:
+    """The checkpoint to play: the one that was typed, or the best one, and the newest good one in its place.
+
+    Raises:
+        CheckpointError: see `named` and `newest_good`.
+    """
+    if typed is not None:
+        return named(folder, checkpoint_name(typed), read)
+    return newest_good(folder, names(folder), read)
+
+
+def keep_before(folder: Path, step: int, count: int) -> None:
+    """Keep the last checkpoint, which stands at `step`, beyond the next one, and `count` of those in all.
+
+    It gets a second name, so that nothing is written twice and nothing lies there twice once the next one has taken the
+    place of the first name.
+    """
+    last, kept = place(folder, "checkpoints", "last.safetensors"), checkpoint_file(folder, str(step))
+    if count > 0:
+        place(folder, "checkpoints", kept.name).unlink(missing_ok=True)
+        try:
+            os.link(last, kept)
+        except OSError:  # a file system without links: until the next one is written there is no last one
+            last.rename(kept)
+    prune(folder, count)
+
+
+def put_last(folder: Path, name: str) -> None:
+    """Put the checkpoint of that name in the place of the last one, which is damaged or gone."""
+    os.replace(checkpoint_file(folder, name), place(folder, "checkpoints", "last.safetensors"))
+
+
+def prune(folder: Path, count: int) -> None:
+    """Remove all but the newest `count` of the kept checkpoints."""
+    for step in kept_steps(folder)[count:]:
+        checkpoint_file(folder, str(step)).unlink(missing_ok=True)
+
+
+def _good(folder: Path, read: Read) -> list[tuple[str, str]]:
+    """The checkpoints of a folder that can be read: names, and names with their steps."""
+    good = []
+    for name in names(folder):
+        with contextlib.suppress(CheckpointError):
+            good.append((name, _called(name, read(checkpoint_file(folder, name)))))
+    return good
+
+
+def _called(name: str, content: dict[str, Any]) -> str:
+    """A name, with the step at which it stands where it does not say so itself."""
+    step = content.get("step")
+    return f"{name} (step {step:,})" if isinstance(step, int) and not name.isdigit() else name

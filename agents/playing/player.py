@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +18,10 @@ from stillsight.agents.features.acting import Actor
 from stillsight.agents.features.encoded_vec_env import EncodedVecEnv
 from stillsight.agents.features.extractor import encoder_state
 from stillsight.agents.playing.pixel_policy import PixelPolicy
-from stillsight.agents.runs import checkpoint
-from stillsight.agents.runs.reader import read_config
-from stillsight.agents.runs.records import revive
+from stillsight.agents.runs import checkpoint, schema
+from stillsight.agents.runs.reader import checkpoint_path, read_json
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
+from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.agents.training import model_state
 from stillsight.agents.training.build import assemble, check_frozen, prepare
 from stillsight.agents.training.config import RlConfig
@@ -188,9 +187,17 @@ class NoEnvironment(VecEnv):
 
 
 def load(
-    run: Path | str, which: str = "best", *, weights: Path | None = None, device: str = "auto", seed: int | None = None
+    run: Path | str,
+    which: str = "best",
+    *,
+    weights: Path | None = None,
+    device: str = "auto",
+    seed: int | None = None,
+    trust: Sequence[str] = (),
 ) -> Player:
     """The player of a run folder. Nothing in the folder is executed, and no environment is made.
+
+    Nor is anything imported that the folder names, unless `trust` names it too.
 
     Runs of versions that kept no spaces.json are the exception: their environment is asked for its spaces.
 
@@ -200,24 +207,26 @@ def load(
         weights: where the encoder's weights lie now, if they have moved.
         device: to act on.
         seed: of actions that are drawn; the run's own by default.
+        trust: what the run may ask for that stillsight does not know of itself, say its encoder "my_encoders:tiny".
 
     Raises:
-        RunError: no run there, or the encoder's weights are not those that it was trained with.
+        RunError: no run there, it asks for what nobody allowed, or the encoder's weights are not those that it was
+            trained with.
         CheckpointError: the checkpoint is missing or damaged.
     """
     folder = Path(run)
-    record = read_config(folder)
-    if record.get("command") != "rl":
-        raise RunError(f"{folder} is a {record.get('command')} run, and only rl runs hold an agent that can play.")
-    path = folder / "checkpoints" / f"{which}.safetensors"
+    opened = open_run(folder, Trust(tuple(trust)), weights=weights, device=device)
+    if opened.command != "rl":
+        raise RunError(f"{folder} is a {opened.command} run, and only rl runs hold an agent that can play.")
+    path = checkpoint_path(folder, which)
     if which == "best" and not path.exists():
-        path = folder / "checkpoints" / "last.safetensors"
+        path = checkpoint_path(folder, "last")
     stored = checkpoint.load(path)
-    config = revive(RlConfig, record)
-    config = replace(
-        config, device=device, weights=weights or config.weights, seed=config.seed if seed is None else seed
-    )
-    encoder = build(_to_build(config, record["seed"]))
+    schema.convert(stored, schema.AgentFacts, path)
+    config = opened.expect(RlConfig)
+    trained = config.seed
+    config = replace(config, seed=trained if seed is None else seed)
+    encoder = build(_to_build(config, trained))
     known = read_spaces(folder, config)
     prepare(config, encoder, known.pixels, batch=1)
     venv = EncodedVecEnv(NoEnvironment(known), None if config.in_policy else encoder, config.frame_stack or 1)
@@ -243,12 +252,7 @@ def read_spaces(folder: Path, config: RlConfig) -> Spaces:
     """
     path = folder / SPACES_FILE
     if path.is_file():
-        try:
-            return Spaces.from_json(json.loads(path.read_text()))
-        except ValueError as error:
-            if isinstance(error, RunError):
-                raise
-            raise RunError(f"{path} is damaged ({error}). Remove it, and the environment is asked.") from error
+        return Spaces.from_json(read_json(path, "", schema.SpacesRecord))
     venv = make_vec(config.env, options=config.env_options(), training=False)
     shape = venv.observation_space.shape
     assert shape is not None

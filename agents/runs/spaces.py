@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs import schema
 
 if TYPE_CHECKING:
     from gymnasium import spaces
@@ -45,11 +47,12 @@ class Spaces:
             RunError: it is something else.
         """
         try:
-            channels, height, width = (int(side) for side in record["pixels"])
-            offset = record.get("offset", 0)
-            offset = tuple(map(int, offset)) if isinstance(offset, list) else int(offset)
-            return cls((channels, height, width), _action_from_json(record["action"]), offset)
-        except (KeyError, TypeError, ValueError, AssertionError) as error:
+            known: schema.SpacesRecord = schema.convert(record, schema.SpacesRecord, f"The run's {SPACES_FILE}")
+            offset = known.offset
+            return cls(known.pixels, _space(known.action), tuple(offset) if isinstance(offset, list) else offset)
+        except (TypeError, ValueError, AssertionError, OverflowError) as error:
+            if isinstance(error, RunError):
+                raise
             raise RunError(
                 f"The run's {SPACES_FILE} is damaged ({error}). Remove it, and the environment is asked for them."
             ) from error
@@ -70,19 +73,30 @@ def _action_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
     raise RunError(f"An action space {space} cannot be kept in a run folder. Known: Discrete, Box, MultiDiscrete.")
 
 
-def _action_from_json(record: Mapping[str, Any]) -> spaces.Space[Any]:
+def _space(action: schema.Discrete | schema.Box | schema.MultiDiscrete | schema.MultiBinary) -> spaces.Space[Any]:
+    """The space that a checked record is of.
+
+    Raises:
+        TypeError, ValueError, AssertionError, OverflowError: its numbers are no space.
+    """
     import numpy as np
     from gymnasium import spaces
 
-    kind = record["kind"]
-    if kind == "Discrete":
-        return spaces.Discrete(record["n"], start=record["start"])
-    if kind == "Box":
-        dtype = np.dtype(record["dtype"])
-        low, high = (np.array(record[name], dtype).reshape(record["shape"]) for name in ("low", "high"))
+    if isinstance(action, schema.Discrete):
+        return spaces.Discrete(action.n, start=action.start)
+    if isinstance(action, schema.Box):
+        dtype = np.dtype(action.dtype)
+        if math.prod(action.shape) > schema.MOST_CHOICES:
+            raise ValueError(f"its shape {action.shape} has more than {schema.MOST_CHOICES:,} numbers")
+        low, high = (np.array(bounds, dtype).reshape(action.shape) for bounds in (action.low, action.high))
+        if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
+            raise ValueError("its bounds are no bounds")
         return spaces.Box(low, high, dtype=dtype.type)
-    if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(np.array(record["nvec"]), start=np.array(record["start"]))
-    if kind == "MultiBinary":
-        return spaces.MultiBinary(record["n"])
-    raise ValueError(f"an action space of the kind {kind!r} is not known")
+    if isinstance(action, schema.MultiDiscrete):
+        choices = np.array(action.nvec, np.int64)
+        if choices.sum() > schema.MOST_CHOICES or (choices < 1).any():
+            raise ValueError(f"it has choices of {int(choices.min())} or more than {schema.MOST_CHOICES:,} in all")
+        return spaces.MultiDiscrete(choices, start=np.array(action.start, np.int64))
+    if isinstance(action.n, list) and math.prod(action.n) > schema.MOST_CHOICES:
+        raise ValueError(f"its shape {action.n} has more than {schema.MOST_CHOICES:,} switches")
+    return spaces.MultiBinary(action.n)

@@ -2,6 +2,10 @@
 
 import sys
 
+# `python -m` puts the current folder before everything that is installed, and a stranger's folder may hold a torch.py.
+if not sys.flags.safe_path:
+    del sys.path[0]
+
 from stillsight.agents.cli import main
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from stillsight.agents.errors import RunError, TrainingFault
-from stillsight.agents.runs import checkpoint
+from stillsight.agents.runs import checkpoint, schema
 from stillsight.agents.runs.folder import Run
+from stillsight.agents.runs.trust import flags
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, check_frozen
 from stillsight.encoders.encoder import fingerprint
@@ -87,6 +88,7 @@ class Savepoints:
             return "nothing was saved yet"
         return (
             f"continue from its last checkpoint, {last}, with: stillsight {self.run.command} --resume {self.run.folder}"
+            f"{flags(self.agent.config)}"
         )
 
     @contextlib.contextmanager
@@ -170,6 +172,7 @@ class Savepoints:
         if stored is None:
             self.run.rewind(0)  # what it recorded before it was stopped comes again
             return
+        schema.convert(stored, schema.LearningFacts, self.run.checkpoint("last"))
         replay: dict[str, Any] | None = None
         if stored["replay"] is not None:
             replay = checkpoint.load(self.run.checkpoint(stored["replay"]))

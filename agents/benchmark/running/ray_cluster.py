@@ -12,10 +12,16 @@ from stillsight.agents.benchmark.running.local import RENDERING
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.benchmark.running.worker import run_cell
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.trust import NOTHING, Trust
 
 
 def run_ray(
-    cells: Sequence[Cell], results: Results, runs: Path, address: str | None = None, count: int | None = None
+    cells: Sequence[Cell],
+    results: Results,
+    runs: Path,
+    address: str | None = None,
+    count: int | None = None,
+    trust: Trust = NOTHING,
 ) -> Iterator[Cell]:
     """Run planned cells on a Ray cluster and yield each as it ends.
 
@@ -29,6 +35,7 @@ def run_ray(
         runs: the folder of the run folders.
         address: of the cluster; None starts one on this machine.
         count: cells side by side; None for as many as the cluster has CPUs for.
+        trust: what the cells may ask for.
 
     Raises:
         RunError: Ray is not installed, or there is no cluster at `address`.
@@ -53,7 +60,7 @@ def run_ray(
             threads = cell.planned_work().threads
             environment = {"env_vars": {"OMP_NUM_THREADS": str(threads)} | RENDERING}
             task = remote.options(num_cpus=threads, runtime_env=environment, name=cell.key)
-            running[task.remote(cell, runs)] = cell
+            running[task.remote(cell, runs, trust)] = cell
         ready, _ = ray.wait(list(running), num_returns=1)
         for reference in ready:
             cell = running.pop(reference)

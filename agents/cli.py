@@ -205,6 +205,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The variable must stand before torch is imported.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault(SPIN, "5000")
+    if arguments is None:
+        # Python's own way of starting workers looks for the standard library in the current folder first, where a
+        # stranger's pickle.py may lie. What was typed is found all the same: they get this process' path.
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments))
     except BrokenPipeError:  # the reader has seen enough: `stillsight rl --help | head`
@@ -258,9 +262,8 @@ def _run(name: str, words: list[str]) -> int:
 
 def _refuse_early(folder: Path, configs: Sequence[Any]) -> None:
     """Refuse a run that is damaged, or asks for what nobody allowed, before anything heavy is imported for it."""
-    trust = next((config.trust for config in configs if hasattr(config, "trust")), ())
-    typed = {name: getattr(config, name, None) for config in configs for name in ("weights", "device")}
-    open_run(folder, Trust(trust), **typed)
+    config = configs[-1]
+    open_run(folder, Trust(getattr(config, "trust", ())), weights=getattr(config, "weights", None))
 
 
 def _import_from_here(parts: Sequence[Any]) -> None:

@@ -76,7 +76,7 @@ def revive(cls: type[Config], record: Mapping[str, Any], what: object = "The run
     fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     found = {name: value for name, value in record.items() if name != "command"}
     if strange := sorted(set(found) - fields):
-        names = ", ".join(map(ascii, strange[:5]))
+        names = ", ".join(ascii(name)[1:-1] for name in strange[:5])
         raise RunError(f"{what} has fields that this version does not know: {names}.")
     config: Config = schema.convert(found, cls, what)
     return config

@@ -122,6 +122,12 @@ class AgentFacts(TypedDict):
     frozen_sha256: str
 
 
+class BestFacts(AgentFacts):
+    """What stands in the checkpoint that did best in an evaluation."""
+
+    mean: float
+
+
 class LearningFacts(AgentFacts):
     """What stands in a checkpoint from which learning goes on."""
 

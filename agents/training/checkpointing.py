@@ -172,7 +172,7 @@ class Savepoints:
         if stored is None:
             self.run.rewind(0)  # what it recorded before it was stopped comes again
             return
-        schema.convert(stored, schema.LearningFacts, self.run.checkpoint("last"))
+        facts = schema.convert(stored, schema.LearningFacts, self.run.checkpoint("last"))
         replay: dict[str, Any] | None = None
         if stored["replay"] is not None:
             replay = checkpoint.load(self.run.checkpoint(stored["replay"]))
@@ -182,10 +182,11 @@ class Savepoints:
             state.restore_replay(model, replay)
         # The environments begin new episodes, and not the very ones that the run began with.
         self.agent.venv.seed(self.agent.config.seed + model.num_timesteps)
-        self.ledger = Ledger(**stored["ledger"])
+        self.ledger = Ledger(**facts["ledger"])
         best = self.run.load("best", model.device)
         if best is not None:  # it may be younger than the checkpoint from which learning goes on
-            self.ledger.best = max(self.ledger.best, best["mean"])
+            best_facts = schema.convert(best, schema.BestFacts, self.run.checkpoint("best"))
+            self.ledger.best = max(self.ledger.best, best_facts["mean"])
         self.run.rewind(model.num_timesteps)
         self._images = self.agent.encoder.counter.images
 

@@ -51,7 +51,7 @@ def run_ray(
         except (OSError, ValueError) as error:
             raise RunError(f"No Ray cluster answers at {address}: {error}. Start one with: ray start --head") from error
     # A task that raises has met a bug of ours, and meets it again; a node that goes takes its cells with it each time.
-    remote = ray.remote(max_retries=-1, retry_exceptions=False, max_calls=1)(run_cell)
+    remote: Any = ray.remote(max_retries=-1, retry_exceptions=False, max_calls=1)(run_cell)
     waiting, runs = list(cells), runs.absolute()
     running: dict[Any, Cell] = {}
     while waiting or running:

@@ -187,6 +187,9 @@ def _recall(file: Path) -> Decoded | None:
             images, facts = stored.get_tensor("images"), stored.metadata()
     except (SafetensorError, OSError):
         return None
-    if _checksum(images) != facts["blake2b"]:
+    try:
+        if _checksum(images) != facts["blake2b"]:
+            return None
+        return Decoded(images, json.loads(facts["broken"]), Counter(json.loads(facts["traits"])))
+    except (KeyError, TypeError, ValueError, RecursionError):  # not a header of ours
         return None
-    return Decoded(images, json.loads(facts["broken"]), Counter(json.loads(facts["traits"])))

@@ -19,7 +19,7 @@ from stillsight.agents.features.encoded_vec_env import EncodedVecEnv
 from stillsight.agents.features.extractor import encoder_state
 from stillsight.agents.playing.pixel_policy import PixelPolicy
 from stillsight.agents.runs import checkpoint, schema
-from stillsight.agents.runs.reader import checkpoint_path, read_json
+from stillsight.agents.runs.reader import checkpoint_path
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.agents.training import model_state
@@ -252,7 +252,7 @@ def read_spaces(folder: Path, config: RlConfig) -> Spaces:
     """
     path = folder / SPACES_FILE
     if path.is_file():
-        return Spaces.from_json(read_json(path, "", schema.SpacesRecord))
+        return Spaces.read(path)
     venv = make_vec(config.env, options=config.env_options(), training=False)
     shape = venv.observation_space.shape
     assert shape is not None

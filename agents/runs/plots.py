@@ -235,10 +235,10 @@ def _arms(records: Mapping[Path, dict[str, Any]], task: str, first: str) -> dict
         groups.setdefault((str(record[task]), " ".join(told)), []).append(folder)
     arms: dict[str, list[Arm]] = {}
     for (name, label), found in groups.items():
-        arms.setdefault(name, []).append(Arm(label, found, len({records[folder]["seed"] for folder in found})))
+        arms.setdefault(name, []).append(Arm(label, found, len({records[folder].get("seed", 0) for folder in found})))
     if all(len(found) == 1 for found in groups.values()):  # then each curve is one run, and says its seed
         return {
-            name: [arm._replace(label=f"{arm.label} seed {records[arm.folders[0]]['seed']}") for arm in row]
+            name: [arm._replace(label=f"{arm.label} seed {records[arm.folders[0]].get('seed', 0)}") for arm in row]
             for name, row in arms.items()
         }
     return arms

@@ -62,21 +62,22 @@ def read_sessions(folder: Path) -> list[dict[str, Any]]:
     return sessions
 
 
-def read_json(path: Path, missing: str, kind: Any = dict[str, Any]) -> dict[str, Any]:
+def read_json(path: Path, missing: str, kind: Any = dict[str, Any], advice: str = schema.RESTORE) -> dict[str, Any]:
     """A JSON file of a run folder.
 
     Args:
         path: of the file.
         missing: the sentence to say where there is none.
         kind: what it must hold, see `schema`; the file may hold more.
+        advice: what to do about one that is damaged.
 
     Raises:
         RunError: there is no such file, or it is damaged.
     """
     if not path.is_file():
         raise RunError(missing or f"{path} is no file. Remove it, or start a new run.")
-    content: dict[str, Any] = schema.parse(schema.read_bounded(path), path)
-    schema.convert(content, kind, path)
+    content: dict[str, Any] = schema.parse(schema.read_bounded(path), path, advice=advice)
+    schema.convert(content, kind, path, advice)
     return content
 
 

@@ -181,15 +181,20 @@ class SpacesRecord(msgspec.Struct):
     offset: int | list[int] = 0
 
 
-def refuse(what: object, reason: object) -> NoReturn:
+RESTORE = "Restore it, or start a new run."
+"""What to do about a damaged file, unless there is something better."""
+
+
+def refuse(what: object, reason: object, advice: str = RESTORE) -> NoReturn:
     """Raise the `RunError` about a file that is not as we write it.
 
     Args:
         what: the file.
         reason: what is wrong with it.
+        advice: what to do.
     """
     text = (str(reason).splitlines() or [type(reason).__name__])[0]
-    raise RunError(f"{what} is damaged ({text}). Restore it, or start a new run.")
+    raise RunError(f"{what} is damaged ({text}). {advice}")
 
 
 def read_bounded(path: Path, limit: int = LARGEST_RECORD) -> bytes:
@@ -208,13 +213,14 @@ def read_bounded(path: Path, limit: int = LARGEST_RECORD) -> bytes:
     return content
 
 
-def parse(content: bytes, what: object, *, strict: bool = True) -> Any:
+def parse(content: bytes, what: object, *, strict: bool = True, advice: str = RESTORE) -> Any:
     """What JSON `content` says.
 
     Args:
         content: of the file.
         what: the file, for messages.
         strict: refuse NaN and infinities.
+        advice: what to do about one that is damaged.
 
     Raises:
         RunError: it is no JSON in UTF-8, is nested too deep, or holds numbers that are none.
@@ -224,11 +230,11 @@ def parse(content: bytes, what: object, *, strict: bool = True) -> Any:
         value = json.loads(text, parse_constant=_no_number) if strict else json.loads(text)
         _check_numbers(value, strict)
     except (ValueError, RecursionError) as error:
-        refuse(what, error)
+        refuse(what, error, advice)
     return value
 
 
-def convert(value: Any, kind: type[Kind] | Any, what: object) -> Any:
+def convert(value: Any, kind: type[Kind] | Any, what: object, advice: str = RESTORE) -> Any:
     """`value`, as JSON gave it, as `kind`: a dataclass, a msgspec.Struct, a TypedDict, a union ...
 
     Raises:
@@ -237,7 +243,7 @@ def convert(value: Any, kind: type[Kind] | Any, what: object) -> Any:
     try:
         return msgspec.convert(value, kind, dec_hook=_own_types)
     except (ValueError, RecursionError) as error:  # msgspec's and the classes' own
-        refuse(what, str(error).replace("$.", "").replace("`", "") or error)
+        refuse(what, str(error).replace("$.", "").replace("`", "") or error, advice)
 
 
 def _no_number(text: str) -> NoReturn:

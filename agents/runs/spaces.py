@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
+from stillsight.agents.runs.reader import read_json
 
 if TYPE_CHECKING:
     from gymnasium import spaces
 
 SPACES_FILE = "spaces.json"
 """Name of the file in a run folder."""
+REMOVE = "Remove it, and the environment is asked for them."
+"""What to do about a damaged one."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +50,23 @@ class Spaces:
         Raises:
             RunError: it is something else.
         """
+        what = f"The run's {SPACES_FILE}"
+        known: schema.SpacesRecord = schema.convert(record, schema.SpacesRecord, what, REMOVE)
         try:
-            known: schema.SpacesRecord = schema.convert(record, schema.SpacesRecord, f"The run's {SPACES_FILE}")
-            offset = known.offset
-            return cls(known.pixels, _space(known.action), tuple(offset) if isinstance(offset, list) else offset)
+            action = _space(known.action)
         except (TypeError, ValueError, AssertionError, OverflowError) as error:
-            if isinstance(error, RunError):
-                raise
-            raise RunError(
-                f"The run's {SPACES_FILE} is damaged ({error}). Remove it, and the environment is asked for them."
-            ) from error
+            schema.refuse(what, error, REMOVE)
+        offset = tuple(known.offset) if isinstance(known.offset, list) else known.offset
+        return cls(known.pixels, action, offset)
+
+    @classmethod
+    def read(cls, path: Path) -> Spaces:
+        """What `to_json` gave and a run folder keeps in the file at `path`.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        return cls.from_json(read_json(path, "", advice=REMOVE))
 
 
 def _action_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
@@ -89,7 +100,7 @@ def _space(action: schema.Discrete | schema.Box | schema.MultiDiscrete | schema.
         if math.prod(action.shape) > schema.MOST_CHOICES:
             raise ValueError(f"its shape {action.shape} has more than {schema.MOST_CHOICES:,} numbers")
         low, high = (np.array(bounds, dtype).reshape(action.shape) for bounds in (action.low, action.high))
-        if not (np.isfinite(low).all() and np.isfinite(high).all() and (low <= high).all()):
+        if not (low <= high).all():
             raise ValueError("its bounds are no bounds")
         return spaces.Box(low, high, dtype=dtype.type)
     if isinstance(action, schema.MultiDiscrete):

@@ -173,11 +173,17 @@ class Trust:
         """Whether a user named this; a folder may be named by another path to it."""
         return wanted in self.names or os.path.abspath(wanted) in map(os.path.abspath, self.names)
 
-    def check(self, values: Values, source: object, only: Iterable[str] | None = None) -> tuple[Place, ...]:
-        """Refuse what `values` ask for and nobody allowed, before anything is imported.
+    def check(self, values: Values, source: object) -> tuple[Place, ...]:
+        """See `check_all`, of one configuration."""
+        return self.check_all([values], source)
+
+    def check_all(
+        self, several: Iterable[Values], source: object, only: Iterable[str] | None = None
+    ) -> tuple[Place, ...]:
+        """Refuse what is asked for and nobody allowed, before anything is imported.
 
         Args:
-            values: fields of a configuration by name, or of a part of one.
+            several: fields by name, of configurations or of parts of them.
             source: the file that says so, for the message.
             only: the fields that are looked at; all by default.
 
@@ -185,10 +191,15 @@ class Trust:
             What lies elsewhere and is read, for the user to be told.
 
         Raises:
-            RunError: what the file asks for, and what to type to allow it.
+            RunError: all that the file asks for, and what to type to allow it.
         """
-        chosen = [name for name in values if (only is None or name in only) and name not in PLACES]
-        asked = [one for name in chosen for one in _asked(name, values)]
+        asked = [
+            one
+            for values in several
+            for name in values
+            if (only is None or name in only) and name not in PLACES
+            for one in _asked(name, values)
+        ]
         refused = {one.wanted: one.what for one in asked if isinstance(one, Request) and not self.allows(one.wanted)}
         if refused:
             raise RunError(
@@ -239,10 +250,15 @@ def import_from_here(names: Iterable[str]) -> None:
         sys.path.append(here)  # last: nothing here takes the place of what is installed
 
 
+def values_of(config: Any) -> dict[str, Any]:
+    """The fields of a configuration by name, as `Trust.check` takes them."""
+    return {item.name: getattr(config, item.name) for item in fields(config) if item.name not in PLACES}
+
+
 def flags(config: Any) -> str:
     """What to type behind `--resume RUN`, `evaluate RUN` and so on so that a run of this configuration is opened again,
     with a blank before it; "" for most."""
-    values = {item.name: getattr(config, item.name) for item in fields(config) if item.name not in PLACES}
+    values = values_of(config)
     asked = [one.wanted for name in values for one in _asked(name, values) if isinstance(one, Request)]
     return f" --trust {shlex.join(asked)}" if asked else ""
 
@@ -297,7 +313,7 @@ def read_run(folder: Path) -> OpenedRun:
     command = record.get("command")
     if command not in CONFIGS:
         schema.refuse(path, f"its command is {_shown(command)}, and must be {' or '.join(CONFIGS)}")
-    needed = ("env", "algo", "encoder", "mode", "seed") if command == "rl" else ("dataset", "encoder", "mode", "seed")
+    needed = ("env", "algo", "encoder", "mode") if command == "rl" else ("dataset", "encoder", "mode")
     if lacking := [name for name in needed if name not in record]:
         schema.refuse(path, f"it lacks {', '.join(lacking)}")
     config = revive(resolve_name(CONFIGS[str(command)]), {k: v for k, v in record.items() if k != "trust"}, path)
@@ -327,8 +343,11 @@ def open_run(folder: Path, trust: Trust = NOTHING, *, writes: bool = False, **ty
     """
     run = read_run(folder)
     given = {name: value for name, value in typed.items() if value is not None}
-    values = {item.name: getattr(run.config, item.name) for item in fields(run.config)}
-    asked = {name: value for name, value in values.items() if name not in given and (writes or name not in WRITTEN)}
+    asked = {
+        name: value
+        for name, value in values_of(run.config).items()
+        if name not in given and (writes or name not in WRITTEN)
+    }
     elsewhere = trust.check(asked, folder)
     config = replace(run.config, out=None, resume=None, **given)
     config.check_ranges()

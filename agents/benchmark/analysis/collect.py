@@ -182,12 +182,9 @@ def _grouped(cells: Sequence[Cell], *names: str) -> dict[tuple[str, ...], list[C
 def _references(path: Path) -> dict[str, dict[str, dict[str, float]]]:
     if not path.is_file():
         return {}
-    try:
-        references = schema.parse(schema.read_bounded(path), path)
-        schema.convert(references, schema.References, path)
-    except RunError as error:
-        reason = str(error).removeprefix(f"{path} is damaged (").rpartition(").")[0]
-        raise RunError(f"{path} is damaged ({reason}). Remove it, or run the benchmark again.") from error
+    advice = "Remove it, or run the benchmark again."
+    references = schema.parse(schema.read_bounded(path), path, advice=advice)
+    schema.convert(references, schema.References, path, advice)
     return {
         task: {
             name: {key: number for key, number in player.items() if key != "options"} for name, player in each.items()

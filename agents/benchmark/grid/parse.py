@@ -5,7 +5,6 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from stillsight.agents.benchmark.grid.effects import check_effects
 from stillsight.agents.benchmark.grid.keys import TASK, check_keys
 from stillsight.agents.benchmark.grid.spec import Spec, Task, merged_flags
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.trust import NAMES, NOTHING, Trust
+from stillsight.agents.runs.trust import NAMES, NOTHING, Trust, values_of
 from stillsight.agents.training.seeds import TUNING
 from stillsight.envs.registry import presumed
 from stillsight.envs.shifts import find
@@ -92,10 +91,8 @@ def parse_spec(
 def _check_trust(record: Mapping[str, Any], trust: Trust, source: str) -> None:
     """Refuse names by which code would be found, and that nobody allowed, before one of them is looked up."""
     tables = [table for name in ("task", "encoder", "arm") for table in record.get(name, ())]
-    for table in [record.get("rl", {}), record.get("cifar", {}), *tables]:
-        trust.check(table, source, NAMES)
-    for algo in record.get("algos", ()):
-        trust.check({"algo": algo}, source)
+    algos = [{"algo": algo} for algo in record.get("algos", ())]
+    trust.check_all([record.get("rl", {}), record.get("cifar", {}), *tables, *algos], source, NAMES)
 
 
 def _seeds(given: int | list[int]) -> tuple[int, ...]:
@@ -169,8 +166,7 @@ def _check_cells(spec: Spec, trust: Trust, source: str) -> None:
     ((key, count),) = Counter(cell.key for cell in spec.cells(lambda _: 0.0)).most_common(1)
     if count > 1:
         raise RunError(f"Two cells have the name {key}. Give one of their tasks or arms another label or name.")
-    for cell in spec.cells(lambda _: 0.0):
-        if cell.seed == spec.seeds[0]:
-            config = cell.planned_work().config
-            trust.check({item.name: getattr(config, item.name) for item in fields(config)}, source)
-            config.check()
+    configs = [cell.planned_work().config for cell in spec.cells(lambda _: 0.0) if cell.seed == spec.seeds[0]]
+    trust.check_all(map(values_of, configs), source)
+    for config in configs:
+        config.check()

@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from stillsight.agents.playing.player import load
 from stillsight.agents.playing.video import record
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.records import plain, read_lines
-from stillsight.agents.runs.trust import NOTHING, Trust, import_from_here
+from stillsight.agents.runs.trust import NOTHING, Trust, import_from_here, values_of
 from stillsight.agents.training.cifar import cifar
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.learn import rl
@@ -56,7 +56,7 @@ def run_cell(cell: Cell, runs: Path, trust: Trust = NOTHING) -> Cell:
             shutil.rmtree(folder)
         work = cell.planned_work()
         import_from_here(trust.names)
-        trust.check({item.name: getattr(work.config, item.name) for item in fields(work.config)}, "The cell")
+        trust.check(values_of(work.config), "The cell")
         if isinstance(work.config, RlConfig):
             result = _agent(work, work.config, folder, trust)
         else:

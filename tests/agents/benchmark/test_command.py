@@ -127,6 +127,7 @@ def test_cells_that_cannot_count_are_named(tmp_path: Path) -> None:
         patch.syspath_prepend(str(tmp_path))
         patch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
         words = ["benchmark", str(tmp_path / "SPEC.toml"), "--out", str(tmp_path), "--no-trial"]
+        words += ["--trust", "planted:Crash-v0", "planted:Nan-v0"]
         assert cli.main(words) == 1
         errors = sorted(record["error"] for record in _records(tmp_path).values())
         assert errors[0].startswith("EnvFault: Nan-v0 broke its word in step 1 ")

@@ -271,6 +271,15 @@ def test_what_the_registries_and_suites_know_is_taken(values: dict[str, Any]) ->
     )  # type: ignore[arg-type]
 
 
+def test_a_refusal_names_all_that_is_asked_for_at_once() -> None:
+    text = (
+        SPEC.replace('"retina"', f'"{EVIL}"').replace('["ppo"]', '["ppo", "a:B"]').replace("stillsight/Orch", "x:Orch")
+    )
+    with pytest.raises(RunError) as refused:
+        parse_spec(text)
+    assert str(refused.value).endswith(f"--trust x:Orchard-v0 {EVIL} a:B.")
+
+
 def test_a_folder_that_is_a_cache_already_is_written_to(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     (cache / f"retina-{'0' * 24}").mkdir(parents=True)
@@ -612,7 +621,7 @@ def test_a_number_out_of_range_is_refused_before_memory_is_taken(
     assert sentence in str(refused.value)
 
 
-@pytest.mark.parametrize("missing", ["command", "env", "algo", "encoder", "mode", "seed"])
+@pytest.mark.parametrize("missing", ["command", "env", "algo", "encoder", "mode"])
 def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
     record = _agent_config()
     del record[missing]
@@ -640,11 +649,12 @@ def test_a_file_that_is_none_is_one_sentence(tmp_path: Path, name: str, content:
     (tmp_path / name).write_bytes(content)
     read = {
         "config.json": lambda: read_run(tmp_path),
-        "spaces.json": lambda: reader.read_json(tmp_path / name, "", schema.SpacesRecord),
+        "spaces.json": lambda: Spaces.read(tmp_path / name),
         "machine.json": lambda: reader.read_sessions(tmp_path),
         "summary.json": lambda: reader.read_summary(tmp_path, ""),
     }[name]
-    with pytest.raises(RunError, match=rf"{name} is damaged \(.+\)\. Restore it, or start a new run\.$"):
+    advice = "Remove it, and the environment is asked for them" if name == "spaces.json" else "Restore it, or start a"
+    with pytest.raises(RunError, match=rf"{name} is damaged \(.+\)\. {advice}"):
         read()
 
 
@@ -778,7 +788,7 @@ def test_mutants_of_configurations(trained: Path, classifier: Path, capsys: pyte
 
 def test_mutants_of_other_files(trained: Path, classifier: Path, capsys: pytest.CaptureFixture[str]) -> None:
     readers: dict[Path, Callable[[], object]] = {
-        trained / "spaces.json": lambda: Spaces.from_json(reader.read_json(trained / "spaces.json", "")),
+        trained / "spaces.json": lambda: Spaces.read(trained / "spaces.json"),
         trained / "summary.json": lambda: main(["list", "runs", "--folder", str(trained)]),
         trained / "machine.json": lambda: main(["list", "runs", "--folder", str(trained)]),
         trained / "episodes.jsonl": lambda: plots.plot([trained], plots.PlotConfig(out=trained / "c.png")),

@@ -15,7 +15,7 @@ from stillsight.agents.runs.folder import Run, Sink
 from stillsight.agents.runs.reader import RUNS
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.tensorboard import TensorBoardSink
-from stillsight.agents.runs.trust import Trust, open_run
+from stillsight.agents.runs.trust import Trust, flags, open_run
 from stillsight.agents.training import callbacks as recording
 from stillsight.agents.training import summary
 from stillsight.agents.training.build import check_environment, make_agent
@@ -121,7 +121,7 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
     result = summary.summary(agent, savepoints.ledger, episodes, deterministic=not config.stochastic_eval)
     run.write_json("summary.json", result)
     run.display.close()
-    run.display.card("done", summary.closing(result, run.folder))
+    run.display.card("done", summary.closing(result, run.folder, flags(config)))
     for arena in arenas:
         arena.close()
     agent.venv.close()

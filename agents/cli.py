@@ -15,7 +15,7 @@ from typing import Any, Literal
 from stillsight.agents.errors import RunError, TrainingFault
 from stillsight.agents.flags import CommandLine, Positional
 from stillsight.agents.measure.measure_config import SPIN
-from stillsight.agents.runs.reader import read_config
+from stillsight.agents.runs.trust import Trust, import_from_here, open_run
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.envs.errors import EnvError, EnvFault
@@ -107,7 +107,7 @@ COMMANDS: dict[str, Command] = {
         f"{_AGENTS}.measure.throughput:throughput",
         "measure how fast a run goes, beside stock SB3 and beside the floor",
         run=f"{_AGENTS}.training.config:RlConfig",
-        left_out=("in_policy", "checkpoint_every", "tensorboard", "out", "resume"),
+        left_out=("in_policy", "checkpoint_every", "tensorboard", "out", "resume", "trust"),
         examples=("--encoder resnet18 --mode random --tap layer4 --pooling global --rounds 3",),
     ),
     "cifar-throughput": Command(
@@ -165,6 +165,7 @@ METAVARS = {
     "set": "NAME=VALUE",
     "reference": "NAME=NUMBER",
     "device": "DEVICE",
+    "trust": "NAME",
 }
 """Field -> what help shows in place of its value, where its type does not say enough."""
 
@@ -204,6 +205,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The variable must stand before torch is imported.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault(SPIN, "5000")
+    if arguments is None:
+        # Python's own way of starting workers looks for the standard library in the current folder first, where a
+        # stranger's pickle.py may lie. What was typed is found all the same: they get this process' path.
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments))
     except BrokenPipeError:  # the reader has seen enough: `stillsight rl --help | head`
@@ -250,17 +255,22 @@ def _run(name: str, words: list[str]) -> int:
             config.check_given(given)
     for value, argument in zip(positional, command.positional, strict=True):
         if argument.shown == RUN:
-            read_config(value)
+            _refuse_early(value, configs)
     result = _load(command.function)(*positional, *configs)
     return result if isinstance(result, int) else 0
 
 
+def _refuse_early(folder: Path, configs: Sequence[Any]) -> None:
+    """Refuse a run that is damaged, or asks for what nobody allowed, before anything heavy is imported for it."""
+    config = configs[-1]
+    open_run(folder, Trust(getattr(config, "trust", ())), weights=getattr(config, "weights", None))
+
+
 def _import_from_here(parts: Sequence[Any]) -> None:
-    """Let a `module:name` that was typed lie in the current folder, which a console script does not look into."""
-    typed = [getattr(part, flag, None) for part in parts for flag in ("encoder", "env", "algo")]
-    names = [name for given in typed for name in ([given] if isinstance(given, str) else given or ())]
-    if any(":" in name for name in names) and os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # last: nothing here takes the place of what is installed
+    """Let a `module:name` that was typed, after --trust too, lie in the current folder, where a console script does not
+    look. What a run folder or a SPEC.toml names never brings the folder onto the path."""
+    typed = [getattr(part, flag, None) for part in parts for flag in ("encoder", "env", "algo", "trust")]
+    import_from_here(name for given in typed for name in ([given] if isinstance(given, str) else given or ()))
 
 
 def command_line(name: str) -> CommandLine:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,16 @@ from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.reader import RUNS, find_runs, read_config, read_json
+from stillsight.agents.runs.reader import RUNS, find_runs, read_sessions, read_summary
 from stillsight.agents.runs.records import read_lines
+from stillsight.agents.runs.trust import read_run
 from stillsight.agents.training.algorithms import ALGORITHMS
-from stillsight.encoders.mode import Mode
+from stillsight.agents.training.config import RlConfig
+from stillsight.encoders.supervised.cifar_config import CifarConfig
+from stillsight.encoders.supervised.data.search import printable
 from stillsight.encoders.zoo.registry import ENCODERS
 from stillsight.envs import ROWS
 
@@ -40,7 +45,7 @@ def show(what: What, config: ListConfig) -> None:
     columns, rows = {"encoders": _encoders, "envs": _envs, "algos": _algos}.get(what, lambda: _runs(config.folder))()
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))  # a run folder's words are no markup
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=300)  # a pipe has no width; cells must not be cut for it
@@ -83,45 +88,42 @@ def _runs(folder: Path) -> Rows:
 
 
 def _run(run: Path) -> list[str]:
-    """What one run is, how far it came, when it began, and what came out."""
+    """What one run is, how far it came, when it began, and what came out. Of a damaged one the standard error says what
+    is wrong: the others are listed all the same."""
     try:
-        config = read_config(run)
-        summary = _read(run / "summary.json")
-        sessions = _read(run / "machine.json").get("sessions") or [{}]
-        task = config.get("env") or config["dataset"]
-        encoder, seed = f"{config['encoder']} {config['mode']}", str(config["seed"])
-        learner = config.get("algo") or _learner(config)
+        config = read_run(run).config
+        summary = read_summary(run, "") if (run / "summary.json").exists() else {}
+        sessions = read_sessions(run) or [{}]
         steps = _steps(run, config, summary)
-    except (ValueError, KeyError):
+    except RunError as error:
+        print(f"stillsight: {error}", file=sys.stderr)
         return [str(run), "damaged", *[""] * 7]
+    rl = isinstance(config, RlConfig)
     score = summary.get("return_mean", summary.get("test_accuracy"))
     state = "done" if (run / "done").exists() else "unfinished"
-    result = "" if score is None else f"{score:.4g}"
-    return [str(run), state, task, learner, encoder, seed, steps, str(sessions[0].get("date", ""))[:10], result]
+    date = str(sessions[0].get("date", ""))[:10]
+    return [
+        *(str(run), state, config.env if rl else config.dataset, config.algo if rl else _learner(config)),
+        *(f"{config.encoder} {config.mode.value}", str(config.seed), steps, date),
+        "" if score is None else f"{score:.4g}",
+    ]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """A JSON file of a run folder; empty where there is none."""
-    return read_json(path, "") if path.exists() else {}
-
-
-def _learner(config: Mapping[str, Any]) -> str:
+def _learner(config: CifarConfig) -> str:
     """What learns in a cifar run: a head on frozen features, or the encoder by an optimizer."""
-    trained = Mode(config["mode"]).trained
-    return str(config.get("optimizer", "") if trained else f"{config.get('head', 'linear')} head")
+    return config.optimizer if config.mode.trained else f"{config.head} head"
 
 
-def _steps(run: Path, config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+def _steps(run: Path, config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> str:
     """How far a run came, in env steps or epochs: of how many, where it is unfinished."""
-    counted, unit = ("step", "") if "env" in config else ("epoch", " epochs")
-    planned, done = (
-        config.get("steps" if "env" in config else "epochs"),
-        summary.get("env_steps", summary.get("epochs")),
-    )
-    if unit and not Mode(config["mode"]).trained:
+    rl = isinstance(config, RlConfig)
+    unit, counted = ("", "step") if rl else (" epochs", "epoch")
+    if not rl and not config.mode.trained:
         return ""  # a head is fitted at once
+    done = summary.get("env_steps" if rl else "epochs")
     if done is not None:
         return f"{done:,}{unit}"
+    planned = config.steps if isinstance(config, RlConfig) else config.epochs
     streams = [path for name in ("episodes", "metrics") if (path := run / f"{name}.jsonl").exists()]
     reached = max((row.get(counted) or 0 for path in streams for row in read_lines(path)), default=0)
     return f"{reached:,} of {planned:,}{unit}"

@@ -15,7 +15,10 @@ from stillsight.encoders.zoo.encoder_spec import check_pooling
 from stillsight.encoders.zoo.registry import spec
 
 UNNAMED = frozenset(
-    {"out", "resume", "device", "threads", "tensorboard", "workers", "data", "cache", "weights_folder", "keep"}
+    {
+        *("out", "resume", "device", "threads", "tensorboard", "workers", "data", "cache", "weights_folder"),
+        *("keep", "trust"),
+    }
 )
 """Fields that say where and on what a run is done, and not what it does: no part of its name."""
 
@@ -23,6 +26,10 @@ NAME_LENGTH = 150
 """Characters that a run's name has at most; file systems take 255, and a film's or a report's name is added."""
 LARGEST_SEED = 2_000_000_000
 """Evaluations and the environments beside the first take seeds that lie above a run's own; some games take 31 bits."""
+
+
+LARGEST_RESOLUTION, LARGEST_RANK, MOST_THREADS = 4_096, 4_096, 1_024
+"""What may be asked for; more is a slip of the finger, or a file that means to fill memory."""
 
 
 def check_seed(seed: int) -> None:
@@ -129,6 +136,28 @@ class EncoderConfig:
         tap, pooling = spec(self.encoder).control
         return replace(self, tap=tap, pooling=pooling)
 
+    def check_ranges(self) -> None:
+        """Refuse numbers that no encoder can have; of names nothing is looked up.
+
+        Raises:
+            EncoderError: which number, what is allowed, what to type.
+        """
+        check_seed(self.seed)
+        if self.lora_rank < 1:
+            raise EncoderError(f"--lora-rank {self.lora_rank} adds nothing. Type a number from 1, say --lora-rank 8.")
+        if self.lora_rank > LARGEST_RANK:
+            raise EncoderError(f"--lora-rank {self.lora_rank} is too large. Type a number up to {LARGEST_RANK:_}.")
+        if self.resolution is not None and self.resolution < 1:
+            raise EncoderError(f"--resolution {self.resolution} is no size. Type a number of pixels, say 64.")
+        if self.resolution is not None and self.resolution > LARGEST_RESOLUTION:
+            raise EncoderError(
+                f"--resolution {self.resolution} is too large. Type a number up to {LARGEST_RESOLUTION:_}, say 224."
+            )
+        if self.threads is not None and self.threads > MOST_THREADS:
+            raise EncoderError(f"--threads {self.threads} is too large. Type a number up to {MOST_THREADS:_}.")
+        if self.pooling is not None:
+            check_pooling(self.pooling)
+
     def check_encoder(self, side: int | None = None) -> None:
         """Refuse names and combinations that cannot work.
 
@@ -138,7 +167,7 @@ class EncoderConfig:
         Raises:
             EncoderError: no such encoder or stage, no weights for this mode, images too small.
         """
-        check_seed(self.seed)
+        self.check_ranges()
         if self.unfreeze is not None and not self.mode.trained:
             raise EncoderError(
                 f"--unfreeze {self.unfreeze} trains a part of the encoder, and --mode {self.mode.value} trains none. "
@@ -149,8 +178,6 @@ class EncoderConfig:
             raise EncoderError(
                 f"--mode {self.mode.value} starts from random weights, so --weights has no use. Drop one of them."
             )
-        if self.pooling is not None:
-            check_pooling(self.pooling)
         row = spec(self.encoder)
         tap = row.check_tap(self.tap or row.tap)
         if self.mode.pretrained and row.weights is None and self.weights is None:
@@ -163,8 +190,6 @@ class EncoderConfig:
         if self.unfreeze is not None and self.unfreeze not in reached:
             allowed = f"Up to the tap {tap}, {row.name} can be unfrozen from"
             raise EncoderError(unknown("stage", self.unfreeze, reached, allowed, "--unfreeze"))
-        if self.resolution is not None and self.resolution < 1:
-            raise EncoderError(f"--resolution {self.resolution} is no size. Type a number of pixels, say 64.")
         side = self.resolution or side
         if side is not None:
             row.check_size(side, tap, "--resolution")
@@ -194,8 +219,6 @@ class EncoderConfig:
                 f"{chosen} says how the encoder learns, and with --mode {self.mode.value} it does not. "
                 f"Type --mode finetune, or drop {chosen}."
             )
-        if self.lora_rank < 1:
-            raise EncoderError(f"--lora-rank {self.lora_rank} adds nothing. Type a number from 1, say --lora-rank 8.")
         if self.lora_rank != EncoderConfig.lora_rank and self.adapt != "lora":
             raise EncoderError(
                 f"--lora-rank {self.lora_rank} has no use with --adapt {self.adapt}. Type --adapt lora, or drop it."

@@ -24,7 +24,12 @@ OTHER = Suite(name="Gymnasium", noun="environment", default=EnvSpec(id=""))
 def presumed(env_id: str) -> EnvSpec:
     """What `env_id` stands for as far as its name tells, without anything being imported."""
     name = env_id.rpartition(":")[2]
-    return next((suite for suite in SUITES if suite.covers(name)), OTHER).spec(name)
+    return presumed_suite(name).spec(name)
+
+
+def presumed_suite(name: str) -> Suite:
+    """The suite of an id without a `module:` before it, as far as its name tells; `OTHER` where it tells nothing."""
+    return next((suite for suite in SUITES if suite.covers(name)), OTHER)
 
 
 def suite_of(env_id: str) -> Suite:
@@ -83,6 +88,6 @@ def _import(module: str, env_id: str) -> None:
             raise
         raise EnvError(
             f"The module {module!r} of {env_id!r} cannot be found. Write module:Id with a module of the current folder "
-            "or an installed one. The current folder serves what is typed; for what a run folder or a SPEC.toml "
-            "names, put PYTHONPATH=. before the command."
+            "or an installed one. The current folder serves what is typed; a run folder or a SPEC.toml that names it "
+            f"is opened with --trust {env_id}."
         ) from error

@@ -10,6 +10,7 @@ from typing import Literal
 
 from stillsight.agents.benchmark.grid.cell import slug
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.trust import Trust
 
 ENCODERS, ALGOS, STEPS, SEEDS = ("retina",), ("ppo",), 100_000, 5
 """What is compared where neither a SPEC.toml nor flags say."""
@@ -59,6 +60,14 @@ class BenchmarkConfig:
     """Say what would run, how long it would take and what it would fill, and stop."""
     trial: bool = True
     """Try each kind of cell for a moment to tell how long the benchmark takes; --no-trial goes by what has run."""
+    trust: tuple[str, ...] = ()
+    """What SPEC.toml asks for and stillsight does not know of itself, as the refusal names it: code (module:name), a
+    Gymnasium id, a NAME=VALUE, or a folder to write into."""
+
+    @property
+    def trusted(self) -> Trust:
+        """What the cells may ask for: what was typed, here and by flags that stand for a SPEC.toml."""
+        return Trust((*self.trust, *self.env, *self.encoder, *self.algo))
 
     def check(self) -> None:
         """Refuse flags without effect, before anything heavy is imported.
@@ -129,3 +138,5 @@ class ReportConfig:
 
     out: Path | None = None
     """Where report.md, index.html, summary.json and figures/ go; the benchmark's own folder by default."""
+    trust: tuple[str, ...] = ()
+    """Code that SPEC.toml asks for, as the refusal names it (module:name)."""

@@ -38,7 +38,8 @@ def benchmark(path: Path | None, config: BenchmarkConfig) -> int:
     config.check()
     if path is not None:
         config.check_beside(path)
-    spec = parse_spec(config.spec_text()) if path is None else read_spec(path)
+    trust = config.trusted
+    spec = parse_spec(config.spec_text(), trust=trust) if path is None else read_spec(path, trust=trust)
     folder = config.out or BENCHMARKS / slug(spec.name)
     folder.mkdir(parents=True, exist_ok=True)
     results = Results(config.address or folder)
@@ -47,7 +48,7 @@ def benchmark(path: Path | None, config: BenchmarkConfig) -> int:
         again = failed(spec, results) if config.retry else []
         cells = [*again, *missing(spec, results)]
         side_by_side = config.jobs or cores(cells)
-        rows = plan(spec, results, cells, folder, side_by_side, trial=config.trial, fewest=SEEDS)
+        rows = plan(spec, results, cells, folder, side_by_side, trial=config.trial, fewest=SEEDS, trust=trust)
         display.card(f"benchmark {spec.name}", rows)
         if config.plan:  # which leaves what has run as it is
             return 0
@@ -58,7 +59,7 @@ def benchmark(path: Path | None, config: BenchmarkConfig) -> int:
     display.close()
     if config.address is not None:
         _fetch(results, spec, Results(folder))
-    return report(folder, ReportConfig())
+    return report(folder, ReportConfig(trust=trust.names))
 
 
 def run(spec: Spec, results: Results, folder: Path, config: BenchmarkConfig, display: ProgressDisplay) -> None:
@@ -72,9 +73,9 @@ def run(spec: Spec, results: Results, folder: Path, config: BenchmarkConfig, dis
             return
         tried |= {cell.key for cell in cells}
         if config.engine == "ray":
-            ended = run_ray(cells, results, runs, config.ray_address, config.jobs)
+            ended = run_ray(cells, results, runs, config.ray_address, config.jobs, config.trusted)
         else:
-            ended = run_local(cells, results, runs, config.jobs or cores(cells), gpus())
+            ended = run_local(cells, results, runs, config.jobs or cores(cells), gpus(), config.trusted)
         for done, cell in enumerate(ended, 1):
             outcome = cell.error or f"score {cell.score:.4g}"
             display.console.print(f"{cell.key}: {cell.state}, {outcome}", soft_wrap=True, markup=False)

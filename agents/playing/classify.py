@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.reader import checkpoint_path, read_config, read_json
+from stillsight.agents.runs.reader import checkpoint_path, read_summary
+from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.encoders import device as devices
 from stillsight.encoders.building import build
-from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
@@ -84,33 +84,37 @@ class Predictor:
         return devices.encode_in_batches(classify, images, self.encoder.device, progress=progress)
 
 
-def load(run: Path | str, *, weights: Path | None = None, device: str = "auto") -> Predictor:
+def load(run: Path | str, *, weights: Path | None = None, device: str = "auto", trust: Sequence[str] = ()) -> Predictor:
     """The classifier of a finished cifar run, its encoder and head the ones that its test accuracy was measured with.
+
+    Nothing in the folder is executed, and nothing imported that it names, unless `trust` names it too.
 
     Args:
         run: the folder.
         weights: where the weights of a frozen encoder lie now, if they have moved; a trained one lies in the folder.
         device: to predict on.
+        trust: what the run may ask for that stillsight does not know of itself, say its encoder "my_encoders:tiny".
 
     Raises:
-        RunError: no finished cifar run there, or a damaged file.
+        RunError: no finished cifar run there, a damaged file, or it asks for what nobody allowed.
         EncoderError: a damaged checkpoint, or an encoder that is not, to the bit, the run's.
     """
     folder = Path(run)
-    record = read_config(folder)
-    if record.get("command") != "cifar":
+    opened = open_run(folder, Trust(tuple(trust)), device=device)
+    if opened.command != "cifar":
         raise RunError(
-            f"{folder} is a run of {record.get('command')!r}, and only cifar runs hold a classifier. Give the folder "
+            f"{folder} is a run of {opened.command!r}, and only cifar runs hold a classifier. Give the folder "
             "of a cifar run; `stillsight list runs` shows them."
         )
-    summary = read_json(folder / "summary.json", f"{folder} is not finished: type stillsight cifar --resume {folder}.")
+    summary = read_summary(folder, f"{folder} is not finished: type stillsight cifar --resume {folder}.")
     lacking = [key for key in ("classes", "image_size", "encoder_sha256_after") if key not in summary]
     if lacking:
         raise RunError(
             f"{folder / 'summary.json'} lacks {', '.join(lacking)}, which predicting needs. Run it again with this "
             "version: stillsight cifar --out FOLDER."
         )
-    config = _encoder_config(record, folder, weights, device)
+    run_config = opened.expect(CifarConfig)
+    config = _encoder_config(run_config, folder, weights)
     encoder = build(config, pinned=True)
     if encoder.sha256() != summary["encoder_sha256_after"]:
         advice = "Say where the right ones are: --weights FILE." if weights or config.weights != folder else ""
@@ -120,14 +124,14 @@ def load(run: Path | str, *, weights: Path | None = None, device: str = "auto") 
         )
     classes, (height, width) = tuple(summary["classes"]), summary["image_size"]
     head_file = checkpoint_path(folder, "head")
-    trained = Mode(record["mode"]).trained
+    trained = run_config.mode.trained
     predictor = Predictor(
         encoder.eval(),
         kinds.read(head_file, encoder.device),
         classes,
         (height, width),
         summary,
-        mirrored=trained and bool(record.get("tta")),
+        mirrored=trained and run_config.tta,
         precision=config.precision if trained else "float32",
         interpolation=summary.get("interpolation", "bilinear"),  # runs that do not say so had no choice
     )
@@ -143,11 +147,8 @@ def load(run: Path | str, *, weights: Path | None = None, device: str = "auto") 
     return predictor
 
 
-def _encoder_config(record: dict[str, Any], folder: Path, weights: Path | None, device: str) -> EncoderConfig:
+def _encoder_config(config: CifarConfig, folder: Path, weights: Path | None) -> CifarConfig:
     """The frozen encoder that the run ended with."""
-    values = {field.name: record[field.name] for field in fields(EncoderConfig) if field.name in record}
-    paths = {key: Path(values[key]) for key in ("weights", "weights_folder") if values.get(key) is not None}
-    config = CifarConfig(**(values | paths | {"mode": Mode(values["mode"]), "device": device}))
     if weights is not None and config.mode is not Mode.FROZEN:
         raise RunError(
             f"The encoder of {folder} ({config.mode.value}) needs no weights from elsewhere. Drop --weights."

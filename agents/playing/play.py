@@ -17,8 +17,8 @@ from stillsight.agents.playing.player import Player, load
 from stillsight.agents.playing.reevaluate import reevaluate
 from stillsight.agents.runs.place import place
 from stillsight.agents.runs.progress import ProgressDisplay
-from stillsight.agents.runs.reader import read_config
 from stillsight.agents.runs.records import append_line, plain
+from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.agents.training.episodes import Episode, capped_note, play_episodes
 from stillsight.agents.training.seeds import PLAY
 from stillsight.encoders.atomic import to_json
@@ -156,25 +156,28 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
         RunError, CheckpointError, EnvError: no such run, checkpoint or shift, or it is damaged.
     """
     config.check()
-    record = read_config(folder)
-    config.check_command(folder, record.get("command", "rl"))
+    trust = Trust(config.trust)
+    opened = open_run(folder, trust, weights=config.weights, device=config.device)
+    config.check_command(folder, opened.command)
     console = Console(highlight=False, stderr=config.json)
-    if record.get("command") == "cifar":
+    display = ProgressDisplay(console)
+    if opened.word:
+        display.note(opened.word)
+    if opened.command == "cifar":
         again = reevaluate(
             folder,
-            record,
             config.split,
             data=config.data,
             weights=config.weights,
             device=config.device,
-            display=ProgressDisplay(console),
+            display=display,
+            trust=trust,
         )
         if config.json:
             print(to_json(plain(again)))
         return again
-    player = load(folder, config.checkpoint, weights=config.weights, device=config.device)
+    player = load(folder, config.checkpoint, weights=config.weights, device=config.device, trust=config.trust)
     options, limit = config.options(player.config), config.limit(player.config)
-    display = ProgressDisplay(console)
     last = 0.0
 
     def watch(done: int, steps: int, ended: Episode | None) -> None:

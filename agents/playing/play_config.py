@@ -46,6 +46,9 @@ class PlayChoice:
     """Arguments of the environment itself, as name=value, on top of those of the run."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    trust: tuple[str, ...] = ()
+    """What the run asks for and stillsight does not know of itself, as the refusal names it: code (module:name), a
+    Gymnasium id, a NAME=VALUE, or a folder to write into."""
 
     def check(self) -> None:
         """Raise `RunError` for counts that play nothing, `CheckpointError` for what is no name of a checkpoint,
@@ -105,7 +108,7 @@ class EvaluateConfig(PlayChoice):
     def check_command(self, folder: Path, command: str) -> None:
         """Refuse flags that a run of `command` has no use for, instead of passing over them."""
         for item in fields(self):
-            fits = item.name in ("weights", "device", "json") or (item.name in ("split", "data")) == (
+            fits = item.name in ("weights", "device", "json", "trust") or (item.name in ("split", "data")) == (
                 command == "cifar"
             )
             if not fits and getattr(self, item.name) != item.default:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,10 +18,9 @@ from stillsight.agents.features.acting import Actor
 from stillsight.agents.features.encoded_vec_env import EncodedVecEnv
 from stillsight.agents.features.extractor import encoder_state
 from stillsight.agents.playing.pixel_policy import PixelPolicy
-from stillsight.agents.runs import checkpoint, history
-from stillsight.agents.runs.reader import read_config
-from stillsight.agents.runs.records import revive
+from stillsight.agents.runs import checkpoint, history, schema
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
+from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.agents.training import model_state
 from stillsight.agents.training.build import assemble, check_frozen, prepare
 from stillsight.agents.training.config import RlConfig
@@ -196,8 +194,11 @@ def load(
     weights: Path | None = None,
     device: str = "auto",
     seed: int | None = None,
+    trust: Sequence[str] = (),
 ) -> Player:
     """The player of a run folder. Nothing in the folder is executed, and no environment is made.
+
+    Nor is anything imported that the folder names, unless `trust` names it too.
 
     Runs of versions that kept no spaces.json are the exception: their environment is asked for its spaces.
 
@@ -208,21 +209,22 @@ def load(
         weights: where the encoder's weights lie now, if they have moved.
         device: to act on.
         seed: of actions that are drawn; the run's own by default.
+        trust: what the run may ask for that stillsight does not know of itself, say its encoder "my_encoders:tiny".
 
     Raises:
-        RunError: no run there, or the encoder's weights are not those that it was trained with.
+        RunError: no run there, it asks for what nobody allowed, or the encoder's weights are not those that it was
+            trained with.
         CheckpointError: the checkpoint is missing, damaged, or holds a policy of NaN.
     """
     folder = Path(run)
-    record = read_config(folder)
-    if record.get("command") != "rl":
-        raise RunError(f"{folder} is a {record.get('command')} run, and only rl runs hold an agent that can play.")
+    opened = open_run(folder, Trust(tuple(trust)), weights=weights, device=device)
+    if opened.command != "rl":
+        raise RunError(f"{folder} is a {opened.command} run, and only rl runs hold an agent that can play.")
     name, stored = history.find(folder, which, read_policy)
-    config = revive(RlConfig, record)
-    config = replace(
-        config, device=device, weights=weights or config.weights, seed=config.seed if seed is None else seed
-    )
-    encoder = build(_to_build(config, record["seed"]))
+    config = opened.expect(RlConfig)
+    trained = config.seed
+    config = replace(config, seed=trained if seed is None else seed)
+    encoder = build(_to_build(config, trained))
     known = read_spaces(folder, config)
     prepare(config, encoder, known.pixels, batch=1)
     venv = EncodedVecEnv(NoEnvironment(known), None if config.in_policy else encoder, config.frame_stack or 1)
@@ -239,6 +241,7 @@ def read_policy(path: Path) -> dict[str, Any]:
         CheckpointError: it is missing, damaged, holds no policy, or one of numbers that are none.
     """
     stored = checkpoint.load(path)
+    checkpoint.facts(stored, schema.AgentFacts, path)
     model_state.check_finite(stored, path)
     return stored
 
@@ -259,12 +262,7 @@ def read_spaces(folder: Path, config: RlConfig) -> Spaces:
     """
     path = folder / SPACES_FILE
     if path.is_file():
-        try:
-            return Spaces.from_json(json.loads(path.read_text()))
-        except ValueError as error:
-            if isinstance(error, RunError):
-                raise
-            raise RunError(f"{path} is damaged ({error}). Remove it, and the environment is asked.") from error
+        return Spaces.read(path)
     venv = make_vec(config.env, options=config.env_options(), training=False)
     shape = venv.observation_space.shape
     assert shape is not None

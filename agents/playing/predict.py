@@ -39,7 +39,7 @@ def predict(run: Path, places: list[Path], config: PredictConfig) -> list[dict[s
     if not places:
         raise EncoderError("There is no picture to look at. Type: stillsight predict RUN IMAGE [IMAGE ...].")
     paths, passed = search.find(places)
-    predictor = load(run, weights=config.weights, device=config.device)
+    predictor = load(run, weights=config.weights, device=config.device, trust=config.trust)
     results: list[dict[str, Any]] = []
     traits: Counter[str] = Counter()
     for names, pixels in _batches(paths, predictor, config.skip_broken, traits):
@@ -83,5 +83,5 @@ def _batches(
 
 
 def _line(result: dict[str, Any]) -> str:
-    best = ", ".join(f"{one['class']} {one['probability']:.1%}" for one in result["predictions"])
+    best = ", ".join(f"{search.printable(one['class'])} {one['probability']:.1%}" for one in result["predictions"])
     return f"{search.printable(result['image'])}: {best}"

@@ -21,3 +21,6 @@ class PredictConfig:
     """The weights of a frozen encoder, if they are not any more where the run found them."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:N or mps."""
+    trust: tuple[str, ...] = ()
+    """What the run asks for and stillsight does not know of itself, as the refusal names it: code (module:name), a
+    Gymnasium id, a NAME=VALUE, or a folder to write into."""

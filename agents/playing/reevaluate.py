@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +9,8 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.playing.classify import load
 from stillsight.agents.runs.place import place
 from stillsight.agents.runs.progress import ProgressDisplay
-from stillsight.agents.runs.records import append_line, revive
+from stillsight.agents.runs.records import append_line
+from stillsight.agents.runs.trust import NOTHING, Trust, open_run, read_run
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.data.cifar_facts import CIFAR
 from stillsight.encoders.supervised.heads.head import accuracy
@@ -25,13 +24,13 @@ two images where there are few."""
 
 def reevaluate(
     folder: Path,
-    record: Mapping[str, Any],
     split: Literal["test", "validation"],
     *,
     data: Path | None = None,
     weights: Path | None = None,
     device: str = "auto",
     display: ProgressDisplay | None = None,
+    trust: Trust = NOTHING,
 ) -> dict[str, Any]:
     """Classify the images of `split` again, compare with summary.json, write the report, print and return the result.
 
@@ -40,23 +39,25 @@ def reevaluate(
 
     Args:
         folder: of the run.
-        record: its config.json.
         split: which images.
         data: where its CIFAR files, or its image folder, lie now, if they have moved.
         weights: where the weights of a frozen encoder lie now, if they have moved.
         device: to compute on.
         display: where progress and result are shown; the standard output by default.
+        trust: what the run may ask for.
 
     Raises:
         EncoderError: see `classify.load` and `load_dataset`.
         RunError: the data are not those of the run, or the accuracy is not the one that it recorded.
     """
-    config = revive(CifarConfig, record)
+    moved: dict[str, Any] = {}
     if data is not None:
-        config = replace(config, data=data) if config.dataset in CIFAR else replace(config, dataset=str(data))
+        named = str(read_run(folder).record.get("dataset"))
+        moved = {"data": data} if named in CIFAR else {"dataset": str(data)}
+    config = open_run(folder, trust, writes=True, **moved).expect(CifarConfig)
     if config.dataset not in CIFAR and not Path(config.dataset).is_dir():
         raise RunError(f"The images of {folder} are not in {config.dataset}. Say where they are: --data FOLDER.")
-    predictor = load(folder, weights=weights, device=device)
+    predictor = load(folder, weights=weights, device=device, trust=trust.names)
     if split == "validation" and predictor.summary.get("refit"):
         raise RunError(
             f"The head of {folder} was fitted again to training and validation images together, and says nothing about "
@@ -64,6 +65,12 @@ def reevaluate(
         )
     display = display or ProgressDisplay()
     dataset = load_dataset(config, predictor.interpolation, lambda what, done, total: display.update(what, done, total))
+    lacking = [name for name in ("dataset_sha256", f"{split}_accuracy") if predictor.summary.get(name) is None]
+    if lacking and len(getattr(dataset, split)):
+        raise RunError(
+            f"The summary of {folder} lacks {', '.join(lacking)}, with which testing again compares. Run it again with "
+            "this version: stillsight cifar --out FOLDER."
+        )
     if dataset.sha256() != predictor.summary["dataset_sha256"]:
         raise RunError(
             f"{folder} was run on {dataset.name} images with sha256 {predictor.summary['dataset_sha256'][:12]}, and "

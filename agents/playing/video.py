@@ -164,7 +164,7 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
         RunError, CheckpointError: no such run or checkpoint, it is damaged, or there is nothing to see.
     """
     config.check()
-    player = load(folder, config.checkpoint, weights=config.weights, device=config.device)
+    player = load(folder, config.checkpoint, weights=config.weights, device=config.device, trust=config.trust)
     options, limit = config.options(player.config), config.limit(player.config)
     env = open_env(player, options, config.seed)
     fps = config.fps or max(1, round(env.metadata.get("render_fps", 30) / options.frame_skip))

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stillsight.agents.errors import CheckpointError
+from stillsight.agents.errors import CheckpointError, RunError
+from stillsight.agents.runs import schema
 from stillsight.encoders.errors import DamagedFileError
 from stillsight.encoders.weights import tensor_file
 
@@ -79,6 +80,23 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         raise CheckpointError(
             f"The checkpoint {path} is damaged or incomplete ({reason}). Nothing was changed."
         ) from error
+
+
+def facts(tree: Mapping[str, Any], kind: Any, path: Path) -> Any:
+    """What stands in a checkpoint beside what learned, as one of the schemas says.
+
+    Args:
+        tree: from `load`.
+        kind: say `schema.AgentFacts`.
+        path: of the file.
+
+    Raises:
+        CheckpointError: something is missing, or of another type.
+    """
+    try:
+        return schema.convert(tree, kind, path)
+    except RunError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _flatten(node: Any, path: str, tensors: dict[str, Tensor], seen: dict[Any, str]) -> Any:

@@ -15,7 +15,7 @@ from stillsight.agents.runs import checkpoint, history
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.place import place
 from stillsight.agents.runs.progress import ProgressDisplay
-from stillsight.agents.runs.reader import checkpoint_path, read_config
+from stillsight.agents.runs.reader import checkpoint_path, read_config, read_sessions
 from stillsight.agents.runs.records import append_line, plain
 from stillsight.encoders.atomic import sync, to_json, write_atomically
 
@@ -101,9 +101,10 @@ class Run:
         if callable(self._given):
             self.sinks = tuple(self._given(self.folder))
         if not self.resumed:
-            self.write_json("config.json", {"command": self.command, **plain(self.config)})
+            asked = {name: value for name, value in plain(self.config).items() if name != "trust"}  # no file's to say
+            self.write_json("config.json", {"command": self.command, **asked})
         # A resumed run may go on elsewhere: the file keeps every machine that it has run on.
-        before = json.loads((self.folder / "machine.json").read_text())["sessions"] if self.resumed else []
+        before = read_sessions(self.folder) if self.resumed else []
         self.write_json("machine.json", {"sessions": [*before, machine()]})
 
     def _claim(self) -> None:
@@ -135,7 +136,7 @@ class Run:
         differing = [
             name
             for name in asked
-            if there.get(name) != asked[name] and name not in ("out", "resume", "device", "threads")
+            if there.get(name) != asked[name] and name not in ("out", "resume", "trust", "device", "threads")
         ]
         if not differing:
             return RunError(f"{self.folder} already exists. Continue it with --resume {self.folder}, or c{elsewhere}")

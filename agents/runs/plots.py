@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.reader import read_config
+from stillsight.agents.runs import schema
+from stillsight.agents.runs.reader import read_summary
 from stillsight.agents.runs.records import read_lines
+from stillsight.agents.runs.trust import read_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,8 +23,8 @@ FORMATS = ("png", "svg", "pdf", "jpg")
 """What a picture's ending may be."""
 
 ELSEWHERE = (
-    *("command", "seed", "out", "resume", "device", "threads", "workers", "engine", "tensorboard", "weights_folder"),
-    *("data", "cache", "checkpoint_every", "save_every", "eval_every", "eval_episodes"),
+    *("command", "seed", "out", "resume", "trust", "device", "threads", "workers", "engine", "tensorboard"),
+    *("weights_folder", "data", "cache", "checkpoint_every", "save_every", "eval_every", "eval_episodes"),
 )
 """Fields of a configuration that do not make another experiment of it."""
 
@@ -86,15 +88,15 @@ def plot(folders: list[Path], config: PlotConfig) -> Path:
             references where there are several environments; matplotlib is missing, or the picture cannot be written.
     """
     config.check()
-    records = {folder: read_config(folder) for folder in folders}
-    kinds = {str(record.get("command", "rl")): folder for folder, record in records.items()}
+    records = _read(folders)
+    kinds = {str(record["command"]): folder for folder, record in records.items()}
     if len(kinds) > 1:
         told = " and ".join(f"{folder} is a run of {kind}" for kind, folder in kinds.items())
         raise RunError(f"{told}, whose curves have no axis in common. Plot them apart.")
     supervised = "cifar" in kinds
     if supervised and config.window != PlotConfig.window:
         raise RunError("--window smooths the returns of rl runs, and has no effect on runs of cifar. Drop --window.")
-    records = _drawable(records, "metrics" if supervised else "episodes", "epochs" if supervised else "episodes")
+    records = _drawable(records, supervised)
     task = "dataset" if supervised else "env"
     tasks = list(dict.fromkeys(str(record[task]) for record in records.values()))
     if config.reference and len(tasks) > 1:
@@ -152,21 +154,69 @@ def _finish(axes: Axes, x: str, y: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _drawable(records: Mapping[Path, dict[str, Any]], stream: str, what: str) -> dict[Path, dict[str, Any]]:
-    """The runs that have rows to draw; the others are named, on the standard error."""
+def _read(folders: Iterable[Path]) -> dict[Path, dict[str, Any]]:
+    """The configurations of the runs; damaged ones are named, on the standard error, and left out of several."""
+    every = list(folders)
+    records: dict[Path, dict[str, Any]] = {}
+    for folder in every:
+        try:
+            records[folder] = dict(read_run(folder).record)
+        except RunError as error:
+            _left_out(error, alone=len(every) == 1 or not (folder / "config.json").is_file())
+    if not records:
+        raise RunError("None of these runs can be read. `stillsight list runs` shows the runs.")
+    return records
+
+
+def _left_out(error: RunError, *, alone: bool) -> None:
+    """Raise `error`, or where other runs are left say it."""
+    if alone:
+        raise error
+    print(f"stillsight: left out. {error}", file=sys.stderr)
+
+
+def _drawable(records: Mapping[Path, dict[str, Any]], supervised: bool) -> dict[Path, dict[str, Any]]:
+    """The runs that have rows to draw, all of which can be read; the others are named, on the standard error."""
+    what = "epochs" if supervised else "episodes"
     ready = {}
     for folder, record in records.items():
-        path = folder / f"{stream}.jsonl"
-        if path.exists() and read_lines(path):
+        try:
+            rows = _checked(folder, supervised)
+        except RunError as error:
+            _left_out(error, alone=len(records) == 1)
+            continue
+        if rows:
             ready[folder] = record
         elif len(records) > 1:
             print(f"{folder} has no finished {what} to draw yet, and is left out.", file=sys.stderr)
     if not ready:
         first, record = next(iter(records.items()))
         named = f"{first} has" if len(records) == 1 else "None of these runs has"
-        advice = f"Give {record.get('command', 'rl')} runs that went on for a while."
+        advice = f"Give {record['command']} runs that went on for a while."
         raise RunError(f"{named} {'no' if len(records) == 1 else 'any'} finished {what} to draw. {advice}")
     return ready
+
+
+def _checked(folder: Path, supervised: bool) -> int:
+    """How many rows a run has to draw, after all that will be drawn of it was read once.
+
+    Raises:
+        RunError: a file is damaged, or lacks what is drawn.
+    """
+    if supervised:
+        path = folder / "metrics.jsonl"
+        rows = read_lines(path) if path.exists() else []
+        for number, row in enumerate(rows, 1):
+            needed = ("loss", "validation_accuracy", "train_accuracy") if "epoch" in row else ("validation_accuracy",)
+            if lacking := [name for name in needed if name not in row]:
+                schema.refuse(f"Line {number} of {path}", f"it lacks {', '.join(lacking)}")
+        if (folder / "summary.json").exists() and read_summary(folder, "").get("test_accuracy") is None:
+            schema.refuse(folder / "summary.json", "it lacks test_accuracy")
+        return len(rows)
+    episodes, evaluations = folder / "episodes.jsonl", folder / "eval.jsonl"
+    if evaluations.exists():
+        read_lines(evaluations)
+    return len(read_lines(episodes)) if episodes.exists() else 0
 
 
 def _arms(records: Mapping[Path, dict[str, Any]], task: str, first: str) -> dict[str, list[Arm]]:
@@ -185,10 +235,10 @@ def _arms(records: Mapping[Path, dict[str, Any]], task: str, first: str) -> dict
         groups.setdefault((str(record[task]), " ".join(told)), []).append(folder)
     arms: dict[str, list[Arm]] = {}
     for (name, label), found in groups.items():
-        arms.setdefault(name, []).append(Arm(label, found, len({records[folder]["seed"] for folder in found})))
+        arms.setdefault(name, []).append(Arm(label, found, len({records[folder].get("seed", 0) for folder in found})))
     if all(len(found) == 1 for found in groups.values()):  # then each curve is one run, and says its seed
         return {
-            name: [arm._replace(label=f"{arm.label} seed {records[arm.folders[0]]['seed']}") for arm in row]
+            name: [arm._replace(label=f"{arm.label} seed {records[arm.folders[0]].get('seed', 0)}") for arm in row]
             for name, row in arms.items()
         }
     return arms
@@ -219,9 +269,9 @@ def _draw_returns(axes: Axes, arm: Arm, colour: str, window: int) -> None:
     _draw_curves(axes, curves, colour, f"{arm.told}, training")
     steps_of_all = sorted(set.intersection(*map(set, evaluations))) if len(evaluations) == len(arm.folders) else []
     if steps_of_all:
-        means = np.array([[run[step][0] for run in evaluations] for step in steps_of_all])
+        means = np.array([[run[step][0] for run in evaluations] for step in steps_of_all], float)
         several = len(evaluations) > 1
-        spread = means.std(axis=1) if several else np.array([evaluations[0][step][1] for step in steps_of_all])
+        spread = means.std(axis=1) if several else np.array([evaluations[0][step][1] for step in steps_of_all], float)
         told = "evaluations, ± std over seeds" if several else "evaluations, ± std"
         labelled = told in axes.get_legend_handles_labels()[1]
         axes.errorbar(
@@ -272,7 +322,7 @@ def _draw_epochs(losses: Axes, axes: Axes, arm: Arm, colour: str) -> None:
         elif rows[-1]["validation_accuracy"] is not None:
             level.append(rows[-1]["validation_accuracy"])
         if (folder / "summary.json").exists():
-            score = json.loads((folder / "summary.json").read_text())["test_accuracy"]
+            score = read_summary(folder, "")["test_accuracy"]
             if epochs:
                 tested.append((max(epochs), score))
             elif rows[-1]["validation_accuracy"] is None:  # one image a class: none was left to choose with
@@ -286,7 +336,8 @@ def _draw_epochs(losses: Axes, axes: Axes, arm: Arm, colour: str) -> None:
     if trained:
         series = {
             key: [
-                (np.array(sorted(run), float), np.array([run[epoch][key] for epoch in sorted(run)])) for run in trained
+                (np.array(sorted(run), float), np.array([run[epoch][key] for epoch in sorted(run)], float))
+                for run in trained
             ]
             for key in ("loss", "validation_accuracy", "train_accuracy")
         }

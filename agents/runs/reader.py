@@ -2,48 +2,82 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stillsight.agents.errors import RunError
+from stillsight.agents.errors import CheckpointError, RunError
+from stillsight.agents.runs import schema
 
 RUNS = Path("results/runs")
 """Where run folders go by default."""
 
 
 def checkpoint_path(folder: Path, name: str) -> Path:
-    """Where a run folder keeps the checkpoint called `name`."""
+    """Where a run folder keeps the checkpoint called `name`.
+
+    Raises:
+        CheckpointError: the name leads out of the folder; one checkpoint names another, and a file may say anything.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
+        raise CheckpointError(
+            f"{name!r} names no checkpoint of {folder}. Names are letters, digits, '-', '_' and '.', such as best and "
+            "last."
+        )
     return folder / "checkpoints" / f"{name}.safetensors"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json of a run folder.
+    """config.json of a run folder, as it stands: what it names is not looked at, see `trust.open_run` for that.
 
     Raises:
         RunError: there is no run in `folder`, or its config.json is damaged.
     """
     missing = f"{folder} is no run folder: it has no config.json. `stillsight list runs` shows the runs."
-    return read_json(folder / "config.json", missing)
+    return read_json(folder / "config.json", missing, schema.Flat)
 
 
-def read_json(path: Path, missing: str) -> dict[str, Any]:
+def read_summary(folder: Path, missing: str) -> dict[str, Any]:
+    """summary.json of a run folder; see `schema.SummaryRecord` for what can be relied on.
+
+    Args:
+        folder: of the run.
+        missing: the sentence to say where there is none.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    return read_json(folder / "summary.json", missing, schema.SummaryRecord)
+
+
+def read_sessions(folder: Path) -> list[dict[str, Any]]:
+    """The sessions in machine.json of a run folder, oldest first; none where it was not written yet.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    path = folder / "machine.json"
+    sessions: list[dict[str, Any]] = read_json(path, "", schema.MachineRecord)["sessions"] if path.exists() else []
+    return sessions
+
+
+def read_json(path: Path, missing: str, kind: Any = dict[str, Any], advice: str = schema.RESTORE) -> dict[str, Any]:
     """A JSON file of a run folder.
 
     Args:
         path: of the file.
         missing: the sentence to say where there is none.
+        kind: what it must hold, see `schema`; the file may hold more.
+        advice: what to do about one that is damaged.
 
     Raises:
         RunError: there is no such file, or it is damaged.
     """
     if not path.is_file():
-        raise RunError(missing)
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise RunError(f"{path} is damaged ({error}). Restore it, or start a new run.") from error
+        raise RunError(missing or f"{path} is no file. Remove it, or start a new run.")
+    content: dict[str, Any] = schema.parse(schema.read_bounded(path), path, advice=advice)
+    schema.convert(content, kind, path, advice)
     return content
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import json
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs import schema
 from stillsight.encoders.atomic import finite, to_json
 
 Config = TypeVar("Config")
@@ -26,18 +25,22 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSON-lines file; the inverse of `append_line`. A last row that is half written is left out.
 
     Raises:
-        RunError: a row before the last is no JSON.
+        RunError: a row before the last is no JSON, or a row has not what the rows of its stream have, see
+            `schema.STREAMS`.
     """
-    lines = path.read_text().splitlines()
+    lines = schema.read_bounded(path, schema.LARGEST_STREAM).splitlines()
+    kind = schema.STREAMS.get(path.stem, dict[str, Any])
     rows = []
     for number, line in enumerate(lines, 1):
+        what = f"Line {number} of {path}"
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
+            row = schema.parse(line, what, strict=False)
+        except RunError:
             if number < len(lines):
-                raise RunError(
-                    f"Line {number} of {path} is damaged ({error}). Restore it, or start a new run."
-                ) from error
+                raise
+            break
+        schema.convert(row, kind, what)
+        rows.append(row)
     return rows
 
 
@@ -59,23 +62,21 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def revive(cls: type[Config], record: Mapping[str, Any]) -> Config:
+def revive(cls: type[Config], record: Mapping[str, Any], what: object = "The run's config.json") -> Config:
     """A configuration dataclass from its JSON record; the inverse of `plain`.
 
+    Args:
+        cls: of the configuration.
+        record: what `plain` gave; fields that it lacks are at their defaults.
+        what: the file that it is from, for messages.
+
     Raises:
-        RunError: the record has fields that this version does not know.
+        RunError: the record has fields that this version does not know, or values that they do not take.
     """
-    types = typing.get_type_hints(cls)
+    fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     found = {name: value for name, value in record.items() if name != "command"}
-    if strange := sorted(set(found) - set(types)):
-        raise RunError(f"The run's config.json has fields that this version does not know: {', '.join(strange)}.")
-    return cls(**{name: _typed(types[name], value) for name, value in found.items()})
-
-
-def _typed(kind: Any, value: Any) -> Any:
-    if value is None:
-        return None
-    for option in (kind, *typing.get_args(kind)):
-        if isinstance(option, type) and issubclass(option, Path | enum.Enum):
-            return option(value)
-    return tuple(value) if isinstance(value, list) else value
+    if strange := sorted(set(found) - fields):
+        names = ", ".join(ascii(name)[1:-1] for name in strange[:5])
+        raise RunError(f"{what} has fields that this version does not know: {names}.")
+    config: Config = schema.convert(found, cls, what)
+    return config

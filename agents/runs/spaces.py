@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs import schema
+from stillsight.agents.runs.reader import read_json
 
 if TYPE_CHECKING:
     from gymnasium import spaces
 
 SPACES_FILE = "spaces.json"
 """Name of the file in a run folder."""
+REMOVE = "Remove it, and the environment is asked for them."
+"""What to do about a damaged one."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +50,23 @@ class Spaces:
         Raises:
             RunError: it is something else.
         """
+        what = f"The run's {SPACES_FILE}"
+        known: schema.SpacesRecord = schema.convert(record, schema.SpacesRecord, what, REMOVE)
         try:
-            channels, height, width = (int(side) for side in record["pixels"])
-            offset = record.get("offset", 0)
-            offset = tuple(map(int, offset)) if isinstance(offset, list) else int(offset)
-            return cls((channels, height, width), _action_from_json(record["action"]), offset)
-        except (KeyError, TypeError, ValueError, AssertionError) as error:
-            raise RunError(
-                f"The run's {SPACES_FILE} is damaged ({error}). Remove it, and the environment is asked for them."
-            ) from error
+            action = _space(known.action)
+        except (TypeError, ValueError, AssertionError, OverflowError) as error:
+            schema.refuse(what, error, REMOVE)
+        offset = tuple(known.offset) if isinstance(known.offset, list) else known.offset
+        return cls(known.pixels, action, offset)
+
+    @classmethod
+    def read(cls, path: Path) -> Spaces:
+        """What `to_json` gave and a run folder keeps in the file at `path`.
+
+        Raises:
+            RunError: it is damaged.
+        """
+        return cls.from_json(read_json(path, "", advice=REMOVE))
 
 
 def _action_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
@@ -70,19 +84,30 @@ def _action_to_json(space: spaces.Space[Any]) -> dict[str, Any]:
     raise RunError(f"An action space {space} cannot be kept in a run folder. Known: Discrete, Box, MultiDiscrete.")
 
 
-def _action_from_json(record: Mapping[str, Any]) -> spaces.Space[Any]:
+def _space(action: schema.Discrete | schema.Box | schema.MultiDiscrete | schema.MultiBinary) -> spaces.Space[Any]:
+    """The space that a checked record is of.
+
+    Raises:
+        TypeError, ValueError, AssertionError, OverflowError: its numbers are no space.
+    """
     import numpy as np
     from gymnasium import spaces
 
-    kind = record["kind"]
-    if kind == "Discrete":
-        return spaces.Discrete(record["n"], start=record["start"])
-    if kind == "Box":
-        dtype = np.dtype(record["dtype"])
-        low, high = (np.array(record[name], dtype).reshape(record["shape"]) for name in ("low", "high"))
+    if isinstance(action, schema.Discrete):
+        return spaces.Discrete(action.n, start=action.start)
+    if isinstance(action, schema.Box):
+        dtype = np.dtype(action.dtype)
+        if math.prod(action.shape) > schema.MOST_CHOICES:
+            raise ValueError(f"its shape {action.shape} has more than {schema.MOST_CHOICES:,} numbers")
+        low, high = (np.array(bounds, dtype).reshape(action.shape) for bounds in (action.low, action.high))
+        if not (low <= high).all():
+            raise ValueError("its bounds are no bounds")
         return spaces.Box(low, high, dtype=dtype.type)
-    if kind == "MultiDiscrete":
-        return spaces.MultiDiscrete(np.array(record["nvec"]), start=np.array(record["start"]))
-    if kind == "MultiBinary":
-        return spaces.MultiBinary(record["n"])
-    raise ValueError(f"an action space of the kind {kind!r} is not known")
+    if isinstance(action, schema.MultiDiscrete):
+        choices = np.array(action.nvec, np.int64)
+        if choices.sum() > schema.MOST_CHOICES or (choices < 1).any():
+            raise ValueError(f"it has choices of {int(choices.min())} or more than {schema.MOST_CHOICES:,} in all")
+        return spaces.MultiDiscrete(choices, start=np.array(action.start, np.int64))
+    if isinstance(action.n, list) and math.prod(action.n) > schema.MOST_CHOICES:
+        raise ValueError(f"its shape {action.n} has more than {schema.MOST_CHOICES:,} switches")
+    return spaces.MultiBinary(action.n)

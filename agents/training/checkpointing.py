@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from stillsight.agents.errors import CheckpointError, RunError, TrainingFault
-from stillsight.agents.runs import checkpoint, history
+from stillsight.agents.runs import checkpoint, history, schema
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.place import place
+from stillsight.agents.runs.trust import flags
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, check_frozen
 from stillsight.encoders.encoder import fingerprint
@@ -92,6 +93,7 @@ class Savepoints:
             return "nothing was saved yet"
         return (
             f"continue from its last checkpoint, {last}, with: stillsight {self.run.command} --resume {self.run.folder}"
+            f"{flags(self.agent.config)}"
         )
 
     @contextlib.contextmanager
@@ -218,9 +220,10 @@ class Savepoints:
             CheckpointError: it is damaged, or its replay memory is missing or damaged.
         """
         stored = checkpoint.load(path, self.agent.model.device)
+        facts = checkpoint.facts(stored, schema.LearningFacts, path)
         state.check_finite(stored, path)
-        name = stored.get("replay")
-        if name is not None and not re.fullmatch(r"replay-\d+", str(name)):
+        name = facts["replay"]
+        if name is not None and not re.fullmatch(r"replay-\d+", name):
             raise CheckpointError(f"The checkpoint {path} names a replay memory {name!r} that cannot be its own.")
         replay = None if name is None else checkpoint.load(self.run.checkpoint(name))
         return {**stored, "replay_memory": replay}
@@ -230,12 +233,13 @@ class Savepoints:
         if not self.run.checkpoint("best").exists():
             return
         try:
-            best = checkpoint.load(self.run.checkpoint("best"))
+            path = self.run.checkpoint("best")
+            facts = checkpoint.facts(checkpoint.load(path), schema.BestFacts, path)
         except CheckpointError as error:
             print(f"stillsight: {error} The next evaluation takes its place.", file=sys.stderr)
             self.ledger.best = float("-inf")
         else:  # it may be younger than the checkpoint from which learning goes on
-            self.ledger.best = max(self.ledger.best, best["mean"])
+            self.ledger.best = max(self.ledger.best, facts["mean"])
 
     def _facts(self) -> dict[str, Any]:
         encoder = self.agent.encoder

@@ -7,9 +7,9 @@ from typing import Any
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.folder import Run
-from stillsight.agents.runs.reader import RUNS, read_config
-from stillsight.agents.runs.records import revive
+from stillsight.agents.runs.reader import RUNS
 from stillsight.agents.runs.tensorboard import TensorBoardSink
+from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.learn import learn
 from stillsight.encoders.supervised.recorder import NullRecorder
@@ -26,7 +26,10 @@ def cifar(config: CifarConfig) -> dict[str, Any]:
     resumed = config.resume is not None
     folder = config.resume or config.out or RUNS / config.run_name
     if resumed:
-        config = revive(CifarConfig, read_config(folder))
+        opened = open_run(folder, Trust(config.trust), writes=True)
+        config = opened.expect(CifarConfig)
+        if opened.word:
+            print(opened.word)
         if (folder / "done").exists():
             raise RunError(f"{folder} is finished. Its results are in {folder / 'summary.json'}.")
     config.check()

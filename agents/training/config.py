@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.reader import read_config
+from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.agents.training.algorithms import AlgorithmSpec, check_actions, spec
 from stillsight.agents.training.presets import preset
 from stillsight.agents.training.settings import overrides, settings
@@ -21,6 +21,9 @@ from stillsight.envs.registry import resolve
 
 MOST_ENVS = 4_096
 """Environments side by side that may be asked for; each is a game of its own, and more are a slip of the finger."""
+
+MOST = 10**15
+"""Steps that may be asked for; a thousand years of them."""
 
 MAX_STEPS = 10_000
 """Agent steps after which an evaluation stops an episode, unless asked otherwise. The longest game of Pong in
@@ -121,6 +124,9 @@ class RlConfig(EncoderConfig):
     """The run folder; results/runs/<name> by default."""
     resume: Path | None = None
     """Continue the stopped run in this folder; all other flags are read from it."""
+    trust: tuple[str, ...] = ()
+    """With --resume: what the run asks for and stillsight does not know of itself, as the refusal names it: code
+    (module:name), a Gymnasium id, a NAME=VALUE, or a folder to write into."""
 
     @property
     def run_name(self) -> str:
@@ -174,7 +180,7 @@ class RlConfig(EncoderConfig):
             EncoderError, EnvError, RunError: what is wrong, what is allowed, what to type.
         """
         if self.resume is not None:  # every other flag is read from there, and checked then
-            read_config(self.resume)
+            open_run(self.resume, Trust(self.trust), writes=True)
             return
         row = spec(self.algo)
         self.for_control().check_encoder()
@@ -185,32 +191,44 @@ class RlConfig(EncoderConfig):
         overrides(self.set, "--set")
         self._check_rate(row)
         self._check_augment(row)
+        self.check_ranges()
         if self.tensorboard and find_spec("tensorboard") is None:
             raise RunError(
                 'TensorBoard is not installed. Run: pip install "stillsight[tensorboard]", or drop --tensorboard.'
             )
-        for flag, least in (
-            ("steps", 1),
-            ("n_envs", 1),
-            ("frame_stack", 1),
-            ("head", 1),
-            ("compress", 0),
-            ("standardise", 0),
-            ("eval_episodes", 1),
-            ("eval_envs", 1),
-            ("eval_max_steps", 0),
-            ("eval_every", 0),
-            ("checkpoint_every", 0),
-            ("keep", 0),
+
+    def check_ranges(self) -> None:
+        """Refuse numbers that no run can have; of names nothing is looked up.
+
+        Raises:
+            EncoderError, RunError: which number, what is allowed, what to type.
+        """
+        super().check_ranges()
+        for flag, least, most in (
+            ("steps", 1, MOST),
+            ("n_envs", 1, MOST_ENVS),
+            ("frame_stack", 1, 1_024),
+            ("head", 1, 65_536),
+            ("compress", 0, 65_536),
+            ("standardise", 0, 1_000_000),
+            ("eval_episodes", 1, 1_000_000),
+            ("eval_envs", 1, MOST_ENVS),
+            ("eval_max_steps", 0, MOST),
+            ("eval_every", 0, MOST),
+            ("checkpoint_every", 0, MOST),
+            ("keep", 0, 1_000_000),
         ):
             value = getattr(self, flag)
+            word = f"--{flag.replace('_', '-')} {value}"
             if value is not None and value < least:
-                raise RunError(f"--{flag.replace('_', '-')} {value} is too small. Type a number from {least}.")
-            if flag in ("n_envs", "eval_envs") and value is not None and value > MOST_ENVS:
+                raise RunError(f"{word} is too small. Type a number from {least}.")
+            if value is not None and value > most and most == MOST_ENVS:
                 raise RunError(
                     f"--{flag.replace('_', '-')} {value:,} asks for more games than one machine plays. Type a number "
                     f"up to {MOST_ENVS:,}, say 16."
                 )
+            if value is not None and value > most:
+                raise RunError(f"{word} is too large. Type a number up to {most:_}.")
 
     def check_given(self, given: Collection[str]) -> None:
         """Refuse flags that were typed and have no effect beside the others, see `EncoderConfig.check_given`.
@@ -219,9 +237,10 @@ class RlConfig(EncoderConfig):
             EncoderError, RunError: which flag, why, and what to type.
         """
         if self.resume is not None:
-            others = sorted(set(given) - {"resume"})
+            others = sorted(set(given) - {"resume", "trust"})
             refuse(given, others, "beside --resume, which goes on with the run as it began. Start a new run with --out")
             return
+        refuse(given, ("trust",), "without --resume: what you type yourself is trusted. Type --resume RUN")
         super().check_given(given)
         for flag, settings_given in (("--set", self.set), ("--env-set", self.env_set)):
             names = Counter(setting.partition("=")[0] for setting in settings_given)

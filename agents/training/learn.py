@@ -12,10 +12,10 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.features.acting import Actor
 from stillsight.agents.features.extractor import encoder_state
 from stillsight.agents.runs.folder import Run, Sink
-from stillsight.agents.runs.reader import RUNS, read_config
-from stillsight.agents.runs.records import revive
+from stillsight.agents.runs.reader import RUNS
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.tensorboard import TensorBoardSink
+from stillsight.agents.runs.trust import Trust, flags, open_run
 from stillsight.agents.training import callbacks as recording
 from stillsight.agents.training import summary
 from stillsight.agents.training.build import check_environment, make_agent
@@ -38,8 +38,11 @@ def rl(config: RlConfig) -> dict[str, Any]:
         folder = config.resume
         if (folder / "done").exists():
             raise RunError(f"{folder} is finished. Record it with: stillsight record {folder}")
-        config = revive(RlConfig, read_config(folder))
+        opened = open_run(folder, Trust(config.trust), writes=True)
+        config = opened.expect(RlConfig)
         config.check()
+        if opened.word:
+            print(opened.word)
         with Run(folder, "rl", config, resumed=True, sinks=_sinks(config)) as run:
             return learn(config, run)
     config.check()
@@ -118,7 +121,7 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
     result = summary.summary(agent, savepoints.ledger, episodes, deterministic=not config.stochastic_eval)
     run.write_json("summary.json", result)
     run.display.close()
-    run.display.card("done", summary.closing(result, run.folder))
+    run.display.card("done", summary.closing(result, run.folder, flags(config)))
     for arena in arenas:
         arena.close()
     agent.venv.close()

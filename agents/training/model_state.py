@@ -19,6 +19,14 @@ from stillsight.agents.errors import CheckpointError
 _NOT_COUNTERS = ("verbose", "start_time", "n_envs", "seed")
 
 
+_MISFITS = (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError)
+"""What torch, numpy and SB3 raise of a state that is of another model, or of none."""
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def learned(model: BaseAlgorithm) -> dict[str, Any]:
     """The policy's parameters and buffers: what an agent needs to act. The frozen encoder is not among them."""
     return {"policy": dict(model.policy.state_dict())}
@@ -119,10 +127,14 @@ def restore(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
                 if tensor is None:
                     raise KeyError(f"no {name} here")
                 tensor.copy_(value)
-    except (KeyError, ValueError, RuntimeError, AttributeError) as error:
-        raise CheckpointError(f"The checkpoint does not fit this agent ({str(error).splitlines()[0]}).") from error
-    vars(model).update(state["counters"])
-    _set_random_state(model, state["random"])
+        counters = dict(state["counters"])
+        for name, value in counters.items():  # a file may say anything, and must replace no method
+            if not isinstance(value, bool | int | float) or hasattr(type(model), name):
+                raise ValueError(f"{name} is no counter")
+        vars(model).update(counters)
+        _set_random_state(model, state["random"])
+    except _MISFITS as error:
+        raise CheckpointError(f"The checkpoint does not fit this agent ({_reason(error)}).") from error
 
 
 def restore_learned(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
@@ -131,11 +143,11 @@ def restore_learned(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: it belongs to another kind of model.
     """
-    policy = state["policy"] if "policy" in state else state["parameters"]["policy"]
     try:
+        policy = state["policy"] if "policy" in state else state["parameters"]["policy"]
         model.policy.load_state_dict(policy)
-    except RuntimeError as error:
-        raise CheckpointError(f"The checkpoint does not fit this agent ({str(error).splitlines()[0]}).") from error
+    except _MISFITS as error:
+        raise CheckpointError(f"The checkpoint does not fit this agent ({_reason(error)}).") from error
 
 
 def capture_replay(model: BaseAlgorithm) -> dict[str, Any] | None:
@@ -154,7 +166,7 @@ def restore_replay(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
     assert isinstance(buffer, FrameReplayBuffer)
     try:
         buffer.restore(state)
-    except ValueError as error:
+    except _MISFITS as error:
         raise CheckpointError(f"The checkpoint does not fit this agent: {error}.") from error
 
 

@@ -29,7 +29,7 @@ def overrides(settings: tuple[str, ...], flag: str) -> dict[str, Any]:
             raise RunError(f"{flag} takes name=value, and got {setting!r}. Type, say: {flag} n_steps=256.")
         try:
             found[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: brackets in brackets
             found[name] = text
     return found
 

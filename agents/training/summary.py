@@ -150,8 +150,14 @@ def summary(agent: Agent, ledger: Ledger, episodes: list[Episode], *, determinis
     }
 
 
-def closing(result: dict[str, Any], folder: Path) -> dict[str, str]:
-    """The lines that a person reads at the end of a run."""
+def closing(result: dict[str, Any], folder: Path, trust: str = "") -> dict[str, str]:
+    """The lines that a person reads at the end of a run.
+
+    Args:
+        result: of the run.
+        folder: of the run.
+        trust: what must be typed so that the run is opened again, see `trust.flags`.
+    """
     same = result["encoder_sha256_before"] == result["encoder_sha256_after"]
     return {
         "return": f"{result['return_mean']:.2f} ± {result['return_std']:.2f} over {result['return_episodes']} episodes",
@@ -160,5 +166,5 @@ def closing(result: dict[str, Any], folder: Path) -> dict[str, str]:
         "encoder": f"{'unchanged to the bit' if same else 'trained'}, sha256 {result['encoder_sha256_after'][:12]}",
         "memory": f"{result['peak_memory_bytes'] / 1e9:.2f} GB at most",
         "folder": str(folder),
-        "video": f"stillsight record {folder}",
+        "video": f"stillsight record {folder}{trust}",
     }

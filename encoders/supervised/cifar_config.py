@@ -19,6 +19,9 @@ HeadKind = Literal["linear", "mlp", "knn", "ncm"]
 AUGMENTATION = ("crop", "flip", "rotation", "randaugment", "erasing")
 """Flags that change images in training, and in the views of frozen features."""
 
+MOST_VIEWS = 1_000
+"""Views of each image that may be asked for."""
+
 TRAINING = (
     *("epochs", "batch", "accumulate", "optimizer", "lr", "layer_decay", "weight_decay", "warmup", "clip"),
     *("label_smoothing", "dropout", "ema", "patience", "mixup", "cutmix"),
@@ -82,6 +85,9 @@ class CifarConfig(EncoderConfig, Recipe):
     """The run folder; results/runs/<name> by default."""
     resume: Path | None = None
     """Continue the stopped run in this folder; every other flag is read from it."""
+    trust: tuple[str, ...] = ()
+    """With --resume: what the run asks for and stillsight does not know of itself, as the refusal names it: code
+    (module:name), or a folder to write into."""
 
     @property
     def run_name(self) -> str:
@@ -105,6 +111,17 @@ class CifarConfig(EncoderConfig, Recipe):
                 f"--dataset {self.dataset} is neither cifar10, cifar100 nor a folder. Type one of these names, or a "
                 "folder with one sub-folder a class."
             )
+        self.check_ranges()
+        self._check_head()
+
+    def check_ranges(self) -> None:
+        """Refuse numbers that no run can have; of names nothing is looked up.
+
+        Raises:
+            EncoderError: which number, what is allowed, what to type.
+        """
+        super().check_ranges()
+        self.check_recipe()
         for flag in ("validation", "shots"):
             value = getattr(self, flag)
             if value is not None and value < 1:
@@ -117,13 +134,16 @@ class CifarConfig(EncoderConfig, Recipe):
             raise EncoderError(f"--skip-broken {self.skip_broken:g} is no share. Type a number from 0 to below 1.")
         if self.views < 0:
             raise EncoderError(f"--views {self.views} is no number of views. Type a number from 0.")
-        self._check_head()
+        if self.views > MOST_VIEWS:
+            raise EncoderError(f"--views {self.views} is too large. Type a number up to {MOST_VIEWS:_}, say 4.")
 
     def check_given(self, given: Collection[str]) -> None:
         """Refuse flags that were typed and have no effect beside the others, see `EncoderConfig.check_given`."""
         if self.resume is not None:
-            others = sorted(set(given) - {"resume"})
+            others = sorted(set(given) - {"resume", "trust"})
             refuse(given, others, "beside --resume, which goes on with the run as it began. Start a new run with --out")
+        else:
+            refuse(given, ("trust",), "without --resume: what you type yourself is trusted. Type --resume RUN")
         super().check_given(given)
         if not self.mode.trained:
             on = [name for name in given if getattr(self, name)]  # --crop 0 says what is so

@@ -125,6 +125,13 @@ SUITE = Suite(
         "continuous_action_threshold": "a game is played by its buttons",
         "game": "another game is another id, say --env ALE/Breakout-v5",
     },
+    harmless={
+        "mode": int,
+        "difficulty": int,
+        "repeat_action_probability": float,
+        "full_action_space": bool,
+        "max_num_frames_per_episode": int,
+    },
     arguments=arguments,
     wrapping="stillsight.envs.suites.atari:preprocess",
     native="stillsight.envs.suites.atari_native:NativeAtariVecEnv",

@@ -19,4 +19,5 @@ SUITE = Suite(
         replace(TASK, id="CartPole-v1", summary="balance a pole, seen through rendered pixels", actions="discrete"),
         replace(TASK, id="Pendulum-v1", summary="swing a pole up, seen through rendered pixels", actions="continuous"),
     ),
+    harmless={"sutton_barto_reward": bool, "g": float},
 )

@@ -80,6 +80,22 @@ SUITE = Suite(
     entry_point="vizdoom",
     register=register,
     reserved={"frame_skip": "use --frame-skip"},
+    harmless={
+        # Others of vizdoom's keys name files, or hand words to its program (doom_game_path, game_args ...).
+        "screen_resolution": r"RES_\d+X\d+",
+        "doom_skill": int,
+        "max_buttons_pressed": int,
+        "use_multi_binary_action_space": bool,
+        "treat_episode_timeout_as_truncation": bool,
+        "render_hud": bool,
+        "render_crosshair": bool,
+        "render_weapon": bool,
+        "render_decals": bool,
+        "render_particles": bool,
+        "living_reward": float,
+        "death_penalty": float,
+        "episode_timeout": int,
+    },
     arguments=arguments,
     wrapping="stillsight.envs.suites.doom_wrapper:play_by_the_rules",
 )

@@ -48,4 +48,5 @@ SUITE = Suite(
     prefix="stillsight/",
     entry_point="stillsight.envs.orchard",
     register=register,
+    harmless={"continuous": bool},
 )

@@ -24,6 +24,7 @@ SUITE = Suite(
             options=EnvOptions(size=0, frame_skip=2),
         ),
     ),
+    harmless={"continuous": bool, "lap_complete_percent": float, "domain_randomize": bool},
     entry_point="gymnasium.envs.box2d.car_racing:CarRacing",
     replacement="stillsight.envs.suites.car_racing:Racing",
     wrapping="stillsight.envs.suites.car_racing:draw_what_is_seen",

@@ -7,13 +7,14 @@ cost, and what an environment needs is imported when one is made.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Protocol
 
-from stillsight.envs.options import EnvOptions
+from stillsight.envs.options import EnvOptions, Scalar
 from stillsight.envs.spec import EnvSpec
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class Suite:
     """Names of the fields of `EnvOptions` that no environment has but this suite's and others' that name them."""
     reserved: Mapping[str, str] = field(default_factory=dict)
     """Arguments of `gymnasium.make` that a user may not set, with what to do instead."""
+    harmless: Mapping[str, type | str] = field(default_factory=dict)
+    """Arguments of `gymnasium.make` that a file of a stranger's may set too, with their type or, of text, a regular
+    expression: those that say how the game is played, and name neither a file nor code."""
     arguments: Callable[[str, EnvOptions], dict[str, Any]] = _no_arguments
     """Arguments of `gymnasium.make` for an id and its options; the user's own come on top. It may raise `EnvError` for
     the user's (`options.kwargs`)."""
@@ -76,6 +80,15 @@ class Suite:
     skipped."""
     native: str | None = None
     """`module:Class` of a `NativeVecEnv` that is preferred for training wherever it has no objection."""
+
+    def takes_unasked(self, name: str, value: Scalar) -> bool:
+        """Whether an argument is one of `harmless`, with a value of its type."""
+        kind = self.harmless.get(name)
+        if kind is None or isinstance(value, bool):
+            return kind is bool
+        if isinstance(kind, str):
+            return isinstance(value, str) and re.fullmatch(kind, value) is not None
+        return isinstance(value, (int, float) if kind is float else kind)
 
     @property
     def kind(self) -> str:

@@ -152,7 +152,8 @@ def test_every_algorithm_acts_by_one_rule_wherever_it_plays(tiny: Tiny, tmp_path
     expected = played(seed)
     LOG.clear()
 
-    choice: dict[str, Any] = {"checkpoint": "last", "episodes": 2, "seed": seed, "device": "cpu"}
+    trust = (algo, register(env))
+    choice: dict[str, Any] = {"checkpoint": "last", "episodes": 2, "seed": seed, "device": "cpu", "trust": trust}
     shown = evaluate(tmp_path / "run", EvaluateConfig(random_episodes=0, **choice))
     np.testing.assert_allclose(played(seed), expected, atol=1e-5)
     assert shown["returns"][0] == pytest.approx(result["return_mean"], abs=1e-4)
@@ -166,7 +167,7 @@ def test_every_algorithm_acts_by_one_rule_wherever_it_plays(tiny: Tiny, tmp_path
     np.testing.assert_allclose(played(seed), expected, atol=1e-5)
     np.testing.assert_allclose(played(seed + 1), second, atol=1e-5)
 
-    player = load(tmp_path / "run", "last", device="cpu")
+    player = load(tmp_path / "run", "last", device="cpu", trust=trust)
     game = make_env(player.config.env, player.config.env_options(), training=False)
     pixels, _ = game.reset(seed=seed)
     actions, over = [], False
@@ -211,7 +212,8 @@ def test_masks_hold_a_truth_value_for_each_choice(space: spaces.Space[Any], widt
 def test_masks_that_are_missing_or_not_asked_for_are_sentences(tiny: Tiny, tmp_path: Path, trained: Path) -> None:
     config = tiny("ppo", steps=32, max_episode_steps=None, out=tmp_path / "run", env=register(MaskedNoise))
     rl(replace(config, algo="sb3_contrib:MaskablePPO"))
-    player = load(tmp_path / "run", "last", device="cpu")
+    trust = ("sb3_contrib:MaskablePPO", register(MaskedNoise))
+    player = load(tmp_path / "run", "last", device="cpu", trust=trust)
     (pixels,) = np.zeros((1, 3, 16, 16), np.uint8)
     with pytest.raises(RunError, match=r"was trained with masks .* masks=env\.get_wrapper_attr\('action_masks'\)"):
         player.predict(pixels)
@@ -308,10 +310,11 @@ def test_an_episode_that_never_ends_is_stopped_said_and_recorded(
     shown = " ".join(capsys.readouterr().out.split())
     assert sentence in shown
     assert "--eval-max-steps 0 plays to the end" in shown
-    found = evaluate(tmp_path / "run", EvaluateConfig(episodes=2, random_episodes=1, device="cpu"))
+    trust = (register(env),)
+    found = evaluate(tmp_path / "run", EvaluateConfig(episodes=2, random_episodes=1, device="cpu", trust=trust))
     assert (found["capped"], found["lengths"], found["max_steps"]) == (2, [length, length], limit)
     assert "2 of 2 episodes were stopped" in capsys.readouterr().out
-    (path,) = record(tmp_path / "run", RecordConfig(max_steps=5, device="cpu"))
+    (path,) = record(tmp_path / "run", RecordConfig(max_steps=5, device="cpu", trust=trust))
     assert path.name.endswith("-max-steps-5.mp4")
     assert "1 of 1 episodes were stopped" in " ".join(capsys.readouterr().out.split())
 

@@ -121,9 +121,10 @@ def test_an_algorithm_plays_a_space_by_one_rule_or_is_refused_before_anything_is
     rl(config)  # the environment asserts that it gets what its own space holds, in training and in evaluation
     assert len(Keeper.got) > 48
     Keeper.got.clear()
-    result = evaluate(tmp_path / "run", EvaluateConfig(episodes=1, seed=9, random_episodes=2, device="cpu"))
+    trusted: dict[str, Any] = {"device": "cpu", "trust": (env_id(name),)}
+    result = evaluate(tmp_path / "run", EvaluateConfig(episodes=1, seed=9, random_episodes=2, **trusted))
     assert {"random", "oracle"} <= set(result)
-    player = load(tmp_path / "run", device="cpu")
+    player = load(tmp_path / "run", **trusted)
     env = make_env(env_id(name), config.env_options(), training=False, seed=9)
     Keeper.got.clear()
     assert play(player, env, 9).total == pytest.approx(result["returns"][0], abs=1e-4)
@@ -151,12 +152,12 @@ def test_random_play_and_the_oracle_reach_every_choice_of_a_space_that_starts_el
 def test_what_the_agent_s_choices_are_counted_from_is_kept_in_the_run(tiny: Tiny, tmp_path: Path) -> None:
     for name, offset in (("shifted", -1), ("shifted-multi-discrete", (-1, 5)), ("discrete", 0)):
         rl(tiny("ppo", env=env_id(name), steps=32, out=tmp_path / name))
-        known = load(tmp_path / name).known
+        known = load(tmp_path / name, trust=[env_id(name)]).known
         assert known.offset == offset
         assert Spaces.from_json(known.to_json()) == known
         assert known.action.contains(np.int64(0) if name != "shifted-multi-discrete" else np.zeros(2, np.int64))
         (tmp_path / name / "spaces.json").unlink()  # as runs of old have it
-        assert load(tmp_path / name).known == known
+        assert load(tmp_path / name, trust=[env_id(name)]).known == known
 
 
 def test_worker_processes_shift_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

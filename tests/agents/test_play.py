@@ -25,6 +25,8 @@ from stillsight.envs import SHIFTS, EnvError, EnvOptions, make_env, make_vec
 
 Tiny = Callable[..., RlConfig]
 
+CLASSIFIER = {"command": "cifar", "dataset": "cifar10", "encoder": "retina", "mode": "frozen"}
+
 
 def true_game(agent: Player, seed: int) -> Any:
     return make_env(agent.config.env, agent.config.env_options(), training=False, seed=seed)
@@ -193,7 +195,7 @@ def test_car_racings_own_shift_is_an_argument_of_the_environment() -> None:
 
 
 def test_a_shift_is_not_for_classifiers(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"command": "cifar", "dataset": "cifar10"}))
+    (tmp_path / "config.json").write_text(json.dumps(CLASSIFIER))
     with pytest.raises(RunError, match="--shift is for rl runs"):
         evaluate(tmp_path, EvaluateConfig(shift="hue"))
 
@@ -250,7 +252,7 @@ def test_a_random_encoder_is_made_again_from_its_seed(tiny: Tiny, tmp_path: Path
 
 
 def test_a_classifier_is_no_agent(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"command": "cifar", "dataset": "cifar10"}))
+    (tmp_path / "config.json").write_text(json.dumps(CLASSIFIER))
     with pytest.raises(RunError, match="is a cifar run, and only rl runs hold an agent"):
         load(tmp_path)
 

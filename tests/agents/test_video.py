@@ -170,14 +170,14 @@ def test_an_environment_that_renders_nothing_is_a_sentence_and_leaves_no_file(ti
     folder = tmp_path / "run"
     rl(tiny("ppo", env=register(Unseen), steps=32, max_episode_steps=None, out=folder))
     with pytest.raises(RunError, match=r"No frame was recorded .* renders nothing"):
-        record(folder, RecordConfig())
+        record(folder, RecordConfig(trust=(register(Unseen),)))
     assert not [path for path in folder.rglob("*") if path.suffix in (".mp4", ".part") or path.parent.name == "videos"]
 
 
 def test_an_environment_without_rendering_shows_what_the_agent_sees(tiny: Tiny, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     rl(tiny("ppo", env=register(Modest), steps=32, max_episode_steps=None, out=folder))
-    (path,) = record(folder, RecordConfig(device="cpu"))
+    (path,) = record(folder, RecordConfig(device="cpu", trust=(register(Modest),)))
     meta, frames = decode(path)
     assert len(frames) == 9
     assert meta["size"] == (256, 256)

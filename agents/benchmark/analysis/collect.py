@@ -7,7 +7,6 @@ references.json   what random play and an oracle earn, where they were measured
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stillsight.agents.benchmark.analysis.setting import Arm, Setting
-from stillsight.agents.benchmark.grid.cell import ROLES, Cell, CellError
+from stillsight.agents.benchmark.grid.cell import ROLES, Cell
 from stillsight.agents.benchmark.grid.spec import Task
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs import schema
+from stillsight.encoders.supervised.data.search import printable
 
 Kind = Literal["failed", "missing", "mismatched", "damaged", "not asked for"]
 
@@ -91,11 +92,8 @@ def collect(folder: Path, expected: Sequence[str] | None = None, tasks: Sequence
     tuning: list[Cell] = []
     for path in files:
         try:
-            cell = Cell.parse(path.read_bytes(), path.stem)
-        except OSError as error:
-            problems.append(Problem("damaged", path.stem, f"its file cannot be read: {_line(error)}"))
-            continue
-        except CellError as error:
+            cell = Cell.parse(schema.read_bounded(path), path.stem)
+        except RunError as error:
             problems.append(Problem("damaged", path.stem, _line(error)))
             continue
         if cell.error is not None:
@@ -121,7 +119,7 @@ def collect(folder: Path, expected: Sequence[str] | None = None, tasks: Sequence
 
 def _line(text: object) -> str:
     """An error on one line."""
-    return " ".join(str(text).split()) or "no reason was recorded"
+    return printable(" ".join(str(text).split())) or "no reason was recorded"
 
 
 def _pool(cells: Sequence[Cell]) -> tuple[list[Cell], list[Problem]]:
@@ -184,14 +182,9 @@ def _grouped(cells: Sequence[Cell], *names: str) -> dict[tuple[str, ...], list[C
 def _references(path: Path) -> dict[str, dict[str, dict[str, float]]]:
     if not path.is_file():
         return {}
-    try:
-        references: dict[str, dict[str, dict[str, float]]] = json.loads(path.read_text())
-        for task in references.values():
-            for reference in task.values():
-                if not math.isfinite(reference["mean"]):
-                    raise ValueError(f"a mean is {reference['mean']}")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({error}). Remove it, or run the benchmark again.") from error
+    advice = "Remove it, or run the benchmark again."
+    references = schema.parse(schema.read_bounded(path), path, advice=advice)
+    schema.convert(references, schema.References, path, advice)
     return {
         task: {
             name: {key: number for key, number in player.items() if key != "options"} for name, player in each.items()

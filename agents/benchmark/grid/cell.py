@@ -8,9 +8,10 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs import schema
 from stillsight.agents.runs.records import plain, revive
 from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.atomic import to_json
@@ -19,8 +20,8 @@ from stillsight.encoders.supervised.cifar_config import CifarConfig
 Track = Literal["rl", "cifar"]
 CONFIGS: dict[Track, type[RlConfig] | type[CifarConfig]] = {"rl": RlConfig, "cifar": CifarConfig}
 
-PLACED = ("seed", "out", "resume")
-"""Flags that a cell's place in the grid decides."""
+PLACED = ("seed", "out", "resume", "trust")
+"""Flags that a cell's place in the grid decides, or a user alone."""
 
 FINETUNED = ("finetune", "unfreeze", "warm-start")
 """Roles of pretrained encoders that learn on; what they gain is gained over frozen ones."""
@@ -219,7 +220,7 @@ class Cell:
         """
         try:
             record = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CellError(f"its file cannot be read: {error}") from error
         cell = cls.from_json(record)
         if cell.key != key:
@@ -232,6 +233,30 @@ class Cell:
 def slug(text: str) -> str:
     """`text` as a part of a file name."""
     return re.sub(r"[^a-z0-9.]+", "-", text.rpartition("/")[2].lower()).strip("-")
+
+
+class MachineFacts(TypedDict, total=False):
+    """What a report shows of the machine of a cell."""
+
+    date: str | None
+    commit: str | None
+    python: str | None
+    platform: str | None
+    cpu: str | None
+    cores: int | None
+    threads: int | None
+    gpus: list[str] | None
+    versions: dict[str, str] | None
+
+
+class CellFacts(TypedDict):
+    """What a finished cell's record says beside its numbers."""
+
+    machine: MachineFacts
+    pins: schema.Flat
+    run: str | None
+    took: float | None
+    bytes: int | None
 
 
 _TEXTS = ("key", "state", "track", "task", "algo", "arm", "role")
@@ -249,21 +274,46 @@ def _check(record: Any) -> None:
         raise CellError("its file holds no JSON object")
     for name in _TEXTS:
         if not isinstance(record.get(name), str):
-            raise CellError(f"its {name} is {record.get(name)!r}, and must be text")
+            raise CellError(f"its {name} is {_shown(record.get(name))}, and must be text")
+        if not record[name].isprintable():
+            raise CellError(f"its {name} is {_shown(record[name])}, which holds more than text")
     if record["track"] not in get_args(Track):
-        raise CellError(f"its track is {record['track']!r}, and must be rl or cifar")
+        raise CellError(f"its track is {_shown(record['track'])}, and must be rl or cifar")
     if record["state"] not in _KINDS:
-        raise CellError(f"its state is {record['state']!r}, and must be done or failed")
-    if not isinstance(record.get("seed"), int):
-        raise CellError(f"its seed is {record.get('seed')!r}, and must be a whole number")
+        raise CellError(f"its state is {_shown(record['state'])}, and must be done or failed")
+    if not _is_whole(record.get("seed")):
+        raise CellError(f"its seed is {_shown(record.get('seed'))}, and must be a whole number")
     for name, value in (("budget", record.get("budget")), ("tuned", record.get("tuned") or 0.0)):
-        if not isinstance(value, int | float):
-            raise CellError(f"its {name} is {value!r}, and must be a number")
+        if not _is_number(value):
+            raise CellError(f"its {name} is {_shown(value)}, and must be a number")
     for name, kind in _KINDS[record["state"]].items():
         if not isinstance(record.get(name), kind):
             raise CellError(f"it has no {name}")
     if record["state"] == "done":
         _check_numbers(record)
+        _check_facts(record)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
+def _is_number(value: object) -> bool:
+    return _is_whole(value) or isinstance(value, float)
+
+
+def _check_facts(record: Mapping[str, Any]) -> None:
+    """Raise `CellError` if a fact of a finished cell's record is of another type than those that are shown."""
+    try:
+        schema.convert({name: record.get(name) for name in CellFacts.__annotations__}, CellFacts, "")
+    except RunError as error:
+        reason = str(error).removeprefix(" is damaged (").rpartition(").")[0]
+        raise CellError(f"what it says of its run cannot be read: {reason}") from error
 
 
 def _check_numbers(record: Mapping[str, Any]) -> None:
@@ -272,7 +322,7 @@ def _check_numbers(record: Mapping[str, Any]) -> None:
         raise CellError(f"it has no {CLEAN} scores")
     scores, curve, cost = record["scores"], record["curve"], record["cost"]
     rows_are_lists = all(isinstance(row, list) for row in (*scores.values(), *curve))
-    if not rows_are_lists or not all(isinstance(value, int | float) for _, value in _numbers(scores, curve, cost)):
+    if not rows_are_lists or not all(_is_number(value) for _, value in _numbers(scores, curve, cost)):
         raise CellError("what should be a number in it is none")
     if any(len(row) != 3 for row in curve):
         raise CellError("a row of its curve is not steps, return and seconds")

@@ -14,37 +14,52 @@ from stillsight.agents.benchmark.grid.effects import check_effects
 from stillsight.agents.benchmark.grid.keys import TASK, check_keys
 from stillsight.agents.benchmark.grid.spec import Spec, Task, merged_flags
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.trust import NAMES, NOTHING, Trust, values_of
 from stillsight.agents.training.seeds import TUNING
 from stillsight.envs.registry import presumed
 from stillsight.envs.shifts import find
 
+LARGEST = 2**20
+"""Bytes that a SPEC.toml may have."""
 
-def read_spec(path: Path, *, check: bool = True) -> Spec:
+
+def read_spec(path: Path, *, check: bool = True, trust: Trust = NOTHING) -> Spec:
     """The benchmark in a SPEC.toml.
 
     Args:
         path: of the file.
         check: that every cell could run here; a report needs neither the games nor the weights.
+        trust: what the file may ask for beside what stillsight knows of itself.
 
     Raises:
-        RunError: no such file, no TOML, unknown names, nothing to run.
+        RunError: no such file, no TOML, unknown names, nothing to run, or it asks for what nobody allowed.
         EncoderError, EnvError: a cell that could not run.
     """
+    if path.exists() and not path.is_file():
+        raise RunError(f"{path} cannot be read (it is no file). Give the path of a SPEC.toml.")
     try:
-        text = path.read_text()
-        return parse_spec(text, path.absolute().parent.name if path.stem == "SPEC" else path.stem, check=check)
+        content = path.open("rb").read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise RunError(f"{path} has more than {LARGEST:,} bytes, and no SPEC.toml needs so many.")
+        text = content.decode().replace("\r\n", "\n")
+        name = path.absolute().parent.name if path.stem == "SPEC" else path.stem
+        return parse_spec(text, name, check=check, trust=trust, source=str(path))
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}). Give the path of a SPEC.toml.") from error
     except UnicodeDecodeError as error:
         raise RunError(f"{path} is no TOML: it is not written in UTF-8. Give the path of a SPEC.toml.") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RunError(f"{path} is no TOML: {error}.") from error
 
 
-def parse_spec(text: str, name: str = "benchmark", *, check: bool = True) -> Spec:
-    """See `read_spec`; `name` is used where the text has none."""
-    record = tomllib.loads(text)
+def parse_spec(
+    text: str, name: str = "benchmark", *, check: bool = True, trust: Trust = NOTHING, source: str = "SPEC.toml"
+) -> Spec:
+    """See `read_spec`; `name` is used where the text has none, and `source` says where it is from."""
+    try:
+        record = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # a date that there is not, a number of thousands of digits
+        raise RunError(f"{source} is no TOML: {error}.") from error
     check_keys(record)
+    _check_trust(record, trust, source)
     seeds = _seeds(record.get("seeds", 5))
     algos = tuple(record.get("algos", ("ppo",)))
     tasks = tuple(_task(row, record) for row in record.get("task", ()))
@@ -69,8 +84,15 @@ def parse_spec(text: str, name: str = "benchmark", *, check: bool = True) -> Spe
     if check:
         _check_values(spec)
         check_effects(record, spec)
-        _check_cells(spec)
+        _check_cells(spec, trust, source)
     return spec
+
+
+def _check_trust(record: Mapping[str, Any], trust: Trust, source: str) -> None:
+    """Refuse names by which code would be found, and that nobody allowed, before one of them is looked up."""
+    tables = [table for name in ("task", "encoder", "arm") for table in record.get(name, ())]
+    algos = [{"algo": algo} for algo in record.get("algos", ())]
+    trust.check_all([record.get("rl", {}), record.get("cifar", {}), *tables, *algos], source, NAMES)
 
 
 def _seeds(given: int | list[int]) -> tuple[int, ...]:
@@ -78,7 +100,7 @@ def _seeds(given: int | list[int]) -> tuple[int, ...]:
     many = [given] if isinstance(given, int) else given
     fewest = 1 if isinstance(given, int) else 0
     highest = TUNING if isinstance(given, int) else TUNING - 1
-    if not many or len(set(many)) != len(many) or min(many) < fewest or max(many) > highest:
+    if not many or min(many) < fewest or max(many) > highest or len(set(many)) != len(many):
         raise RunError(
             f"seeds = {given if len(str(given)) < 60 else '[...]'} must be different numbers below {TUNING}, or their "
             "count. Type, say: seeds = 5"
@@ -139,11 +161,12 @@ def _check_values(spec: Spec) -> None:
         find(shift)
 
 
-def _check_cells(spec: Spec) -> None:
-    """Refuse what could not run, before anything does."""
+def _check_cells(spec: Spec, trust: Trust, source: str) -> None:
+    """Refuse what could not run, or nobody allowed, before anything does."""
     ((key, count),) = Counter(cell.key for cell in spec.cells(lambda _: 0.0)).most_common(1)
     if count > 1:
         raise RunError(f"Two cells have the name {key}. Give one of their tasks or arms another label or name.")
-    for cell in spec.cells(lambda _: 0.0):
-        if cell.seed == spec.seeds[0]:
-            cell.planned_work().config.check()
+    configs = [cell.planned_work().config for cell in spec.cells(lambda _: 0.0) if cell.seed == spec.seeds[0]]
+    trust.check_all(map(values_of, configs), source)
+    for config in configs:
+        config.check()

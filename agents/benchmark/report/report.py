@@ -24,6 +24,7 @@ from stillsight.agents.benchmark.report.report_json import summary
 from stillsight.agents.benchmark.report.statement import Statement, state_all
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.progress import ProgressDisplay
+from stillsight.agents.runs.trust import NOTHING, Trust
 from stillsight.encoders.atomic import to_json, write_atomically
 
 NEEDED = ("jinja2", "matplotlib", "scipy")
@@ -45,7 +46,7 @@ def report(folder: Path, config: ReportConfig) -> int:
             import_module(name)
         except ImportError as error:
             raise RunError(f'{name} is not installed. Run: pip install "stillsight[benchmark]"') from error
-    title, grid = read(folder)
+    title, grid = read(folder, Trust(config.trust))
     analysis = analyse(grid)
     together, statements = state_all(analysis)
     out = config.out or folder
@@ -71,11 +72,11 @@ def report(folder: Path, config: ReportConfig) -> int:
     return 0 if grid.complete else 1
 
 
-def read(folder: Path) -> tuple[str, Grid]:
+def read(folder: Path, trust: Trust = NOTHING) -> tuple[str, Grid]:
     """Title and grid of a benchmark folder; without a SPEC.toml whatever cells there are."""
     if not (folder / "SPEC.toml").is_file():
         return "Benchmark", collect(folder)
-    spec = read_spec(folder / "SPEC.toml", check=False)
+    spec = read_spec(folder / "SPEC.toml", check=False, trust=trust)
     return spec.name, collect(folder, spec.expected(), spec.tasks)
 
 

@@ -15,6 +15,7 @@ from typing import IO, NamedTuple
 from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.benchmark.running.worker import request
+from stillsight.agents.runs.trust import NOTHING, Trust
 
 POLL = 0.05
 """Seconds between two looks at the processes."""
@@ -31,7 +32,9 @@ class Running(NamedTuple):
     slot: int
 
 
-def run_local(cells: Sequence[Cell], results: Results, runs: Path, count: int, gpus: int = 0) -> Iterator[Cell]:
+def run_local(
+    cells: Sequence[Cell], results: Results, runs: Path, count: int, gpus: int = 0, trust: Trust = NOTHING
+) -> Iterator[Cell]:
     """Run planned cells, `count` at a time, and yield each as it ends.
 
     Each has a process of its own: a crash, a leak or a killed process costs one cell. Two processes of one thread get
@@ -43,13 +46,14 @@ def run_local(cells: Sequence[Cell], results: Results, runs: Path, count: int, g
         runs: the folder of the run folders and the workers' logs.
         count: processes side by side.
         gpus: graphics cards, dealt out in turns; 0 leaves the choice to each worker.
+        trust: what the cells may ask for.
     """
     waiting, free = list(cells), list(range(count))
     busy: list[Running] = []
     try:
         while waiting or busy:
             while waiting and free:
-                busy.append(_start(waiting.pop(0), results, runs, free.pop(0), gpus))
+                busy.append(_start(waiting.pop(0), results, runs, free.pop(0), gpus, trust))
             ended = [one for one in busy if one.process.poll() is not None]
             for one in ended:
                 busy.remove(one)
@@ -65,14 +69,15 @@ def run_local(cells: Sequence[Cell], results: Results, runs: Path, count: int, g
             one.log.close()
 
 
-def _start(cell: Cell, results: Results, runs: Path, slot: int, gpus: int) -> Running:
+def _start(cell: Cell, results: Results, runs: Path, slot: int, gpus: int, trust: Trust) -> Running:
     environment = os.environ | {"OMP_NUM_THREADS": str(cell.planned_work().threads)} | RENDERING
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = str(slot % gpus)
     runs.mkdir(parents=True, exist_ok=True)
     log = (runs / f"{cell.key}.log").open("w")
     process = subprocess.Popen(
-        [sys.executable, "-m", "stillsight.agents.benchmark.running.worker"],
+        # -P: without the current folder before what is installed, where a torch.py of anybody's may lie.
+        [sys.executable, "-P", "-m", "stillsight.agents.benchmark.running.worker"],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=subprocess.STDOUT,
@@ -82,7 +87,7 @@ def _start(cell: Cell, results: Results, runs: Path, slot: int, gpus: int) -> Ru
     )
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):  # it died at once, which `_end` will find
-        process.stdin.write(request(cell, runs, results))
+        process.stdin.write(request(cell, runs, results, trust))
         process.stdin.flush()  # and stays open: when this process ends, the worker ends
     return Running(cell, process, log, slot)
 

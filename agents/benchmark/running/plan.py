@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from collections.abc import Sequence
@@ -13,6 +12,9 @@ from stillsight.agents.benchmark.grid.cell import Cell, Work
 from stillsight.agents.benchmark.grid.spec import Spec
 from stillsight.agents.benchmark.running.local import run_local
 from stillsight.agents.benchmark.running.results import Results
+from stillsight.agents.errors import RunError
+from stillsight.agents.runs import schema
+from stillsight.agents.runs.trust import NOTHING, Trust
 from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.atomic import to_json
 
@@ -21,7 +23,15 @@ TRIAL_EPISODES = 1
 
 
 def plan(
-    spec: Spec, results: Results, cells: Sequence[Cell], folder: Path, side_by_side: int, *, trial: bool, fewest: int
+    spec: Spec,
+    results: Results,
+    cells: Sequence[Cell],
+    folder: Path,
+    side_by_side: int,
+    *,
+    trial: bool,
+    fewest: int,
+    trust: Trust = NOTHING,
 ) -> dict[str, str]:
     """The plan, for people: rows of a card.
 
@@ -36,14 +46,15 @@ def plan(
         side_by_side: cells that run at the same time.
         trial: try what is not known.
         fewest: seeds of an arm that a verdict needs.
+        trust: what the cells may ask for.
     """
-    tried = json.loads(results.get("estimates.json") or "{}")
+    tried = _tried(results)
     measured = _measured(spec, results)
     seconds, size, unknown = 0.0, 0.0, 0
     for cell in cells:
         config = cell.planned_work().config
         if cell.group not in measured and cell.group not in tried and trial and isinstance(config, RlConfig):
-            tried[cell.group] = _try(cell, config)
+            tried[cell.group] = _try(cell, config, trust)
             results.put("estimates.json", to_json(tried, indent=1) + "\n")
         taken = measured.get(cell.group) or tried.get(cell.group)
         if taken is None:
@@ -88,7 +99,17 @@ def _measured(spec: Spec, results: Results) -> dict[str, dict[str, float]]:
     return measured
 
 
-def _try(cell: Cell, config: RlConfig) -> dict[str, float]:
+def _tried(results: Results) -> dict[str, dict[str, float]]:
+    """What trials took, by groups of cells; what cannot be read is tried again."""
+    try:
+        known = schema.parse((results.get("estimates.json") or "{}").encode(), "estimates.json")
+        tried: dict[str, dict[str, float]] = schema.convert(known, dict[str, schema.TrialRecord], "estimates.json")
+    except RunError:
+        return {}
+    return tried
+
+
+def _try(cell: Cell, config: RlConfig, trust: Trust) -> dict[str, float]:
     """Train for two rollouts and play an episode, and reckon from that; untrained agents' episodes may be shorter."""
     work = cell.planned_work()
     short = min(config.steps, 2 * (config.n_envs or 8) * 128)
@@ -96,7 +117,7 @@ def _try(cell: Cell, config: RlConfig) -> dict[str, float]:
     small = replace(cell, work=Work(tried, shifts=(), episodes=TRIAL_EPISODES, videos=0))
     with tempfile.TemporaryDirectory() as place:
         began = time.perf_counter()
-        ended = next(iter(run_local([small], Results(place), Path(place), 1)))
+        ended = next(iter(run_local([small], Results(place), Path(place), 1, trust=trust)))
         whole = time.perf_counter() - began
     trained = None if ended.result is None else ended.result.cost["wall_seconds"]
     if ended.result is None or trained is None:  # it will fail in its place, and be named there

@@ -12,10 +12,16 @@ from stillsight.agents.benchmark.running.local import RENDERING
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.benchmark.running.worker import run_cell
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.trust import NOTHING, Trust
 
 
 def run_ray(
-    cells: Sequence[Cell], results: Results, runs: Path, address: str | None = None, count: int | None = None
+    cells: Sequence[Cell],
+    results: Results,
+    runs: Path,
+    address: str | None = None,
+    count: int | None = None,
+    trust: Trust = NOTHING,
 ) -> Iterator[Cell]:
     """Run planned cells on a Ray cluster and yield each as it ends.
 
@@ -29,6 +35,7 @@ def run_ray(
         runs: the folder of the run folders.
         address: of the cluster; None starts one on this machine.
         count: cells side by side; None for as many as the cluster has CPUs for.
+        trust: what the cells may ask for.
 
     Raises:
         RunError: Ray is not installed, or there is no cluster at `address`.
@@ -44,7 +51,7 @@ def run_ray(
         except (OSError, ValueError) as error:
             raise RunError(f"No Ray cluster answers at {address}: {error}. Start one with: ray start --head") from error
     # A task that raises has met a bug of ours, and meets it again; a node that goes takes its cells with it each time.
-    remote = ray.remote(max_retries=-1, retry_exceptions=False, max_calls=1)(run_cell)
+    remote: Any = ray.remote(max_retries=-1, retry_exceptions=False, max_calls=1)(run_cell)
     waiting, runs = list(cells), runs.absolute()
     running: dict[Any, Cell] = {}
     while waiting or running:
@@ -53,7 +60,7 @@ def run_ray(
             threads = cell.planned_work().threads
             environment = {"env_vars": {"OMP_NUM_THREADS": str(threads)} | RENDERING}
             task = remote.options(num_cpus=threads, runtime_env=environment, name=cell.key)
-            running[task.remote(cell, runs)] = cell
+            running[task.remote(cell, runs, trust)] = cell
         ready, _ = ray.wait(list(running), num_returns=1)
         for reference in ready:
             cell = running.pop(reference)

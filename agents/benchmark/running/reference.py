@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
+from typing import Any
 
 from stillsight.agents.benchmark.grid.spec import Spec
 from stillsight.agents.benchmark.running.results import Results
+from stillsight.agents.runs import schema
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain, revive
 from stillsight.agents.training.config import RlConfig
@@ -27,7 +28,8 @@ def measure_references(spec: Spec, results: Results, display: ProgressDisplay) -
     Raises:
         EnvError: there is no such environment, or its package is missing.
     """
-    references = json.loads(results.get("references.json") or "{}")
+    references: dict[str, Any] = schema.parse((results.get("references.json") or "{}").encode(), "references.json")
+    schema.convert(references, schema.References, "references.json")
     for task in spec.tasks:
         if task.track != "rl":
             continue

@@ -72,9 +72,18 @@ class Results:
             raise
 
     def get(self, name: str) -> str | None:
-        """The text of a small file; None if there is none."""
+        """The text of a small file; None if there is none.
+
+        Raises:
+            RunError: it is no text.
+        """
         content = self._content(name)
-        return None if content is None else content.decode()
+        try:
+            return None if content is None else content.decode()
+        except UnicodeDecodeError as error:
+            raise RunError(
+                f"{self.root}/{name} is damaged ({error}). Remove it, or run the benchmark again."
+            ) from error
 
     def _content(self, name: str) -> bytes | None:
         try:

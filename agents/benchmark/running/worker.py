@@ -26,6 +26,7 @@ from stillsight.agents.playing.player import load
 from stillsight.agents.playing.video import record
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.records import plain, read_lines
+from stillsight.agents.runs.trust import NOTHING, Trust, import_from_here, values_of
 from stillsight.agents.training.cifar import cifar
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.learn import rl
@@ -34,7 +35,7 @@ from stillsight.encoders.atomic import to_json
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 
 
-def run_cell(cell: Cell, runs: Path) -> Cell:
+def run_cell(cell: Cell, runs: Path, trust: Trust = NOTHING) -> Cell:
     """Run a planned cell from its beginning.
 
     A run folder that an interrupted try left is removed: agents that are resumed start new episodes, so the cell would
@@ -43,6 +44,7 @@ def run_cell(cell: Cell, runs: Path) -> Cell:
     Args:
         cell: what to run.
         runs: the folder in which its run folder lies.
+        trust: what the cell may ask for, as the benchmark's user allowed it.
 
     Returns:
         The cell with its result; failed, with the reason, if it crashed, or its loss or returns are not finite.
@@ -53,8 +55,10 @@ def run_cell(cell: Cell, runs: Path) -> Cell:
         if folder.exists():
             shutil.rmtree(folder)
         work = cell.planned_work()
+        import_from_here(trust.names)
+        trust.check(values_of(work.config), "The cell")
         if isinstance(work.config, RlConfig):
-            result = _agent(work, work.config, folder)
+            result = _agent(work, work.config, folder, trust)
         else:
             result = _classifier(work.config, folder)
     except Exception as error:  # whatever an environment or a network may raise: the other cells go on
@@ -65,12 +69,12 @@ def run_cell(cell: Cell, runs: Path) -> Cell:
     return cell.done(replace(result, took=took, bytes=size))
 
 
-def _agent(work: Work, config: RlConfig, folder: Path) -> Result:
+def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust) -> Result:
     config = replace(config, out=folder)
     with meter() as spent:
         summary = rl(config)
     _refuse_not_finite(folder)
-    player = load(folder, "last", device=config.device)
+    player = load(folder, "last", device=config.device, trust=trust.names)
     scores = {
         shift: returns(
             player,
@@ -83,7 +87,8 @@ def _agent(work: Work, config: RlConfig, folder: Path) -> Result:
     }
     if work.videos:
         with contextlib.suppress(RunError):  # a game that cannot be filmed can be played all the same
-            record(folder, RecordConfig(checkpoint="last", episodes=work.videos, device=config.device))
+            filmed = RecordConfig(checkpoint="last", episodes=work.videos, device=config.device, trust=trust.names)
+            record(folder, filmed)
     rows = read_lines(folder / "eval.jsonl")
     return _result(
         folder,
@@ -171,9 +176,11 @@ def _where(row: Mapping[str, Any]) -> str:
     return f"epoch {row['epoch']}" if "epoch" in row else f"step {row.get('step')}"
 
 
-def request(cell: Cell, runs: Path, results: Results) -> str:
-    """The line of JSON that `main` reads: a planned cell, the folder of its run folder, where its record goes."""
-    return to_json({"cell": cell.to_json(), "runs": str(runs), "address": results.address}) + "\n"
+def request(cell: Cell, runs: Path, results: Results, trust: Trust = NOTHING) -> str:
+    """The line of JSON that `main` reads: a planned cell, the folder of its run folder, where its record goes, and what
+    it may ask for."""
+    asked = {"cell": cell.to_json(), "runs": str(runs), "address": results.address, "trust": list(trust.names)}
+    return to_json(asked) + "\n"
 
 
 def main() -> int:
@@ -184,7 +191,7 @@ def main() -> int:
     """
     asked = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_pipe, daemon=True).start()
-    ended = run_cell(Cell.from_json(asked["cell"]), Path(asked["runs"]))
+    ended = run_cell(Cell.from_json(asked["cell"]), Path(asked["runs"]), Trust(tuple(asked["trust"])))
     Results(asked["address"]).write(ended)
     return 0 if ended.state == "done" else 1
 

@@ -181,4 +181,7 @@ def _recall(file: Path) -> Decoded | None:
     if stored.sha256 is None:  # of a version before, which may be damaged where its own hash did not look
         return None
     facts = stored.metadata
-    return Decoded(stored.tensors["images"], json.loads(facts["broken"]), Counter(json.loads(facts["traits"])))
+    try:
+        return Decoded(stored.tensors["images"], json.loads(facts["broken"]), Counter(json.loads(facts["traits"])))
+    except (KeyError, TypeError, ValueError, RecursionError):  # not a header of ours
+        return None

@@ -23,6 +23,7 @@ from stillsight.agents.benchmark.running.energy import meter
 from stillsight.agents.benchmark.running.local import run_local
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.trust import Trust
 
 HEAD = """
 seeds = 2
@@ -127,12 +128,13 @@ def test_cells_that_cannot_count_are_named(tmp_path: Path) -> None:
         patch.syspath_prepend(str(tmp_path))
         patch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
         words = ["benchmark", str(tmp_path / "SPEC.toml"), "--out", str(tmp_path), "--no-trial"]
+        words += ["--trust", "planted:Crash-v0", "planted:Nan-v0"]
         assert cli.main(words) == 1
         errors = sorted(record["error"] for record in _records(tmp_path).values())
         assert errors[0].startswith("EnvFault: Nan-v0 broke its word in step 1 ")
         assert errors[1] == "RuntimeError: the planted game crashed"
         # Both stay failed until they are asked for again.
-        spec = parse_spec(text)
+        spec = parse_spec(text, trust=Trust(("planted:Crash-v0", "planted:Nan-v0")))
         assert not missing(spec, Results(tmp_path))
         module.write_text(PLANTED.replace("CRASHES = True", "CRASHES = False"))
         assert cli.main([*words, "--retry"]) == 1

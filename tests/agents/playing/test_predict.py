@@ -33,6 +33,7 @@ from stillsight.encoders.supervised.heads import kinds
 from stillsight.encoders.weights import tensor_file
 from stillsight.encoders.zoo.registry import make_backbone
 
+AGENT = {"command": "rl", "env": "stillsight/Orchard-v0", "algo": "ppo", "encoder": "retina", "mode": "frozen"}
 ANIMALS = ["cat", "dog", "eel"]
 WIDTH = 128  # of retina's features at layer2
 
@@ -156,7 +157,7 @@ def test_a_folder_without_a_run_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_an_agent_is_no_classifier(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"command": "rl"}))
+    (tmp_path / "config.json").write_text(json.dumps(AGENT))
     with pytest.raises(RunError, match="is a run of 'rl', and only cifar runs hold a classifier"):
         load(tmp_path)
 

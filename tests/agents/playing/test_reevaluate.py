@@ -30,6 +30,8 @@ from stillsight.encoders.zoo.registry import make_backbone
 Tiny = Callable[..., RlConfig]
 
 
+AGENT = {"command": "rl", "env": "stillsight/Orchard-v0", "algo": "ppo", "encoder": "retina", "mode": "frozen"}
+
 pytestmark = pytest.mark.usefixtures("settings_restored")
 
 
@@ -168,7 +170,7 @@ def test_a_head_that_was_exchanged_is_found_out(runs: Runs, tmp_path: Path) -> N
 def test_flags_of_the_other_kind_of_run_are_refused(runs: Runs, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"^--episodes is for rl runs, and .* is a run of cifar\. Drop it\.$"):
         evaluate(runs("scratch")[0], EvaluateConfig(episodes=3))
-    (tmp_path / "config.json").write_text(json.dumps({"command": "rl"}))
+    (tmp_path / "config.json").write_text(json.dumps(AGENT))
     with pytest.raises(RunError, match=r"^--split is for cifar runs, and .* is a run of rl\. Drop it\.$"):
         evaluate(tmp_path, EvaluateConfig(split="validation"))
 

@@ -242,6 +242,7 @@ def test_a_network_that_shares_a_module_is_trained_saved_and_read(
     assert summary("second")["test_accuracy"] == 1.0
     capsys.readouterr()
     pictures = [str(paint / name / "3.png") for name in ("red", "green")]
-    assert main(["predict", str(tmp_path / "second"), *pictures, "--json", "--device", "cpu"]) == 0
+    allowed = ["--trust", "shared_eyes:eyes"]
+    assert main(["predict", str(tmp_path / "second"), *pictures, "--json", "--device", "cpu", *allowed]) == 0
     told = [json.loads(line)["predictions"][0]["class"] for line in capsys.readouterr().out.splitlines()]
     assert told == ["red", "green"]

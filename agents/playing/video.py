@@ -19,6 +19,7 @@ from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain
 from stillsight.agents.training.episodes import capped_note
 from stillsight.encoders.atomic import replacing, to_json, write_atomically
+from stillsight.encoders.stopping import Stop
 from stillsight.envs.options import EnvOptions
 
 LEAST_SIDE = 256
@@ -171,8 +172,14 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
     written = []
     for seed in range(config.seed, config.seed + config.episodes):
         path = (config.out or folder / "videos") / f"{film_name(player, config, options, seed)}.mp4"
-        with film(path, fps, config.size) as shot:
-            episode = play(player, env, seed, deterministic=not config.stochastic, max_steps=limit, watch=shot.append)
+        try:
+            with film(path, fps, config.size) as shot:
+                episode = play(
+                    player, env, seed, deterministic=not config.stochastic, max_steps=limit, watch=shot.append
+                )
+        except Stop as stop:
+            stop.sentence = f"Stopped by {stop.name}: {len(written)} of {config.episodes} films are whole and kept."
+            raise
         facts = {
             **asdict(episode),
             "return": episode.total,

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import checkpoint
+from stillsight.agents.runs.lock import Lock, LockedError
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.progress import ProgressDisplay
-from stillsight.agents.runs.reader import checkpoint_path, read_config
-from stillsight.agents.runs.records import append_line, plain
-from stillsight.encoders.atomic import to_json, write_atomically
+from stillsight.agents.runs.reader import checkpoint_path, is_unbegun, read_config
+from stillsight.agents.runs.records import append_line, plain, read_lines
+from stillsight.encoders.atomic import sweep, to_json, write_atomically
+from stillsight.encoders.stopping import Stop
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +31,7 @@ class Sink(Protocol):
         """Take a row of a stream (metrics, episodes, eval), with plain values as JSON knows them."""
 
     def rewind(self, last: int) -> None:
-        """Forget the rows of what comes after step or epoch `last`, which a resumed run does again."""
+        """Forget the rows from step or epoch `last` on: those of `last` follow, the others are made again."""
 
     def close(self) -> None:
         """Write what is left; no row comes after it."""
@@ -42,9 +44,12 @@ class Run:
     metrics.jsonl   episodes.jsonl   eval.jsonl          one JSON object a line
     checkpoints/    safetensors                          summary.json   the result;   done   written last, empty
 
+    As long as it lives it is the only one that writes there: a resumed run from `with` on, a new one from `card` on.
+
     Args:
         folder: the run's; with `counted` the first of "<folder>", "<folder>-2", "<folder>-3" ... that is not there yet
-            when the run begins, so that two runs never share one, even where they begin at once.
+            when the run begins, so that two runs never share one, even where they begin at once. One in which a run was
+            stopped before it had written its config.json is begun anew.
         command: "rl" or "cifar".
         config: the run's configuration.
         resumed: continue what lies in the folder.
@@ -53,7 +58,7 @@ class Run:
             run's folder, when it begins.
 
     Raises:
-        RunError: `folder` exists and is neither to be resumed nor counted.
+        RunError: `folder` exists and is neither to be resumed nor counted, or another run works in it.
     """
 
     def __init__(
@@ -68,7 +73,8 @@ class Run:
     ) -> None:
         self.folder, self.command, self.config, self.resumed = folder, command, config, resumed
         self.counted = counted and not resumed
-        if folder.exists() and not resumed and not counted:
+        self._lock = Lock(folder)
+        if folder.exists() and not resumed and not counted and not is_unbegun(folder):
             raise self._taken()
         self._given = sinks
         self.sinks: tuple[Sink, ...] = () if callable(sinks) else tuple(sinks)
@@ -76,16 +82,33 @@ class Run:
         self._begun = False
 
     def __enter__(self) -> Self:
+        if self.resumed:
+            self._own()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.display.close()
-        for sink in self.sinks:
-            sink.close()
-        if kind is None and self._begun:
-            (self.folder / "done").touch()
+        try:
+            self.display.close()
+            for sink in self.sinks:
+                sink.close()
+            if kind is None and self._begun:
+                (self.folder / "done").touch()
+            if isinstance(error, Stop):
+                error.sentence = error.sentence or f"Stopped by {error.name}. {self.advice()}"
+        finally:
+            self._lock.give_back()
+
+    def advice(self) -> str:
+        """How to go on with a run that was stopped, in a sentence."""
+        if not (self._begun or self.resumed):
+            return "Nothing was written yet."
+        go_on = f"stillsight {self.command} --resume {self.folder}"
+        last = self.checkpoint("last")
+        return (
+            f"Go on from {last} with: {go_on}" if last.exists() else f"Nothing was saved yet; begin again with: {go_on}"
+        )
 
     def _begin(self) -> None:
         """Create the folder and say in it what runs here."""
@@ -102,12 +125,20 @@ class Run:
         if not self.resumed:
             self.write_json("config.json", {"command": self.command, **plain(self.config)})
         # A resumed run may go on elsewhere: the file keeps every machine that it has run on.
-        before = json.loads((self.folder / "machine.json").read_text())["sessions"] if self.resumed else []
-        self.write_json("machine.json", {"sessions": [*before, machine()]})
+        self.write_json("machine.json", {"sessions": [*self._sessions(), machine()]})
+
+    def _sessions(self) -> list[Any]:
+        """What machine.json says of the sessions before; nothing where the first was stopped before it wrote that."""
+        try:
+            sessions = json.loads((self.folder / "machine.json").read_text())["sessions"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+        return sessions if isinstance(sessions, list) else []
 
     def _claim(self) -> None:
-        """Make the folder, which nobody else has made: `mkdir` is atomic."""
+        """Make the folder, which nobody else has made: `mkdir` is atomic. Then own it."""
         if self.resumed:
+            self._own()
             return
         first = self.folder
         first.parent.mkdir(parents=True, exist_ok=True)
@@ -116,13 +147,46 @@ class Run:
             try:
                 self.folder.mkdir()
             except FileExistsError:
-                if not self.counted:
+                if self.counted:
+                    continue
+                if not is_unbegun(self.folder):
                     raise self._taken() from None
-            else:
+            self._lock = Lock(self.folder)
+            try:
+                self._own()
+            except LockedError:
+                if not self.counted:
+                    raise
+                continue
+            if is_unbegun(self.folder):
                 return
+            self._lock.give_back()  # somebody was here between our two looks
+            if not self.counted:
+                raise self._taken()
+
+    def _own(self) -> None:
+        """Keep every other writer out, and remove what a killed one left half written.
+
+        Raises:
+            RunError: there is another, or the folder cannot be written.
+        """
+        try:
+            self._lock.take()
+        except OSError as error:
+            raise RunError(
+                f"The run folder {self.folder} cannot be written ({error}). Make it yours, or copy it."
+            ) from error
+        for place in (self.folder, self.folder / "checkpoints"):
+            sweep(place, alone=True)
 
     def _taken(self) -> RunError:
         """What to say of a folder that is there: only the same experiment is to be gone on with."""
+        try:
+            self._lock.check()
+        except LockedError as error:
+            return error
+        except OSError:
+            pass  # another's, or read-only: nobody writes there whom we could meet
         elsewhere = "hoose another folder with --out FOLDER."
         if (self.folder / "done").exists():
             return RunError(f"{self.folder} holds a finished run. C{elsewhere}")
@@ -165,14 +229,22 @@ class Run:
             last: the number that the checkpoint stands at, of env steps or epochs.
             counted: the name of that number in the records; those that have none are cut.
         """
+        borderline = []
         for stream in ("metrics", "episodes", "eval"):
             path = self.folder / f"{stream}.jsonl"
             if path.exists():
-                lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-                kept = [line for line in lines if json.loads(line).get(counted, math.inf) <= last]
-                write_atomically(path, "".join(kept))
+                rows = [row for row in read_lines(path) if row.get(counted, math.inf) <= last]
+                write_atomically(path, "".join(to_json(row) + "\n" for row in rows))
+                borderline += [(stream, row) for row in rows if row[counted] == last]
         for sink in self.sinks:
             sink.rewind(last)
+            for stream, row in borderline:  # a row goes into the file first: the last one may have gone nowhere else
+                sink.log(stream, row)
+
+    def rows(self, stream: str) -> list[dict[str, Any]]:
+        """The rows of a stream until now."""
+        path = self.folder / f"{stream}.jsonl"
+        return read_lines(path) if path.exists() else []
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file at once or not at all."""

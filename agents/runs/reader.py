@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.lock import LOCK_FILE
+from stillsight.encoders.atomic import is_partial
 
 RUNS = Path("results/runs")
 """Where run folders go by default."""
@@ -25,7 +27,23 @@ def read_config(folder: Path) -> dict[str, Any]:
         RunError: there is no run in `folder`, or its config.json is damaged.
     """
     missing = f"{folder} is no run folder: it has no config.json. `stillsight list runs` shows the runs."
+    if is_unbegun(folder):
+        missing = (
+            f"{folder} holds no run yet: what began there was stopped before it had written what it was. Begin it "
+            f"again, with the flags of then, as a new run there: --out {folder}, without --resume."
+        )
     return read_json(folder / "config.json", missing)
+
+
+def is_unbegun(folder: Path) -> bool:
+    """Whether `folder` is empty, or a run was stopped in it before it had written anything but files of no meaning."""
+    try:
+        return all(
+            path.name == LOCK_FILE or is_partial(path) or (path.name == "checkpoints" and not any(path.iterdir()))
+            for path in folder.iterdir()
+        )
+    except OSError:
+        return False
 
 
 def read_json(path: Path, missing: str) -> dict[str, Any]:

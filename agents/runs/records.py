@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
+import fcntl
+import io
 import json
+import os
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,9 +21,31 @@ Config = TypeVar("Config")
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Append `row` to a JSON-lines file."""
-    with path.open("a") as file:
-        file.write(to_json(plain(row)) + "\n")
+    """Append `row` to a JSON-lines file, after what a killed process left half written of its last row is cut off."""
+    line = (to_json(plain(row)) + "\n").encode()
+    with path.open("a+b", buffering=0) as file:
+        with contextlib.suppress(OSError):  # a disk that knows no locks
+            fcntl.flock(file, fcntl.LOCK_EX)  # two evaluations of one run may end at once
+        _mend(file)
+        while line:
+            line = line[file.write(line) :]
+
+
+def _mend(file: io.FileIO) -> None:
+    """End a JSON-lines file with a whole row."""
+    end = file.seek(0, os.SEEK_END)
+    if not end:
+        return
+    file.seek(end - 1)
+    if file.read(1) == b"\n":
+        return
+    file.seek(0)
+    torn = file.read().rpartition(b"\n")[2]
+    try:
+        json.loads(torn)
+        file.write(b"\n")
+    except ValueError:
+        file.truncate(end - len(torn))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

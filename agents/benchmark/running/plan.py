@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import time
@@ -96,7 +97,8 @@ def _try(cell: Cell, config: RlConfig) -> dict[str, float]:
     small = replace(cell, work=Work(tried, shifts=(), episodes=TRIAL_EPISODES, videos=0))
     with tempfile.TemporaryDirectory() as place:
         began = time.perf_counter()
-        ended = next(iter(run_local([small], Results(place), Path(place), 1)))
+        with contextlib.closing(run_local([small], Results(place), Path(place), 1)) as cells:
+            ended = next(cells)
         whole = time.perf_counter() - began
     trained = None if ended.result is None else ended.result.cost["wall_seconds"]
     if ended.result is None or trained is None:  # it will fail in its place, and be named there

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from stillsight.agents.errors import RunError
 
 def run_ray(
     cells: Sequence[Cell], results: Results, runs: Path, address: str | None = None, count: int | None = None
-) -> Iterator[Cell]:
+) -> Generator[Cell, None, None]:
     """Run planned cells on a Ray cluster and yield each as it ends.
 
     A task asks for as many CPUs as its cell has threads, and runs in a process of its own. The cells come back to

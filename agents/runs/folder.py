@@ -229,6 +229,7 @@ class Run:
             last: the number that the checkpoint stands at, of env steps or epochs.
             counted: the name of that number in the records; those that have none are cut.
         """
+        self._begin()  # sinks are made there
         borderline = []
         for stream in ("metrics", "episodes", "eval"):
             path = self.folder / f"{stream}.jsonl"

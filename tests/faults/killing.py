@@ -98,6 +98,7 @@ class Killer:
         """
         self._number += 1
         log = self.scratch / f"{self._number}.log"
+        log.touch()
         request = {
             "words": [str(word) for word in words],
             "folders": [str(folder.absolute()) for folder in folders],

@@ -29,8 +29,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     missing = f"{folder} is no run folder: it has no config.json. `stillsight list runs` shows the runs."
     if is_unbegun(folder):
         missing = (
-            f"{folder} holds no run yet: what began there was stopped before it had written what it was. Begin it "
-            f"again, with the flags of then, as a new run there: --out {folder}, without --resume."
+            f"{folder} is no run folder: it has no config.json. If a run was stopped there before it had written that, "
+            f"begin it again: its flags and --out {folder}, without --resume."
         )
     return read_json(folder / "config.json", missing)
 

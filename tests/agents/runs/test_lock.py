@@ -158,7 +158,7 @@ def test_a_run_that_was_stopped_before_its_config_is_begun_anew(tiny: Tiny, tmp_
     (folder / LOCK_FILE).write_text("{}")
     (folder / ".config.12345678-1-1.part.json").write_text("{")
     assert is_unbegun(folder)
-    with pytest.raises(RunError, match=rf"holds no run yet.*--out {folder}, without --resume"):
+    with pytest.raises(RunError, match=rf"has no config\.json\. If a run was stopped.*--out {folder}, without"):
         rl(RlConfig(resume=folder))
     rl(tiny("ppo", steps=32, out=folder))
     assert (folder / "done").exists()

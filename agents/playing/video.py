@@ -169,7 +169,7 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
     env = open_env(player, options, config.seed)
     fps = config.fps or max(1, round(env.metadata.get("render_fps", 30) / options.frame_skip))
     display = ProgressDisplay()
-    written = []
+    written: list[Path] = []
     for seed in range(config.seed, config.seed + config.episodes):
         path = (config.out or folder / "videos") / f"{film_name(player, config, options, seed)}.mp4"
         try:

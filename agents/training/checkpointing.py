@@ -76,9 +76,9 @@ class Savepoints:
             raise
         except EnvFault as fault:
             if (number := stopping.asked()) is not None:  # the signal reached the environments' processes as well
-                stop = Stop(number)
-                self._save_stopped(stop, unstored=0)
-                raise stop from None
+                stopped = Stop(number)
+                self._save_stopped(stopped, unstored=0)
+                raise stopped from None
             step = self.agent.model.num_timesteps
             broken = EnvFault(f"{fault} The run stopped at step {step:,}; {self.advice()}.")
             broken.__notes__ = [*getattr(fault, "__notes__", ())]

@@ -246,6 +246,61 @@ def test_a_training_that_is_asked_to_stop_is_saved(killer: Any, job: str, number
         assert (later["epoch"], later["update"]) >= (stored["epoch"], stored["update"])
 
 
+PLAYING = f"{LONG} --eval-episodes 100000 --eval-every 256".replace("--eval-episodes 1 ", "").replace(
+    "--eval-every 0 ", ""
+)
+
+
+@pytest.mark.parametrize(
+    ("job", "when", "reached", "kept"),
+    [
+        # In the middle of an evaluation, which is in the middle of a rollout.
+        (f"{PLAYING} --set n_steps=64 batch_size=64 n_epochs=1", "metrics.jsonl", 256, 128),
+        (f"{PLAYING} {DQN}", "episodes.jsonl", 256, 254),
+        # In the first rollout, which takes longer than anybody waits; and in an update that does.
+        (f"{LONG} --set n_steps=100_000 batch_size=1_000", "episodes.jsonl", None, None),
+        (f"{LONG} --set n_steps=64 batch_size=4 n_epochs=1_000_000", "metrics.jsonl", 128, 128),
+    ],
+)
+def test_where_nothing_ends_within_seconds_it_stops_in_the_middle(
+    killer: Any, job: str, when: str, reached: int | None, kept: int | None
+) -> None:
+    ended = killer.run([*job.split(), "--out", str(RUN)], [RUN], after=1.5, number=signal.SIGINT, when=RUN / when)
+    assert ended.code == 130, ended.output
+    if reached is None:
+        assert (
+            f"in its first rollout. Nothing was saved yet; begin again with: stillsight rl --resume {RUN}"
+            in ended.output
+        )
+        assert not list((RUN / "checkpoints").iterdir())
+        return
+    there = "there" if reached == kept else f"at step {kept}"
+    assert f"Stopped by Ctrl-C at step {reached} of 1,000,000; it is saved as it stood {there}. Go on" in ended.output
+    stored = checkpoint.load(RUN / "checkpoints" / "last.safetensors")
+    assert stored["step"] == stored["counters"]["num_timesteps"] == kept
+    if stored["replay"] is not None:
+        memory = checkpoint.load(RUN / "checkpoints" / f"{stored['replay']}.safetensors")
+        assert int(memory["arrays"]["valid"].sum()) == kept, "all that was counted is there"
+    again = killer.run(["rl", "--resume", str(RUN)], [RUN], after=4.0, number=signal.SIGINT)
+    assert again.code == 130, again.output
+    # The evaluation that was cut short is played again, at the same step.
+    assert f"Stopped by Ctrl-C at step {reached if 'eval-every 256' in job else 256} of" in again.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["on", "off"])
+def test_sdl_does_not_swallow_sigterm(killer: Any, workers: str) -> None:
+    pytest.importorskip("Box2D")
+    job = f"{LONG} --env CarRacing-v3 --workers {workers} --set n_steps=32 batch_size=32 n_epochs=1".replace(
+        "--max-episode-steps 20", ""
+    ).replace("--size 16", "--size 32")
+    log = RUN / "metrics.jsonl"
+    ended = killer.run([*job.split(), "--out", str(RUN)], [RUN], after=1.0, number=signal.SIGTERM, when=log)
+    assert ended.code == 143, ended.output
+    assert "it is saved as it stood there" in ended.output
+    assert not killer.orphans()
+
+
 def test_before_training_and_beside_it_there_is_nothing_to_save(killer: Any) -> None:
     asked = [*LONG.split(), *PPO.split(), "--out", str(RUN)]
     ended = killer.run(asked, [RUN], after=0.0, number=signal.SIGTERM, when=Path("paint"))

@@ -18,6 +18,7 @@ from stillsight.agents.measure.measure_config import SPIN
 from stillsight.agents.runs.trust import Trust, import_from_here, open_run
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.encoders.errors import EncoderError, unknown
+from stillsight.encoders.stopping import Stop, answering
 from stillsight.envs.errors import EnvError, EnvFault
 
 _AGENTS = "stillsight.agents"
@@ -196,8 +197,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0; 2 for a user's mistake, and 1 for an environment that broke or training that left the numbers, each printed
-        as one sentence. Bugs keep their traceback.
+        0; 2 for a user's mistake, 1 for an environment that broke or training that left the numbers, and 130 or 143
+        after Ctrl-C or SIGTERM, each printed as one sentence. Bugs keep their traceback.
     """
     # OpenMP's threads wait for their next piece of work by spinning, for milliseconds, which takes the cores from
     # whatever runs beside. Told to sleep at once they lose as much to waking up: a forward pass of ResNet-18 on two
@@ -226,13 +227,17 @@ def _main(given: list[str]) -> int:
         print(f"stillsight {version('stillsight')}")
         return 0
     try:
-        return _run(given[0], given[1:])
+        with answering():
+            return _run(given[0], given[1:])
     except (EncoderError, EnvError, RunError) as error:
         print(f"stillsight: {error}", file=sys.stderr)
         return 2
     except (EnvFault, TrainingFault) as fault:
         print(*getattr(fault, "__notes__", ()), f"stillsight: {fault}", sep="\n", file=sys.stderr)
         return 1
+    except Stop as stop:
+        print(f"stillsight: {stop}", file=sys.stderr)
+        return stop.code
     except KeyboardInterrupt:
         print("stillsight: stopped.", file=sys.stderr)
         return 130

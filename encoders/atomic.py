@@ -1,12 +1,16 @@
-"""Writing a file that every reader can read: whole and on the disk, or not at all; and JSON without NaN."""
+"""Writing a file that every reader can read: whole and on the disk or not at all, and JSON without NaN."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import hashlib
 import json
 import math
 import os
+import platform
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +18,10 @@ from typing import Any
 
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES)
 """What file systems answer that cannot flush a folder, and folders that may be written and not listed."""
+_PARTIAL = re.compile(r"\..+\.(?:(?P<place>[0-9a-f]{8})-)?(?P<pid>\d+)-\d+\.part(?:\.\w+)?")
+_BEGAN = time.time()
+_DAY = 86_400.0
+_swept: set[Path] = set()
 
 
 @contextlib.contextmanager
@@ -22,13 +30,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
     What was written is on the disk before the name is, and the name before this returns, so that a power cut leaves
     the file before it or this one, whole. Where the block raises, or writes nothing there, `path` stays as it was, and
-    nothing is left behind.
+    nothing is left behind. A process that is killed inside leaves a file, which the next one that writes into the
+    folder removes, see `sweep`.
 
     Raises:
         OSError: the disk is full, fails, or cannot be written. Where the folder alone could not be flushed, the new
             file has taken its place.
     """
-    partial = path.with_name(f".{path.stem}.{os.getpid()}-{time.monotonic_ns()}.part{path.suffix}")
+    if (folder := path.parent.absolute()) not in _swept:
+        _swept.add(folder)
+        sweep(folder)
+    partial = path.with_name(f".{path.stem}.{partial_suffix()}{path.suffix}")
     try:
         yield partial
         if partial.exists():
@@ -38,6 +50,58 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # a disk that fails here failed before, which is what is to be said
             partial.unlink(missing_ok=True)
+
+
+def partial_suffix() -> str:
+    """What the name of a file ends with until it is whole: who writes it, by which `sweep` knows what nobody does."""
+    return f"{_place()}-{os.getpid()}-{time.monotonic_ns()}.part"
+
+
+def sweep(folder: Path, *, alone: bool = False) -> None:
+    """Remove what processes that were killed left half written in `folder`; not in the folders below.
+
+    A file is nobody's if its process is gone or, where that ran on another machine or in another container, if nothing
+    was written to it for a day.
+
+    Args:
+        folder: may be missing.
+        alone: nobody else writes here, which a lock says: every half-written file is a leftover.
+    """
+    with contextlib.suppress(OSError):  # one that may only be read is nobody's to sweep
+        for path in list(folder.iterdir()):
+            written = _PARTIAL.fullmatch(path.name)
+            if written is not None and (alone or _abandoned(path, written["place"], int(written["pid"]))):
+                path.unlink(missing_ok=True)
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file has the name of one that is being written, or that a killed process left."""
+    return _PARTIAL.fullmatch(path.name) is not None
+
+
+def _abandoned(path: Path, place: str | None, pid: int) -> bool:
+    modified = path.lstat().st_mtime
+    if place not in (None, _place()):
+        return time.time() - modified > _DAY
+    if pid == os.getpid():  # in containers the processes of one run after another have the same few numbers
+        return modified < _BEGAN
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:  # another user's
+        return False
+    return False
+
+
+@functools.cache
+def _place() -> str:
+    """Eight hex digits for this machine and, within it, for the container whose processes we can see."""
+    try:
+        container = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        container = ""
+    return hashlib.blake2b(f"{platform.node()} {container}".encode(), digest_size=4).hexdigest()
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

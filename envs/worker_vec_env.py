@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -67,7 +69,13 @@ def _report(error: Exception) -> Report:
 
 
 def _make(maker: Maker) -> gym.Env[Any, Any]:
-    """Runs in the worker."""
+    """Runs in the worker, which ends when its pipe does: Ctrl-C is for the other side, which may have to save first.
+
+    SIGTERM ends it through a handler, for SDL takes that signal where it finds none, and then nothing ends it.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     try:
         return Reporting(maker())
     except Exception as error:

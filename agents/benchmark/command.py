@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +19,9 @@ from stillsight.agents.benchmark.running.ray_cluster import run_ray
 from stillsight.agents.benchmark.running.reference import measure_references
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.lock import Lock
 from stillsight.agents.runs.progress import ProgressDisplay
+from stillsight.encoders.stopping import Stop
 
 BENCHMARKS = Path("results/benchmarks")
 """Where benchmark folders go by default."""
@@ -44,7 +45,7 @@ def benchmark(path: Path | None, config: BenchmarkConfig) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     results = Results(config.address or folder)
     display = ProgressDisplay()
-    with _alone(folder):
+    with _alone(folder, results):
         again = failed(spec, results) if config.retry else []
         cells = [*again, *missing(spec, results)]
         side_by_side = config.jobs or cores(cells)
@@ -55,8 +56,17 @@ def benchmark(path: Path | None, config: BenchmarkConfig) -> int:
         results.put("SPEC.toml", spec.text)
         for cell in again:
             results.remove(cell.key)
-        run(spec, results, folder, config, display)
-    display.close()
+        try:
+            run(spec, results, folder, config, display)
+        except Stop as stop:
+            ended = sum(results.read(key) is not None for key in spec.expected())
+            stop.sentence = (
+                f"Stopped by {stop.name}: {ended} of {len(spec.expected())} cells have ended and are kept. The same "
+                "command goes on from here."
+            )
+            raise
+        finally:
+            display.close()
     if config.address is not None:
         _fetch(results, spec, Results(folder))
     return report(folder, ReportConfig(trust=trust.names))
@@ -76,10 +86,11 @@ def run(spec: Spec, results: Results, folder: Path, config: BenchmarkConfig, dis
             ended = run_ray(cells, results, runs, config.ray_address, config.jobs, config.trusted)
         else:
             ended = run_local(cells, results, runs, config.jobs or cores(cells), gpus(), config.trusted)
-        for done, cell in enumerate(ended, 1):
-            outcome = cell.error or f"score {cell.score:.4g}"
-            display.console.print(f"{cell.key}: {cell.state}, {outcome}", soft_wrap=True, markup=False)
-            display.update("cell", done, len(cells))
+        with contextlib.closing(ended):  # its workers end with it, whatever happens here
+            for done, cell in enumerate(ended, 1):
+                outcome = cell.error or f"score {cell.score:.4g}"
+                display.console.print(f"{cell.key}: {cell.state}, {outcome}", soft_wrap=True, markup=False)
+                display.update("cell", done, len(cells))
 
 
 def missing(spec: Spec, results: Results) -> list[Cell]:
@@ -129,17 +140,19 @@ def _fetch(results: Results, spec: Spec, here: Results) -> None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep a second benchmark out of the folder.
+def _alone(folder: Path, results: Results) -> Iterator[None]:
+    """Keep a second benchmark out of the folder, and remove what a killed one left half written.
 
     Raises:
-        RunError: one works there already.
+        RunError: one works there already, or the folder cannot be written.
     """
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(
-                f"Another benchmark works in {folder}. Wait for it, or choose another: --out FOLDER."
-            ) from error
+    lock = Lock(folder, "benchmark")
+    try:
+        lock.take()
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written ({error}). Choose another: --out FOLDER.") from error
+    try:
+        results.sweep()
         yield
+    finally:
+        lock.give_back()

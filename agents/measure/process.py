@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,8 +31,11 @@ ARMS: dict[str, Any] = {
 def serve(connection: Connection, name: str, config: RlConfig) -> None:
     """The life of a measuring process: build an arm, answer each number of seconds with a measurement, None with facts.
 
+    Ctrl-C is for the parent, which ends it.
+
     An error goes back as itself, for the parent to raise.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         devices.seed_everything(config.seed)
         devices.use_threads(config.threads)

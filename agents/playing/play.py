@@ -22,6 +22,7 @@ from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.agents.training.episodes import Episode, capped_note, play_episodes
 from stillsight.agents.training.seeds import PLAY
 from stillsight.encoders.atomic import to_json
+from stillsight.encoders.stopping import Stop
 from stillsight.envs import make_env, reference_returns
 from stillsight.envs.options import EnvOptions
 
@@ -186,17 +187,24 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
         facts = {"last return": last} if done else {}
         display.update("episode", done, config.episodes, steps=steps, **facts)
 
-    played = play_seeds(
-        player,
-        options,
-        episodes=config.episodes,
-        seed=config.seed,
-        n_envs=config.n_envs,
-        deterministic=not config.stochastic,
-        max_steps=limit,
-        watch=watch,
-    )
-    display.close()
+    try:
+        played = play_seeds(
+            player,
+            options,
+            episodes=config.episodes,
+            seed=config.seed,
+            n_envs=config.n_envs,
+            deterministic=not config.stochastic,
+            max_steps=limit,
+            watch=watch,
+        )
+    except Stop as stop:
+        stop.sentence = (
+            f"Stopped by {stop.name} before all {config.episodes} episodes were played; nothing was recorded."
+        )
+        raise
+    finally:
+        display.close()
     scores = [episode.total for episode in played]
     result: dict[str, Any] = {
         "checkpoint": player.checkpoint,

@@ -20,6 +20,7 @@ from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain
 from stillsight.agents.training.episodes import capped_note
 from stillsight.encoders.atomic import replacing, to_json, write_atomically
+from stillsight.encoders.stopping import Stop
 from stillsight.envs.options import EnvOptions
 
 LEAST_SIDE = 256
@@ -169,11 +170,17 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
     env = open_env(player, options, config.seed)
     fps = config.fps or max(1, round(env.metadata.get("render_fps", 30) / options.frame_skip))
     display = ProgressDisplay()
-    written = []
+    written: list[Path] = []
     for seed in range(config.seed, config.seed + config.episodes):
         path = (config.out or place(folder, "videos")) / f"{film_name(player, config, options, seed)}.mp4"
-        with film(path, fps, config.size) as shot:
-            episode = play(player, env, seed, deterministic=not config.stochastic, max_steps=limit, watch=shot.append)
+        try:
+            with film(path, fps, config.size) as shot:
+                episode = play(
+                    player, env, seed, deterministic=not config.stochastic, max_steps=limit, watch=shot.append
+                )
+        except Stop as stop:
+            stop.sentence = f"Stopped by {stop.name}: {len(written)} of {config.episodes} films are whole and kept."
+            raise
         facts = {
             **asdict(episode),
             "return": episode.total,

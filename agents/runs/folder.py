@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,12 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import checkpoint, history
+from stillsight.agents.runs.lock import Lock, LockedError
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.place import place
 from stillsight.agents.runs.progress import ProgressDisplay
-from stillsight.agents.runs.reader import checkpoint_path, read_config, read_sessions
-from stillsight.agents.runs.records import append_line, plain
-from stillsight.encoders.atomic import sync, to_json, write_atomically
+from stillsight.agents.runs.reader import checkpoint_path, is_unbegun, read_config, read_sessions
+from stillsight.agents.runs.records import append_line, plain, read_lines
+from stillsight.agents.runs.trust import flags
+from stillsight.encoders.atomic import sweep, sync, to_json, write_atomically
+from stillsight.encoders.stopping import Stop
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +32,7 @@ class Sink(Protocol):
         """Take a row of a stream (metrics, episodes, eval), with plain values as JSON knows them."""
 
     def rewind(self, last: int) -> None:
-        """Forget the rows of what comes after step or epoch `last`, which a resumed run does again."""
+        """Forget the rows from step or epoch `last` on: those of `last` follow, the others are made again."""
 
     def close(self) -> None:
         """Write what is left; no row comes after it."""
@@ -43,9 +45,12 @@ class Run:
     metrics.jsonl   episodes.jsonl   eval.jsonl          one JSON object a line
     checkpoints/    safetensors                          summary.json   the result;   done   written last, empty
 
+    As long as it lives it is the only one that writes there: a resumed run from `with` on, a new one from `card` on.
+
     Args:
         folder: the run's; with `counted` the first of "<folder>", "<folder>-2", "<folder>-3" ... that is not there yet
-            when the run begins, so that two runs never share one, even where they begin at once.
+            when the run begins, so that two runs never share one, even where they begin at once. One in which a run was
+            stopped before it had written its config.json is begun anew.
         command: "rl" or "cifar".
         config: the run's configuration.
         resumed: continue what lies in the folder.
@@ -54,7 +59,7 @@ class Run:
             run's folder, when it begins.
 
     Raises:
-        RunError: `folder` exists and is neither to be resumed nor counted.
+        RunError: `folder` exists and is neither to be resumed nor counted, or another run works in it.
     """
 
     def __init__(
@@ -69,7 +74,8 @@ class Run:
     ) -> None:
         self.folder, self.command, self.config, self.resumed = folder, command, config, resumed
         self.counted = counted and not resumed
-        if folder.exists() and not resumed and not counted:
+        self._lock = Lock(folder)
+        if folder.exists() and not resumed and not counted and not is_unbegun(folder):
             raise self._taken()
         self._given = sinks
         self.sinks: tuple[Sink, ...] = () if callable(sinks) else tuple(sinks)
@@ -77,16 +83,33 @@ class Run:
         self._begun = False
 
     def __enter__(self) -> Self:
+        if self.resumed:
+            self._own()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.display.close()
-        for sink in self.sinks:
-            sink.close()
-        if kind is None and self._begun:
-            write_atomically(self.place("done"), "")
+        try:
+            self.display.close()
+            for sink in self.sinks:
+                sink.close()
+            if kind is None and self._begun:
+                write_atomically(self.place("done"), "")
+            if isinstance(error, Stop):
+                error.sentence = error.sentence or f"Stopped by {error.name}. {self.advice()}"
+        finally:
+            self._lock.give_back()
+
+    def advice(self) -> str:
+        """How to go on with a run that was stopped, in a sentence."""
+        if not (self._begun or self.resumed):
+            return "Nothing was written yet."
+        go_on = f"stillsight {self.command} --resume {self.folder}{flags(self.config)}"
+        last = self.checkpoint("last")
+        return (
+            f"Go on from {last} with: {go_on}" if last.exists() else f"Nothing was saved yet; begin again with: {go_on}"
+        )
 
     def _begin(self) -> None:
         """Create the folder and say in it what runs here."""
@@ -108,8 +131,9 @@ class Run:
         self.write_json("machine.json", {"sessions": [*before, machine()]})
 
     def _claim(self) -> None:
-        """Make the folder, which nobody else has made: `mkdir` is atomic."""
+        """Make the folder, which nobody else has made: `mkdir` is atomic. Then own it."""
         if self.resumed:
+            self._own()
             return
         first = self.folder
         first.parent.mkdir(parents=True, exist_ok=True)
@@ -118,13 +142,46 @@ class Run:
             try:
                 self.folder.mkdir()
             except FileExistsError:
-                if not self.counted:
+                if self.counted:
+                    continue
+                if not is_unbegun(self.folder):
                     raise self._taken() from None
-            else:
+            self._lock = Lock(self.folder)
+            try:
+                self._own()
+            except LockedError:
+                if not self.counted:
+                    raise
+                continue
+            if is_unbegun(self.folder):
                 return
+            self._lock.give_back()  # somebody was here between our two looks
+            if not self.counted:
+                raise self._taken()
+
+    def _own(self) -> None:
+        """Keep every other writer out, and remove what a killed one left half written.
+
+        Raises:
+            RunError: there is another, or the folder cannot be written.
+        """
+        try:
+            self._lock.take()
+        except OSError as error:
+            raise RunError(
+                f"The run folder {self.folder} cannot be written ({error}). Make it yours, or copy it."
+            ) from error
+        for inside in (self.folder, self.place("checkpoints")):
+            sweep(inside, alone=True)
 
     def _taken(self) -> RunError:
         """What to say of a folder that is there: only the same experiment is to be gone on with."""
+        try:
+            self._lock.check()
+        except LockedError as error:
+            return error
+        except OSError:
+            pass  # another's, or read-only: nobody writes there whom we could meet
         elsewhere = "hoose another folder with --out FOLDER."
         if (self.folder / "done").exists():
             return RunError(f"{self.folder} holds a finished run. C{elsewhere}")
@@ -167,14 +224,23 @@ class Run:
             last: the number that the checkpoint stands at, of env steps or epochs.
             counted: the name of that number in the records; those that have none are cut.
         """
+        self._begin()  # sinks are made there
+        borderline = []
         for stream in ("metrics", "episodes", "eval"):
             path = self.place(f"{stream}.jsonl")
             if path.exists():
-                lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-                kept = [line for line in lines if json.loads(line).get(counted, math.inf) <= last]
-                write_atomically(path, "".join(kept))
+                rows = [row for row in read_lines(path) if row.get(counted, math.inf) <= last]
+                write_atomically(path, "".join(to_json(row) + "\n" for row in rows))
+                borderline += [(stream, row) for row in rows if row[counted] == last]
         for sink in self.sinks:
             sink.rewind(last)
+            for stream, row in borderline:  # a row goes into the file first: the last one may have gone nowhere else
+                sink.log(stream, row)
+
+    def rows(self, stream: str) -> list[dict[str, Any]]:
+        """The rows of a stream until now."""
+        path = self.place(f"{stream}.jsonl")
+        return read_lines(path) if path.exists() else []
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file at once or not at all."""

@@ -9,6 +9,8 @@ from typing import Any
 
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import schema
+from stillsight.agents.runs.lock import LOCK_FILE
+from stillsight.encoders.atomic import is_partial
 
 RUNS = Path("results/runs")
 """Where run folders go by default."""
@@ -35,7 +37,23 @@ def read_config(folder: Path) -> dict[str, Any]:
         RunError: there is no run in `folder`, or its config.json is damaged.
     """
     missing = f"{folder} is no run folder: it has no config.json. `stillsight list runs` shows the runs."
+    if is_unbegun(folder):
+        missing = (
+            f"{folder} is no run folder: it has no config.json. If a run was stopped there before it had written that, "
+            f"begin it again: its flags and --out {folder}, without --resume."
+        )
     return read_json(folder / "config.json", missing, schema.Flat)
+
+
+def is_unbegun(folder: Path) -> bool:
+    """Whether `folder` is empty, or a run was stopped in it before it had written anything but files of no meaning."""
+    try:
+        return all(
+            path.name == LOCK_FILE or is_partial(path) or (path.name == "checkpoints" and not any(path.iterdir()))
+            for path in folder.iterdir()
+        )
+    except OSError:
+        return False
 
 
 def read_summary(folder: Path, missing: str) -> dict[str, Any]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
+import fcntl
+import io
+import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,9 +21,34 @@ Config = TypeVar("Config")
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Append `row` to a JSON-lines file; a killed process keeps it, and the disk has it with the next checkpoint."""
-    with path.open("a") as file:
-        file.write(to_json(plain(row)) + "\n")
+    """Append `row` to a JSON-lines file, after what a killed process left half written of its last row is cut off.
+
+    A process that is killed keeps the row, and the disk has it with the next checkpoint.
+    """
+    line = (to_json(plain(row)) + "\n").encode()
+    with path.open("a+b", buffering=0) as file:
+        with contextlib.suppress(OSError):  # a disk that knows no locks
+            fcntl.flock(file, fcntl.LOCK_EX)  # two evaluations of one run may end at once
+        _mend(file)
+        while line:
+            line = line[file.write(line) :]
+
+
+def _mend(file: io.FileIO) -> None:
+    """End a JSON-lines file with a whole row."""
+    end = file.seek(0, os.SEEK_END)
+    if not end:
+        return
+    file.seek(end - 1)
+    if file.read(1) == b"\n":
+        return
+    file.seek(0)
+    torn = file.read().rpartition(b"\n")[2]
+    try:
+        json.loads(torn)
+        file.write(b"\n")
+    except ValueError:
+        file.truncate(end - len(torn))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

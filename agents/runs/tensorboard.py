@@ -24,8 +24,8 @@ class TensorBoardSink:
 
     A curve is called as its key where that holds a "/" (SB3's "train/loss"), and otherwise "<stream>/<key>". What is no
     number (None, NaN, text, lists, booleans) is left out. Rows without a step or an epoch, as of a head that was fitted
-    at once, stand at 0. Nothing is written before the first row. What an earlier session drew after the checkpoint that
-    a resumed run goes on from is purged, as the rows are, so that each point stands there once.
+    at once, stand at 0. Nothing is written before the first row. What an earlier session drew from the checkpoint on
+    that a resumed run goes on from is purged, as the rows are, so that each point stands there once.
 
     Args:
         folder: of the event files.
@@ -44,7 +44,7 @@ class TensorBoardSink:
         self._kept: int | None = None
 
     def rewind(self, last: int) -> None:
-        """Purge, with the next row, what earlier sessions drew after `last`: all of it where that is 0."""
+        """Purge, with the next row, what earlier sessions drew at `last` and after it."""
         self._kept = last
 
     def log(self, stream: str, row: Mapping[str, Any]) -> None:
@@ -54,7 +54,7 @@ class TensorBoardSink:
         step = next((int(row[name]) for name in COUNTERS if name in row), 0)
         if self._writer is None:
             # Not `step`, where there was a checkpoint: what the earlier session drew between the two is cut as well.
-            first = step if self._kept is None else self._kept + 1 if self._kept else 0
+            first = step if self._kept is None else self._kept
             self._writer = SummaryWriter(str(place(self.folder.parent, self.folder.name)), purge_step=first)
         for key, value in row.items():
             if key not in COUNTERS and _is_number(value):

@@ -13,11 +13,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import KVWriter, Logger
 
 from stillsight.agents.features.acting import Actor
+from stillsight.agents.features.encoder_rate import optimizers
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.episodes import Episode, capped_note, divide, play_episodes
 from stillsight.agents.training.model_state import loss_not_finite
+from stillsight.encoders import stopping
 from stillsight.encoders.encoder import Encoder
 
 
@@ -102,8 +104,24 @@ class Evaluate(BaseCallback):
             self.evaluate()
         return True
 
-    def evaluate(self) -> list[Episode]:
-        """Play now."""
+    def last(self) -> list[Episode]:
+        """The evaluation of the agent that has learned all: a session that was stopped after it has recorded it."""
+        model = self.actor.model
+        for row in self.run.rows("eval") if self.run.resumed else []:
+            if row.get("final") and row["step"] == model.num_timesteps:
+                self.savepoints.best(row["mean"])
+                return [
+                    Episode(total, length, terminated=index >= row["capped"], capped=index < row["capped"])
+                    for index, (total, length) in enumerate(zip(row["returns"], row["lengths"], strict=True))
+                ]
+        return self.evaluate(final=True)
+
+    def evaluate(self, *, final: bool = False) -> list[Episode]:
+        """Play now.
+
+        Args:
+            final: the row says that this was the last evaluation of its run.
+        """
         model = self.actor.model
         trained, began = self.savepoints.seconds(), time.time_ns()
         with self.savepoints.paused(), self.run.display.paused("step"):
@@ -114,7 +132,8 @@ class Evaluate(BaseCallback):
         row = {"step": model.num_timesteps, "mean": np.mean(returns), "std": np.std(returns), "returns": returns}
         capped = sum(episode.capped for episode in episodes)
         lengths = [episode.length for episode in episodes]
-        self.run.log("eval", {**row, "lengths": lengths, "capped": capped, "train_seconds": trained})
+        row |= {"lengths": lengths, "capped": capped, "train_seconds": trained}
+        self.run.log("eval", row | ({"final": True} if final else {}))
         if (note := capped_note(episodes, self.max_steps, "--eval-max-steps")) is not None:
             self.run.display.note(f"evaluation at step {model.num_timesteps:,}: {note}")
         self.savepoints.best(float(np.mean(returns)))
@@ -160,6 +179,47 @@ class Checkpoint(BaseCallback):
 
     def _on_step(self) -> bool:
         return True
+
+
+class Stoppable(BaseCallback):
+    """Stops training where it can be gone on with, after a signal has asked for it.
+
+    That is before a rollout or, where none begins within `patience`, after a step of one or of the optimizer: an update
+    is cut short there, and of a rollout `Savepoints` knows what to keep.
+
+    Args:
+        savepoints: that save.
+        patience: seconds.
+    """
+
+    def __init__(self, savepoints: Savepoints, patience: float = 3.0) -> None:
+        super().__init__()
+        self.savepoints, self.patience = savepoints, patience
+        self._hooks: list[Any] = []
+
+    def _on_training_start(self) -> None:
+        learners = optimizers(self.model.policy).values()
+        self._hooks = [learner.register_step_post_hook(self._after_update) for learner in learners]
+
+    def _after_update(self, *_: object) -> None:
+        if stopping.waited() > self.patience:
+            stopping.check()
+
+    def _on_rollout_start(self) -> None:
+        stopping.check()
+        self.savepoints.rollout_began()
+
+    def _on_step(self) -> bool:
+        if stopping.waited() > self.patience:
+            stopping.check()
+        return True
+
+    def _on_rollout_end(self) -> None:
+        self.savepoints.rollout_ended()
+
+    def _on_training_end(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
 
 
 class StaysFinite(BaseCallback):

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
 from stillsight.agents.errors import CheckpointError, RunError, TrainingFault
 from stillsight.agents.runs import checkpoint, history, schema
 from stillsight.agents.runs.folder import Run
@@ -18,7 +20,9 @@ from stillsight.agents.runs.place import place
 from stillsight.agents.runs.trust import flags
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, check_frozen
+from stillsight.encoders import stopping
 from stillsight.encoders.encoder import fingerprint
+from stillsight.encoders.stopping import Stop
 from stillsight.envs.errors import EnvFault
 
 
@@ -53,13 +57,15 @@ class Savepoints:
         self._images = 0
         self._running_since: float | None = None
         self._saved: int | None = None  # step of the last checkpoint that is known to be good
+        self._rollout: tuple[dict[str, Any], int, float] | None = None
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
         """Count the time inside as training, less that of `paused`; say how to go on after whatever stopped it.
 
         Raises:
-            RunError: it was Ctrl-C.
+            Stop: somebody asked for it, and the agent is saved.
+            RunError: it was an interrupt that nobody waited with until a safe point: nothing is saved.
             EnvFault: the environment broke.
             TrainingFault: a loss or a parameter is no finite number any more.
         """
@@ -67,11 +73,18 @@ class Savepoints:
         try:
             yield
             self.refuse_not_finite()
+        except Stop as stop:
+            self._save_stopped(stop, unstored=self.agent.venv.num_envs)
+            raise
         except KeyboardInterrupt:
             raise RunError(f"Stopped at step {self.agent.model.num_timesteps:,}; {self.advice()}.") from None
         except TrainingFault:
             raise
         except EnvFault as fault:
+            if (number := stopping.asked()) is not None:  # the signal reached the environments' processes as well
+                stopped = Stop(number)
+                self._save_stopped(stopped, unstored=0)
+                raise stopped from None
             step = self.agent.model.num_timesteps
             broken = EnvFault(f"{fault} The run stopped at step {step:,}; {self.advice()}.")
             broken.__notes__ = [*getattr(fault, "__notes__", ())]
@@ -85,6 +98,44 @@ class Savepoints:
         finally:
             self._settle()
             self._running_since = None
+
+    def rollout_began(self) -> None:
+        """Remember where the agent stands: until `rollout_ended` it holds steps that it has not learned from."""
+        self._settle()
+        self._rollout = (state.counters(self.agent.model), self.ledger.images, self.ledger.seconds)
+
+    def rollout_ended(self) -> None:
+        """What was collected is whole, and learned from next."""
+        self._rollout = None
+
+    def _save_stopped(self, stop: Stop, *, unstored: int) -> None:
+        """Save what training was stopped at, and say so in `stop`.
+
+        In the middle of a rollout, an algorithm that learns from rollouts is saved as it stood when that began, and one
+        with a replay memory as that stands.
+
+        Args:
+            stop: what somebody asked for.
+            unstored: environment steps that were counted and did not reach the replay memory.
+        """
+        model = self.agent.model
+        reached = model.num_timesteps
+        if self._rollout is not None:
+            if isinstance(model, OffPolicyAlgorithm):
+                model.num_timesteps -= unstored
+            else:
+                counters, images, seconds = self._rollout
+                self._settle()
+                vars(model).update(counters)
+                self.ledger.images, self.ledger.seconds = images, seconds
+        if model.num_timesteps:
+            self.last()
+        saved = model.num_timesteps
+        kept = "it is saved as it stood there" if saved == reached else f"it is saved as it stood at step {saved:,}"
+        stop.sentence = (
+            f"Stopped by {stop.name} at step {reached:,} of {self.agent.config.steps:,}"
+            f"{f'; {kept}' if saved else ', in its first rollout'}. {self.run.advice()}"
+        )
 
     def advice(self) -> str:
         """How to go on with a run that stopped, from its last checkpoint."""

@@ -10,6 +10,7 @@ from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.reader import RUNS
 from stillsight.agents.runs.tensorboard import TensorBoardSink
 from stillsight.agents.runs.trust import Trust, open_run
+from stillsight.encoders.stopping import Stop
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.learn import learn
 from stillsight.encoders.supervised.recorder import NullRecorder
@@ -22,6 +23,7 @@ def cifar(config: CifarConfig) -> dict[str, Any]:
     Raises:
         RunError: the folder is finished, not to be resumed, or in use.
         EncoderError: see `CifarConfig.check` and `learn`.
+        Stop: Ctrl-C or SIGTERM asked for it; an encoder in training is saved.
     """
     resumed = config.resume is not None
     folder = config.resume or config.out or RUNS / config.run_name
@@ -35,7 +37,10 @@ def cifar(config: CifarConfig) -> dict[str, Any]:
     config.check()
     with joined(config.device) as world:
         if not world.is_main:
-            return learn(config, NullRecorder(folder), config.cache, world)
+            try:
+                return learn(config, NullRecorder(folder), config.cache, world)
+            except Stop as stop:  # of which the main process speaks
+                raise SystemExit(stop.code) from None
         if config.tensorboard:
             TensorBoardSink(folder / "tensorboard")  # refuses where it is not installed, before anything is made
         counted = config.out is None

@@ -11,6 +11,7 @@ import numpy as np
 
 from stillsight.agents.features.acting import Actor, masks_of
 from stillsight.agents.training.config import MAX_STEPS
+from stillsight.encoders import stopping
 
 STILL = 1_000
 """Agent steps without a change of the picture and without a reward after which an episode is stopped, wherever there is
@@ -91,6 +92,7 @@ def play_episodes(
 
     Raises:
         RunError: the policy asks for masks that an environment does not give.
+        Stop: somebody asked for it.
     """
     games = [_Game(env, list(own), np.empty(0)) for env, own in zip(envs, seeds, strict=True)]
     played: list[list[Episode]] = [[] for _ in games]
@@ -102,6 +104,7 @@ def play_episodes(
     actor.reset()
     began, steps = np.ones(len(live), bool), 0
     while live:
+        stopping.check()
         masks = masks_of(actor.model, [games[index].env for index in live])
         pixels = np.stack([games[index].pixels for index in live])
         actions = actor.act(pixels, deterministic=deterministic, began=began, masks=masks)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.features.acting import Actor
@@ -23,6 +26,7 @@ from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.seeds import EVALUATION
 from stillsight.encoders import device as devices
+from stillsight.encoders import stopping
 from stillsight.encoders.building import build
 from stillsight.envs import make_env
 from stillsight.envs.vector import action_offset
@@ -65,6 +69,9 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
         config: checked and resolved.
         run: a new folder, or one to be resumed.
         callbacks: further ones, called after ours; one that returns False ends training, as a search's pruner does.
+
+    Raises:
+        Stop: Ctrl-C or SIGTERM asked for it; what was learned is saved.
     """
     devices.seed_everything(config.seed)
     devices.use_threads(config.threads)
@@ -103,26 +110,39 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
         recording.StaysFinite(savepoints),
         evaluation,
         recording.Checkpoint(config.checkpoint_every or 0, savepoints),
+        recording.Stoppable(savepoints),
         *recording.light(config, encoder),
     ]
-    with savepoints.training():
-        model.learn(
-            max(0, config.steps - model.num_timesteps),
-            callback=[*ours, *callbacks],
-            reset_num_timesteps=False,  # counters and schedules go on where a resumed run stopped
-        )
-    savepoints.last()
-    if config.mode.trained:
-        # For --weights: the whole network under its official names, so that another run can start from it.
-        licence = f"{encoder.provenance.licence}; trained here on {config.env}".removeprefix("none needed; ")
-        facts = {"encoder": encoder.name, "env": config.env, "license": licence}
-        run.save("encoder", encoder_state(encoder, model.policy), facts)
-    episodes = evaluation.evaluate()
-    result = summary.summary(agent, savepoints.ledger, episodes, deterministic=not config.stochastic_eval)
-    run.write_json("summary.json", result)
+    with stopping.answering(deferred=True), _closing([agent.venv, *arenas]):
+        with savepoints.training():
+            model.learn(
+                max(0, config.steps - model.num_timesteps),
+                callback=[*ours, *callbacks],
+                reset_num_timesteps=False,  # counters and schedules go on where a resumed run stopped
+            )
+        savepoints.last()
+        if config.mode.trained:
+            # For --weights: the whole network under its official names, so that another run can start from it.
+            licence = f"{encoder.provenance.licence}; trained here on {config.env}".removeprefix("none needed; ")
+            facts = {"encoder": encoder.name, "env": config.env, "license": licence}
+            run.save("encoder", encoder_state(encoder, model.policy), facts)
+        episodes = evaluation.last()
+        result = summary.summary(agent, savepoints.ledger, episodes, deterministic=not config.stochastic_eval)
+        run.write_json("summary.json", result)
     run.display.close()
     run.display.card("done", summary.closing(result, run.folder, flags(config)))
-    for arena in arenas:
-        arena.close()
-    agent.venv.close()
     return result
+
+
+@contextlib.contextmanager
+def _closing(environments: Sequence[VecEnv | gym.Env[Any, Any]]) -> Iterator[None]:
+    """Close environments at the end, whatever ends it: one that is drawn by SDL may not hear that it is to end."""
+    try:
+        yield
+    except BaseException:
+        for environment in environments:
+            with contextlib.suppress(Exception):  # what went wrong before is what counts
+                environment.close()
+        raise
+    for environment in environments:
+        environment.close()

@@ -38,12 +38,17 @@ def capture(model: BaseAlgorithm) -> dict[str, Any]:
     return {
         "parameters": model.get_parameters(),
         "variables": {name: _attribute(model, name) for name in variables if _attribute(model, name) is not None},
-        "counters": {
-            name: value
-            for name, value in vars(model).items()
-            if isinstance(value, bool | int | float) and name not in _NOT_COUNTERS
-        },
+        "counters": counters(model),
         "random": _random_state(model),
+    }
+
+
+def counters(model: BaseAlgorithm) -> dict[str, Any]:
+    """The plain numbers of a model: steps, updates, episodes, rates."""
+    return {
+        name: value
+        for name, value in vars(model).items()
+        if isinstance(value, bool | int | float) and name not in _NOT_COUNTERS
     }
 
 

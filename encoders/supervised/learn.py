@@ -64,7 +64,7 @@ def learn(config: CifarConfig, run: Recorder, cache: Path, world: World | None =
             results, logits = tune(config, encoder, dataset, run, device, cache, world)
         else:
             results, logits = probe(config, encoder, dataset, run, device, cache)
-        wall_seconds = seconds()
+        wall_seconds = seconds() + results.pop("seconds_before", 0.0)
     headline = {}
     if world.is_main:
         test = dataset.test

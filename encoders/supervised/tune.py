@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from stillsight.encoders import stopping
 from stillsight.encoders.adapt import merge
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.supervised.cifar_config import CifarConfig
@@ -40,7 +42,7 @@ def tune(
     run.rewind(0 if stored is None else int(stored["epoch"]), "epoch")
     facts: dict[str, Any] = {}
     if stored is not None:
-        facts = stored.pop("facts")
+        facts = stored["facts"]
     elif config.warm_start:
         head, facts = warm_start(config, dataset, run, device, cache)
         _set_head(model, head)
@@ -49,15 +51,18 @@ def tune(
         progress.restore(model, stored, world)
     elif config.warm_start:
         finetune.keep_start(model, validation, recipe, progress, world)
-    last_row: dict[str, Any] = {}
+    last_row: dict[str, Any] = {} if stored is None else stored.get("row", {})
+    began, before = time.perf_counter(), 0.0 if stored is None else stored.get("seconds", 0.0)
 
     def report(row: dict[str, Any]) -> None:
         last_row.update(row)
         run.log("metrics", row)
         run.progress("epoch", row["epoch"], recipe.epochs, **{k: v for k, v in row.items() if k != "epoch"})
 
-    for _ in finetune.train(model, train, validation, recipe, progress, report, world=world):
-        run.save("last", progress.state(model) | {"facts": facts})
+    with stopping.answering(deferred=True):
+        for _ in finetune.train(model, train, validation, recipe, progress, report, world=world):
+            taken = before + time.perf_counter() - began
+            run.save("last", progress.state(model) | {"facts": facts, "row": last_row, "seconds": taken})
     at_start = config.warm_start and progress.best_epoch == 0
     if at_start:
         # Nothing is left to choose: the head is fitted to all labels, as `probe` does.
@@ -73,6 +78,7 @@ def tune(
         "epochs": progress.epoch,
         "averaged": progress.averaged_is_better,
         "batch": recipe.batch,
+        "seconds_before": before,
         **({"best_epoch": progress.best_epoch} if progress.kept is not None else {}),
         **({"saved_in_float32": kept_whole} if kept_whole else {}),
     }

@@ -1,4 +1,4 @@
-"""Files that are whole and on the disk or not there at all, and JSON that every program reads."""
+"""Files that are whole and on the disk or not there, whose leftovers are swept, and JSON that every program reads."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import errno
 import json
 import math
 import os
+import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from stillsight.encoders.atomic import replacing, to_json, write_atomically
+from stillsight.encoders.atomic import is_partial, partial_suffix, replacing, sweep, to_json, write_atomically
 from stillsight.encoders.weights import tensor_file
 
 NOT_WRITTEN = {
@@ -189,3 +193,53 @@ def test_a_block_that_writes_nothing_changes_nothing(tmp_path: Path) -> None:
     with replacing(tmp_path / "a"):
         pass
     assert (tmp_path / "a").read_text() == "old"
+
+
+DYING = """
+import os, sys
+from pathlib import Path
+from stillsight.encoders.atomic import replacing
+
+with replacing(Path(sys.argv[1])) as partial:
+    partial.write_text("half")
+    os._exit(9)
+"""
+
+
+def test_what_a_killed_writer_left_is_gone_with_the_next_write(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    assert subprocess.run([sys.executable, "-c", DYING, str(path)]).returncode == 9
+    (left,) = tmp_path.iterdir()
+    assert is_partial(left)
+    assert re.fullmatch(r"\.film\.[0-9a-f]{8}-\d+-\d+\.part\.mp4", left.name)
+    write_atomically(tmp_path / "other.json", "{}")
+    assert [each.name for each in tmp_path.iterdir()] == ["other.json"]
+
+
+def test_what_somebody_writes_is_left_alone(tmp_path: Path) -> None:
+    with replacing(tmp_path / "mine.json") as partial:
+        partial.write_text("half")
+        sweep(tmp_path)
+        assert partial.exists()
+        place = partial.name.split(".")[2].split("-")[0]
+        names = {
+            "theirs": f".a.{place}-{os.getppid()}-5.part.json",
+            "elsewhere": ".a.00000000-1-5.part.json",
+            "long ago": ".b.00000000-1-5.part.json",
+            "no number": ".a.json",
+            "a person's": "notes.part.txt",
+            "of a version before": ".config.4194999-5.part.json",
+            "of a process of our number": f".c.{place}-{os.getpid()}-5.part.json",
+        }
+        for name in names.values():
+            (tmp_path / name).write_text("")
+        os.utime(tmp_path / names["long ago"], (time.time() - 90_000,) * 2)
+        os.utime(tmp_path / names["of a process of our number"], (time.time() - 90_000,) * 2)
+        sweep(tmp_path)
+        kept = {name for name, file in names.items() if (tmp_path / file).exists()}
+        assert kept == {"theirs", "elsewhere", "no number", "a person's"}
+        sweep(tmp_path, alone=True)
+        kept = {name for name, file in names.items() if (tmp_path / file).exists()}
+        assert kept == {"no number", "a person's"}
+    sweep(tmp_path / "nowhere")
+    assert is_partial(tmp_path / f".x.{partial_suffix()}")

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -16,9 +16,12 @@ from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.benchmark.running.worker import request
 from stillsight.agents.runs.trust import NOTHING, Trust
+from stillsight.encoders.stopping import SIGNALS
 
 POLL = 0.05
 """Seconds between two looks at the processes."""
+STOPPED = {code: name for number, name in SIGNALS.items() for code in (-number, 128 + number)}
+"""Exit code of a worker that was asked to stop -> how."""
 RENDERING = {"SDL_VIDEODRIVER": "dummy"}
 """Workers draw into memory, also where a screen is at hand."""
 
@@ -34,7 +37,7 @@ class Running(NamedTuple):
 
 def run_local(
     cells: Sequence[Cell], results: Results, runs: Path, count: int, gpus: int = 0, trust: Trust = NOTHING
-) -> Iterator[Cell]:
+) -> Generator[Cell, None, None]:
     """Run planned cells, `count` at a time, and yield each as it ends.
 
     Each has a process of its own: a crash, a leak or a killed process costs one cell. Two processes of one thread get
@@ -63,10 +66,16 @@ def run_local(
                 time.sleep(POLL)
     finally:
         for one in busy:
-            one.process.terminate()
-        for one in busy:
-            one.process.wait()
+            _kill(one.process)
             one.log.close()
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End a worker and all that it started, which are in its session: a cell that is cut short begins anew anyway."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _start(cell: Cell, results: Results, runs: Path, slot: int, gpus: int, trust: Trust) -> Running:
@@ -101,6 +110,8 @@ def _end(one: Running, results: Results) -> Cell:
     ended = results.read(one.cell.key)
     if ended is None:
         code = one.process.returncode
+        if code in STOPPED:  # somebody stopped the worker, and mostly us too: it has not failed, and is to be run again
+            return one.cell.failed(f"its process was stopped by {STOPPED[code]}")
         how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
         ended = one.cell.failed(f"its process ended {how}, see runs/{one.cell.key}.log")
         results.write(ended)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Sequence
@@ -117,7 +118,8 @@ def _try(cell: Cell, config: RlConfig, trust: Trust) -> dict[str, float]:
     small = replace(cell, work=Work(tried, shifts=(), episodes=TRIAL_EPISODES, videos=0))
     with tempfile.TemporaryDirectory() as place:
         began = time.perf_counter()
-        ended = next(iter(run_local([small], Results(place), Path(place), 1, trust=trust)))
+        with contextlib.closing(run_local([small], Results(place), Path(place), 1, trust=trust)) as cells:
+            ended = next(cells)
         whole = time.perf_counter() - began
     trained = None if ended.result is None else ended.result.cost["wall_seconds"]
     if ended.result is None or trained is None:  # it will fail in its place, and be named there

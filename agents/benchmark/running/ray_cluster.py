@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ def run_ray(
     address: str | None = None,
     count: int | None = None,
     trust: Trust = NOTHING,
-) -> Iterator[Cell]:
+) -> Generator[Cell, None, None]:
     """Run planned cells on a Ray cluster and yield each as it ends.
 
     A task asks for as many CPUs as its cell has threads, and runs in a process of its own. The cells come back to

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import time
 from pathlib import Path
 
 import fsspec
@@ -11,6 +9,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from stillsight.agents.benchmark.grid.cell import Cell, CellError
 from stillsight.agents.errors import RunError
+from stillsight.encoders.atomic import partial_suffix, sweep
 
 
 class Results:
@@ -34,6 +33,12 @@ class Results:
             raise RunError(
                 f"{self.address} cannot be reached: {error}. Give a folder, or install fsspec's driver for it."
             ) from error
+
+    def sweep(self) -> None:
+        """Remove what killed processes left half written, where the records lie in a folder."""
+        if isinstance(self.files, LocalFileSystem):
+            for place in ("", "cells"):
+                sweep(Path(self.root) / place)
 
     def write(self, cell: Cell) -> None:
         """Keep a cell that ended, at once or not at all."""
@@ -61,7 +66,7 @@ class Results:
         write to the system's folder for temporary files, from where a move may be a copy that can be seen half done.
         """
         folder, _, last = f"{self.root}/{name}".rpartition("/")
-        partial = f"{folder}/.{last}.{os.getpid()}-{time.monotonic_ns()}.part"
+        partial = f"{folder}/.{last}.{partial_suffix()}"
         self.files.makedirs(folder, exist_ok=True)
         try:
             self.files.pipe_file(partial, text.encode())

@@ -32,6 +32,7 @@ from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.learn import rl
 from stillsight.agents.training.seeds import PLAY
 from stillsight.encoders.atomic import to_json
+from stillsight.encoders.stopping import Stop, answering
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 
 
@@ -191,7 +192,12 @@ def main() -> int:
     """
     asked = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_the_pipe, daemon=True).start()
-    ended = run_cell(Cell.from_json(asked["cell"]), Path(asked["runs"]), Trust(tuple(asked["trust"])))
+    try:
+        with answering():
+            ended = run_cell(Cell.from_json(asked["cell"]), Path(asked["runs"]), Trust(tuple(asked["trust"])))
+    except Stop as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
     Results(asked["address"]).write(ended)
     return 0 if ended.state == "done" else 1
 

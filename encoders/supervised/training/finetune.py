@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +12,9 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from stillsight.encoders import stopping
 from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.stopping import Stop
 from stillsight.encoders.supervised.classifier import Classifier, logits
 from stillsight.encoders.supervised.data.split import Split
 from stillsight.encoders.supervised.training.augment import augment, draw
@@ -25,6 +28,9 @@ from stillsight.encoders.supervised.training.training_state import Progress
 from stillsight.encoders.supervised.training.update import Part, Update, gradient_step
 
 Report = Callable[[dict[str, Any]], None]
+
+STOP_EVERY = 8
+"""Updates after which processes that train together ask each other whether a signal has reached one of them."""
 
 ERRORS = 2.0
 """Standard errors by which an epoch must beat a start that competes. With one, a training on 5 CIFAR-10 images a class,
@@ -71,6 +77,7 @@ def train(
     Raises:
         EncoderError: a batch cannot be shared evenly, or is larger than the training images; BatchNorm would see too
             little, see `check_batchnorm`; the loss is lost.
+        Stop: a signal asked for it under `stopping.answering(deferred=True)`; the caller has been yielded to before.
     """
     recipe = recipe.resolved(model.pretrained)
     world = current() if world is None else world
@@ -92,6 +99,13 @@ def train(
         began, before = time.perf_counter(), progress.update
         model.train()
         while progress.update < updates:
+            if (number := _asked_to_stop(progress, world)) is not None:
+                if progress.update:
+                    _average_buffers(model, progress, world)
+                    progress.gather(world)
+                    yield progress.epoch
+                world.broadcast(None)  # torchrun ends all where one ends: the main one has saved now
+                raise Stop(number)
             update(network, _parts(train_split, model.head.out_features, recipe, progress, world), progress, recipe)
             if progress.average is not None:
                 progress.average.update_parameters(model)
@@ -119,6 +133,16 @@ def train(
         model.load_state_dict(progress.kept)
     elif progress.average is not None and progress.averaged_is_better:
         model.load_state_dict(progress.average.module.state_dict())
+
+
+def _asked_to_stop(progress: Progress, world: World) -> int | None:
+    """The signal that asked to stop, if one did; all processes of `world` hear of it before the same update."""
+    if world.size == 1:
+        return stopping.asked()
+    if progress.update % STOP_EVERY:
+        return None
+    heard = int(world.sum(torch.tensor(int(stopping.asked() is not None))))
+    return (stopping.asked() or signal.SIGTERM) if heard else None
 
 
 def keep_start(model: Classifier, validation: Split, recipe: Recipe, progress: Progress, world: World) -> float:

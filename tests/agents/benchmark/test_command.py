@@ -103,6 +103,50 @@ def test_killed_and_started_again_it_gives_the_same_table(whole: Path, tmp_path:
     assert (tmp_path / "scores.md").read_bytes() == (whole / "scores.md").read_bytes()
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_asked_to_stop_it_ends_its_workers_and_says_how_to_go_on(tmp_path: Path, number: int, code: int) -> None:
+    (tmp_path / "SPEC.toml").write_text(GRID.replace("steps = 64", "steps = 1_000_000"))
+    words = ["benchmark", str(tmp_path / "SPEC.toml"), "--out", str(tmp_path), "--no-trial"]
+    program = f"import sys; from stillsight.agents.cli import main; sys.exit(main({words!r}))"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob("runs/*/config.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=15)
+    assert process.returncode == code, told
+    assert "0 of 4 cells have ended and are kept. The same command goes on from here." in told
+    assert "Traceback" not in told
+    assert not _workers(tmp_path)
+    assert not _records(tmp_path), "a cell that was cut short has not failed"
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_a_worker_that_is_asked_to_stop_has_not_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a scheduler ends every process of a job."""
+    script = tmp_path / "stopped"
+    script.write_text("#!/bin/sh\nkill -TERM $$\n")
+    script.chmod(0o755)
+    (cell, *_) = missing(parse_spec(GRID), Results(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(script))
+    (ended,) = run_local([cell], Results(tmp_path), tmp_path / "runs", 1)
+    assert ended.error == "its process was stopped by SIGTERM"
+    assert Results(tmp_path).read(cell.key) is None
+
+
+def test_what_a_killed_benchmark_left_half_written_is_swept(tmp_path: Path) -> None:
+    (tmp_path / "SPEC.toml").write_text(GRID)
+    (tmp_path / "cells").mkdir()
+    left = [tmp_path / "cells" / ".a.json.4194999-5.part", tmp_path / ".references.json.4194999-5.part"]
+    for path in left:
+        path.write_text("{")
+    benchmark(tmp_path / "SPEC.toml", BenchmarkConfig(out=tmp_path, trial=False, plan=True))
+    assert not [path for path in left if path.exists()]
+    assert not (tmp_path / ".lock").exists()
+
+
 def _workers(folder: Path) -> list[str]:
     """Processes whose log lies in `folder`, as Linux tells them."""
     found = []

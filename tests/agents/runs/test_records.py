@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.folder import Run
-from stillsight.agents.runs.records import plain, read_lines
+from stillsight.agents.runs.records import append_line, plain, read_lines
 
 ODD = {
     "loss": math.nan,
@@ -68,3 +70,45 @@ def test_a_checkpoint_keeps_every_number(tmp_path: Path, number: float) -> None:
     found = checkpoint.load(path)
     assert repr(found["best"]) == repr(number)
     assert repr(found["rows"][0]) == repr(number)
+
+
+@pytest.mark.parametrize(
+    ("left", "rows"),
+    [
+        ('{"step": 1}\n{"step": 2, "ret', [1, 3]),
+        ('{"step": 1}\n{"step": 2}', [1, 2, 3]),
+        ('{"ste', [3]),
+        ("\0\0\0", [3]),
+        ('{"step": 1}\n\0\0', [1, 3]),
+        ("", [3]),
+    ],
+)
+def test_a_torn_row_is_no_part_of_the_next_one(tmp_path: Path, left: str, rows: list[int]) -> None:
+    path = tmp_path / "episodes.jsonl"
+    path.write_text(left)
+    append_line(path, {"step": 3})
+    assert [row["step"] for row in read_lines(path)] == rows
+    assert path.read_text().endswith('{"step": 3}\n')
+
+
+def test_a_row_that_lacks_its_end_alone_outlives_a_rewind(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", "rl", {}) as run:
+        run.card("title", {})
+    (tmp_path / "run" / "eval.jsonl").write_text('{"step": 1}\n{"step": 2}')
+    (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2')
+    with Run(tmp_path / "run", "rl", {}, resumed=True) as run:
+        run.rewind(2)
+        assert run.rows("eval") == [{"step": 1}, {"step": 2}]
+        assert run.rows("metrics") == [{"step": 1}]
+        assert run.rows("episodes") == []
+
+
+def test_rows_of_two_processes_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "evaluations.jsonl"
+    program = (
+        "import sys; from pathlib import Path; from stillsight.agents.runs.records import append_line\n"
+        "for number in range(200): append_line(Path(sys.argv[1]), {'who': sys.argv[2], 'returns': [0.5] * 3000})"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", program, str(path), name]) for name in "ab"]
+    assert [process.wait() for process in both] == [0, 0]
+    assert sorted(row["who"] for row in read_lines(path)) == ["a"] * 200 + ["b"] * 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import shutil
@@ -18,6 +19,7 @@ from stillsight.agents.measure.measure_config import SPIN
 from stillsight.agents.runs.reader import read_config
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.encoders.errors import EncoderError, unknown
+from stillsight.encoders.writing import refused
 from stillsight.envs.errors import EnvError, EnvFault
 
 _AGENTS = "stillsight.agents"
@@ -169,6 +171,10 @@ METAVARS = {
 """Field -> what help shows in place of its value, where its type does not say enough."""
 
 
+ASKED = frozenset({"-h", "--help", "help"})
+"""Words that ask for help."""
+
+
 def usage(width: int | None = None) -> str:
     """The text of `stillsight --help`.
 
@@ -195,8 +201,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0; 2 for a user's mistake, and 1 for an environment that broke or training that left the numbers, each printed
-        as one sentence. Bugs keep their traceback.
+        0; 2 for a user's mistake, and 1 for an environment that broke, training that left the numbers, or a disk or
+        system that refused a file, each printed as one sentence. Bugs keep their traceback.
     """
     # OpenMP's threads wait for their next piece of work by spinning, for milliseconds, which takes the cores from
     # whatever runs beside. Told to sleep at once they lose as much to waking up: a forward pass of ResNet-18 on two
@@ -204,15 +210,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The variable must stand before torch is imported.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault(SPIN, "5000")
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _main(list(sys.argv[1:] if arguments is None else arguments))
+        code = _main(words)
+        sys.stdout.flush()  # while somebody can still say that it failed
     except BrokenPipeError:  # the reader has seen enough: `stillsight rl --help | head`
+        _drop_output()
+        if not ASKED.isdisjoint(words) or words[:1] == ["list"]:
+            return 0
+        print("stillsight: stopped, since nobody reads what it prints any more.", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"stillsight: the standard output: {refused(error)}", file=sys.stderr)
+        _drop_output()
+        return 1
+    return code
+
+
+def _drop_output() -> None:
+    """Send what is still to be printed nowhere, so that Python does not stumble over it when it ends."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a test's output has no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _main(given: list[str]) -> int:
-    if not given or given[0] in ("-h", "--help", "help"):
+    if not given or given[0] in ASKED:
         print(usage())
         return 0 if given else 2
     if given[0] == "--version":
@@ -227,6 +249,11 @@ def _main(given: list[str]) -> int:
         return 2
     except (EnvFault, TrainingFault) as fault:
         print(*getattr(fault, "__notes__", ()), f"stillsight: {fault}", sep="\n", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(*getattr(error, "__notes__", ()), f"stillsight: {refused(error)}", sep="\n", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stillsight: stopped.", file=sys.stderr)

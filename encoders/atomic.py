@@ -11,29 +11,36 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from stillsight.encoders.writing import writing
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a hidden path beside `path` to write to, with the same ending; it takes the place of `path` at the end.
 
     Where the block raises, or writes nothing there, `path` stays as it was, and nothing is left behind.
+
+    Raises:
+        DiskFault: the file cannot take its place. What the block itself writes is to stand under `writing(path)`.
     """
     partial = path.with_name(f".{path.stem}.{os.getpid()}-{time.monotonic_ns()}.part{path.suffix}")
     try:
         yield partial
-        if partial.exists():
-            partial.replace(path)
+        with writing(path):
+            if partial.exists():
+                partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # which would hide what went wrong before it
+            partial.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write `content` to `path`, text as UTF-8.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written.
+        DiskFault: the disk is full, or the folder cannot be written.
     """
-    with replacing(path) as partial:
+    with replacing(path) as partial, writing(path):
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

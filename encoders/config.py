@@ -14,7 +14,9 @@ from stillsight.encoders.mode import Mode
 from stillsight.encoders.zoo.encoder_spec import check_pooling
 from stillsight.encoders.zoo.registry import spec
 
-UNNAMED = frozenset({"out", "resume", "device", "threads", "tensorboard", "workers", "data", "cache", "weights_folder"})
+UNNAMED = frozenset(
+    {"out", "resume", "device", "threads", "tensorboard", "workers", "step_timeout", "data", "cache", "weights_folder"}
+)
 """Fields that say where and on what a run is done, and not what it does: no part of its name."""
 
 NAME_LENGTH = 150

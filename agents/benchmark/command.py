@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,7 @@ from stillsight.agents.benchmark.running.reference import measure_references
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.progress import ProgressDisplay
+from stillsight.encoders.writing import DiskFault, writing
 
 BENCHMARKS = Path("results/benchmarks")
 """Where benchmark folders go by default."""
@@ -40,7 +42,8 @@ def benchmark(path: Path | None, config: BenchmarkConfig) -> int:
         config.check_beside(path)
     spec = parse_spec(config.spec_text()) if path is None else read_spec(path)
     folder = config.out or BENCHMARKS / slug(spec.name)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     results = Results(config.address or folder)
     display = ProgressDisplay()
     with _alone(folder):
@@ -134,10 +137,15 @@ def _alone(folder: Path) -> Iterator[None]:
     Raises:
         RunError: one works there already.
     """
-    with (folder / ".lock").open("w") as file:
+    with writing(folder / ".lock"):
+        file = (folder / ".lock").open("w")
+    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            with writing(folder / ".lock"):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except DiskFault as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
             raise RunError(
                 f"Another benchmark works in {folder}. Wait for it, or choose another: --out FOLDER."
             ) from error

@@ -14,10 +14,10 @@ from rich.console import Console
 from stillsight.agents.errors import RunError
 from stillsight.agents.playing.play_config import EvaluateConfig, shifted
 from stillsight.agents.playing.player import Player, load
-from stillsight.agents.playing.reevaluate import reevaluate
+from stillsight.agents.playing.reevaluate import keep, reevaluate
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.reader import read_config
-from stillsight.agents.runs.records import append_line, plain
+from stillsight.agents.runs.records import plain
 from stillsight.agents.training.episodes import Episode, capped_note, play_episodes
 from stillsight.agents.training.seeds import PLAY
 from stillsight.encoders.atomic import to_json
@@ -153,13 +153,14 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
 
     Raises:
         RunError, CheckpointError, EnvError: no such run, checkpoint or shift, or it is damaged.
+        DiskFault: the result was printed, and could not be appended.
     """
     config.check()
     record = read_config(folder)
     config.check_command(folder, record.get("command", "rl"))
     console = Console(highlight=False, stderr=config.json)
     if record.get("command") == "cifar":
-        again = reevaluate(
+        return reevaluate(
             folder,
             record,
             config.split,
@@ -167,10 +168,9 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
             weights=config.weights,
             device=config.device,
             display=ProgressDisplay(console),
+            out=config.out or folder,
+            printed=config.json,
         )
-        if config.json:
-            print(to_json(plain(again)))
-        return again
     player = load(folder, config.checkpoint, weights=config.weights, device=config.device)
     options, limit = config.options(player.config), config.limit(player.config)
     display = ProgressDisplay(console)
@@ -220,8 +220,8 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
             result[reference] = score
             name = "always best" if reference == "oracle" else reference
             rows[name] = f"{score['mean']:.2f} ± {score['std']:.2f} over {score['episodes']} episodes"
-    append_line(folder / "evaluations.jsonl", result)
     display.card(f"{player.config.env}, {config.checkpoint} of {folder}", rows)
     if config.json:
-        print(to_json(plain(result)))
+        print(to_json(plain(result)), flush=True)
+    keep(config.out or folder, result)
     return result

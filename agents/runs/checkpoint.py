@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,12 @@ from torch import Tensor
 
 from stillsight.agents.errors import CheckpointError
 from stillsight.encoders.atomic import replacing
+from stillsight.encoders.writing import check_free, writing
 
 STRUCTURE = "structure"
 """Key of the file's header under which the nesting and the plain values are kept, as JSON."""
+ENTRY = 100
+"""Bytes that safetensors' header takes for a tensor, about, its name left out."""
 
 
 def save(path: Path, tree: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
@@ -31,19 +33,17 @@ def save(path: Path, tree: Mapping[str, Any], metadata: Mapping[str, str] | None
         metadata: further header entries.
 
     Raises:
-        CheckpointError: the disk is too full.
+        DiskFault: the disk is too full, or cannot be written. What `path` held before is kept.
     """
     tensors: dict[str, Tensor] = {}
     structure = _flatten(tree, "", tensors, {})
     header = {STRUCTURE: json.dumps(structure, allow_nan=False), **(metadata or {})}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    needed, free = sum(tensor.nbytes for tensor in tensors.values()), shutil.disk_usage(path.parent).free
-    if free < needed:
-        raise CheckpointError(
-            f"The checkpoint {path} needs {needed:,} bytes, and its disk has {free:,} free. The one before it is kept: "
-            f"make room, then type --resume {path.parent.parent}."
-        )
-    with replacing(path) as partial:
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    # The header has the texts, and for each tensor its name, type, shape and place.
+    texts = sum(len(text) for item in header.items() for text in item) + sum(ENTRY + len(name) for name in tensors)
+    check_free(path, sum(tensor.nbytes for tensor in tensors.values()) + texts)
+    with replacing(path) as partial, writing(path):
         save_file(tensors, partial, header)
         partial.chmod(0o644)  # safetensors writes for its owner alone
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +19,7 @@ from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.reader import checkpoint_path, read_config
 from stillsight.agents.runs.records import append_line, plain
 from stillsight.encoders.atomic import to_json, write_atomically
+from stillsight.encoders.writing import DiskFault, writing
 
 if TYPE_CHECKING:
     import torch
@@ -82,10 +85,14 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.display.close()
+        if isinstance(error, DiskFault) and self._begun:
+            error.advice = self.advice()
         for sink in self.sinks:
-            sink.close()
+            with contextlib.suppress(OSError) if kind is not None else writing(self.folder):
+                sink.close()
         if kind is None and self._begun:
-            (self.folder / "done").touch()
+            with writing(self.folder / "done"):
+                (self.folder / "done").touch()
 
     def _begin(self) -> None:
         """Create the folder and say in it what runs here."""
@@ -97,6 +104,17 @@ class Run:
             (self.folder / "checkpoints").mkdir(exist_ok=True)
         except OSError as error:
             raise RunError(f"The run folder {self.folder} cannot be made ({error}). Choose another: --out.") from error
+        try:
+            self._introduce()
+        except DiskFault as fault:
+            self._begun = False
+            if not self.resumed:  # nothing has been done in it yet, so the same command can be typed again
+                shutil.rmtree(self.folder, ignore_errors=True)
+                fault.advice = "No run was begun."
+            raise
+
+    def _introduce(self) -> None:
+        """Write what runs here, and on what."""
         if callable(self._given):
             self.sinks = tuple(self._given(self.folder))
         if not self.resumed:
@@ -156,7 +174,8 @@ class Run:
         self._begin()
         append_line(self.folder / f"{stream}.jsonl", row)
         for sink in self.sinks:
-            sink.log(stream, plain(row))
+            with writing(self.folder):
+                sink.log(stream, plain(row))
 
     def rewind(self, last: int, counted: str = "step") -> None:
         """Cut the records of what comes after `last`, which a resumed run does again.
@@ -178,6 +197,14 @@ class Run:
         """Write a JSON file at once or not at all."""
         self._begin()
         write_atomically(self.folder / name, to_json(plain(content), indent=2) + "\n")
+
+    def advice(self) -> str:
+        """What is kept of a run that stopped, and how to go on."""
+        again = f"stillsight {self.command} --resume {self.folder}"
+        last = self.checkpoint("last")
+        if not last.exists():
+            return f"No checkpoint was saved yet: begin again with: {again}"
+        return f"Its last checkpoint, {last}, is kept: go on with: {again}"
 
     def checkpoint(self, name: str) -> Path:
         """Path of the checkpoint called `name`."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import json
+import os
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,14 +14,27 @@ from typing import Any, TypeVar
 
 from stillsight.agents.errors import RunError
 from stillsight.encoders.atomic import finite, to_json
+from stillsight.encoders.writing import writing
 
 Config = TypeVar("Config")
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Append `row` to a JSON-lines file."""
-    with path.open("a") as file:
-        file.write(to_json(plain(row)) + "\n")
+    """Append `row` to a JSON-lines file, whole or not at all.
+
+    Raises:
+        DiskFault: the disk is full, or the file cannot be written.
+    """
+    line = (to_json(plain(row)) + "\n").encode()
+    with writing(path), path.open("ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        try:
+            while line:
+                line = line[file.write(line) :]
+        except OSError:
+            with contextlib.suppress(OSError):  # a disk that filled up in the middle of the row
+                file.truncate(before)
+            raise
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from stillsight.agents.runs.folder import Run
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, check_frozen
 from stillsight.encoders.encoder import fingerprint
+from stillsight.encoders.writing import DiskFault
 from stillsight.envs.errors import EnvFault
 
 
@@ -55,6 +56,7 @@ class Savepoints:
         Raises:
             RunError: it was Ctrl-C.
             EnvFault: the environment broke.
+            DiskFault: a file of the run could not be written.
             TrainingFault: a loss or a parameter is no finite number any more.
         """
         self._running_since = time.perf_counter()
@@ -63,7 +65,7 @@ class Savepoints:
             self.refuse_not_finite()
         except KeyboardInterrupt:
             raise RunError(f"Stopped at step {self.agent.model.num_timesteps:,}; {self.advice()}.") from None
-        except TrainingFault:
+        except (TrainingFault, DiskFault):  # of what is kept after the latter the run speaks
             raise
         except EnvFault as fault:
             step = self.agent.model.num_timesteps
@@ -149,11 +151,16 @@ class Savepoints:
         name = f"replay-{step}" if replay is not None else None
         if name is not None and replay is not None:
             self.run.save(name, replay)
-        self.run.save(
-            "last",
-            {**state.capture(self.agent.model), **self._facts(), "ledger": asdict(self.ledger), "replay": name},
-            self._header(),
-        )
+        try:
+            self.run.save(
+                "last",
+                {**state.capture(self.agent.model), **self._facts(), "ledger": asdict(self.ledger), "replay": name},
+                self._header(),
+            )
+        except DiskFault:  # a memory that no checkpoint names would only fill the disk
+            if name is not None:
+                self.run.checkpoint(name).unlink(missing_ok=True)
+            raise
         for old in self.run.checkpoint("x").parent.glob("replay-*.safetensors"):
             if old.stem != name:
                 old.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from importlib.util import find_spec
@@ -13,6 +12,8 @@ from torch import Tensor, nn
 
 from stillsight.encoders import device as devices
 from stillsight.encoders.atomic import to_json, write_atomically
+from stillsight.encoders.notice import say_once
+from stillsight.encoders.writing import DiskFault, writing
 
 
 def memory() -> Path:
@@ -40,11 +41,14 @@ def recall(key: str) -> str | None:
 
 
 def remember(key: str, name: str) -> None:
-    """Keep that `name` was chosen under `key`, where the disk allows it."""
+    """Keep that `name` was chosen under `key`, where the disk allows it; where it does not, that is said once."""
     try:
         known = json.loads(memory().read_text())
     except (OSError, ValueError):
         known = {}
-    with contextlib.suppress(OSError):  # a cache that cannot be kept costs the next run a measurement, no more
-        memory().parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with writing(memory()):
+            memory().parent.mkdir(parents=True, exist_ok=True)
         write_atomically(memory(), to_json({**known, key: name}, indent=1))
+    except DiskFault as fault:  # a cache that cannot be kept costs the next run a measurement, no more
+        say_once(f"the fastest engine could not be kept in {memory()} ({fault.cause}): the next run measures again.")

@@ -14,7 +14,7 @@ from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.envs import resolve
 
-UNPINNED = (*PLACED, "device", "threads", "data", "cache", "weights", "weights_folder", "tensorboard")
+UNPINNED = (*PLACED, "device", "step_timeout", "threads", "data", "cache", "weights", "weights_folder", "tensorboard")
 """Flags that do not change what a cell measures; weights are pinned by their hash instead of their place."""
 
 

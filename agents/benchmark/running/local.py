@@ -15,6 +15,7 @@ from typing import IO, NamedTuple
 from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.benchmark.running.worker import request
+from stillsight.encoders.writing import writing
 
 POLL = 0.05
 """Seconds between two looks at the processes."""
@@ -69,8 +70,9 @@ def _start(cell: Cell, results: Results, runs: Path, slot: int, gpus: int) -> Ru
     environment = os.environ | {"OMP_NUM_THREADS": str(cell.planned_work().threads)} | RENDERING
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = str(slot % gpus)
-    runs.mkdir(parents=True, exist_ok=True)
-    log = (runs / f"{cell.key}.log").open("w")
+    with writing(runs / f"{cell.key}.log"):
+        runs.mkdir(parents=True, exist_ok=True)
+        log = (runs / f"{cell.key}.log").open("w")
     process = subprocess.Popen(
         [sys.executable, "-m", "stillsight.agents.benchmark.running.worker"],
         stdin=subprocess.PIPE,

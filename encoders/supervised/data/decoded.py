@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -22,8 +21,9 @@ from stillsight.encoders.atomic import replacing, to_json
 from stillsight.encoders.device import available_memory
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.data import picture
-from stillsight.encoders.supervised.data.disk import check_room, no_room
+from stillsight.encoders.supervised.data.disk import check_room
 from stillsight.encoders.supervised.data.picture import Interpolation
+from stillsight.encoders.writing import DiskFault, writing
 
 Progress = Callable[[str, int, int], None]
 
@@ -55,8 +55,8 @@ def decode_all(
 ) -> Decoded:
     """The pictures in `paths`, from `cache` where an earlier run left them there.
 
-    A cache that cannot be read or written costs time, and no run; one on a full disk is an error, because what comes
-    after it needs room as well.
+    A cache that cannot be read or written costs time, and no run, which the note says. One whose disk has too little
+    room to begin with is an error, because what comes after it needs room as well.
 
     Args:
         paths: of the files.
@@ -78,12 +78,11 @@ def decode_all(
     decoded = _decode(paths, folder, side, interpolation, progress)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        check_room(file.parent, decoded.images.nbytes)
-        _keep(decoded, file)
+        header = _header(decoded)
+        check_room(file.parent, decoded.images.nbytes + sum(len(name) + len(fact) for name, fact in header.items()))
+        _keep(decoded, header, file)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise no_room(file.parent, decoded.images.nbytes, 0) from error
-        reason = error.strerror or error
+        reason = error.cause if isinstance(error, DiskFault) else error.strerror or error
         note = f"the decoded images could not be kept in {file.parent} ({reason}), and the next run decodes them again"
         return Decoded(decoded.images, decoded.broken, decoded.traits, note)
     return decoded
@@ -164,20 +163,19 @@ def _checksum(images: Tensor) -> str:
     return hashlib.blake2b(images.numpy().data, digest_size=16).hexdigest()
 
 
-def _keep(decoded: Decoded, file: Path) -> None:
+def _header(decoded: Decoded) -> dict[str, str]:
+    facts = {"broken": decoded.broken, "traits": decoded.traits}
+    return {name: to_json(fact) for name, fact in facts.items()} | {"blake2b": _checksum(decoded.images)}
+
+
+def _keep(decoded: Decoded, header: dict[str, str], file: Path) -> None:
     """Write `decoded` to `file`.
 
     Raises:
-        OSError: it cannot be written there.
+        DiskFault: it cannot be written there.
     """
-    facts = {"broken": decoded.broken, "traits": decoded.traits}
-    header = {name: to_json(fact) for name, fact in facts.items()} | {"blake2b": _checksum(decoded.images)}
-    with replacing(file) as partial:
-        partial.touch()  # safetensors' own error has no number
-        try:
-            save_file({"images": decoded.images}, partial, header)
-        except SafetensorError as error:
-            raise OSError(errno.ENOSPC if "No space" in str(error) else errno.EIO, str(error)) from error
+    with replacing(file) as partial, writing(file):
+        save_file({"images": decoded.images}, partial, header)
 
 
 def _recall(file: Path) -> Decoded | None:

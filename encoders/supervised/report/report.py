@@ -24,6 +24,7 @@ from stillsight.encoders.atomic import to_json, write_atomically
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.report import calibration, mistakes, scores
 from stillsight.encoders.supervised.report.charts import confusion_chart, reliability_chart
+from stillsight.encoders.writing import writing
 
 PICTURES = ("confusion.png", "reliability.png", "mistakes.png")
 
@@ -67,9 +68,10 @@ def write(
     facts, matrix, calibrated = measure(logits, labels, classes)
     confident = [mistakes.Mistake(**row) for row in facts["mistakes"]]
     pixels = [np.asarray(images[mistake.index]) for mistake in confident]
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in PICTURES:
-        (folder / name).unlink(missing_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in PICTURES:
+            (folder / name).unlink(missing_ok=True)
     write_atomically(folder / "confusion.csv", _csv(matrix, classes))
     notes = []
     drawn: dict[str, Callable[[], bytes]] = {

@@ -18,8 +18,7 @@ from stillsight.agents.flags import CommandLine, Positional
 from stillsight.agents.measure.measure_config import SPIN
 from stillsight.agents.runs.reader import read_config
 from stillsight.agents.training.algorithms import ALGORITHMS
-from stillsight.encoders.errors import EncoderError, unknown
-from stillsight.encoders.writing import refused
+from stillsight.encoders.errors import EncoderError, refused, unknown
 from stillsight.envs.errors import EnvError, EnvFault
 
 _AGENTS = "stillsight.agents"
@@ -211,6 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault(SPIN, "5000")
     words = list(sys.argv[1:] if arguments is None else arguments)
+    code = 0
     try:
         code = _main(words)
         sys.stdout.flush()  # while somebody can still say that it failed
@@ -221,7 +221,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stillsight: stopped, since nobody reads what it prints any more.", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"stillsight: the standard output: {refused(error)}", file=sys.stderr)
+        if not code:  # what failed has been told already
+            print(f"stillsight: {refused(error)}", file=sys.stderr)
         _drop_output()
         return 1
     return code

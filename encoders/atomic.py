@@ -1,17 +1,59 @@
-"""Writing a file that every reader can read: whole or not at all, and JSON without NaN."""
+"""Writing a file that every reader can read: whole or not at all, refused in one sentence, and JSON without NaN."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
+import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stillsight.encoders.writing import writing
+from safetensors import SafetensorError
+
+from stillsight.encoders.errors import DiskFault
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise what the system answers to a write of `path` as `DiskFault`.
+
+    Args:
+        path: the name that the file is to have, whatever it is called while it is written.
+    """
+    try:
+        yield
+    except DiskFault:
+        raise
+    except OSError as error:
+        number = error.errno or errno.EIO
+        raise DiskFault(number, error.strerror or str(error) or os.strerror(number), path) from error
+    except SafetensorError as error:  # which has the system's number in its text alone
+        found = re.search(r"os error (\d+)", str(error))
+        if found is None:
+            raise
+        raise DiskFault(int(found[1]), os.strerror(int(found[1])), path) from error
+
+
+def check_free(path: Path, needed: int) -> None:
+    """Refuse to begin a file that its disk cannot take.
+
+    Args:
+        path: of the file; its folder is there.
+        needed: bytes, those of a header included.
+
+    Raises:
+        DiskFault: there is too little room.
+    """
+    with writing(path):
+        free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise DiskFault(errno.ENOSPC, f"it needs {needed:,} bytes, and its disk has {free:,} free", path)
 
 
 @contextlib.contextmanager

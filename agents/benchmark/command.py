@@ -22,7 +22,8 @@ from stillsight.agents.benchmark.running.reference import measure_references
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.progress import ProgressDisplay
-from stillsight.encoders.writing import DiskFault, writing
+from stillsight.encoders.atomic import writing
+from stillsight.encoders.errors import DiskFault
 
 BENCHMARKS = Path("results/benchmarks")
 """Where benchmark folders go by default."""

@@ -11,13 +11,13 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.playing.classify import load
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import append_line, plain, revive
-from stillsight.encoders.atomic import to_json
+from stillsight.encoders.atomic import to_json, writing
+from stillsight.encoders.errors import DiskFault
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.data.cifar_facts import CIFAR
 from stillsight.encoders.supervised.heads.head import accuracy
 from stillsight.encoders.supervised.learn import load_dataset
 from stillsight.encoders.supervised.report import report
-from stillsight.encoders.writing import DiskFault, writing
 
 ROUNDING = 0.005
 """Largest difference from the recorded accuracy that is put down to another device or precision: half a point, or

@@ -21,8 +21,8 @@ from stillsight.agents.playing.player import Player, load
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain
 from stillsight.agents.training.episodes import capped_note
-from stillsight.encoders.atomic import replacing, to_json, write_atomically
-from stillsight.encoders.writing import DiskFault, writing
+from stillsight.encoders.atomic import replacing, to_json, write_atomically, writing
+from stillsight.encoders.errors import DiskFault
 from stillsight.envs.options import EnvOptions
 
 LEAST_SIDE = 256

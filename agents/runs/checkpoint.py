@@ -14,8 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stillsight.agents.errors import CheckpointError
-from stillsight.encoders.atomic import replacing
-from stillsight.encoders.writing import check_free, writing
+from stillsight.encoders.atomic import check_free, replacing, writing
 
 STRUCTURE = "structure"
 """Key of the file's header under which the nesting and the plain values are kept, as JSON."""

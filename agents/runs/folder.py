@@ -18,8 +18,8 @@ from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.reader import checkpoint_path, read_config
 from stillsight.agents.runs.records import append_line, plain
-from stillsight.encoders.atomic import to_json, write_atomically
-from stillsight.encoders.writing import DiskFault, writing
+from stillsight.encoders.atomic import to_json, write_atomically, writing
+from stillsight.encoders.errors import DiskFault
 
 if TYPE_CHECKING:
     import torch

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.reader import read_config
 from stillsight.agents.runs.records import read_lines
-from stillsight.encoders.atomic import replacing
-from stillsight.encoders.writing import DiskFault, writing
+from stillsight.encoders.atomic import replacing, writing
+from stillsight.encoders.errors import DiskFault
 
 if TYPE_CHECKING:
     import numpy as np

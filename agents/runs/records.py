@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from stillsight.agents.errors import RunError
-from stillsight.encoders.atomic import finite, to_json
-from stillsight.encoders.writing import writing
+from stillsight.encoders.atomic import finite, to_json, writing
 
 Config = TypeVar("Config")
 

@@ -14,7 +14,7 @@ from stillsight.agents.runs.folder import Run
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, check_frozen
 from stillsight.encoders.encoder import fingerprint
-from stillsight.encoders.writing import DiskFault
+from stillsight.encoders.errors import DiskFault
 from stillsight.envs.errors import EnvFault
 
 

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from stillsight.encoders import device as devices
-from stillsight.encoders.atomic import to_json, write_atomically
-from stillsight.encoders.notice import say_once
-from stillsight.encoders.writing import DiskFault, writing
+from stillsight.encoders.atomic import to_json, write_atomically, writing
+from stillsight.encoders.errors import DiskFault, say_once
 
 
 def memory() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import checkpoint
+from stillsight.encoders.errors import DiskFault
 
 Same = Callable[[Any, Any], bool]
 
@@ -192,10 +194,13 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
     path = tmp_path / "run" / "checkpoints" / "last.safetensors"
     checkpoint.save(path, {"weight": torch.zeros(100)})
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 399))
+    header = path.stat().st_size - 400
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 400 + header // 2))  # the numbers, and no header
     with pytest.raises(
-        CheckpointError, match=rf"needs 400 bytes, and its disk has 399 free.*--resume {tmp_path}/run\.$"
-    ):
+        DiskFault, match=rf"needs (\d+) bytes, and its disk has {400 + header // 2} free\. Make room"
+    ) as told:
         checkpoint.save(path, {"weight": torch.ones(100)})
+    assert told.value.errno == errno.ENOSPC
+    assert str(told.value).startswith(f"{path} cannot be written: ")
     assert [file.name for file in path.parent.iterdir()] == ["last.safetensors"]
     assert torch.equal(checkpoint.load(path)["weight"], torch.zeros(100))

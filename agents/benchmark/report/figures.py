@@ -13,8 +13,7 @@ from stillsight.agents.benchmark.analysis.estimates import Estimates
 from stillsight.agents.benchmark.analysis.setting import Arm, Setting
 from stillsight.agents.benchmark.grid.cell import CLEAN, slug
 from stillsight.agents.benchmark.report.palette import colour, dash
-from stillsight.encoders.atomic import replacing
-from stillsight.encoders.writing import writing
+from stillsight.encoders.atomic import replacing, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

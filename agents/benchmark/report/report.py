@@ -24,8 +24,7 @@ from stillsight.agents.benchmark.report.report_json import summary
 from stillsight.agents.benchmark.report.statement import Statement, state_all
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.progress import ProgressDisplay
-from stillsight.encoders.atomic import to_json, write_atomically
-from stillsight.encoders.writing import writing
+from stillsight.encoders.atomic import to_json, write_atomically, writing
 
 NEEDED = ("jinja2", "matplotlib", "scipy")
 """Packages of the extra `benchmark`."""

@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.benchmark.running.worker import request
-from stillsight.encoders.writing import writing
+from stillsight.encoders.atomic import writing
 
 POLL = 0.05
 """Seconds between two looks at the processes."""

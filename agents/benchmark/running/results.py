@@ -12,7 +12,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from stillsight.agents.benchmark.grid.cell import Cell, CellError
 from stillsight.agents.errors import RunError
-from stillsight.encoders.writing import writing
+from stillsight.encoders.atomic import writing
 
 
 class Results:

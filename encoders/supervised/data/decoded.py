@@ -17,13 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stillsight.encoders.atomic import replacing, to_json
+from stillsight.encoders.atomic import replacing, to_json, writing
 from stillsight.encoders.device import available_memory
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import DiskFault, EncoderError
 from stillsight.encoders.supervised.data import picture
 from stillsight.encoders.supervised.data.disk import check_room
 from stillsight.encoders.supervised.data.picture import Interpolation
-from stillsight.encoders.writing import DiskFault, writing
 
 Progress = Callable[[str, int, int], None]
 

@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from stillsight.encoders.atomic import write_atomically
-from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.notice import say_once
+from stillsight.encoders.errors import DiskFault, EncoderError, say_once
 from stillsight.encoders.supervised.data.disk import check_room
-from stillsight.encoders.writing import DiskFault
 
 IMAGE, ROW = 16, 8
 """Bytes of the digest of an image and of a row of features."""

@@ -20,11 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stillsight.encoders.atomic import to_json, write_atomically
+from stillsight.encoders.atomic import to_json, write_atomically, writing
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.report import calibration, mistakes, scores
 from stillsight.encoders.supervised.report.charts import confusion_chart, reliability_chart
-from stillsight.encoders.writing import writing
 
 PICTURES = ("confusion.png", "reliability.png", "mistakes.png")
 

@@ -76,8 +76,9 @@ class DiskFault(OSError):  # noqa: N818 - an error is the user's, a fault happen
     @property
     def cause(self) -> str:
         """Why, in a few words."""
-        known, _ = CAUSES.get(self.errno or 0, (self.strerror, ""))
-        return known if self.strerror == os.strerror(self.errno or 0) else str(self.strerror)
+        reason = str(self.strerror)
+        known, _ = CAUSES.get(self.errno or 0, (reason, ""))
+        return known if reason == os.strerror(self.errno or 0) else reason
 
     def __str__(self) -> str:
         _, remedy = CAUSES.get(self.errno or 0, ("", "Take another folder"))

@@ -64,6 +64,7 @@ class Outcome:
         code: its exit code, minus the signal that ended it.
         out, error: what it printed.
         seconds: that it took.
+        cpu: seconds of processor time.
         operations: what it did to files below the watched folders, as (what, path), where that was asked for.
         count: of these operations.
         orphans: command lines of processes that it left behind, which were killed.
@@ -74,6 +75,7 @@ class Outcome:
     out: str
     error: str
     seconds: float
+    cpu: float = 0.0
     count: int = 0
     operations: tuple[tuple[str, str], ...] = ()
     orphans: tuple[str, ...] = ()
@@ -197,7 +199,8 @@ class Server:
             kill_after: seconds after which it is killed.
             timeout: seconds after which it counts as hung.
             variables: further ones, of its environment.
-            limits: `memory` in bytes beyond what it begins with, `seconds` of processor time.
+            limits: `memory` in bytes beyond what it begins with, `seconds` of processor time; `hasty` ends it without
+                Python's own tidying up.
         """
         mark = uuid.uuid4().hex
         out, error, log = (self.place / name for name in ("out", "error", "log"))
@@ -239,6 +242,7 @@ class Server:
             out=_text(out),
             error=_text(error),
             seconds=seconds,
+            cpu=float(ended["cpu"]),
             count=int(self._plan.count) if self._plan is not None else 0,
             operations=tuple(_operations(log)) if noted else (),
             orphans=tuple(left),

@@ -370,6 +370,7 @@ def _read(server: Server, reader: str, home: Path, source: Path, file: Path) -> 
         timeout=90.0,
         memory=MEMORY,
         seconds=SECONDS,
+        hasty=True,
         variables={"STILLSIGHT_FAULTS_MARKER": str(marker)},
     )
     return outcome, marker.exists()

@@ -79,7 +79,7 @@ def differences(folder: Path, whole: Path) -> list[str]:
 
 def _same(mine: Path, right: Path) -> bool:
     if mine.suffix == ".safetensors":
-        return _tensors(mine) == _tensors(right)
+        return tensors(mine) == tensors(right)
     if mine.suffix == ".json":
         return bool(timeless(json.loads(mine.read_text())) == timeless(json.loads(right.read_text())))
     if mine.suffix == ".jsonl":
@@ -91,7 +91,7 @@ def _rows(path: Path) -> list[Any]:
     return [timeless(json.loads(line)) for line in path.read_text().splitlines()]
 
 
-def _tensors(path: Path) -> tuple[Any, dict[str, tuple[Any, ...]]]:
+def tensors(path: Path) -> tuple[Any, dict[str, tuple[Any, ...]]]:
     """The plain values and the tensors of a safetensors file, read by its format: no code of ours is trusted here."""
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")

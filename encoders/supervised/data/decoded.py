@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,13 +158,15 @@ def _key(paths: list[Path], side: int | None, interpolation: Interpolation) -> s
     return digest.hexdigest()[:24]
 
 
-def _checksum(images: Tensor) -> str:
-    return hashlib.blake2b(images.numpy().data, digest_size=16).hexdigest()
+def _checksum(images: Tensor, facts: Mapping[str, str]) -> str:
+    digest = hashlib.blake2b(images.numpy().data, digest_size=16)
+    digest.update(f"{list(images.shape)} {facts['broken']} {facts['traits']}".encode())
+    return digest.hexdigest()
 
 
 def _header(decoded: Decoded) -> dict[str, str]:
-    facts = {"broken": decoded.broken, "traits": decoded.traits}
-    return {name: to_json(fact) for name, fact in facts.items()} | {"blake2b": _checksum(decoded.images)}
+    facts = {"broken": to_json(decoded.broken), "traits": to_json(decoded.traits)}
+    return {**facts, "blake2b": _checksum(decoded.images, facts)}
 
 
 def _keep(decoded: Decoded, header: dict[str, str], file: Path) -> None:
@@ -181,9 +183,9 @@ def _recall(file: Path) -> Decoded | None:
     """What an earlier run decoded; None if there is nothing, it cannot be read, or it is damaged."""
     try:
         with safe_open(str(file), "pt") as stored:
-            images, facts = stored.get_tensor("images"), stored.metadata()
-    except (SafetensorError, OSError):
-        return None
-    if _checksum(images) != facts["blake2b"]:
+            images, facts = stored.get_tensor("images"), stored.metadata() or {}
+        if images.dtype != torch.uint8 or _checksum(images, facts) != facts["blake2b"]:
+            return None
+    except (SafetensorError, OSError, KeyError):
         return None
     return Decoded(images, json.loads(facts["broken"]), Counter(json.loads(facts["traits"])))

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from stillsight.encoders import EncoderError
@@ -256,14 +258,20 @@ def test_another_decoder_decodes_again(pets: Path, tmp_path: Path, monkeypatch: 
     assert decoded(pets, tmp_path / "cache")[1] == 0
 
 
-@pytest.mark.parametrize("kind", ["cut", "bit"])
+@pytest.mark.parametrize("kind", ["cut", "bit", "note", "no note"])
 def test_a_damaged_image_cache_is_decoded_again(pets: Path, tmp_path: Path, kind: str) -> None:
     cache = tmp_path / "cache"
     first, _ = decoded(pets, cache)
     (file,) = cache.iterdir()
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
-    file.write_bytes(content[:-9] if kind == "cut" else content)
+    if kind in ("cut", "bit"):
+        file.write_bytes(content[:-9] if kind == "cut" else content)
+    else:  # what is said of the images is damaged, and not they
+        notes = {"broken": "[3]", "traits": "{}"} if kind == "note" else {}
+        with safe_open(str(file), "pt") as stored:
+            images, known = stored.get_tensor("images"), stored.metadata()
+        save_file({"images": images}, file, {**notes, "blake2b": known["blake2b"]})
     again, count = decoded(pets, cache)
     assert count == 15
     assert torch.equal(again.labelled.images, first.labelled.images)

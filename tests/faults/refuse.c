@@ -104,6 +104,7 @@ static int refused(const char *what, const char *path) {
         }
     }
     if (!p->at || number < p->at || (number > p->at && !p->lasting)) return 0;
+    if (number > p->at && (!strcmp(what, "remove") || !strcmp(what, "close"))) return 0; /* which need no room */
     if (p->how == KILL) {
         kill(getpid(), SIGKILL);
         pause();

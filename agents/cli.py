@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import shutil
@@ -17,7 +18,7 @@ from stillsight.agents.flags import CommandLine, Positional
 from stillsight.agents.measure.measure_config import SPIN
 from stillsight.agents.runs.trust import Trust, import_from_here, open_run
 from stillsight.agents.training.algorithms import ALGORITHMS
-from stillsight.encoders.errors import EncoderError, unknown
+from stillsight.encoders.errors import EncoderError, refused, unknown
 from stillsight.encoders.stopping import Stop, answering
 from stillsight.envs.errors import EnvError, EnvFault
 
@@ -171,6 +172,10 @@ METAVARS = {
 """Field -> what help shows in place of its value, where its type does not say enough."""
 
 
+ASKED = frozenset({"-h", "--help", "help"})
+"""Words that ask for help."""
+
+
 def usage(width: int | None = None) -> str:
     """The text of `stillsight --help`.
 
@@ -197,8 +202,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        0; 2 for a user's mistake, 1 for an environment that broke or training that left the numbers, and 130 or 143
-        after Ctrl-C or SIGTERM, each printed as one sentence. Bugs keep their traceback.
+        0; 2 for a user's mistake, 1 for an environment that broke, training that left the numbers, or a disk or system
+        that refused a file, and 130 or 143 after Ctrl-C or SIGTERM, each printed as one sentence. Bugs keep their
+        traceback.
     """
     # OpenMP's threads wait for their next piece of work by spinning, for milliseconds, which takes the cores from
     # whatever runs beside. Told to sleep at once they lose as much to waking up: a forward pass of ResNet-18 on two
@@ -210,15 +216,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Python's own way of starting workers looks for the standard library in the current folder first, where a
         # stranger's pickle.py may lie. What was typed is found all the same: they get this process' path.
         os.environ.setdefault("PYTHONSAFEPATH", "1")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    code = 0
     try:
-        return _main(list(sys.argv[1:] if arguments is None else arguments))
+        code = _main(words)
+        sys.stdout.flush()  # while somebody can still say that it failed
     except BrokenPipeError:  # the reader has seen enough: `stillsight rl --help | head`
+        _drop_output()
+        if not ASKED.isdisjoint(words) or words[:1] == ["list"]:
+            return 0
+        print("stillsight: stopped, since nobody reads what it prints any more.", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if not code:  # what failed has been told already
+            print(f"stillsight: {refused(error)}", file=sys.stderr)
+        _drop_output()
+        return 1
+    return code
+
+
+def _drop_output() -> None:
+    """Send what is still to be printed nowhere, so that Python does not stumble over it when it ends."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a test's output has no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _main(given: list[str]) -> int:
-    if not given or given[0] in ("-h", "--help", "help"):
+    if not given or given[0] in ASKED:
         print(usage())
         return 0 if given else 2
     if given[0] == "--version":
@@ -238,6 +262,11 @@ def _main(given: list[str]) -> int:
     except Stop as stop:
         print(f"stillsight: {stop}", file=sys.stderr)
         return stop.code
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(*getattr(error, "__notes__", ()), f"stillsight: {refused(error)}", sep="\n", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stillsight: stopped.", file=sys.stderr)
         return 130

@@ -11,10 +11,13 @@ import math
 import os
 import platform
 import re
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from stillsight.encoders.errors import DiskFault
 
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EACCES)
 """What file systems answer that cannot flush a folder, and folders that may be written and not listed."""
@@ -22,6 +25,38 @@ _PARTIAL = re.compile(r"\..+\.(?:(?P<place>[0-9a-f]{8})-)?(?P<pid>\d+)-\d+\.part
 _BEGAN = time.time()
 _DAY = 86_400.0
 _swept: set[Path] = set()
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise what the system answers to a write of `path` as `DiskFault`.
+
+    Args:
+        path: the name that the file is to have, whatever it is called while it is written.
+    """
+    try:
+        yield
+    except DiskFault:
+        raise
+    except OSError as error:
+        number = error.errno or errno.EIO
+        raise DiskFault(number, error.strerror or str(error) or os.strerror(number), path) from error
+
+
+def check_free(path: Path, needed: int) -> None:
+    """Refuse to begin a file that its disk cannot take.
+
+    Args:
+        path: of the file; its folder is there.
+        needed: bytes, those of a header included.
+
+    Raises:
+        DiskFault: there is too little room.
+    """
+    with writing(path):
+        free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise DiskFault(errno.ENOSPC, f"it needs {needed:,} bytes, and its disk has {free:,} free", path)
 
 
 @contextlib.contextmanager
@@ -34,8 +69,8 @@ def replacing(path: Path) -> Iterator[Path]:
     folder removes, see `sweep`.
 
     Raises:
-        OSError: the disk is full, fails, or cannot be written. Where the folder alone could not be flushed, the new
-            file has taken its place.
+        DiskFault: the disk is full, fails, or cannot be written. Where the folder alone could not be flushed, the new
+            file has taken its place. What the block itself writes is to stand under `writing(path)`.
     """
     if (folder := path.parent.absolute()) not in _swept:
         _swept.add(folder)
@@ -43,10 +78,11 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.stem}.{partial_suffix()}{path.suffix}")
     try:
         yield partial
-        if partial.exists():
-            sync(partial)
-            os.replace(partial, path)
-            sync_folder(path.parent)
+        with writing(path):
+            if partial.exists():
+                sync(partial)
+                os.replace(partial, path)
+                sync_folder(path.parent)
     finally:
         with contextlib.suppress(OSError):  # a disk that fails here failed before, which is what is to be said
             partial.unlink(missing_ok=True)
@@ -108,9 +144,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """Write `content` to `path`, text as UTF-8, see `replacing`.
 
     Raises:
-        OSError: the disk is full, or the folder cannot be written.
+        DiskFault: the disk is full, or the folder cannot be written.
     """
-    with replacing(path) as partial:
+    with replacing(path) as partial, writing(path):
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

@@ -16,8 +16,8 @@ from stillsight.encoders.zoo.registry import spec
 
 UNNAMED = frozenset(
     {
-        *("out", "resume", "device", "threads", "tensorboard", "workers", "data", "cache", "weights_folder"),
-        *("keep", "trust"),
+        *("out", "resume", "device", "threads", "tensorboard", "workers", "step_timeout", "data", "cache"),
+        *("weights_folder", "keep", "trust"),
     }
 )
 """Fields that say where and on what a run is done, and not what it does: no part of its name."""

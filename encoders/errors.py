@@ -1,9 +1,14 @@
-"""The error of encoders, weights and data sets, and the sentence about a name that does not exist."""
+"""The errors of encoders and of files, the sentence about a name that does not exist, and notices."""
 
 from __future__ import annotations
 
 import difflib
+import errno
+import functools
+import os
+import sys
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class EncoderError(ValueError):
@@ -30,3 +35,71 @@ def unknown(noun: str, found: str, known: Iterable[str], allowed: str, flag: str
     near = [spelt[name] for name in difflib.get_close_matches(found.lower(), spelt, n=1, cutoff=0.5)]
     guess = f" Did you mean {near[0]!r}? Type: {flag} {near[0]}." if near else ""
     return f"There is no {noun} named {found!r}.{guess} {allowed}: {', '.join(names)}."
+
+
+KEPT = "What was written before is kept."
+
+CAUSES: dict[int, tuple[str, str]] = {
+    errno.ENOSPC: ("its disk is full", "Make room there"),
+    errno.EDQUOT: ("your quota on its disk is used up", "Make room there"),
+    errno.EFBIG: (
+        "it would be larger than a file may be here (ulimit -f)",
+        "Type before the command: ulimit -f unlimited",
+    ),
+    errno.EROFS: ("its disk can only be read", "Take a folder on another disk"),
+    errno.EACCES: ("you may not do that there", "Make the folder yours (chmod u+rwx), or take another"),
+    errno.EPERM: ("you may not do that there", "Make the folder yours (chmod u+rwx), or take another"),
+    errno.EIO: ("its disk reports an error", "See what ails the disk (dmesg), or take a folder on another"),
+    errno.EMFILE: ("this process has too many files open (ulimit -n)", "Type before the command: ulimit -n 4096"),
+    errno.ENFILE: ("the machine has too many files open", "End what else runs on it"),
+    errno.ENOENT: ("its folder is not there, or not any more", "Bring it back, or take another"),
+    errno.ENOTDIR: ("a part of its path is no folder", "Take another folder"),
+    errno.EISDIR: ("it is a folder", "Move it away, or take another place"),
+    errno.ENAMETOOLONG: ("its name is too long", "Take a shorter one"),
+    errno.ELOOP: ("its links lead round in a circle", "Take another folder"),
+    errno.ESTALE: ("its network disk has lost it", "Mount the disk again"),
+}
+"""What the system says (errno) -> what that means, and what to do about it."""
+
+
+class DiskFault(OSError):  # noqa: N818 - an error is the user's, a fault happened to them
+    """A file that could not be written, worded so that it can be printed as it stands; the exit code is 1.
+
+    It is an `OSError` with the number of the cause, so whoever can do without the file goes on catching that.
+
+    Args:
+        number: errno of the cause.
+        reason: the system's word for it, or a better one.
+        path: of the file, under the name that it was to have.
+    """
+
+    def __init__(self, number: int, reason: str, path: str | Path) -> None:
+        super().__init__(number, reason, str(path))
+        self.advice = KEPT
+        """What is kept, and how to go on; whoever knows more says it here."""
+
+    @property
+    def cause(self) -> str:
+        """Why, in a few words."""
+        reason = str(self.strerror)
+        known, _ = CAUSES.get(self.errno or 0, (reason, ""))
+        return known if reason == os.strerror(self.errno or 0) else reason
+
+    def __str__(self) -> str:
+        _, remedy = CAUSES.get(self.errno or 0, ("", "Take another folder"))
+        return f"{self.filename} cannot be written: {self.cause}. {remedy}. {self.advice}"
+
+
+def refused(error: OSError) -> str:
+    """The sentence about any error of the system: a `DiskFault`'s own, or what can be said of another's."""
+    if isinstance(error, DiskFault) or error.errno is None:
+        return str(error)
+    told, remedy = CAUSES.get(error.errno, (error.strerror or os.strerror(error.errno), "Mend that"))
+    what = error.filename or "A file, or the standard output,"
+    return f"{what} cannot be read or written: {told}. {remedy}."
+
+
+@functools.cache
+def say_once(sentence: str) -> None:
+    """Print a notice on the standard error, the first time in this process: of what somebody waits for, or loses."""
+    print(f"stillsight: {sentence}", file=sys.stderr, flush=True)

@@ -20,6 +20,7 @@ from stillsight.envs.wrappers.looks import Shifted
 from stillsight.envs.wrappers.pixels import Pixels
 from stillsight.envs.wrappers.rules import LifeLoss, sign
 from stillsight.envs.wrappers.sight import no_display
+from stillsight.envs.wrappers.watched import Watched
 
 
 def make_env(
@@ -34,7 +35,8 @@ def make_env(
     `get_wrapper_attr("seen")` says what is seen, from where and at which size, see `Seen`.
 
     Raises `EnvError` for an unknown id, a missing package or screen, an observation without an image or with one whose
-    meaning is not clear, and options that the environment does not have; `EnvFault` while it plays, see `Guard`.
+    meaning is not clear, and options that the environment does not have; `EnvFault` while it plays, see
+    `Guard` and `Watched`.
     """
     spec = resolve(env_id)
     options = options or spec.options
@@ -52,6 +54,8 @@ def make_env(
     # Whatever changes rewards or ends for learning's sake stands outside Monitor, so that `info["episode"]["r"]` is
     # always the true return of the whole game.
     env = Monitor(env)
+    if options.step_timeout:
+        env = Watched(env, options.step_timeout)
     if training and options.terminal_on_life_loss:
         env = LifeLoss(env)
     if training and options.clip_rewards:

@@ -14,6 +14,9 @@ Scalar: TypeAlias = str | int | float | bool | None
 SHIFT_STRENGTH = 0.5
 """Strength of a shift unless another is asked for."""
 
+LONGEST_WAIT = 1_000_000.0
+"""Seconds that a step may be waited for: eleven days, which systems can still count in milliseconds."""
+
 LARGEST_SIZE = 1024
 """Longest side in pixels that `size` may ask for; larger is nearly always a slip of the finger, and fills memory."""
 
@@ -44,6 +47,8 @@ class EnvOptions:
     """A row of `shifts.SHIFTS` through which the agent sees, in training as in evaluation; None shows all as it is."""
     shift_strength: float | None = None
     """0..1, where 0 changes no pixel. With a shift it is a number, 0.5 unless given; without one it is None."""
+    step_timeout: float = 0.0
+    """Seconds that a step or a reset may take, after which the environment hangs, see `Watched`; 0 waits for ever."""
     kwargs: tuple[tuple[str, Scalar], ...] = ()
     """Keyword arguments for `gymnasium.make`, as (name, value) pairs so that the record is hashable."""
 
@@ -58,6 +63,11 @@ class EnvOptions:
         for name in ("max_episode_steps", "noop_max"):
             if getattr(self, name) < 0:
                 raise EnvError(f"{name} is {getattr(self, name)}; it is a count of 0 (off) or more. Try 0.")
+        if not 0.0 <= self.step_timeout <= LONGEST_WAIT:
+            raise EnvError(
+                f"A step timeout of {self.step_timeout:g} seconds was asked for; it is 0 (wait for ever) to "
+                f"{LONGEST_WAIT:,.0f}. Try --step-timeout 600."
+            )
         self._check_shift()
 
     def _check_shift(self) -> None:
@@ -88,6 +98,7 @@ class EnvOptions:
         terminal_on_life_loss: bool | None = None,
         shift: str | None = None,
         shift_strength: float | None = None,
+        step_timeout: float | None = None,
         kwargs: Mapping[str, Scalar] | None = None,
     ) -> EnvOptions:
         """These options with a user's wishes on top: `None` keeps what is here, `kwargs` are added name by name."""
@@ -100,6 +111,7 @@ class EnvOptions:
             "terminal_on_life_loss": terminal_on_life_loss,
             "shift": shift,
             "shift_strength": shift_strength,
+            "step_timeout": step_timeout,
             "kwargs": None if kwargs is None else tuple({**dict(self.kwargs), **kwargs}.items()),
         }
         return replace(self, **{name: value for name, value in wishes.items() if value is not None})  # type: ignore[arg-type]

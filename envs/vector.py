@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
@@ -41,7 +42,7 @@ def make_vec(
 
     Raises `EnvError` for all that `make_env` does, for counts out of range, for `native=True` where that is impossible,
     and for workers in which the environment cannot be made; while it plays, `EnvFault` for what `Guard` finds, and for
-    a worker that died.
+    a worker that died, and where `options.step_timeout` ran out; a native environment is not watched.
     """
     if n_envs < 1:
         raise EnvError(f"{n_envs} environments were asked for; it takes at least 1. Try 8.")
@@ -64,12 +65,16 @@ def make_vec(
     if workers:
         # A mistake inside a worker would reach the user as a broken pipe; here it is a sentence.
         make_env(env_id, options, training=training, seed=seed).close()
-    makers = [partial(make_env, env_id, options, training=training, seed=seed + i) for i in range(n_envs)]
+    # A worker is watched from outside, where it can be ended whatever it does.
+    own = replace(options, step_timeout=0.0) if workers else options
+    makers = [partial(make_env, env_id, own, training=training, seed=seed + i) for i in range(n_envs)]
     venv: VecEnv
     if native_vec_env is not None:
         venv = native_vec_env(env_id, n_envs, options, training=training, seed=seed)
+    elif workers:
+        venv = WorkerVecEnv(env_id, makers, options.step_timeout)
     else:
-        venv = WorkerVecEnv(env_id, makers) if workers else DummyVecEnv(makers)  # type: ignore[arg-type]
+        venv = DummyVecEnv(makers)  # type: ignore[arg-type]
     venv.seed(seed)
     return venv
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import threading
@@ -11,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing.connection import Connection
 from typing import Any
 
 import gymnasium as gym
@@ -21,12 +23,48 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from stillsight.envs.errors import EnvError, EnvFault
 from stillsight.envs.wrappers.rules import Step
+from stillsight.envs.wrappers.watched import longer
 
 FAULT = "stillsight.fault"
 """Key in an info under which a worker reports what was raised in it: a sentence, and the traceback of a bug."""
 
+PATIENCE = 2.0
+"""Seconds that a worker may take to end."""
+
 Maker = Callable[[], gym.Env[Any, Any]]
 Report = tuple[str, str]
+
+
+class Hung(Exception):  # noqa: N818 - becomes an EnvFault
+    """A worker that has not answered in time."""
+
+    def __init__(self, number: int, seconds: float) -> None:
+        super().__init__(
+            f"it has not answered for {seconds:g} seconds. Mend the environment, or wait longer: {longer(seconds)}"
+        )
+        self.number = number
+
+
+class Patient:
+    """This side of a worker's pipe, which waits for an answer no longer than `seconds`.
+
+    Raises `Hung` where none came.
+    """
+
+    def __init__(self, pipe: Connection, number: int, seconds: float) -> None:
+        self._pipe, self._number, self._seconds = pipe, number, seconds
+        self.send, self.close, self.fileno = pipe.send, pipe.close, pipe.fileno
+        self._poll: Any = None
+        if hasattr(select, "poll"):  # the pipe's own `poll` makes such an object each time
+            self._poll = select.poll()
+            self._poll.register(pipe.fileno(), select.POLLIN)
+
+    def recv(self) -> Any:
+        """The next answer."""
+        came = self._pipe.poll(self._seconds) if self._poll is None else self._poll.poll(1e3 * self._seconds)
+        if not came:
+            raise Hung(self._number, self._seconds)
+        return self._pipe.recv()
 
 
 class Reporting(gym.Wrapper[Any, Any, Any, Any]):
@@ -86,16 +124,22 @@ class WorkerVecEnv(SubprocVecEnv):
     """`SubprocVecEnv` with sentences in place of broken pipes.
 
     Raises `EnvError` on construction where a worker cannot make its environment; later `EnvFault` for what an
-    environment raised in its worker, with a bug's traceback as a note, and for a worker that died, with its exit code
-    and the action that it was given last.
+    environment raised in its worker, with a bug's traceback as a note, for a worker that died, with its exit code and
+    the action that it was given last, and for one that does not answer, which is killed.
     """
 
-    def __init__(self, env_id: str, makers: Sequence[Maker]) -> None:
-        """Args: `env_id` for sentences; `makers` are called in the workers, one each."""
+    def __init__(self, env_id: str, makers: Sequence[Maker], timeout: float = 0.0) -> None:
+        """Args: `env_id` for sentences; `makers` are called in the workers, one each; `timeout` in seconds, after which
+        a worker that has not answered counts as hung, 0 for never."""
         self._id, self._actions, self._died = env_id, np.zeros(0), False
         try:
             super().__init__([partial(_make, maker) for maker in makers])
+            if timeout:
+                self.remotes = tuple(Patient(remote, number, timeout) for number, remote in enumerate(self.remotes))
             reasons = [reason for reason in self.get_attr("unmade") if reason]
+        except Hung as hung:
+            self._kill()
+            raise EnvFault(f"{self._id} hangs in a worker before it was played. {hung}") from None
         except (EOFError, OSError, EnvFault) as error:
             self._kill()
             raise EnvError(
@@ -175,7 +219,7 @@ class WorkerVecEnv(SubprocVecEnv):
                 self._kill()
             else:
                 super().close()
-        except (EOFError, OSError):
+        except (EOFError, OSError, Hung):
             self._kill()
 
     @contextmanager
@@ -183,6 +227,13 @@ class WorkerVecEnv(SubprocVecEnv):
         """Name the worker that died where talking to it failed."""
         try:
             yield
+        except Hung as hung:
+            self._died = True
+            self.processes[hung.number].kill()  # which it cannot put off
+            raise EnvFault(
+                f"Worker {hung.number} of {len(self.processes)}, which plays {self._id}, hangs after "
+                f"{self._last(hung.number)}, and was ended: {hung}"
+            ) from None
         except (EOFError, OSError) as error:
             self._died = True
             raise EnvFault(self._obituary()) from error
@@ -200,8 +251,12 @@ class WorkerVecEnv(SubprocVecEnv):
         return f"A worker that plays {self._id} closed its pipe without a word and lives on."
 
     def _kill(self) -> None:
-        for process in getattr(self, "processes", []):
+        processes = getattr(self, "processes", [])
+        for process in processes:
             process.terminate()
+        for process in processes:
+            process.join(PATIENCE)
+            process.kill()  # where the environment swallowed the signal, or hangs
             process.join()
         for remote in getattr(self, "remotes", []):
             remote.close()

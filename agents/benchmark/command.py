@@ -18,9 +18,9 @@ from stillsight.agents.benchmark.running.plan import plan
 from stillsight.agents.benchmark.running.ray_cluster import run_ray
 from stillsight.agents.benchmark.running.reference import measure_references
 from stillsight.agents.benchmark.running.results import Results
-from stillsight.agents.errors import RunError
-from stillsight.agents.runs.lock import Lock
+from stillsight.agents.runs.lock import LOCK_FILE, Lock
 from stillsight.agents.runs.progress import ProgressDisplay
+from stillsight.encoders.atomic import writing
 from stillsight.encoders.stopping import Stop
 
 BENCHMARKS = Path("results/benchmarks")
@@ -42,7 +42,8 @@ def benchmark(path: Path | None, config: BenchmarkConfig) -> int:
     trust = config.trusted
     spec = parse_spec(config.spec_text(), trust=trust) if path is None else read_spec(path, trust=trust)
     folder = config.out or BENCHMARKS / slug(spec.name)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     results = Results(config.address or folder)
     display = ProgressDisplay()
     with _alone(folder, results):
@@ -144,13 +145,12 @@ def _alone(folder: Path, results: Results) -> Iterator[None]:
     """Keep a second benchmark out of the folder, and remove what a killed one left half written.
 
     Raises:
-        RunError: one works there already, or the folder cannot be written.
+        RunError: one works there already.
+        DiskFault: the folder cannot be written.
     """
     lock = Lock(folder, "benchmark")
-    try:
+    with writing(folder / LOCK_FILE):
         lock.take()
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written ({error}). Choose another: --out FOLDER.") from error
     try:
         results.sweep()
         yield

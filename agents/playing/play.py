@@ -14,10 +14,9 @@ from rich.console import Console
 from stillsight.agents.errors import RunError
 from stillsight.agents.playing.play_config import EvaluateConfig, shifted
 from stillsight.agents.playing.player import Player, load
-from stillsight.agents.playing.reevaluate import reevaluate
-from stillsight.agents.runs.place import place
+from stillsight.agents.playing.reevaluate import keep, reevaluate
 from stillsight.agents.runs.progress import ProgressDisplay
-from stillsight.agents.runs.records import append_line, plain
+from stillsight.agents.runs.records import plain
 from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.agents.training.episodes import Episode, capped_note, play_episodes
 from stillsight.agents.training.seeds import PLAY
@@ -155,6 +154,7 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
 
     Raises:
         RunError, CheckpointError, EnvError: no such run, checkpoint or shift, or it is damaged.
+        DiskFault: the result was printed, and could not be appended.
     """
     config.check()
     trust = Trust(config.trust)
@@ -165,7 +165,7 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
     if opened.word:
         display.note(opened.word)
     if opened.command == "cifar":
-        again = reevaluate(
+        return reevaluate(
             folder,
             config.split,
             data=config.data,
@@ -173,10 +173,9 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
             device=config.device,
             display=display,
             trust=trust,
+            out=config.out or folder,
+            printed=config.json,
         )
-        if config.json:
-            print(to_json(plain(again)))
-        return again
     player = load(folder, config.checkpoint, weights=config.weights, device=config.device, trust=config.trust)
     options, limit = config.options(player.config), config.limit(player.config)
     last = 0.0
@@ -232,8 +231,8 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
             result[reference] = score
             name = "always best" if reference == "oracle" else reference
             rows[name] = f"{score['mean']:.2f} ± {score['std']:.2f} over {score['episodes']} episodes"
-    append_line(place(folder, "evaluations.jsonl"), result)
     display.card(f"{player.config.env}, {player.checkpoint} of {folder}", rows)
     if config.json:
-        print(to_json(plain(result)))
+        print(to_json(plain(result)), flush=True)
+    keep(config.out or folder, result)
     return result

@@ -96,19 +96,24 @@ class EvaluateConfig(PlayChoice):
     """Of a cifar run: which images."""
     data: Path | None = None
     """Of a cifar run: the folder of its data set, if it has moved."""
+    out: Path | None = None
+    """Folder of evaluations.jsonl, to which the result is appended, and of the report on a cifar run; the run's own
+    folder by default. For runs that lie where nothing can be written."""
     json: bool = False
     """Print one JSON object and nothing else on the standard output; progress goes to the standard error."""
 
     def check(self) -> None:
         """Raise `RunError` for numbers that play nothing."""
         super().check()
+        if self.out is not None and self.out.exists() and not self.out.is_dir():
+            raise RunError(f"--out {self.out} is a file. Type a folder; evaluations.jsonl is a file in it.")
         if not 1 <= self.n_envs <= MOST_ENVS:
             raise RunError(f"--n-envs {self.n_envs:,} is no number of games. Type a number from 1 to {MOST_ENVS:,}.")
 
     def check_command(self, folder: Path, command: str) -> None:
         """Refuse flags that a run of `command` has no use for, instead of passing over them."""
         for item in fields(self):
-            fits = item.name in ("weights", "device", "json", "trust") or (item.name in ("split", "data")) == (
+            fits = item.name in ("weights", "device", "out", "json", "trust") or (item.name in ("split", "data")) == (
                 command == "cifar"
             )
             if not fits and getattr(self, item.name) != item.default:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,8 +10,10 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.playing.classify import load
 from stillsight.agents.runs.place import place
 from stillsight.agents.runs.progress import ProgressDisplay
-from stillsight.agents.runs.records import append_line
+from stillsight.agents.runs.records import append_line, plain
 from stillsight.agents.runs.trust import NOTHING, Trust, open_run, read_run
+from stillsight.encoders.atomic import to_json, writing
+from stillsight.encoders.errors import DiskFault
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.data.cifar_facts import CIFAR
 from stillsight.encoders.supervised.heads.head import accuracy
@@ -20,6 +23,8 @@ from stillsight.encoders.supervised.report import report
 ROUNDING = 0.005
 """Largest difference from the recorded accuracy that is put down to another device or precision: half a point, or
 two images where there are few."""
+
+ELSEWHERE = "The result stands above; to keep it elsewhere, type --out FOLDER."
 
 
 def reevaluate(
@@ -31,6 +36,8 @@ def reevaluate(
     device: str = "auto",
     display: ProgressDisplay | None = None,
     trust: Trust = NOTHING,
+    out: Path | None = None,
+    printed: bool = False,
 ) -> dict[str, Any]:
     """Classify the images of `split` again, compare with summary.json, write the report, print and return the result.
 
@@ -45,10 +52,13 @@ def reevaluate(
         device: to compute on.
         display: where progress and result are shown; the standard output by default.
         trust: what the run may ask for.
+        out: folder of report and evaluations.jsonl; that of the run by default.
+        printed: print the result as JSON, too, on the standard output.
 
     Raises:
         EncoderError: see `classify.load` and `load_dataset`.
         RunError: the data are not those of the run, or the accuracy is not the one that it recorded.
+        DiskFault: the result was printed, and could not be kept.
     """
     moved: dict[str, Any] = {}
     if data is not None:
@@ -88,13 +98,41 @@ def reevaluate(
             f"{folder} has an accuracy of {reached:.2%} on its {split} images, and its summary.json says "
             f"{recorded:.2%}: the files are not of one run. Restore them, or start a new run."
         )
-    target = place(folder, f"report-{split}")
-    headline = report.write(target, logits, images.labels, images.images, dataset.classes)
+    kept = out or folder
+    target = place(kept, f"report-{split}")
+    unwritten: DiskFault | None = None
+    try:
+        headline = report.write(target, logits, images.labels, images.images, dataset.classes)
+    except DiskFault as fault:  # the result is not lost with its report
+        unwritten = fault
+        facts, _, _ = report.measure(logits, images.labels, dataset.classes)
+        headline = {name: facts[name] for name in report.HEADLINE if name in facts}
     result = {"split": split, "images": len(images), **headline, "recorded_accuracy": recorded}
-    append_line(place(folder, "evaluations.jsonl"), result)
     rows = {report.HEADLINE[name]: f"{value:.4f}" for name, value in headline.items()}
     display.card(
         f"{len(images):,} {split} images of {dataset.name}, {folder}",
-        {**rows, "recorded accuracy": f"{recorded:.4f}", "report": str(target)},
+        {**rows, "recorded accuracy": f"{recorded:.4f}", **({} if unwritten else {"report": str(target)})},
     )
+    if printed:
+        print(to_json(plain(result)), flush=True)
+    if unwritten is not None:
+        unwritten.advice = ELSEWHERE
+        raise unwritten
+    keep(kept, result)
     return result
+
+
+def keep(folder: Path, result: Mapping[str, Any]) -> None:
+    """Append a result that has been printed to evaluations.jsonl of `folder`, which is made.
+
+    Raises:
+        DiskFault: it cannot be written there.
+    """
+    path = place(folder, "evaluations.jsonl")
+    try:
+        with writing(path):
+            folder.mkdir(parents=True, exist_ok=True)
+        append_line(path, result)
+    except DiskFault as fault:
+        fault.advice = ELSEWHERE
+        raise

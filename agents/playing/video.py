@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,7 +22,8 @@ from stillsight.agents.runs.place import place
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain
 from stillsight.agents.training.episodes import capped_note
-from stillsight.encoders.atomic import replacing, to_json, write_atomically
+from stillsight.encoders.atomic import replacing, to_json, write_atomically, writing
+from stillsight.encoders.errors import DiskFault
 from stillsight.encoders.stopping import Stop
 from stillsight.envs.options import EnvOptions
 
@@ -34,9 +38,6 @@ class Film:
         path: the file.
         fps: frames a second.
         size: shorter side in pixels; None for that of the frames, enlarged by a whole number up to `LEAST_SIDE`.
-
-    Raises:
-        RunError: on leaving, if there was no frame, or ffmpeg failed.
     """
 
     def __init__(self, path: Path, fps: int, size: int | None = None) -> None:
@@ -50,6 +51,7 @@ class Film:
 
         Raises:
             RunError: it is no picture, or has another size than those before it.
+            DiskFault: ffmpeg ended, which it does where it cannot write.
         """
         import imageio_ffmpeg
 
@@ -75,7 +77,10 @@ class Film:
                 ffmpeg_log_level="error",
             )
             self._writer.send(None)
-        self._writer.send(np.ascontiguousarray(large))
+        try:
+            self._writer.send(np.ascontiguousarray(large))
+        except OSError as error:  # with ffmpeg's whole command in it
+            raise _unwritten(self.path, "ffmpeg ended before the film did") from error
         self.frames += 1
 
     def close(self) -> None:
@@ -139,20 +144,46 @@ def film(path: Path, fps: int, size: int | None = None) -> Iterator[Film]:
     """A film at `path`, which appears there only when it is whole.
 
     Raises:
-        RunError: no frame was appended, or ffmpeg wrote nothing.
+        RunError: no frame was appended.
+        DiskFault: ffmpeg could not write the film, or not all of it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         shot = Film(partial, fps, size)
         try:
             yield shot
+        except DiskFault as fault:
+            fault.filename = str(path)
+            raise
         finally:
             shot.close()
+        if shot.frames:
+            _check_whole(shot, path)
         if not shot.frames or not partial.exists() or not partial.stat().st_size:
             raise RunError(
                 f"No frame was recorded for {path.name}: the environment renders nothing. Videos need an environment "
                 "whose render_mode rgb_array gives images."
             )
+
+
+def _check_whole(shot: Film, path: Path) -> None:
+    """Count the frames in the file: ffmpeg's exit code, which tells of a full disk, does not reach us."""
+    import imageio_ffmpeg
+
+    try:
+        written, _ = imageio_ffmpeg.count_frames_and_secs(str(shot.path))
+    except (OSError, RuntimeError):
+        written = 0
+    if written != shot.frames:
+        raise _unwritten(path, f"ffmpeg put {written:,} of {shot.frames:,} frames into it")
+
+
+def _unwritten(path: Path, reason: str) -> DiskFault:
+    """What to say where ffmpeg failed; what it said itself stands on the standard error."""
+    with writing(path):
+        full = shutil.disk_usage(path.parent).free == 0
+    return DiskFault(errno.ENOSPC, os.strerror(errno.ENOSPC), path) if full else DiskFault(errno.EIO, reason, path)
 
 
 def record(folder: Path, config: RecordConfig) -> list[Path]:
@@ -171,36 +202,40 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
     fps = config.fps or max(1, round(env.metadata.get("render_fps", 30) / options.frame_skip))
     display = ProgressDisplay()
     written: list[Path] = []
-    for seed in range(config.seed, config.seed + config.episodes):
-        path = (config.out or place(folder, "videos")) / f"{film_name(player, config, options, seed)}.mp4"
-        try:
+    films = config.out or place(folder, "videos")
+    try:
+        for seed in range(config.seed, config.seed + config.episodes):
+            path = films / f"{film_name(player, config, options, seed)}.mp4"
             with film(path, fps, config.size) as shot:
                 episode = play(
                     player, env, seed, deterministic=not config.stochastic, max_steps=limit, watch=shot.append
                 )
-        except Stop as stop:
-            stop.sentence = f"Stopped by {stop.name}: {len(written)} of {config.episodes} films are whole and kept."
-            raise
-        facts = {
-            **asdict(episode),
-            "return": episode.total,
-            "frames": shot.frames,
-            "fps": fps,
-            "seed": seed,
-            "deterministic": not config.stochastic,
-            "checkpoint": player.checkpoint,
-            "step": player.step,
-            "env": player.config.env,
-            "env_set": list(config.env_set),
-            "shift": options.shift,
-            "shift_strength": options.shift_strength,
-        }
-        del facts["total"]
-        write_atomically(path.with_suffix(".json"), to_json(plain(facts), indent=2) + "\n")
-        display.note(f"{path}  return {episode.total:g}, {shot.frames} frames at {fps} frames/s")
-        if (note := capped_note([episode], limit, "--max-steps")) is not None:
-            display.note(note)
-        written.append(path)
+            facts = {
+                **asdict(episode),
+                "return": episode.total,
+                "frames": shot.frames,
+                "fps": fps,
+                "seed": seed,
+                "deterministic": not config.stochastic,
+                "checkpoint": player.checkpoint,
+                "step": player.step,
+                "env": player.config.env,
+                "env_set": list(config.env_set),
+                "shift": options.shift,
+                "shift_strength": options.shift_strength,
+            }
+            del facts["total"]
+            write_atomically(path.with_suffix(".json"), to_json(plain(facts), indent=2) + "\n")
+            display.note(f"{path}  return {episode.total:g}, {shot.frames} frames at {fps} frames/s")
+            if (note := capped_note([episode], limit, "--max-steps")) is not None:
+                display.note(note)
+            written.append(path)
+    except Stop as stop:
+        stop.sentence = f"Stopped by {stop.name}: {len(written)} of {config.episodes} films are whole and kept."
+        raise
+    except DiskFault as fault:
+        fault.advice = "Films can go elsewhere: --out FOLDER."
+        raise
     env.close()
     return written
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,14 @@ from torch import Tensor
 
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import schema
+from stillsight.encoders.atomic import check_free, writing
 from stillsight.encoders.errors import DamagedFileError
 from stillsight.encoders.weights import tensor_file
 
 STRUCTURE = "structure"
 """Key of the file's header under which the nesting and the plain values are kept, as JSON."""
+ENTRY = 100
+"""Bytes that safetensors' header takes for a tensor, about, its name left out."""
 
 
 def save(path: Path, tree: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
@@ -33,29 +35,16 @@ def save(path: Path, tree: Mapping[str, Any], metadata: Mapping[str, str] | None
         metadata: further header entries.
 
     Raises:
-        CheckpointError: the disk is full, or fails. The checkpoint before it is as it was.
+        DiskFault: the disk is too full, fails, or cannot be written. What `path` held before is kept.
         TypeError: something in `tree` is of another type.
     """
     tensors: dict[str, Tensor] = {}
     structure = _flatten(tree, "", tensors, {})
     header = {STRUCTURE: json.dumps(structure, allow_nan=False), **(metadata or {})}
-    kept = f"The one before it is kept: make room, then type --resume {path.parent.parent}."
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        needed, free = tensor_file.size(tensors, header), shutil.disk_usage(path.parent).free
-        if free < needed:
-            raise CheckpointError(
-                f"The checkpoint {path} needs {needed:,} bytes, and its disk has {free:,} free. {kept}"
-            )
-        tensor_file.write(path, tensors, header)
-    except OSError as error:
-        kept = kept.replace("make room", "make room, or mend the disk")
-        raise CheckpointError(f"The checkpoint {path} cannot be written ({error.strerror or error}). {kept}") from error
-    except DamagedFileError as error:
-        raise CheckpointError(
-            f"The checkpoint {path} does not lie on its disk as it was written ({error}). The one before it is kept: "
-            f"take another disk, then type --resume {path.parent.parent}."
-        ) from error
+    check_free(path, tensor_file.size(tensors, header))
+    tensor_file.write(path, tensors, header)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

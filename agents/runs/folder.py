@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +20,8 @@ from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.reader import checkpoint_path, is_unbegun, read_config, read_sessions
 from stillsight.agents.runs.records import append_line, plain, read_lines
 from stillsight.agents.runs.trust import flags
-from stillsight.encoders.atomic import sweep, sync, to_json, write_atomically
+from stillsight.encoders.atomic import sweep, sync, to_json, write_atomically, writing
+from stillsight.encoders.errors import DiskFault
 from stillsight.encoders.stopping import Stop
 
 if TYPE_CHECKING:
@@ -92,8 +95,11 @@ class Run:
     ) -> None:
         try:
             self.display.close()
+            if isinstance(error, DiskFault) and self._begun:
+                error.advice = self.advice()
             for sink in self.sinks:
-                sink.close()
+                with contextlib.suppress(OSError) if kind is not None else writing(self.folder):
+                    sink.close()
             if kind is None and self._begun:
                 write_atomically(self.place("done"), "")
             if isinstance(error, Stop):
@@ -102,14 +108,14 @@ class Run:
             self._lock.give_back()
 
     def advice(self) -> str:
-        """How to go on with a run that was stopped, in a sentence."""
+        """What is kept of a run that stopped, and how to go on, in a sentence."""
         if not (self._begun or self.resumed):
             return "Nothing was written yet."
-        go_on = f"stillsight {self.command} --resume {self.folder}{flags(self.config)}"
+        again = f"stillsight {self.command} --resume {self.folder}{flags(self.config)}"
         last = self.checkpoint("last")
-        return (
-            f"Go on from {last} with: {go_on}" if last.exists() else f"Nothing was saved yet; begin again with: {go_on}"
-        )
+        if not last.exists():
+            return f"No checkpoint was saved yet: begin again with: {again}"
+        return f"Its last checkpoint, {last}, is kept: go on with: {again}"
 
     def _begin(self) -> None:
         """Create the folder and say in it what runs here."""
@@ -121,6 +127,17 @@ class Run:
             self.place("checkpoints").mkdir(exist_ok=True)
         except OSError as error:
             raise RunError(f"The run folder {self.folder} cannot be made ({error}). Choose another: --out.") from error
+        try:
+            self._introduce()
+        except DiskFault as fault:
+            self._begun = False
+            if not self.resumed:  # nothing has been done in it yet, so the same command can be typed again
+                shutil.rmtree(self.folder, ignore_errors=True)
+                fault.advice = "No run was begun."
+            raise
+
+    def _introduce(self) -> None:
+        """Write what runs here, and on what."""
         if callable(self._given):
             self.sinks = tuple(self._given(self.folder))
         if not self.resumed:
@@ -215,7 +232,8 @@ class Run:
         self._begin()
         append_line(self.place(f"{stream}.jsonl"), row)
         for sink in self.sinks:
-            sink.log(stream, plain(row))
+            with writing(self.folder):
+                sink.log(stream, plain(row))
 
     def rewind(self, last: int, counted: str = "step") -> None:
         """Cut the records of what comes after `last`, which a resumed run does again.

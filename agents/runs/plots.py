@@ -14,6 +14,8 @@ from stillsight.agents.runs import schema
 from stillsight.agents.runs.reader import read_summary
 from stillsight.agents.runs.records import read_lines
 from stillsight.agents.runs.trust import read_run
+from stillsight.encoders.atomic import replacing, writing
+from stillsight.encoders.errors import DiskFault
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,10 +140,12 @@ def plot(folders: list[Path], config: PlotConfig) -> Path:
         for text in axes.legend(frameon=False).get_texts():
             text.set_parse_math(False)
     try:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(config.out, dpi=110)
-    except OSError as error:
-        raise RunError(f"{config.out} cannot be written ({error}). Choose another place: --out FILE.") from error
+        with writing(config.out):
+            config.out.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(config.out) as partial, writing(config.out):
+            figure.savefig(partial, dpi=110)
+    except DiskFault as fault:
+        raise RunError(f"{config.out} cannot be written ({fault.cause}). Choose another place: --out FILE.") from fault
     finally:
         pyplot.close(figure)
     print(config.out)

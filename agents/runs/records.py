@@ -15,23 +15,32 @@ from typing import Any, TypeVar
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
-from stillsight.encoders.atomic import finite, to_json
+from stillsight.encoders.atomic import finite, to_json, writing
 
 Config = TypeVar("Config")
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Append `row` to a JSON-lines file, after what a killed process left half written of its last row is cut off.
+    """Append `row` to a JSON-lines file, whole or not at all, after what a killed process left of its last row is cut.
 
     A process that is killed keeps the row, and the disk has it with the next checkpoint.
+
+    Raises:
+        DiskFault: the disk is full, or the file cannot be written.
     """
     line = (to_json(plain(row)) + "\n").encode()
-    with path.open("a+b", buffering=0) as file:
+    with writing(path), path.open("a+b", buffering=0) as file:
         with contextlib.suppress(OSError):  # a disk that knows no locks
             fcntl.flock(file, fcntl.LOCK_EX)  # two evaluations of one run may end at once
         _mend(file)
-        while line:
-            line = line[file.write(line) :]
+        before = file.seek(0, os.SEEK_END)
+        try:
+            while line:
+                line = line[file.write(line) :]
+        except OSError:
+            with contextlib.suppress(OSError):  # a disk that filled up in the middle of the row
+                file.truncate(before)
+            raise
 
 
 def _mend(file: io.FileIO) -> None:

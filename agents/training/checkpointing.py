@@ -22,6 +22,7 @@ from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, check_frozen
 from stillsight.encoders import stopping
 from stillsight.encoders.encoder import fingerprint
+from stillsight.encoders.errors import DiskFault
 from stillsight.encoders.stopping import Stop
 from stillsight.envs.errors import EnvFault
 
@@ -67,6 +68,7 @@ class Savepoints:
             Stop: somebody asked for it, and the agent is saved.
             RunError: it was an interrupt that nobody waited with until a safe point: nothing is saved.
             EnvFault: the environment broke.
+            DiskFault: a file of the run could not be written.
             TrainingFault: a loss or a parameter is no finite number any more.
         """
         self._running_since = time.perf_counter()
@@ -78,7 +80,7 @@ class Savepoints:
             raise
         except KeyboardInterrupt:
             raise RunError(f"Stopped at step {self.agent.model.num_timesteps:,}; {self.advice()}.") from None
-        except TrainingFault:
+        except (TrainingFault, DiskFault):  # of what is kept after the latter the run speaks
             raise
         except EnvFault as fault:
             if (number := stopping.asked()) is not None:  # the signal reached the environments' processes as well
@@ -215,11 +217,16 @@ class Savepoints:
         name = f"replay-{step}" if replay is not None else None
         if name is not None and replay is not None:
             self.run.save(name, replay)
-        self.run.save(
-            "last",
-            {**state.capture(self.agent.model), **self._facts(), "ledger": asdict(self.ledger), "replay": name},
-            self._header(),
-        )
+        try:
+            self.run.save(
+                "last",
+                {**state.capture(self.agent.model), **self._facts(), "ledger": asdict(self.ledger), "replay": name},
+                self._header(),
+            )
+        except DiskFault:  # a memory that no checkpoint names would only fill the disk
+            if name is not None:
+                self.run.checkpoint(name).unlink(missing_ok=True)
+            raise
         self._saved = step
         if step >= self.agent.config.steps:
             history.prune(self.run.folder, keep)

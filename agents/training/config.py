@@ -70,6 +70,8 @@ class RlConfig(EncoderConfig):
     """Learn from the sign of rewards; returns are recorded unclipped. The environment's default otherwise."""
     max_episode_steps: int | None = None
     """Truncate episodes after this many agent steps."""
+    step_timeout: float = 600.0
+    """Seconds that a step or a reset of an environment may take before the run ends, naming it; 0 waits for ever."""
     shift: str | None = None
     """Train and evaluate under a visual shift: hue, noise, blur, occluder or overlay. `stillsight evaluate --shift`
     plays an agent under one that it never saw."""
@@ -143,6 +145,7 @@ class RlConfig(EncoderConfig):
             max_episode_steps=self.max_episode_steps,
             shift=self.shift,
             shift_strength=self.shift_strength,
+            step_timeout=self.step_timeout,
             kwargs=overrides(self.env_set, "--env-set") or None,
         )
 

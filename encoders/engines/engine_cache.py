@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from importlib.util import find_spec
@@ -12,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from stillsight.encoders import device as devices
-from stillsight.encoders.atomic import to_json, write_atomically
+from stillsight.encoders.atomic import to_json, write_atomically, writing
+from stillsight.encoders.errors import DiskFault, say_once
 
 
 def memory() -> Path:
@@ -37,11 +37,14 @@ def recall(key: str) -> str | None:
 
 
 def remember(key: str, name: str) -> None:
-    """Keep that `name` was chosen under `key`, where the disk allows it."""
+    """Keep that `name` was chosen under `key`, where the disk allows it; where it does not, that is said once."""
     known = _known()
-    with contextlib.suppress(OSError):  # a cache that cannot be kept costs the next run a measurement, no more
-        memory().parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with writing(memory()):
+            memory().parent.mkdir(parents=True, exist_ok=True)
         write_atomically(memory(), to_json({**known, key: name}, indent=1))
+    except DiskFault as fault:  # a cache that cannot be kept costs the next run a measurement, no more
+        say_once(f"the fastest engine could not be kept in {memory()} ({fault.cause}): the next run measures again.")
 
 
 def _known() -> dict[str, object]:

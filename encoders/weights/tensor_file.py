@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import json
@@ -18,9 +19,9 @@ import msgspec
 import torch
 from torch import Tensor
 
-from stillsight.encoders.atomic import replacing, sync
+from stillsight.encoders.atomic import replacing, sync, writing
 from stillsight.encoders.device import available_memory
-from stillsight.encoders.errors import DamagedFileError
+from stillsight.encoders.errors import DamagedFileError, DiskFault
 
 HASH, CHECKED = "content_sha256", "content_checked"
 """Keys of the header: the hash, and that there is one. A file that has one of them and not the other was damaged."""
@@ -116,14 +117,14 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
         metadata: further text for the header.
 
     Raises:
-        OSError: the disk is full, fails, or cannot be written.
-        DamagedFileError: the disk gives back something else than was written. What was at `path` is still there.
+        DiskFault: the disk is full, fails, cannot be written, or gives back something else than was written. What was
+            at `path` is still there.
         TypeError: a tensor is of a kind that the format does not know.
     """
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that each is aligned
     header = _header({name: tensors[name] for name in order}, metadata or {})
     digest = hashlib.sha256(header)
-    with replacing(path) as partial:
+    with replacing(path) as partial, writing(path):
         with partial.open("wb") as file:
             file.write(header)
             for name in order:
@@ -133,7 +134,10 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
             file.seek(8 + len(BEGINNING))
             file.write(digest.hexdigest().encode())
         sync(partial)
-        verify(partial, from_disk=True)
+        try:
+            verify(partial, from_disk=True)
+        except DamagedFileError as error:
+            raise DiskFault(errno.EIO, f"it does not lie on its disk as it was written ({error})", path) from error
 
 
 def size(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> int:

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import checkpoint
+from stillsight.encoders.errors import DiskFault
 from stillsight.encoders.weights import tensor_file
 
 Same = Callable[[Any, Any], bool]
@@ -198,12 +199,12 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 399))
     whole = path.stat().st_size
     assert whole > 400, "the header needs room as well"
-    with pytest.raises(
-        CheckpointError, match=rf"needs {whole} bytes, and its disk has 399 free.*--resume {tmp_path}/run\.$"
-    ):
+    with pytest.raises(DiskFault, match=rf"needs {whole} bytes, and its disk has 399 free\. Make room") as told:
         checkpoint.save(path, {"weight": torch.ones(100)})
+    assert told.value.errno == errno.ENOSPC
+    assert str(told.value).startswith(f"{path} cannot be written: ")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, whole - 1))
-    with pytest.raises(CheckpointError, match=rf"needs {whole} bytes"):
+    with pytest.raises(DiskFault, match=rf"needs {whole} bytes"):
         checkpoint.save(path, {"weight": torch.ones(100)})
     assert [file.name for file in path.parent.iterdir()] == ["last.safetensors"]
     assert torch.equal(checkpoint.load(path)["weight"], torch.zeros(100))

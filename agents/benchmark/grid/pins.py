@@ -14,7 +14,10 @@ from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.envs import resolve
 
-UNPINNED = (*PLACED, "device", "threads", "data", "cache", "weights", "weights_folder", "tensorboard", "keep")
+UNPINNED = (
+    *PLACED,
+    *("device", "step_timeout", "threads", "data", "cache", "weights", "weights_folder", "tensorboard", "keep"),
+)
 """Flags that do not change what a cell measures; weights are pinned by their hash instead of their place."""
 
 

@@ -13,7 +13,7 @@ from stillsight.agents.benchmark.analysis.estimates import Estimates
 from stillsight.agents.benchmark.analysis.setting import Arm, Setting
 from stillsight.agents.benchmark.grid.cell import CLEAN, slug
 from stillsight.agents.benchmark.report.palette import colour, dash
-from stillsight.encoders.atomic import replacing
+from stillsight.encoders.atomic import replacing, writing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -165,6 +165,7 @@ def _references(line: Any, setting: Setting) -> None:
 
 def _save(figure: Figure, folder: Path, name: str) -> str:
     for ending, options in FORMATS.items():
-        with replacing(folder / f"{name}.{ending}") as partial:
+        path = folder / f"{name}.{ending}"
+        with replacing(path) as partial, writing(path):
             figure.savefig(partial, format=ending, **options)
     return name

@@ -25,7 +25,7 @@ from stillsight.agents.benchmark.report.statement import Statement, state_all
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.trust import NOTHING, Trust
-from stillsight.encoders.atomic import to_json, write_atomically
+from stillsight.encoders.atomic import to_json, write_atomically, writing
 
 NEEDED = ("jinja2", "matplotlib", "scipy")
 """Packages of the extra `benchmark`."""
@@ -50,7 +50,8 @@ def report(folder: Path, config: ReportConfig) -> int:
     analysis = analyse(grid)
     together, statements = state_all(analysis)
     out = config.out or folder
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     drawn = figures.draw(analysis, out / "figures")
     videos = {cell.key: shown for cell in grid.cells if (shown := _videos(cell, folder, out))}
     profile = (out / "figures" / "profile.svg").read_text() if analysis.together.arms else None

@@ -16,6 +16,7 @@ from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.benchmark.running.worker import request
 from stillsight.agents.runs.trust import NOTHING, Trust
+from stillsight.encoders.atomic import writing
 from stillsight.encoders.stopping import SIGNALS
 
 POLL = 0.05
@@ -82,8 +83,9 @@ def _start(cell: Cell, results: Results, runs: Path, slot: int, gpus: int, trust
     environment = os.environ | {"OMP_NUM_THREADS": str(cell.planned_work().threads)} | RENDERING
     if gpus:
         environment["CUDA_VISIBLE_DEVICES"] = str(slot % gpus)
-    runs.mkdir(parents=True, exist_ok=True)
-    log = (runs / f"{cell.key}.log").open("w")
+    with writing(runs / f"{cell.key}.log"):
+        runs.mkdir(parents=True, exist_ok=True)
+        log = (runs / f"{cell.key}.log").open("w")
     process = subprocess.Popen(
         # -P: without the current folder before what is installed, where a torch.py of anybody's may lie.
         [sys.executable, "-P", "-m", "stillsight.agents.benchmark.running.worker"],

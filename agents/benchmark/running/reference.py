@@ -35,6 +35,7 @@ def measure_references(spec: Spec, results: Results, display: ProgressDisplay) -
             continue
         config = revive(RlConfig, dict(task.flags))
         options = plain({"env": config.env, **vars(config.env_options())})
+        del options["step_timeout"]  # which changes no game
         known = references.get(task.name)
         # A record of an older version does not say its options, and stays.
         if known is not None and all(player.get("options", options) == options for player in known.values()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import fsspec
@@ -9,7 +10,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from stillsight.agents.benchmark.grid.cell import Cell, CellError
 from stillsight.agents.errors import RunError
-from stillsight.encoders.atomic import partial_suffix, sweep
+from stillsight.encoders.atomic import partial_suffix, sweep, writing
 
 
 class Results:
@@ -64,17 +65,22 @@ class Results:
 
         It is written beside its place and moved there. On a local disk that is a rename; fsspec's own transactions
         write to the system's folder for temporary files, from where a move may be a copy that can be seen half done.
+
+        Raises:
+            DiskFault: it cannot be written there.
         """
         folder, _, last = f"{self.root}/{name}".rpartition("/")
         partial = f"{folder}/.{last}.{partial_suffix()}"
-        self.files.makedirs(folder, exist_ok=True)
-        try:
-            self.files.pipe_file(partial, text.encode())
-            self.files.mv(partial, f"{folder}/{last}")
-        except BaseException:
-            if self.files.exists(partial):
-                self.files.rm(partial)
-            raise
+        with writing(Path(f"{folder}/{last}")):
+            self.files.makedirs(folder, exist_ok=True)
+            try:
+                self.files.pipe_file(partial, text.encode())
+                self.files.mv(partial, f"{folder}/{last}")
+            except BaseException:
+                with contextlib.suppress(OSError):  # which would hide what went wrong before it
+                    if self.files.exists(partial):
+                        self.files.rm(partial)
+                raise
 
     def get(self, name: str) -> str | None:
         """The text of a small file; None if there is none.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -18,9 +17,9 @@ from torch import Tensor
 
 from stillsight.encoders.atomic import to_json
 from stillsight.encoders.device import available_memory
-from stillsight.encoders.errors import DamagedFileError, EncoderError
+from stillsight.encoders.errors import DamagedFileError, DiskFault, EncoderError
 from stillsight.encoders.supervised.data import picture
-from stillsight.encoders.supervised.data.disk import check_room, no_room
+from stillsight.encoders.supervised.data.disk import check_room
 from stillsight.encoders.supervised.data.picture import Interpolation
 from stillsight.encoders.weights import tensor_file
 
@@ -54,8 +53,8 @@ def decode_all(
 ) -> Decoded:
     """The pictures in `paths`, from `cache` where an earlier run left them there.
 
-    A cache that cannot be read or written costs time, and no run; one on a full disk is an error, because what comes
-    after it needs room as well.
+    A cache that cannot be read or written costs time, and no run, which the note says. One whose disk has too little
+    room to begin with is an error, because what comes after it needs room as well.
 
     Args:
         paths: of the files.
@@ -77,12 +76,11 @@ def decode_all(
     decoded = _decode(paths, folder, side, interpolation, progress)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        check_room(file.parent, decoded.images.nbytes)
-        _keep(decoded, file)
+        header = _header(decoded)
+        check_room(file.parent, decoded.images.nbytes + sum(len(name) + len(fact) for name, fact in header.items()))
+        _keep(decoded, header, file)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise no_room(file.parent, decoded.images.nbytes, 0) from error
-        reason = error.strerror or error
+        reason = error.cause if isinstance(error, DiskFault) else error.strerror or error
         note = f"the decoded images could not be kept in {file.parent} ({reason}), and the next run decodes them again"
         return Decoded(decoded.images, decoded.broken, decoded.traits, note)
     return decoded
@@ -159,17 +157,17 @@ def _key(paths: list[Path], side: int | None, interpolation: Interpolation) -> s
     return digest.hexdigest()[:24]
 
 
-def _keep(decoded: Decoded, file: Path) -> None:
+def _header(decoded: Decoded) -> dict[str, str]:
+    return {"broken": to_json(decoded.broken), "traits": to_json(decoded.traits)}
+
+
+def _keep(decoded: Decoded, header: dict[str, str], file: Path) -> None:
     """Write `decoded` to `file`.
 
     Raises:
-        OSError: it cannot be written there.
+        DiskFault: it cannot be written there.
     """
-    facts = {"broken": decoded.broken, "traits": decoded.traits}
-    try:
-        tensor_file.write(file, {"images": decoded.images}, {name: to_json(fact) for name, fact in facts.items()})
-    except DamagedFileError as error:
-        raise OSError(errno.EIO, str(error)) from error
+    tensor_file.write(file, {"images": decoded.images}, header)
 
 
 def _recall(file: Path) -> Decoded | None:

@@ -29,11 +29,3 @@ def no_room(folder: Path, needed: int, free: int) -> EncoderError:
         f"{folder} needs {needed:,} bytes more, and its disk has {free:,} free. Make room, or take another disk: "
         "--cache FOLDER. What was computed so far is kept."
     )
-
-
-def unusable(folder: Path, error: OSError) -> EncoderError:
-    """The sentence about a cache that cannot be read and written: another user's, or read-only."""
-    return EncoderError(
-        f"The cache {folder} cannot be used ({error.strerror or error}). It must be a folder that you may read and "
-        "write. Choose another: --cache FOLDER."
-    )

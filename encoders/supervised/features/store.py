@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -17,7 +14,8 @@ import torch
 from torch import Tensor
 
 from stillsight.encoders.atomic import write_atomically
-from stillsight.encoders.supervised.data.disk import check_room, no_room, unusable
+from stillsight.encoders.errors import DiskFault, EncoderError, say_once
+from stillsight.encoders.supervised.data.disk import check_room
 
 IMAGE, ROW = 16, 8
 """Bytes of the digest of an image and of a row of features."""
@@ -36,32 +34,54 @@ class Store:
     `rows.f32` holds the rows; `index` holds, for each of them, the digest of its image and a digest of the row. The
     entries are written when their rows are, so a process killed at any moment leaves rows without entries, which are
     written over. On opening, every row is checked by its digest: one that was damaged is forgotten, and so are entries
-    without a whole row. While one process has the store open, others wait. `reference` holds numbers by which a caller
-    can tell whether the rows are still those that it would compute.
+    without a whole row. While one process has the store open, others wait, and say so. `reference` holds numbers by
+    which a caller can tell whether the rows are still those that it would compute.
+
+    Where the disk refuses (it is another user's or read-only, it fails or fills up), what is there is read all the
+    same, and rows that are added stay in memory: they are computed again the next time, which is said once.
 
     Args:
         folder: made if it is missing.
         width: numbers in a row.
 
     Raises:
-        EncoderError: the folder cannot be made, read or written.
+        EncoderError: `folder` or what it lies in is a file.
     """
 
     def __init__(self, folder: Path, width: int) -> None:
-        check_room(folder, 0)
         self.folder, self.width = folder, width
         self.places: dict[bytes, int] = {}
+        self._count = 0
+        self._files: list[IO[bytes]] = []
+        self._writable = True
+        self._unkept: dict[bytes, np.ndarray] = {}
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             self._read()
-        except OSError as error:  # another user's, or read-only
-            raise unusable(folder, error) from error
+        except (FileExistsError, NotADirectoryError) as error:
+            raise EncoderError(
+                f"The cache {folder} cannot be made ({error}). Choose another: --cache FOLDER."
+            ) from error
+        except OSError as error:
+            self._close()
+            self._do_without(error)
+            with contextlib.suppress(OSError):
+                self._read()
+
+    def _do_without(self, error: OSError) -> None:
+        """Write nothing from now on, and say why. The lock stays: rows are still read."""
+        self._writable = False
+        reason = error.cause if isinstance(error, DiskFault) else error.strerror or error
+        say_once(
+            f"features could not be kept in {self.folder} ({reason}): the next run computes them again. To keep them, "
+            "choose another: --cache FOLDER."
+        )
 
     def _read(self) -> None:
         """Open and lock the files, and find the whole rows."""
         folder, width = self.folder, self.width
-        self._index = self._open("index")
-        fcntl.flock(self._index, fcntl.LOCK_EX)
-        self._rows = self._open("rows.f32")
+        self._lock(self._open("index"))
+        self._open("rows.f32")
         entries = (folder / "index").read_bytes()
         size = width * 4
         self._count = min(len(entries) // ENTRY, (folder / "rows.f32").stat().st_size // size)
@@ -74,8 +94,24 @@ class Store:
                     self.places[image] = place
 
     def _open(self, name: str) -> IO[bytes]:
-        (self.folder / name).touch()
-        return (self.folder / name).open("r+b")
+        if self._writable:
+            (self.folder / name).touch()
+        self._files.append((self.folder / name).open("r+b" if self._writable else "rb"))
+        return self._files[-1]
+
+    def _lock(self, file: IO[bytes]) -> None:
+        how = fcntl.LOCK_EX if self._writable else fcntl.LOCK_SH
+        try:
+            fcntl.flock(file, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say_once(f"waiting for another process, which fills the cache {self.folder}.")
+            fcntl.flock(file, how)
+
+    def _close(self) -> None:
+        for file in self._files:
+            with contextlib.suppress(OSError):  # what it could not write it said when it was to write it
+                file.close()  # which lets go of the lock
+        self._files = []
 
     def __enter__(self) -> Self:
         return self
@@ -83,39 +119,32 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._rows.close()
-        self._index.close()  # which lets go of the lock
+        self._close()
 
     def __contains__(self, image: bytes) -> bool:
-        return image in self.places
+        return image in self.places or image in self._unkept
 
     def check_room(self, rows: int) -> None:
         """Refuse to begin what the disk cannot take, see `disk.check_room`."""
-        check_room(self.folder, rows * (self.width * 4 + ENTRY))
+        if self._writable:
+            check_room(self.folder, rows * (self.width * 4 + ENTRY))
 
     def add(self, images: list[bytes], rows: Tensor) -> None:
-        """Write `rows` float32 `[n, width]` of the images with these digests.
-
-        Raises:
-            EncoderError: the disk is full, or cannot be written.
-        """
+        """Write `rows` float32 `[n, width]` of the images with these digests; keep them in memory where that fails."""
         block = rows.numpy().astype("<f4", copy=False)
-        with self._writing(block.nbytes):
-            self._write(self._rows, self._count * self.width * 4, block.tobytes())
-            entries = b"".join(image + _digest(row) for image, row in zip(images, block, strict=True))
-            self._write(self._index, self._count * ENTRY, entries)
+        if self._writable:
+            index, values = self._files
+            try:
+                self._write(values, self._count * self.width * 4, block.tobytes())
+                entries = b"".join(image + _digest(row) for image, row in zip(images, block, strict=True))
+                self._write(index, self._count * ENTRY, entries)
+            except OSError as error:
+                self._do_without(error)
+        if not self._writable:
+            self._unkept |= dict(zip(images, block.copy(), strict=True))
+            return
         self.places |= {image: self._count + place for place, image in enumerate(images)}
         self._count += len(images)
-
-    @contextlib.contextmanager
-    def _writing(self, needed: int) -> Iterator[None]:
-        """Say what a disk answers to `needed` bytes as one sentence."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise no_room(self.folder, needed, shutil.disk_usage(self.folder).free) from error
-            raise unusable(self.folder, error) from error
 
     @staticmethod
     def _write(file: IO[bytes], offset: int, content: bytes) -> None:
@@ -126,24 +155,33 @@ class Store:
 
     def get(self, images: list[bytes]) -> Tensor:
         """Float32 features `[N, width]` of the images with these digests, in their order."""
-        rows = self._mapped()[[self.places[image] for image in images]]
-        return torch.from_numpy(rows.astype(np.float32, copy=False))
+        if not self._unkept:
+            rows = self._mapped()[[self.places[image] for image in images]]
+            return torch.from_numpy(rows.astype(np.float32, copy=False))
+        mapped = self._mapped() if self._count else None
+        gathered = np.empty((len(images), self.width), np.float32)
+        for number, image in enumerate(images):
+            known = self._unkept.get(image)
+            if known is None:
+                assert mapped is not None
+                known = mapped[self.places[image]]
+            gathered[number] = known
+        return torch.from_numpy(gathered)
 
     def forget(self) -> None:
-        """Drop every row, on disk as well.
-
-        Raises:
-            EncoderError: the disk cannot be written.
-        """
-        with self._writing(0):
-            self._write(self._index, 0, b"")
-        self.places, self._count = {}, 0
+        """Drop every row, on disk as well where that can be written."""
+        self.places, self._count, self._unkept = {}, 0, {}
+        if self._writable:
+            try:
+                self._write(self._files[0], 0, b"")
+            except OSError as error:
+                self._do_without(error)
 
     def reference(self) -> Tensor | None:
         """What `refer_to` wrote, float32 `[n]`; None if nothing was, or not whole."""
         try:
             content = (self.folder / "reference").read_bytes()
-        except FileNotFoundError:
+        except OSError:
             return None
         numbers, digest = content[:-ROW], content[-ROW:]
         if len(numbers) % 4 or hashlib.blake2b(numbers, digest_size=ROW).digest() != digest:
@@ -151,14 +189,14 @@ class Store:
         return torch.from_numpy(np.frombuffer(numbers, "<f4").astype(np.float32))
 
     def refer_to(self, numbers: Tensor) -> None:
-        """Keep float32 `numbers` `[n]` by which one can tell later whether the rows still are what they were.
-
-        Raises:
-            EncoderError: the disk is full, or cannot be written.
-        """
+        """Keep float32 `numbers` `[n]` by which one can tell later whether the rows still are what they were."""
         content = numbers.numpy().astype("<f4", copy=False).tobytes()
-        with self._writing(len(content)):
-            write_atomically(self.folder / "reference", content + hashlib.blake2b(content, digest_size=ROW).digest())
+        if self._writable:
+            try:
+                path = self.folder / "reference"
+                write_atomically(path, content + hashlib.blake2b(content, digest_size=ROW).digest())
+            except OSError as error:
+                self._do_without(error)
 
     def _mapped(self) -> np.ndarray:
         return np.memmap(self.folder / "rows.f32", "<f4", "r", shape=(self._count, self.width))

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from stillsight.encoders.atomic import to_json, write_atomically
+from stillsight.encoders.atomic import to_json, write_atomically, writing
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.report import calibration, mistakes, scores
 from stillsight.encoders.supervised.report.charts import confusion_chart, reliability_chart
@@ -67,9 +67,10 @@ def write(
     facts, matrix, calibrated = measure(logits, labels, classes)
     confident = [mistakes.Mistake(**row) for row in facts["mistakes"]]
     pixels = [np.asarray(images[mistake.index]) for mistake in confident]
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in PICTURES:
-        (folder / name).unlink(missing_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in PICTURES:
+            (folder / name).unlink(missing_ok=True)
     write_atomically(folder / "confusion.csv", _csv(matrix, classes))
     notes = []
     drawn: dict[str, Callable[[], bytes]] = {

@@ -463,7 +463,7 @@ def test_a_full_disk_is_told_before_anything_is_encoded(
 
 
 def test_a_disk_that_fills_up_on_the_way_keeps_what_was_computed(
-    colours: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    colours: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(cached, "BATCH", 12)
     encoder = eyes()
@@ -475,12 +475,15 @@ def test_a_disk_that_fills_up_on_the_way_keeps_what_was_computed(
         write(file, offset, content)
 
     monkeypatch.setattr(Store, "_write", staticmethod(full))
-    with pytest.raises(EncoderError, match="Make room"):
-        features(encoder, colours, tmp_path, silent)
+    first = features(encoder, colours, tmp_path, silent)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("stillsight: features could not be kept in ")
+    assert "(No space left on device): the next run computes them again. To keep them, choose another: --cache" in said
+    assert encoded(encoder) == 66
     monkeypatch.setattr(Store, "_write", staticmethod(write))
-    encoded(encoder)
-    features(encoder, colours, tmp_path, silent)
+    again = features(encoder, colours, tmp_path, silent)
     assert encoded(encoder) == 66 - 12
+    assert all(torch.equal(first[part], again[part]) for part in again)
 
 
 def test_a_cache_that_cannot_be_made_is_one_sentence(colours: Dataset, tmp_path: Path) -> None:
@@ -490,25 +493,87 @@ def test_a_cache_that_cannot_be_made_is_one_sentence(colours: Dataset, tmp_path:
 
 
 @pytest.mark.parametrize("name", ["index", "rows.f32"])
-def test_a_cache_that_cannot_be_written_is_one_sentence(colours: Dataset, tmp_path: Path, name: str) -> None:
-    features(eyes(), colours, tmp_path, silent)
+def test_a_cache_that_cannot_be_written_costs_time_and_says_so(
+    colours: Dataset, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = features(eyes(), colours, tmp_path, silent)
     (store,) = tmp_path.iterdir()
     (store / name).unlink()
     (store / name).mkdir()  # the superuser may write another user's file, but no folder
-    with pytest.raises(EncoderError, match=r"The cache .* cannot be used \(Is a directory\)\. .*--cache FOLDER\.$"):
-        features(eyes(), colours, tmp_path, silent)
+    encoder = eyes()
+    computed = features(encoder, colours, tmp_path, silent)
+    assert encoded(encoder) == 66
+    assert all(torch.equal(right[part], computed[part]) for part in right)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == (
+        f"stillsight: features could not be kept in {store} (Is a directory): the next run computes them again. To "
+        "keep them, choose another: --cache FOLDER."
+    )
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.EROFS, errno.EDQUOT])
-def test_whatever_a_disk_answers_is_one_sentence(
-    colours: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+def test_whatever_a_disk_answers_costs_time_and_is_said_once(
+    colours: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    right = features(eyes(), colours, tmp_path / "good", silent)
+
     def refuse(*_: Any) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(Store, "_write", staticmethod(refuse))
-    with pytest.raises(EncoderError, match=rf"cannot be used \({os.strerror(number)}\)"):
-        features(eyes(), colours, tmp_path, silent)
+    computed = features(eyes(), colours, tmp_path, silent)
+    assert all(torch.equal(right[part], computed[part]) for part in right)
+    assert capsys.readouterr().err.count(f"could not be kept in {tmp_path}") == 1
+
+
+def test_a_cache_on_a_disk_that_can_only_be_read_is_read(
+    colours: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    right = features(eyes(), colours, tmp_path, silent)
+    touch = Path.touch
+
+    def refuse(path: Path, *arguments: Any, **named: Any) -> None:
+        if path.is_relative_to(tmp_path):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        touch(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    encoder = eyes()
+    read = features(encoder, colours, tmp_path, silent)
+    assert encoded(encoder) == 0, "all of them are there"
+    assert all(torch.equal(right[part], read[part]) for part in right)
+    assert "(Read-only file system)" in capsys.readouterr().err
+
+
+def test_a_second_process_that_waits_for_a_cache_says_so(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from stillsight.encoders.supervised.features.store import Store\n"
+        "with Store(Path(sys.argv[1]), 4): print('open', flush=True); sys.stdin.readline()"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path)]
+    pipes: dict[str, Any] = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+    with subprocess.Popen(words, **pipes) as first:
+        assert first.stdout is not None
+        assert first.stdin is not None
+        assert first.stdout.readline() == "open\n"
+        with subprocess.Popen(words, **pipes) as second:
+            assert second.stderr is not None
+            said = second.stderr.readline()
+            assert said == f"stillsight: waiting for another process, which fills the cache {tmp_path}.\n"
+            first.stdin.write("\n")
+            first.stdin.flush()
+            assert second.stdout is not None
+            assert second.stdout.readline() == "open\n"
+            second.communicate("\n")
 
 
 def test_features_from_before_bicubic_was_clamped_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

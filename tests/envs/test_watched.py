@@ -1,0 +1,151 @@
+"""An environment that hangs ends the wait for it: in this process, in a worker, at a step and at a reset."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from stillsight.envs import EnvError, EnvOptions, make_env, make_vec
+from stillsight.envs.errors import EnvFault
+
+MODULE = """
+import signal
+import time
+
+import gymnasium as gym
+import numpy as np
+
+
+class Sticky(gym.Env):
+    metadata = {"render_modes": []}
+    observation_space = gym.spaces.Box(0, 255, (16, 16, 3), np.uint8)
+    action_space = gym.spaces.Discrete(9)
+    resets = 0
+
+    def __init__(self, resets=10**9, stubborn=False):
+        self.most, self.stubborn = resets, stubborn
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.resets += 1
+        if self.resets > self.most:
+            self.hang()
+        return self.np_random.integers(0, 256, (16, 16, 3), dtype=np.uint8), {}
+
+    def step(self, action):
+        if action == 7:
+            self.hang()
+        return np.zeros((16, 16, 3), np.uint8), 0.0, False, False, {}
+
+    def hang(self):
+        if self.stubborn:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        while True:
+            try:
+                time.sleep(600)
+            except Exception:
+                if not self.stubborn:
+                    raise
+
+
+gym.register("Sticky-v0", Sticky, disable_env_checker=True)
+"""
+SECONDS = 0.4
+
+
+@pytest.fixture
+def sticky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "my_sticky.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "my_sticky:Sticky-v0"
+    gym.registry.pop("Sticky-v0", None)
+    sys.modules.pop("my_sticky", None)
+
+
+def test_a_step_that_hangs_in_this_process_is_interrupted_and_named(sticky: str) -> None:
+    env = make_env(sticky, EnvOptions(step_timeout=SECONDS))
+    env.step(np.int64(1))
+    began = time.monotonic()
+    with pytest.raises(EnvFault) as caught:
+        env.step(np.int64(7))
+    assert SECONDS <= time.monotonic() - began < SECONDS + 5
+    assert str(caught.value) == (
+        "Sticky-v0 hangs: step 2, after the action 7, has not come back for 0.4 seconds. Mend the environment, "
+        "or wait longer: --step-timeout 4 (0 waits for ever)."
+    )
+    env.step(np.int64(1))  # and the next call is another one
+
+
+def test_a_reset_that_hangs_is_interrupted_and_named(sticky: str) -> None:
+    env = make_env(sticky, EnvOptions(step_timeout=SECONDS, kwargs=(("resets", 1),)))
+    with pytest.raises(EnvFault, match=r"Sticky-v0 hangs: a reset has not come back for 0\.4 seconds\."):
+        env.reset()
+
+
+def test_time_between_calls_does_not_count(sticky: str) -> None:
+    env = make_env(sticky, EnvOptions(step_timeout=SECONDS))
+    for _ in range(3):
+        env.step(np.int64(1))
+        time.sleep(1.5 * SECONDS)
+
+
+STUBBORN = """
+import sys
+import numpy as np
+from stillsight.envs import EnvOptions, make_env
+from stillsight.envs.wrappers import watched
+
+watched.GRACE = 0.5
+env = make_env("my_sticky:Sticky-v0", EnvOptions(step_timeout=0.3, kwargs=(("stubborn", True),)))
+env.step(np.int64(7))
+"""
+
+
+@pytest.mark.usefixtures("sticky")
+def test_one_that_swallows_the_interruption_ends_its_process_with_exit_code_1(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(STUBBORN)
+    result = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 1
+    (said,) = result.stderr.splitlines()
+    assert said.startswith("stillsight: Sticky-v0 hangs: step 1, after the action 7, has not come back")
+    assert said.endswith("It does not let itself be ended alone: so ends the run.")
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_a_worker_that_hangs_is_named_and_killed_whatever_it_does(sticky: str, stubborn: bool) -> None:
+    venv = make_vec(sticky, 2, workers=2, options=EnvOptions(step_timeout=2.0, kwargs=(("stubborn", stubborn),)))
+    processes = [process.pid for process in venv.processes]  # type: ignore[attr-defined]
+    venv.reset()
+    venv.step(np.array([0, 1]))
+    with pytest.raises(EnvFault) as caught:
+        venv.step(np.array([0, 7]))
+    assert str(caught.value) == (
+        "Worker 1 of 2, which plays my_sticky:Sticky-v0, hangs after the action 7, and was ended: it has not answered "
+        "for 2 seconds. Mend the environment, or wait longer: --step-timeout 20 (0 waits for ever)."
+    )
+    venv.close()
+    for process in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
+def test_a_worker_that_hangs_in_a_reset_is_named(sticky: str) -> None:
+    # It is reset once when it is made, a second time here.
+    venv = make_vec(sticky, 2, workers=2, options=EnvOptions(step_timeout=2.0, kwargs=(("resets", 1),)))
+    with pytest.raises(EnvFault, match=r"Worker 0 of 2, .* hangs after no action yet, and was ended: it has not answ"):
+        venv.reset()
+    venv.close()
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), 1e9])
+def test_a_timeout_that_is_none_is_refused(seconds: float) -> None:
+    with pytest.raises(EnvError, match=r"A step timeout of .* seconds was asked for; it is 0 .*Try --step-timeout 600"):
+        EnvOptions(step_timeout=seconds)

@@ -1,0 +1,214 @@
+"""The page of what the harness found, written from its rows: nothing in it is written by hand."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from children import ROOT
+from record import Record
+
+Rows = list[dict[str, Any]]
+
+
+def summarise(records: Mapping[str, Record]) -> dict[str, Any]:
+    """Every count that the page has, as JSON knows it."""
+    parts = {name: list(record.rows.values()) for name, record in records.items() if record.rows}
+    told: dict[str, Any] = {name: SUMMARIES[name](rows) for name, rows in parts.items()}
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    return {"commit": commit.stdout.strip(), "machine": f"{platform.system()} {platform.release()}", "parts": told}
+
+
+def _faulty(rows: Rows) -> list[dict[str, Any]]:
+    """Kinds of faults, how often each, and the trial that shows it first."""
+    kinds: dict[str, list[str]] = {}
+    for row in rows:
+        for fault in row["faults"]:
+            kinds.setdefault(_kind(fault), []).append(row["trial"])
+    ordered = sorted(kinds.items(), key=lambda pair: -len(pair[1]))
+    return [{"fault": fault, "times": len(trials), "first": trials[0]} for fault, trials in ordered]
+
+
+def _kind(fault: str) -> str:
+    """A fault without the names and numbers of its trial."""
+    words = [word for word in fault.split() if "/" not in word or len(word) < 30]
+    return " ".join("N" if any(c.isdigit() for c in word) and len(word) > 3 else word for word in words)[:160]
+
+
+def _kills(rows: Rows) -> dict[str, Any]:
+    jobs: dict[str, Any] = {}
+    for row in rows:
+        job = jobs.setdefault(row["job"], Counter())
+        job["runs"] += 1
+        job["killed"] += row["killed"]
+        job["killed twice"] += bool(row.get("twice"))
+        job["ended"] += row["ends"]
+        job["without a fault"] += not row["faults"]
+        job["equal"] += row["ends"] and row["equal"]
+        job["equal was promised"] += row["promised"]
+    differing = Counter(name for row in rows for name in row["unequal"])
+    return {
+        "jobs": {name: dict(job) for name, job in jobs.items()},
+        "differing": dict(differing),
+        "faults": _faulty(rows),
+    }
+
+
+def _writes(rows: Rows) -> dict[str, Any]:
+    jobs: dict[str, Any] = {}
+    for row in rows:
+        job = jobs.setdefault(row["job"], Counter())
+        job["refused"] += 1
+        job[f"exit code {row['code']}"] += 1
+        job["without a fault"] += not row["faults"]
+    errors = Counter(row["error"] + (" from then on" if row["lasting"] else "") for row in rows)
+    return {"jobs": {name: dict(job) for name, job in jobs.items()}, "errors": dict(errors), "faults": _faulty(rows)}
+
+
+def _mutations(rows: Rows) -> dict[str, Any]:
+    kinds: dict[str, Any] = {}
+    for row in rows:
+        kind = kinds.setdefault(row["kind"], Counter())
+        kind["mutants"] += 1
+        kind[row["outcome"]] += 1
+        kind["faults"] += bool(row["faults"])
+    named = [{**row, "faults": [f"{row['kind']}: {fault}" for fault in row["faults"]]} for row in rows]
+    return {"kinds": {name: dict(kind) for name, kind in sorted(kinds.items())}, "faults": _faulty(named)}
+
+
+def _beside(rows: Rows) -> dict[str, Any]:
+    cases: dict[str, Any] = {}
+    for row in rows:
+        case = cases.setdefault(row["case"], Counter())
+        case["times"] += 1
+        case["without a fault"] += not row["faults"]
+    return {"cases": {name: dict(case) for name, case in cases.items()}, "faults": _faulty(rows)}
+
+
+def _soak(rows: Rows) -> dict[str, Any]:
+    return {"runs": rows, "faults": _faulty(rows)}
+
+
+SUMMARIES: dict[str, Callable[[Rows], dict[str, Any]]] = {
+    "kills": _kills,
+    "writes": _writes,
+    "mutations": _mutations,
+    "beside": _beside,
+    "soak": _soak,
+}
+TITLES = {
+    "kills": "Killed, and gone on with",
+    "writes": "Writes that are refused",
+    "mutations": "Damaged and hostile files",
+    "beside": "Two at once",
+    "soak": "Long trainings",
+}
+ABOUT = {
+    "kills": """
+Small runs of each kind are killed with SIGKILL, half of them at a file operation and half at any moment, a quarter of
+them again while they are gone on with. A run is without a fault when what is typed next brings it to its end, each row
+stands in its log once, no process and no file is left over, and nothing shows a traceback. It is equal when
+checkpoints, rows and summary are those of a run to which nothing happened, to the bit, times left out.
+""",
+    "writes": """
+File operations of each command are refused, each once (and ENOSPC also from then on), at the first and the last place
+of each kind. A command is without a fault when it ends with exit code 1 or 2 and a sentence, or with 0 and all that it
+should have written; when nothing shows a traceback; and when it goes on afterwards to the end.
+""",
+    "mutations": """
+Each file that is read is changed (bits, cuts, zeros, other types, missing and nested values, texts that name code,
+planted pickles) and read in a process with limits of memory and time. Faults are: code that ran, tracebacks, hangs,
+killed processes, and, where the file carries a hash, another answer without a word.
+""",
+    "beside": """
+Commands that run at the same time on one folder.
+""",
+    "soak": """
+A line is fitted to the means of twelve parts of the time, the first fifth left out. flat: the growth in an hour is
+below what is allowed, with 95% confidence; not known: the time was too short to tell.
+""",
+}
+COLUMNS = {
+    "kills": ("runs", "killed", "killed twice", "ended", "without a fault", "equal", "equal was promised"),
+    "writes": ("refused", "exit code 0", "exit code 1", "exit code 2", "without a fault"),
+    "mutations": (
+        "mutants", "same answer", "said, and gone on", "refused", "taken", "traceback", "hang", "killed", "code run",
+        "faults",
+    ),
+    "beside": ("times", "without a fault"),
+}  # fmt: skip
+NAMES = {"kills": "jobs", "writes": "jobs", "mutations": "kinds", "beside": "cases"}
+
+
+def render(told: Mapping[str, Any]) -> str:
+    """The page."""
+    lines = [
+        "# Reliability\n",
+        f"Written by `make faults` (`tests/faults/`) at commit {told['commit']} on {told['machine']}; the same numbers "
+        "are in `reliability.json`.\n",
+    ]
+    for name, title in TITLES.items():
+        part = told["parts"].get(name)
+        if part is None:
+            continue
+        lines += [f"## {title}", ABOUT[name]]
+        lines += _soaked(part["runs"]) if name == "soak" else _table(part[NAMES[name]], COLUMNS[name])
+        if part.get("differing"):
+            files = ", ".join(f"`{file}` {times}" for file, times in sorted(part["differing"].items()))
+            lines.append(f"\nFiles that were not equal: {files}.")
+        lines += _list(part["faults"])
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: Mapping[str, Mapping[str, int]], columns: tuple[str, ...]) -> list[str]:
+    used = [
+        column for column in columns if any(row.get(column) for row in rows.values()) or column == "without a fault"
+    ]
+    lines = [f"| | {' | '.join(used)} |", "|---|" + "---:|" * len(used)]
+    lines += [f"| {name} | {' | '.join(str(row.get(column, 0)) for column in used)} |" for name, row in rows.items()]
+    if len(rows) > 1:
+        sums = (str(sum(row.get(column, 0) for row in rows.values())) for column in used)
+        lines.append(f"| **all** | {' | '.join(sums)} |")
+    return lines
+
+
+def _soaked(runs: Rows) -> list[str]:
+    lines = [
+        "| | minutes | steps | memory, MB/h | handles/h | threads/h | time of a step, %/h |",
+        "|---|---:|---:|---|---|---|---|",
+    ]
+    for run in runs:
+        fitted = run.get("fitted")
+        if fitted is None:
+            continue
+        cells = []
+        for name, scale in (("memory", 1e-6), ("handles", 1.0), ("threads", 1.0), ("step", 0.0)):
+            line = fitted[name]
+            factor = scale or 100 / line["mean"]
+            cells.append(f"{factor * line['per_hour']:.2g} ± {factor * line['spread']:.2g}: {line['verdict']}")
+        lines.append(f"| {run['algo']} | {run['minutes']:g} | {run['steps']:,.0f} | {' | '.join(cells)} |")
+    return lines
+
+
+def _list(faults: Rows) -> list[str]:
+    if not faults:
+        return ["\nFaults: none.\n"]
+    return [
+        "\nFaults:\n",
+        *(f"- {fault['times']} times: {fault['fault']} (first: {fault['first']})" for fault in faults),
+        "",
+    ]
+
+
+def publish(records: Mapping[str, Record], folder: Path) -> int:
+    """Write reliability.md and reliability.json into `folder`, and return the number of faults."""
+    told = summarise(records)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "reliability.json").write_text(json.dumps(told, indent=1) + "\n")
+    (folder / "reliability.md").write_text(render(told))
+    return sum(fault["times"] for part in told["parts"].values() for fault in part["faults"])

@@ -66,6 +66,8 @@ COMMANDS: dict[str, Command] = {
             "--steps 20_000",
             "--env ALE/Pong-v5 --encoder mobilenet_v2 --tap features.3 --pooling grid12 --steps 1_000_000",
             "--mode finetune --unfreeze layer2 --encoder-lr 0.1 --set n_steps=256 learning_rate=lin_3e-4",
+            "--resume results/runs/first --steps 40_000",
+            "--from results/runs/first --env stillsight/Orchard-v0 --seed 1",
         ),
     ),
     "cifar": Command(
@@ -107,7 +109,7 @@ COMMANDS: dict[str, Command] = {
         f"{_AGENTS}.measure.throughput:throughput",
         "measure how fast a run goes, beside stock SB3 and beside the floor",
         run=f"{_AGENTS}.training.config:RlConfig",
-        left_out=("in_policy", "checkpoint_every", "tensorboard", "out", "resume"),
+        left_out=("in_policy", "checkpoint_every", "tensorboard", "out", "resume", "from_run", "from_checkpoint"),
         examples=("--encoder resnet18 --mode random --tap layer4 --pooling global --rounds 3",),
     ),
     "cifar-throughput": Command(

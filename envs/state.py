@@ -2,8 +2,8 @@
 
 An environment can be saved where each of its layers can: wrappers that keep nothing or whose fields are known (`KEPT`),
 environments whose suite knows how (`Suite.state`), and wrappers and environments of anybody's with two methods:
-`snapshot()`, which gives a dict of plain values and numpy arrays, and `restore_snapshot(values)`. Their random generator
-(`np_random`) is saved beside. Nothing of it is executed when it is read.
+`snapshot()`, which gives a dict of plain values and numpy arrays, and `restore_snapshot(values)`. The environment's
+random generator (`np_random`) is saved beside. Nothing of it is executed when it is read.
 """
 
 from __future__ import annotations

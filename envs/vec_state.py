@@ -1,4 +1,4 @@
-"""States of the environments of a VecEnv, in this process or in workers, and why they cannot be saved where they cannot."""
+"""States of the environments of a VecEnv, in this process or in workers, or why they cannot be saved."""
 
 from __future__ import annotations
 

@@ -51,6 +51,8 @@ class Run:
         counted: see `folder`.
         sinks: each row that is logged goes to these too; they are closed with the run. A function makes them from the
             run's folder, when it begins.
+        changed: flags of a resumed run that are others now -> (before, now). config.json says what holds now, and the
+            session in machine.json what held before.
 
     Raises:
         RunError: `folder` exists and is neither to be resumed nor counted.
@@ -65,7 +67,9 @@ class Run:
         resumed: bool = False,
         counted: bool = False,
         sinks: Sequence[Sink] | Callable[[Path], Sequence[Sink]] = (),
+        changed: Mapping[str, tuple[Any, Any]] | None = None,
     ) -> None:
+        self.changed = dict(changed or {})
         self.folder, self.command, self.config, self.resumed = folder, command, config, resumed
         self.counted = counted and not resumed
         if folder.exists() and not resumed and not counted:
@@ -99,11 +103,16 @@ class Run:
             raise RunError(f"The run folder {self.folder} cannot be made ({error}). Choose another: --out.") from error
         if callable(self._given):
             self.sinks = tuple(self._given(self.folder))
-        if not self.resumed:
+        if self.resumed:
+            (self.folder / "done").unlink(missing_ok=True)  # first: a folder never says that more is done than is
+        if not self.resumed or self.changed:
             self.write_json("config.json", {"command": self.command, **plain(self.config)})
         # A resumed run may go on elsewhere: the file keeps every machine that it has run on.
         before = json.loads((self.folder / "machine.json").read_text())["sessions"] if self.resumed else []
-        self.write_json("machine.json", {"sessions": [*before, machine()]})
+        session = machine()
+        if self.changed:
+            session["changed"] = {name: {"before": old, "now": new} for name, (old, new) in self.changed.items()}
+        self.write_json("machine.json", {"sessions": [*before, session]})
 
     def _claim(self) -> None:
         """Make the folder, which nobody else has made: `mkdir` is atomic."""

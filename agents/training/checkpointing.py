@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from stillsight.agents.errors import RunError, TrainingFault
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.folder import Run
+from stillsight.agents.training import games
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, check_frozen
 from stillsight.encoders.encoder import fingerprint
@@ -34,6 +35,29 @@ class Ledger:
     encoder_sha256: str = ""
 
 
+class Evaluation(Protocol):
+    """What plays evaluations, whose games are kept too: `callbacks.Evaluate`."""
+
+    def state(self) -> dict[str, Any] | None:
+        """Where its games stand."""
+
+    def restore(self, state: Mapping[str, Any] | None) -> None:
+        """Go on from there."""
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """Where a run goes on.
+
+    Attributes:
+        step: environment steps that are done.
+        games: None where the games go on, too; else why they begin anew, as the end of a sentence.
+    """
+
+    step: int
+    games: str | None
+
+
 class Savepoints:
     """The checkpoints of one run, and what adds up between them.
 
@@ -45,6 +69,9 @@ class Savepoints:
     def __init__(self, run: Run, agent: Agent) -> None:
         self.run, self.agent = run, agent
         self.ledger = Ledger(encoder_sha256=agent.sha256())
+        self.evaluation: Evaluation | None = None
+        self.resumption: Resumption | None = None
+        self.ancestor: dict[str, Any] | None = None  # of a run that began with another one's policy
         self._images = 0
         self._running_since: float | None = None
 
@@ -151,7 +178,15 @@ class Savepoints:
             self.run.save(name, replay)
         self.run.save(
             "last",
-            {**state.capture(self.agent.model), **self._facts(), "ledger": asdict(self.ledger), "replay": name},
+            {
+                **state.capture(self.agent.model),
+                **self._facts(),
+                "ledger": asdict(self.ledger),
+                "ancestor": self.ancestor,
+                "replay": name,
+                "games": games.capture(self.agent.model, self.agent.venv),
+                "evaluation": None if self.evaluation is None else self.evaluation.state(),
+            },
             self._header(),
         )
         for old in self.run.checkpoint("x").parent.glob("replay-*.safetensors"):
@@ -163,13 +198,21 @@ class Savepoints:
 
         Raises:
             CheckpointError: the checkpoint is damaged.
-            RunError: the encoder's frozen weights are not those that it was saved with.
+            RunError: the encoder's frozen weights are not those that it was saved with, or the run is to become shorter
+                than it is.
         """
         model = self.agent.model
         stored = self.run.load("last", model.device)
         if stored is None:
             self.run.rewind(0)  # what it recorded before it was stopped comes again
+            self.resumption = Resumption(0, "no checkpoint was written yet")
             return
+        steps = self.agent.config.steps
+        if "steps" in self.run.changed and steps <= stored["step"]:
+            raise RunError(
+                f"{self.run.folder} stands at step {stored['step']:,}, and --steps {steps:_} does not lie beyond it. "
+                f"Type a larger number, say: --steps {2 * stored['step']:_}."
+            )
         replay: dict[str, Any] | None = None
         if stored["replay"] is not None:
             replay = checkpoint.load(self.run.checkpoint(stored["replay"]))
@@ -177,9 +220,15 @@ class Savepoints:
         state.restore(model, stored)
         if replay is not None:
             state.restore_replay(model, replay)
-        # The environments begin new episodes, and not the very ones that the run began with.
-        self.agent.venv.seed(self.agent.config.seed + model.num_timesteps)
+        anew = games.restore(model, self.agent.venv, stored.get("games"))
+        if anew is not None:
+            # The environments begin new episodes, and not the very ones that the run began with.
+            self.agent.venv.seed(self.agent.config.seed + model.num_timesteps)
+        if self.evaluation is not None:
+            self.evaluation.restore(stored.get("evaluation"))
+        self.resumption = Resumption(model.num_timesteps, anew)
         self.ledger = Ledger(**stored["ledger"])
+        self.ancestor = stored.get("ancestor")
         best = self.run.load("best", model.device)
         if best is not None:  # it may be younger than the checkpoint from which learning goes on
             self.ledger.best = max(self.ledger.best, best["mean"])

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stillsight.agents.errors import RunError
 from stillsight.agents.runs.folder import Run
-from stillsight.agents.runs.reader import RUNS, read_config
-from stillsight.agents.runs.records import revive
+from stillsight.agents.runs.reader import RUNS
 from stillsight.agents.runs.tensorboard import TensorBoardSink
+from stillsight.agents.training import resuming
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.learn import learn
 from stillsight.encoders.supervised.recorder import NullRecorder
@@ -25,10 +24,10 @@ def cifar(config: CifarConfig) -> dict[str, Any]:
     """
     resumed = config.resume is not None
     folder = config.resume or config.out or RUNS / config.run_name
-    if resumed:
-        config = revive(CifarConfig, read_config(folder))
-        if (folder / "done").exists():
-            raise RunError(f"{folder} is finished. Its results are in {folder / 'summary.json'}.")
+    changed: dict[str, tuple[Any, Any]] = {}
+    if config.resume is not None:
+        going_on = resuming.resumed(config, config.resume, "cifar")
+        config, changed = going_on.config, going_on.changed
     config.check()
     with joined(config.device) as world:
         if not world.is_main:
@@ -40,7 +39,10 @@ def cifar(config: CifarConfig) -> dict[str, Any]:
         def sinks(place: Path) -> list[TensorBoardSink]:
             return [TensorBoardSink(place / "tensorboard")] if config.tensorboard else []
 
-        with Run(folder, "cifar", config, resumed=resumed, counted=counted, sinks=sinks) as run:
+        with Run(
+            folder, "cifar", config, resumed=resumed, counted=counted, sinks=sinks, changed=changed
+        ) as run:
+            run.rows |= _resumed_rows(config, run) if resumed else {}
             result = learn(config, run, config.cache, world)
             run.display.close()
             scores = {name: value for name, value in result.items() if name.endswith("accuracy") and value is not None}

@@ -1,12 +1,12 @@
 """AtariState: a game of ale-py in the middle of an episode, its random numbers and the action that it holds.
 
 ale-py's own state (`cloneState(include_rng=True)`) leaves out one thing: the action that is held. With sticky actions
-(Machado et al. 2018) a frame repeats it with the probability `repeat_action_probability`, whatever the agent sends. Seen
-in ale-py 0.12.1: of 146 games that were restored without it, 16 went on otherwise within 12 frames.
+(Machado et al. 2018) a frame repeats it with the probability `repeat_action_probability`, whatever the agent sends.
+Seen in ale-py 0.12.1: of 146 games that were restored without it, 16 went on otherwise within 12 frames.
 
 Which action is held can be asked for exactly where it matters. The state holds the random generator, so it is known
-whether the next frames repeat the held action. If none does, it has no effect any more. If they do, the game itself plays
-them, whatever is sent, and goes back; the action with which a second game plays the same is the one.
+whether the next frames repeat the held action. If none does, it has no effect any more. If they do, the game itself
+plays them, whatever is sent, and goes back; the action with which a second game plays the same is the one.
 """
 
 from __future__ import annotations

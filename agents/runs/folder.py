@@ -70,6 +70,7 @@ class Run:
         changed: Mapping[str, tuple[Any, Any]] | None = None,
     ) -> None:
         self.changed = dict(changed or {})
+        self.rows: dict[str, str] = {}  # on the card, beside those that it is given
         self.folder, self.command, self.config, self.resumed = folder, command, config, resumed
         self.counted = counted and not resumed
         if folder.exists() and not resumed and not counted:
@@ -154,7 +155,7 @@ class Run:
     def card(self, title: str, rows: Mapping[str, str]) -> None:
         """Print what will happen, and open the folder."""
         self._begin()
-        self.display.card(f"stillsight {title}", {**rows, "folder": str(self.folder)})
+        self.display.card(f"stillsight {title}", {**rows, **self.rows, "folder": str(self.folder)})
 
     def progress(self, what: str, done: int, total: int, **facts: object) -> None:
         """Show progress, see `ProgressDisplay.update`."""

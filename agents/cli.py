@@ -66,8 +66,6 @@ COMMANDS: dict[str, Command] = {
             "--steps 20_000",
             "--env ALE/Pong-v5 --encoder mobilenet_v2 --tap features.3 --pooling grid12 --steps 1_000_000",
             "--mode finetune --unfreeze layer2 --encoder-lr 0.1 --set n_steps=256 learning_rate=lin_3e-4",
-            "--resume results/runs/first --steps 40_000",
-            "--from results/runs/first --env stillsight/Orchard-v0 --seed 1",
         ),
     ),
     "cifar": Command(

@@ -184,6 +184,7 @@ class Savepoints:
                 "ledger": asdict(self.ledger),
                 "ancestor": self.ancestor,
                 "replay": name,
+                "records": state.records(self.agent.model),
                 "games": games.capture(self.agent.model, self.agent.venv),
                 "evaluation": None if self.evaluation is None else self.evaluation.state(),
             },
@@ -220,6 +221,8 @@ class Savepoints:
         state.restore(model, stored)
         if replay is not None:
             state.restore_replay(model, replay)
+        if "records" in stored:
+            state.restore_records(model, stored["records"])
         anew = games.restore(model, self.agent.venv, stored.get("games"))
         if anew is not None:
             # The environments begin new episodes, and not the very ones that the run began with.

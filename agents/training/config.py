@@ -239,13 +239,13 @@ class RlConfig(EncoderConfig):
         """
         if self.resume is not None:
             self.note_typed(given)
-            resumed(self, self.resume, "rl")
+            if (self.resume / "config.json").is_file():  # else `check` has said so
+                resumed(self, self.resume, "rl")
             return
         super().check_given(given)
         if self.from_run is None:
             refuse(given, ("from_checkpoint",), "without --from, which names the run that it is of. Type --from RUN")
         else:
-            read_config(self.from_run)
             refuse(given, ("standardise",), "beside --from, whose run brings what it standardises by. Drop --from")
         for flag, settings_given in (("--set", self.set), ("--env-set", self.env_set)):
             names = Counter(setting.partition("=")[0] for setting in settings_given)

@@ -37,11 +37,10 @@ def capture(model: BaseAlgorithm) -> dict[str, Any]:
             if isinstance(value, bool | int | float) and name not in _NOT_COUNTERS
         },
         "random": _random_state(model),
-        "records": _records(model),
     }
 
 
-def _records(model: BaseAlgorithm) -> dict[str, Any]:
+def records(model: BaseAlgorithm) -> dict[str, Any]:
     """What SB3 has noted and not yet written: its last episodes, and the numbers of the update before this moment."""
     logger = getattr(model, "_logger", None)
     episodes = [[float(one["r"]), int(one["l"]), float(one["t"])] for one in model.ep_info_buffer or ()]
@@ -54,7 +53,8 @@ def _records(model: BaseAlgorithm) -> dict[str, Any]:
     }
 
 
-def _restore_records(model: BaseAlgorithm, records: Mapping[str, Any]) -> None:
+def restore_records(model: BaseAlgorithm, records: Mapping[str, Any]) -> None:
+    """Put back what `records` gave; the model has its logger by then."""
     window = model._stats_window_size
     model.ep_info_buffer = deque((dict(zip("rlt", one, strict=True)) for one in records["episodes"]), maxlen=window)
     model.ep_success_buffer = deque(records["successes"], maxlen=window)
@@ -119,8 +119,6 @@ def restore(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
     except (KeyError, ValueError, RuntimeError, AttributeError) as error:
         raise CheckpointError(f"The checkpoint does not fit this agent ({str(error).splitlines()[0]}).") from error
     vars(model).update(state["counters"])
-    if "records" in state:
-        _restore_records(model, state["records"])
     _set_random_state(model, state["random"])
 
 

@@ -68,7 +68,7 @@ def resumed(asked: Config, folder: Path, command: str) -> Resumed[Config]:
     """
     record = read_config(folder)
     if (other := record.get("command", command)) != command:
-        raise RunError(f"{folder} is a {other} run. Type: stillsight {other} --resume {folder}")
+        raise RunError(f"The run in {folder} is one of {other}. Type: stillsight {other} --resume {folder}")
     own = revive(type(asked), record)
     typed = asked.typed
     if typed is None:

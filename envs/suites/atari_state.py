@@ -74,13 +74,13 @@ def _generator(state: bytes) -> NDArray[np.uint32] | None:
     return np.array(written[-1].split(), np.uint32) if len(written) == 2 else None
 
 
-def _repeated(state: bytes, sticky: float) -> int:
+def _repeated(console: bytes, sticky: float) -> int:
     """How many of the next frames repeat the held action. Each draws one number for either player."""
-    generator = _generator(state)
+    generator = _generator(console)
     assert generator is not None
     twister = np.random.MT19937()
-    inner = {"key": generator[:WORDS], "pos": int(generator[WORDS])}
-    twister.state = {"bit_generator": "MT19937", "state": inner}
+    state: Any = {"key": generator[:WORDS], "pos": int(generator[WORDS])}
+    twister.state = {"bit_generator": "MT19937", "state": state}
     frames = 0
     while twister.random_raw() < sticky * 2**32:
         twister.random_raw()
@@ -101,7 +101,9 @@ def _held(env: Any, state: bytes) -> int:
     env.ale.restoreState(ale_py.ALEState(state))
     twin = ale_py.ALEInterface()
     twin.setFloat("repeat_action_probability", sticky)
-    twin.loadROM(ale_py.roms.get_rom_path(env._game))
+    rom = ale_py.roms.get_rom_path(env._game)
+    assert rom is not None, "the game is being played from it"
+    twin.loadROM(rom)
     if env._game_mode is not None:
         twin.setMode(env._game_mode)
     if env._game_difficulty is not None:

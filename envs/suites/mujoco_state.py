@@ -21,6 +21,7 @@ class MujocoState:
     def objection(self, env: Any) -> str | None:
         """None: all of them can."""
         del env
+        return None
 
     def snapshot(self, env: Any) -> State:
         """Integration state, and every array of fixed size that was derived."""

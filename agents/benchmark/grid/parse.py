@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stillsight.agents.benchmark.grid.arms import arms
-from stillsight.agents.benchmark.grid.cell import Track, slug
+from stillsight.agents.benchmark.grid.cell import CONFIGS, Track, slug
 from stillsight.agents.benchmark.grid.effects import check_effects
 from stillsight.agents.benchmark.grid.keys import TASK, check_keys
 from stillsight.agents.benchmark.grid.spec import Spec, Task, merged_flags
@@ -43,7 +43,7 @@ def read_spec(path: Path, *, check: bool = True) -> Spec:
 
 def parse_spec(text: str, name: str = "benchmark", *, check: bool = True) -> Spec:
     """See `read_spec`; `name` is used where the text has none."""
-    record = tomllib.loads(text)
+    record = _fields(tomllib.loads(text))
     check_keys(record)
     seeds = _seeds(record.get("seeds", 5))
     algos = tuple(record.get("algos", ("ppo",)))
@@ -71,6 +71,18 @@ def parse_spec(text: str, name: str = "benchmark", *, check: bool = True) -> Spe
         check_effects(record, spec)
         _check_cells(spec)
     return spec
+
+
+def _fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """`record` with the names of fields in its tables where a flag is typed otherwise: `from` is `from_run`."""
+    words = {word: name for config in CONFIGS.values() for name, word in config.WORDS.items()}
+
+    def renamed(table: Any) -> Any:
+        if isinstance(table, list):
+            return [renamed(row) for row in table]
+        return {words.get(name, name): value for name, value in table.items()} if isinstance(table, dict) else table
+
+    return {name: renamed(value) for name, value in record.items()}
 
 
 def _seeds(given: int | list[int]) -> tuple[int, ...]:

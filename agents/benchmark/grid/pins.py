@@ -14,8 +14,12 @@ from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.envs import resolve
 
-UNPINNED = (*PLACED, "device", "threads", "data", "cache", "weights", "weights_folder", "tensorboard")
-"""Flags that do not change what a cell measures; weights are pinned by their hash instead of their place."""
+UNPINNED = (
+    *(*PLACED, "device", "threads", "data", "cache", "tensorboard"),
+    *("weights", "weights_folder", "from_run", "from_checkpoint"),
+)
+"""Flags that do not change what a cell measures; weights and the policy that a run begins from are pinned by their hash
+instead of their place."""
 
 
 def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,6 +34,8 @@ def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str
     """
     settings = {item.name: plain(getattr(config, item.name)) for item in fields(config) if item.name not in UNPINNED}
     pinned = {"weights_sha256": summary["weights_sha256"] if config.mode.pretrained else None, **settings}
+    if summary.get("from") is not None:
+        pinned["from_sha256"] = summary["from"]["sha256"]
     if config.mode.pretrained and not config.mode.trained:
         pinned["encoder_sha256"] = summary["encoder_sha256_before"]
         if summary["encoder_sha256_after"] != summary["encoder_sha256_before"]:

@@ -109,7 +109,10 @@ COMMANDS: dict[str, Command] = {
         f"{_AGENTS}.measure.throughput:throughput",
         "measure how fast a run goes, beside stock SB3 and beside the floor",
         run=f"{_AGENTS}.training.config:RlConfig",
-        left_out=("in_policy", "checkpoint_every", "tensorboard", "out", "resume", "trust"),
+        left_out=(
+            *("in_policy", "checkpoint_every", "tensorboard", "out", "resume", "from_run", "from_checkpoint", "keep"),
+            "trust",
+        ),
         examples=("--encoder resnet18 --mode random --tap layer4 --pooling global --rounds 3",),
     ),
     "cifar-throughput": Command(

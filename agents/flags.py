@@ -100,6 +100,7 @@ class Flag:
         help: what it does.
         group: heading under which help shows it.
         metavar: what usage shows in place of a value.
+        typed: its name on the command line, where that is not the field's.
     """
 
     field: str
@@ -111,11 +112,12 @@ class Flag:
     help: str
     group: str
     metavar: str
+    typed: str = ""
 
     @property
     def word(self) -> str:
         """As it is typed."""
-        return "--" + self.field.replace("_", "-")
+        return "--" + (self.typed or self.field).replace("_", "-")
 
     @property
     def shown(self) -> str:
@@ -189,6 +191,7 @@ def _written(value: Any) -> str:
 def flags(config: type, metavars: Mapping[str, str] | None = None) -> list[Flag]:
     """The flags of a configuration, in the order of its fields.
 
+    `config.WORDS`, where it has one, says how a flag is typed whose field cannot be called so: "from" is Python's.
     `config.GROUPS`, where it has one, names groups: field -> heading of that field and of those that follow it, up to
     the next that is named. Help shows the groups in the order of that mapping.
 
@@ -197,6 +200,7 @@ def flags(config: type, metavars: Mapping[str, str] | None = None) -> list[Flag]
         metavars: field -> what help shows in place of its value.
     """
     hints, told, groups = typing.get_type_hints(config), _docstrings(config), getattr(config, "GROUPS", {})
+    words: Mapping[str, str] = getattr(config, "WORDS", {})
     heading, result = "flags", []
     for field in fields(config):
         heading = groups.get(field.name, heading)
@@ -205,7 +209,8 @@ def flags(config: type, metavars: Mapping[str, str] | None = None) -> list[Flag]
         kind, choices, many, optional = _kind(hints[field.name])
         shown = f"{{{','.join(choices)}}}" if choices else (metavars or {}).get(field.name, _METAVARS[kind])
         help_text = told.get(field.name, "")
-        result.append(Flag(field.name, kind, choices, many, optional, default, help_text, heading, shown))
+        typed = words.get(field.name, "")
+        result.append(Flag(field.name, kind, choices, many, optional, default, help_text, heading, shown, typed))
     return result
 
 

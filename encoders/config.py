@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -56,6 +56,15 @@ def refuse(given: Collection[str], flags: Collection[str], why: str) -> None:
 class EncoderConfig:
     """Which encoder, where it is tapped, what is done with it, and on what it runs."""
 
+    RESUMABLE: ClassVar[tuple[str, ...]] = ("device", "threads", "weights", "weights_folder")
+    """Flags that may change when a run is resumed; a configuration of a run adds its own. Weights may lie elsewhere
+    by then; that they are the same is checked."""
+    LENGTH: ClassVar[str] = ""
+    """The flag among them that says how long a run is."""
+    WORDS: ClassVar[Mapping[str, str]] = {}
+    """Field -> how its flag is typed, without "--", where that is not the field's name."""
+    typed: ClassVar[frozenset[str] | None] = None
+    """Names of the fields that were typed, which `check_given` notes on an instance; None of one made in Python."""
     LEARNING: ClassVar[tuple[str, ...]] = ("unfreeze", "adapt", "batchnorm", "lora_rank", "encoder_lr")
     """Flags of an encoder that learns; they have no effect on one that does not."""
 
@@ -203,6 +212,7 @@ class EncoderConfig:
         Raises:
             EncoderError: which flag, why, and what to type.
         """
+        self.note_typed(given)
         if not self.mode.trained:
             why = f"with --mode {self.mode.value}, in which the encoder does not learn. Type --mode finetune"
             refuse(given, self.LEARNING, why)
@@ -211,6 +221,14 @@ class EncoderConfig:
             refuse(given, ("weights_folder",), why)
         elif self.weights is not None:
             refuse(given, ("weights_folder",), "beside --weights, which says where they are. Drop --weights")
+
+    def note_typed(self, given: Collection[str]) -> None:
+        """Keep which flags were typed: a value that is the default counts then, too."""
+        object.__setattr__(self, "typed", frozenset(given))
+
+    def completed(self) -> Self:
+        """With what depends on other flags filled in, where a flag of a resumed run was put back to its default."""
+        return self
 
     def _check_adaptation(self) -> None:
         chosen = f"--adapt {self.adapt}" if self.adapt != "all" else f"--batchnorm {self.batchnorm}"

@@ -22,6 +22,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from stillsight.envs.errors import EnvError, EnvFault
+from stillsight.envs.state import State, objection, restore_state, save_state
 from stillsight.envs.wrappers.rules import Step
 from stillsight.envs.wrappers.watched import longer
 
@@ -85,6 +86,22 @@ class Reporting(gym.Wrapper[Any, Any, Any, Any]):
             return self.env.step(action)
         except Exception as error:
             return self._blank(), 0.0, False, False, {FAULT: _report(error)}
+
+    def state_objection(self) -> str | None:
+        """Why the environment's state cannot be saved, see `state.objection`."""
+        return objection(self.env)
+
+    def save_state(self) -> State:
+        """The environment's state, see `state.save_state`."""
+        return save_state(self.env)
+
+    def restore_state(self, state: State) -> str | None:
+        """Put a state back; what was wrong with it, in words, because an exception would end the worker."""
+        try:
+            restore_state(self.env, state)
+        except EnvError as error:
+            return str(error)
+        return None
 
     def _blank(self) -> Any:
         return np.zeros(self.observation_space.shape or (), self.observation_space.dtype)

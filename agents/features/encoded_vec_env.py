@@ -118,6 +118,19 @@ class EncodedVecEnv(VecEnvWrapper):
         self._check_that_it_learns()
         return self._stack.start(self.encode(np.asarray(self.venv.reset())))
 
+    @property
+    def stacks(self) -> np.ndarray:
+        """What was last observed, `[n_envs, frame_stack, *frame]`."""
+        return self._stack.frames.copy()
+
+    @stacks.setter
+    def stacks(self, frames: np.ndarray) -> None:
+        """Go on from there, as the environments do. Raises `ValueError` for another shape or dtype."""
+        here = self._stack.frames
+        if frames.shape != here.shape or frames.dtype != here.dtype:
+            raise ValueError(f"stacks are {here.dtype} {list(here.shape)}, not {frames.dtype} {list(frames.shape)}")
+        here[:] = frames
+
     def step_wait(self) -> VecEnvStepReturn:
         """One step everywhere, with all new frames and all last frames encoded in one batch."""
         observations, rewards, dones, infos = self.venv.step_wait()

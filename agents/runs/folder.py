@@ -60,6 +60,8 @@ class Run:
         counted: see `folder`.
         sinks: each row that is logged goes to these too; they are closed with the run. A function makes them from the
             run's folder, when it begins.
+        changed: flags of a resumed run that are others now -> (before, now). config.json says what holds now, and the
+            session in machine.json what held before.
 
     Raises:
         RunError: `folder` exists and is neither to be resumed nor counted, or another run works in it.
@@ -74,7 +76,10 @@ class Run:
         resumed: bool = False,
         counted: bool = False,
         sinks: Sequence[Sink] | Callable[[Path], Sequence[Sink]] = (),
+        changed: Mapping[str, tuple[Any, Any]] | None = None,
     ) -> None:
+        self.changed = dict(changed or {})
+        self.also: dict[str, str] = {}  # on the card, beside those that it is given
         self.folder, self.command, self.config, self.resumed = folder, command, config, resumed
         self.counted = counted and not resumed
         self._lock = Lock(folder)
@@ -140,12 +145,17 @@ class Run:
         """Write what runs here, and on what."""
         if callable(self._given):
             self.sinks = tuple(self._given(self.folder))
-        if not self.resumed:
+        if self.resumed:
+            self.place("done").unlink(missing_ok=True)  # first: a folder never says that more is done than is
+        if not self.resumed or self.changed:
             asked = {name: value for name, value in plain(self.config).items() if name != "trust"}  # no file's to say
             self.write_json("config.json", {"command": self.command, **asked})
         # A resumed run may go on elsewhere: the file keeps every machine that it has run on.
         before = read_sessions(self.folder) if self.resumed else []
-        self.write_json("machine.json", {"sessions": [*before, machine()]})
+        session = machine()
+        if self.changed:
+            session["changed"] = {name: {"before": old, "now": new} for name, (old, new) in self.changed.items()}
+        self.write_json("machine.json", {"sessions": [*before, session]})
 
     def _claim(self) -> None:
         """Make the folder, which nobody else has made: `mkdir` is atomic. Then own it."""
@@ -221,7 +231,7 @@ class Run:
     def card(self, title: str, rows: Mapping[str, str]) -> None:
         """Print what will happen, and open the folder."""
         self._begin()
-        self.display.card(f"stillsight {title}", {**rows, "folder": str(self.folder)})
+        self.display.card(f"stillsight {title}", {**rows, **self.also, "folder": str(self.folder)})
 
     def progress(self, what: str, done: int, total: int, **facts: object) -> None:
         """Show progress, see `ProgressDisplay.update`."""

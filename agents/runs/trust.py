@@ -143,10 +143,11 @@ RULES: dict[str, Rule] = {
     "set": _set,
     "weights": _read("weights"),
     "weights_folder": _read("weights_folder"),
+    "from_run": _read("from_run"),
     "dataset": _dataset,
     "data": _data,
     "cache": _cache,
-    **dict.fromkeys(("mode", "tap", "pooling", "unfreeze", "shift", "device"), _nothing),
+    **dict.fromkeys(("mode", "tap", "pooling", "unfreeze", "shift", "device", "from_checkpoint"), _nothing),
 }
 """Field of a configuration whose values are text -> what it may ask for. Numbers, truth values and choices of a few
 words need none."""

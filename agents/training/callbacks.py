@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -18,9 +18,11 @@ from stillsight.agents.runs.folder import Run
 from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.episodes import Episode, capped_note, divide, play_episodes
+from stillsight.agents.training.games import arrays, tensors
 from stillsight.agents.training.model_state import loss_not_finite
 from stillsight.encoders import stopping
 from stillsight.encoders.encoder import Encoder
+from stillsight.envs.state import objection, restore_state, save_state
 
 
 class Due:
@@ -95,6 +97,7 @@ class Evaluate(BaseCallback):
         self.every, self.total, self.episodes, self.max_steps = every, total, episodes, max_steps
         self.deterministic = deterministic
         self._first: list[int | None] = [seed + index for index in range(len(envs))]
+        savepoints.evaluation = self
 
     def _on_training_start(self) -> None:
         self.due = Due(self.every, self.num_timesteps)
@@ -103,6 +106,25 @@ class Evaluate(BaseCallback):
         if self.due(self.num_timesteps) and self.num_timesteps < self.total:
             self.evaluate()
         return True
+
+    def state(self) -> dict[str, Any] | None:
+        """Where the games of evaluations stand, for a checkpoint; None before the first one, and where some game cannot
+        be saved: they begin with their first seeds then."""
+        if self._first[0] is not None or any(objection(env) is not None for env in self.envs):
+            return None
+        return {"envs": [tensors(save_state(env)) for env in self.envs]}
+
+    def restore(self, state: Mapping[str, Any] | None) -> None:
+        """Go on from there; with the first seeds, where nothing was saved or the number of games is another now.
+
+        Raises:
+            EnvError: the games do not fit.
+        """
+        if state is None or len(state["envs"]) != len(self.envs) or any(objection(env) for env in self.envs):
+            return
+        for env, saved in zip(self.envs, state["envs"], strict=True):
+            restore_state(env, arrays(saved))
+        self._first = [None] * len(self.envs)
 
     def last(self) -> list[Episode]:
         """The evaluation of the agent that has learned all: a session that was stopped after it has recorded it."""

@@ -6,10 +6,10 @@ import contextlib
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
@@ -18,6 +18,7 @@ from stillsight.agents.runs import checkpoint, history, schema
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.place import place
 from stillsight.agents.runs.trust import flags
+from stillsight.agents.training import games
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, check_frozen
 from stillsight.encoders import stopping
@@ -44,6 +45,29 @@ class Ledger:
     encoder_sha256: str = ""
 
 
+class Evaluation(Protocol):
+    """What plays evaluations, whose games are kept too: `callbacks.Evaluate`."""
+
+    def state(self) -> dict[str, Any] | None:
+        """Where its games stand."""
+
+    def restore(self, state: Mapping[str, Any] | None) -> None:
+        """Go on from there."""
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """Where a run goes on.
+
+    Attributes:
+        step: environment steps that are done.
+        games: None where the games go on, too; else why they begin anew, as the end of a sentence.
+    """
+
+    step: int
+    games: str | None
+
+
 class Savepoints:
     """The checkpoints of one run, and what adds up between them.
 
@@ -55,6 +79,9 @@ class Savepoints:
     def __init__(self, run: Run, agent: Agent) -> None:
         self.run, self.agent = run, agent
         self.ledger = Ledger(encoder_sha256=agent.sha256())
+        self.evaluation: Evaluation | None = None
+        self.resumption: Resumption | None = None
+        self.ancestor: dict[str, Any] | None = None  # of a run that began with another one's policy
         self._images = 0
         self._running_since: float | None = None
         self._saved: int | None = None  # step of the last checkpoint that is known to be good
@@ -220,7 +247,16 @@ class Savepoints:
         try:
             self.run.save(
                 "last",
-                {**state.capture(self.agent.model), **self._facts(), "ledger": asdict(self.ledger), "replay": name},
+                {
+                    **state.capture(self.agent.model),
+                    **self._facts(),
+                    "ledger": asdict(self.ledger),
+                    "ancestor": self.ancestor,
+                    "replay": name,
+                    "records": state.records(self.agent.model),
+                    "games": games.capture(self.agent.model, self.agent.venv),
+                    "evaluation": None if self.evaluation is None else self.evaluation.state(),
+                },
                 self._header(),
             )
         except DiskFault:  # a memory that no checkpoint names would only fill the disk
@@ -245,22 +281,38 @@ class Savepoints:
 
         Raises:
             CheckpointError: no checkpoint that learning can go on from is good.
-            RunError: the encoder's frozen weights are not those that it was saved with.
+            RunError: the encoder's frozen weights are not those that it was saved with, or the run is to become shorter
+                than it is.
         """
         model = self.agent.model
         candidates = [name for name in history.names(self.run.folder) if name != "best"]
         if not candidates:
             self.run.rewind(0)  # what it recorded before it was stopped comes again
+            self.resumption = Resumption(0, "no checkpoint was written yet")
             return
         taken, stored = history.newest_good(self.run.folder, candidates, self._read)
+        steps = self.agent.config.steps
+        if "steps" in self.run.changed and steps <= stored["step"]:
+            raise RunError(
+                f"{self.run.folder} stands at step {stored['step']:,}, and --steps {steps:_} does not lie beyond it. "
+                f"Type a larger number, say: --steps {2 * stored['step']:_}."
+            )
         replay = stored.pop("replay_memory")
         check_frozen(self.agent.encoder, stored, self.run.folder)
         state.restore(model, stored)
         if replay is not None:
             state.restore_replay(model, replay)
-        # The environments begin new episodes, and not the very ones that the run began with.
-        self.agent.venv.seed(self.agent.config.seed + model.num_timesteps)
+        if "records" in stored:
+            state.restore_records(model, stored["records"])
+        anew = games.restore(model, self.agent.venv, stored.get("games"))
+        if anew is not None:
+            # The environments begin new episodes, and not the very ones that the run began with.
+            self.agent.venv.seed(self.agent.config.seed + model.num_timesteps)
+        if self.evaluation is not None:
+            self.evaluation.restore(stored.get("evaluation"))
+        self.resumption = Resumption(model.num_timesteps, anew)
         self.ledger = Ledger(**stored["ledger"])
+        self.ancestor = stored.get("ancestor")
         self._restore_best()
         self.run.rewind(model.num_timesteps)
         self._images = self.agent.encoder.counter.images

@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.reader import RUNS
 from stillsight.agents.runs.tensorboard import TensorBoardSink
-from stillsight.agents.runs.trust import Trust, open_run
+from stillsight.agents.training import resuming
 from stillsight.encoders.stopping import Stop
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.learn import learn
 from stillsight.encoders.supervised.recorder import NullRecorder
 from stillsight.encoders.supervised.training.distributed import joined
+from stillsight.encoders.supervised.training.optimizer import course
 
 
 def cifar(config: CifarConfig) -> dict[str, Any]:
@@ -27,13 +30,12 @@ def cifar(config: CifarConfig) -> dict[str, Any]:
     """
     resumed = config.resume is not None
     folder = config.resume or config.out or RUNS / config.run_name
-    if resumed:
-        opened = open_run(folder, Trust(config.trust), writes=True)
-        config = opened.expect(CifarConfig)
-        if opened.word:
-            print(opened.word)
-        if (folder / "done").exists():
-            raise RunError(f"{folder} is finished. Its results are in {folder / 'summary.json'}.")
+    changed: dict[str, tuple[Any, Any]] = {}
+    if config.resume is not None:
+        going_on = resuming.resumed(config, config.resume, "cifar")
+        config, changed = going_on.config, going_on.changed
+        if going_on.word:
+            print(going_on.word)
     config.check()
     with joined(config.device) as world:
         if not world.is_main:
@@ -48,7 +50,9 @@ def cifar(config: CifarConfig) -> dict[str, Any]:
         def sinks(place: Path) -> list[TensorBoardSink]:
             return [TensorBoardSink(place / "tensorboard")] if config.tensorboard else []
 
-        with Run(folder, "cifar", config, resumed=resumed, counted=counted, sinks=sinks) as run:
+        with Run(folder, "cifar", config, resumed=resumed, counted=counted, sinks=sinks, changed=changed) as run:
+            if resumed and config.mode.trained:
+                run.also |= _resumed(config, run)
             result = learn(config, run, config.cache, world)
             run.display.close()
             scores = {name: value for name, value in result.items() if name.endswith("accuracy") and value is not None}
@@ -60,6 +64,44 @@ def cifar(config: CifarConfig) -> dict[str, Any]:
             }
             run.display.card("done", rows)
             return result
+
+
+def _resumed(config: CifarConfig, run: Run) -> dict[str, str]:
+    """Where a training goes on and at which rate, for its card.
+
+    Raises:
+        RunError: it stopped early, and more epochs would not be made.
+    """
+    stored = run.load("last", torch.device("cpu"))
+    if stored is None:
+        return {"resumed": "from the beginning: no checkpoint was written yet"}
+    done, best = int(stored["epoch"]), int(stored["best_epoch"])
+    before = int(run.changed.get("epochs", (config.epochs, 0))[0])
+    if "epochs" in run.changed and done >= config.epochs:
+        raise RunError(
+            f"{run.folder} stands after epoch {done}, and --epochs {config.epochs} does not lie beyond it. Type a "
+            f"larger number, say: --epochs {2 * done}."
+        )
+    if "epochs" in run.changed and config.patience and done - best >= config.patience:
+        raise RunError(
+            f"{run.folder} stopped early after epoch {done}: none after epoch {best} was better, and --patience "
+            f"{config.patience} waits no longer. More --epochs would not be made. Begin a new run, say with "
+            f"--weights {run.folder}."
+        )
+    told = [f"{name} {old} before, {now} now" for name, (old, now) in run.changed.items()]
+    rows = {"resumed": "; ".join([f"after epoch {done} of {config.epochs}", *told])}
+    if "epochs" in run.changed and done:
+        here, there = (_share(config, done, epochs) for epochs in (config.epochs, before))
+        rows["schedule"] = (
+            f"follows the new length: the rate goes on at {here:.1%} of its highest, where it stood at {there:.1%}"
+        )
+    return rows
+
+
+def _share(config: CifarConfig, done: int, epochs: int) -> float:
+    """Share of the highest rate that is reached after `done` of `epochs` epochs."""
+    fine = 1_000  # parts of an epoch: how many updates it has is known only with the images
+    return course(config, epochs * fine)(done * fine) if done < epochs else 0.0
 
 
 def _said(result: dict[str, Any]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.agents.training.algorithms import AlgorithmSpec, check_actions, spec
 from stillsight.agents.training.presets import preset
+from stillsight.agents.training.resuming import resumed
 from stillsight.agents.training.settings import overrides, settings
 from stillsight.encoders.config import EncoderConfig, refuse
 from stillsight.encoders.zoo.registry import spec as encoder_spec
@@ -46,6 +47,14 @@ class RlConfig(EncoderConfig):
         "checkpoint_every": "run",
     }
     """Field -> heading of it and of those that follow, up to the next; see `stillsight.agents.flags`."""
+    RESUMABLE: ClassVar[tuple[str, ...]] = (
+        *("steps", "workers", "engine", "tensorboard"),
+        *("eval_every", "eval_episodes", "eval_envs", "eval_max_steps", "checkpoint_every"),
+        *EncoderConfig.RESUMABLE,
+    )
+    """Flags that may change when a run is resumed: where and how it is done, and for how long."""
+    LENGTH: ClassVar[str] = "steps"
+    WORDS: ClassVar[Mapping[str, str]] = {"from_run": "from"}
 
     env: str = "stillsight/Orchard-v0"
     """A name of `stillsight list envs`, any Gymnasium id with pixels or rendering, or module:Id."""
@@ -125,10 +134,18 @@ class RlConfig(EncoderConfig):
     out: Path | None = None
     """The run folder; results/runs/<name> by default."""
     resume: Path | None = None
-    """Continue the stopped run in this folder; all other flags are read from it."""
+    """Continue the run in this folder where its last checkpoint stands; a finished one with more --steps. Beside it,
+    --steps, --checkpoint-every, the numbers of evaluations (--eval-every, --eval-episodes, --eval-envs,
+    --eval-max-steps), --engine, --workers, --device, --threads, --weights, --weights-folder and --tensorboard may
+    change; all else is read from the folder. Schedules follow the new length."""
+    from_run: Path | None = None
+    """Begin with the policy of the run in this folder: all that it learned, with fresh counters, optimizer and replay
+    memory. Its encoder, head, spaces and algorithm must be the same; environment and settings may differ."""
+    from_checkpoint: str = "best"
+    """Which checkpoint of the run --from takes: best, last, or the steps of one that --keep kept."""
     trust: tuple[str, ...] = ()
-    """With --resume: what the run asks for and stillsight does not know of itself, as the refusal names it: code
-    (module:name), a Gymnasium id, a NAME=VALUE, or a folder to write into."""
+    """With --resume and --from: what the run asks for and stillsight does not know of itself, as the refusal names it:
+    code (module:name), a Gymnasium id, a NAME=VALUE, or a folder to write into."""
 
     @property
     def run_name(self) -> str:
@@ -158,7 +175,6 @@ class RlConfig(EncoderConfig):
         row = spec(self.algo)
         chosen = settings(row, self.env, overrides(self.set, "--set"))
         options = self.env_options()
-        tenth = max(1, self.steps // 10)
         return replace(
             self.for_control(),
             n_envs=self.n_envs or row.n_envs,
@@ -170,10 +186,17 @@ class RlConfig(EncoderConfig):
             shift=options.shift,
             shift_strength=options.shift_strength,
             batchnorm="frozen" if self.batchnorm is None and self.mode.trained else self.batchnorm,
-            eval_envs=self.eval_envs or min(self.n_envs or row.n_envs, self.eval_episodes),
+            set=tuple(f"{name}={value!r}" for name, value in chosen.items()),
+        ).completed()
+
+    def completed(self) -> RlConfig:
+        """With the numbers of evaluations and checkpoints filled in, once `n_envs` is known."""
+        tenth = max(1, self.steps // 10)
+        return replace(
+            self,
+            eval_envs=self.eval_envs or min(self.n_envs or 1, self.eval_episodes),
             eval_every=tenth if self.eval_every is None else self.eval_every,
             checkpoint_every=tenth if self.checkpoint_every is None else self.checkpoint_every,
-            set=tuple(f"{name}={value!r}" for name, value in chosen.items()),
         )
 
     def check(self) -> None:
@@ -240,11 +263,18 @@ class RlConfig(EncoderConfig):
             EncoderError, RunError: which flag, why, and what to type.
         """
         if self.resume is not None:
-            others = sorted(set(given) - {"resume", "trust"})
-            refuse(given, others, "beside --resume, which goes on with the run as it began. Start a new run with --out")
+            self.note_typed(given)
+            if (self.resume / "config.json").is_file():  # else `check` has said so
+                resumed(self, self.resume, "rl")
             return
-        refuse(given, ("trust",), "without --resume: what you type yourself is trusted. Type --resume RUN")
+        if self.from_run is None:
+            why = "without --resume or --from: what you type yourself is trusted. Type --resume RUN"
+            refuse(given, ("trust",), why)
         super().check_given(given)
+        if self.from_run is None:
+            refuse(given, ("from_checkpoint",), "without --from, which names the run that it is of. Type --from RUN")
+        else:
+            refuse(given, ("standardise",), "beside --from, whose run brings what it standardises by. Drop --from")
         for flag, settings_given in (("--set", self.set), ("--env-set", self.env_set)):
             names = Counter(setting.partition("=")[0] for setting in settings_given)
             for name in (name for name, times in names.items() if times > 1):

@@ -11,19 +11,20 @@ import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from stillsight.agents.errors import RunError
 from stillsight.agents.features.acting import Actor
 from stillsight.agents.features.extractor import encoder_state
 from stillsight.agents.runs.folder import Run, Sink
 from stillsight.agents.runs.reader import RUNS
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.tensorboard import TensorBoardSink
-from stillsight.agents.runs.trust import Trust, flags, open_run
+from stillsight.agents.runs.trust import flags
 from stillsight.agents.training import callbacks as recording
 from stillsight.agents.training import summary
 from stillsight.agents.training.build import check_environment, make_agent
 from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.config import RlConfig
+from stillsight.agents.training.inheritance import inherit
+from stillsight.agents.training.resuming import resumed
 from stillsight.agents.training.seeds import EVALUATION
 from stillsight.encoders import device as devices
 from stillsight.encoders import stopping
@@ -39,15 +40,11 @@ def rl(config: RlConfig) -> dict[str, Any]:
         EncoderError, EnvError, RunError, CheckpointError: a user's mistake; nothing was written.
     """
     if config.resume is not None:
-        folder = config.resume
-        if (folder / "done").exists():
-            raise RunError(f"{folder} is finished. Record it with: stillsight record {folder}")
-        opened = open_run(folder, Trust(config.trust), writes=True)
-        config = opened.expect(RlConfig)
-        config.check()
-        if opened.word:
-            print(opened.word)
-        with Run(folder, "rl", config, resumed=True, sinks=_sinks(config)) as run:
+        folder, going_on = config.resume, resumed(config, config.resume, "rl")
+        config = going_on.config
+        if going_on.word:
+            print(going_on.word)
+        with Run(folder, "rl", config, resumed=True, sinks=_sinks(config), changed=going_on.changed) as run:
             return learn(config, run)
     config.check()
     name = config.run_name  # before defaults are written out, which would all be in it
@@ -83,14 +80,11 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
     arenas = [
         make_env(config.env, options, training=False, seed=seed + index) for index in range(config.eval_envs or 1)
     ]
+    ancestor = None
+    if config.from_run is not None and not (run.resumed and run.checkpoint("last").exists()):
+        ancestor = inherit(agent)
     savepoints = Savepoints(run, agent)
-    if run.resumed:
-        savepoints.restore()
-
-    run.card(f"rl · {config.env} · {config.algo} · {config.mode.value} · seed {config.seed}", summary.card(agent))
-    run.write_json(
-        SPACES_FILE, Spaces(agent.venv.pixel_shape, agent.venv.action_space, action_offset(agent.venv)).to_json()
-    )
+    savepoints.ancestor = None if ancestor is None else ancestor.to_json()
     evaluation = recording.Evaluate(
         run,
         Actor(agent.model, agent.venv),
@@ -105,6 +99,15 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
     )
     model = agent.model
     model.set_logger(recording.logger(run))
+    if run.resumed:
+        savepoints.restore()
+    run.card(
+        f"rl · {config.env} · {config.algo} · {config.mode.value} · seed {config.seed}",
+        summary.card(agent) | summary.begins(agent, savepoints, run.changed),
+    )
+    run.write_json(
+        SPACES_FILE, Spaces(agent.venv.pixel_shape, agent.venv.action_space, action_offset(agent.venv)).to_json()
+    )
     ours = [
         recording.Episodes(run, config.steps),
         recording.StaysFinite(savepoints),
@@ -127,7 +130,7 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
             facts = {"encoder": encoder.name, "env": config.env, "license": licence}
             run.save("encoder", encoder_state(encoder, model.policy), facts)
         episodes = evaluation.last()
-        result = summary.summary(agent, savepoints.ledger, episodes, deterministic=not config.stochastic_eval)
+        result = summary.summary(agent, savepoints, episodes, deterministic=not config.stochastic_eval)
         run.write_json("summary.json", result)
     run.display.close()
     run.display.card("done", summary.closing(result, run.folder, flags(config)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from stillsight.agents.buffers.replay import FrameReplayBuffer
 from stillsight.agents.errors import CheckpointError
+from stillsight.envs.state import generator_state, set_generator
 
 _NOT_COUNTERS = ("verbose", "start_time", "n_envs", "seed")
 
@@ -50,6 +52,36 @@ def counters(model: BaseAlgorithm) -> dict[str, Any]:
         for name, value in vars(model).items()
         if isinstance(value, bool | int | float) and name not in _NOT_COUNTERS
     }
+
+
+def records(model: BaseAlgorithm) -> dict[str, Any]:
+    """What SB3 has noted and not yet written: its last episodes, and the numbers of the update before this moment."""
+    logger = getattr(model, "_logger", None)
+    episodes = [[float(one["r"]), int(one["l"]), float(one["t"])] for one in model.ep_info_buffer or ()]
+    values = {} if logger is None else {name: _plain(value) for name, value in logger.name_to_value.items()}
+    return {
+        "episodes": episodes,
+        "successes": [bool(one) for one in model.ep_success_buffer or ()],
+        "values": {name: value for name, value in values.items() if value is not None},
+        "counts": {} if logger is None else {name: int(count) for name, count in logger.name_to_count.items()},
+    }
+
+
+def restore_records(model: BaseAlgorithm, records: Mapping[str, Any]) -> None:
+    """Put back what `records` gave; the model has its logger by then."""
+    window = model._stats_window_size
+    model.ep_info_buffer = deque((dict(zip("rlt", one, strict=True)) for one in records["episodes"]), maxlen=window)
+    model.ep_success_buffer = deque(records["successes"], maxlen=window)
+    logger = getattr(model, "_logger", None)
+    if logger is not None:
+        logger.name_to_value.update(records["values"])
+        logger.name_to_count.update(records["counts"])
+
+
+def _plain(value: Any) -> int | float | None:
+    """A number as JSON knows it; None for what is none."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return value if isinstance(value, int | float) else None
 
 
 def not_finite(model: BaseAlgorithm) -> str | None:
@@ -189,7 +221,7 @@ def _random_state(model: BaseAlgorithm) -> dict[str, Any]:
         "numpy": {"keys": torch.from_numpy(np.asarray(keys).astype(np.int64)), "rest": [position, has_gauss, gauss]},
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "actions": _generator_state(model.action_space.np_random),
+        "actions": generator_state(model.action_space.np_random),
     }
 
 
@@ -201,21 +233,4 @@ def _set_random_state(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
         torch.cuda.set_rng_state_all([tensor.cpu() for tensor in state["cuda"]])
-    model.action_space.np_random.bit_generator.state = _unstring(state["actions"])
-
-
-def _generator_state(generator: np.random.Generator) -> Any:
-    """numpy's own state dict; its 128-bit integers as strings, which JSON keeps exactly everywhere."""
-    return _string(dict(generator.bit_generator.state))
-
-
-def _string(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {key: _string(value) for key, value in node.items()}
-    return f"int:{node}" if isinstance(node, int) else node
-
-
-def _unstring(node: Any) -> Any:
-    if isinstance(node, dict):
-        return {key: _unstring(value) for key, value in node.items()}
-    return int(node.removeprefix("int:")) if isinstance(node, str) and node.startswith("int:") else node
+    set_generator(model.action_space.np_random, state["actions"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,14 @@ from stillsight.agents.features.encoder_rate import optimizers
 from stillsight.agents.features.extractor import canonical
 from stillsight.agents.features.head import Head
 from stillsight.agents.training.algorithms import spec
+from stillsight.agents.training.settings import overrides
 from stillsight.encoders import device as devices
 from stillsight.encoders.engines.engine import Engine
+from stillsight.envs.vec_state import vec_objection
 
 if TYPE_CHECKING:
     from stillsight.agents.training.build import Agent
-    from stillsight.agents.training.checkpointing import Ledger
+    from stillsight.agents.training.checkpointing import Savepoints
     from stillsight.agents.training.config import RlConfig
     from stillsight.agents.training.episodes import Episode
 
@@ -66,6 +69,61 @@ def card(agent: Agent) -> dict[str, str]:
     }
 
 
+def begins(agent: Agent, savepoints: Savepoints, changed: Mapping[str, tuple[Any, Any]]) -> dict[str, str]:
+    """Where a run begins that does not begin with nothing, and whether its games can go on once it was stopped.
+
+    Args:
+        agent: restored.
+        savepoints: of the run.
+        changed: field -> (before, now) of flags that a resumed run changes.
+    """
+    rows: dict[str, str] = {}
+    config, model, resumption = agent.config, agent.model, savepoints.resumption
+    if (origin := savepoints.ancestor) is not None:
+        rows["policy"] = (
+            f"begins with that of {origin['run']} ({origin['checkpoint']}, step {origin['step']:,}, "
+            f"sha256 {origin['sha256'][:12]}): head, policy, values{' and encoder' if config.mode.trained else ''}. "
+            "New are optimizer, counters, schedules, exploration and replay memory"
+        )
+    if resumption is None:
+        reason = vec_objection(agent.venv.venv)
+        rows["resuming"] = (
+            "episodes would go on where they stood: on one CPU to the bit"
+            if reason is None
+            else f"episodes would begin anew: {reason}"
+        )
+        return rows
+    told = [f"{name} {before} before, {now} now" for name, (before, now) in changed.items()]
+    rows["resumed"] = "; ".join([f"at step {resumption.step:,} of {config.steps:,}", *told])
+    rows["episodes"] = "go on where they stood" if resumption.games is None else f"begin anew: {resumption.games}"
+    if "steps" in changed and resumption.step:
+        rows["schedules"] = _schedules(model, config, resumption.step, changed["steps"][0])
+    return rows
+
+
+def _schedules(model: BaseAlgorithm, config: RlConfig, done: int, before: int) -> str:
+    """How rates and exploration go on in a run whose length was changed, in words."""
+
+    def at(steps: int) -> float:
+        return max(0.0, 1.0 - done / steps)
+
+    told = []
+    for setting, text in overrides(config.set, "--set").items():
+        if isinstance(text, str) and text.startswith("lin_"):
+            first = float(text.removeprefix("lin_"))
+            told.append(
+                f"{setting} goes on at {first * at(config.steps):.3g}, where it stood at {first * at(before):.3g}"
+            )
+    exploration = getattr(model, "exploration_schedule", None)
+    if exploration is not None:
+        there, here = exploration(at(before)), exploration(at(config.steps))
+        told.append(f"exploration goes on at {here:.3g}, where it stood at {there:.3g}")
+    if not told:
+        return "all are constant"
+    learning = " The encoder's rate and that of its additions follow." if config.mode.trained else ""
+    return f"follow the new length, {config.steps:,} steps: {'; '.join(told)}.{learning}"
+
+
 def _steps(steps: int, model: BaseAlgorithm) -> str:
     """How many steps there will be, and what that is too few for."""
     if isinstance(model, OnPolicyAlgorithm):
@@ -104,10 +162,10 @@ def _head(head: Head) -> str:
     return f"standardised features, LayerNorm, {shared}Linear to {head.linear.out_features}"
 
 
-def summary(agent: Agent, ledger: Ledger, episodes: list[Episode], *, deterministic: bool) -> dict[str, Any]:
+def summary(agent: Agent, savepoints: Savepoints, episodes: list[Episode], *, deterministic: bool) -> dict[str, Any]:
     """The content of summary.json; `episodes` are those of the last evaluation."""
     returns = [round(episode.total, 6) for episode in episodes]
-    encoder, model, config = agent.encoder, agent.model, agent.config
+    encoder, model, config, ledger = agent.encoder, agent.model, agent.config, savepoints.ledger
     steps = model.num_timesteps
     return {
         "env": config.env,
@@ -145,6 +203,7 @@ def summary(agent: Agent, ledger: Ledger, episodes: list[Episode], *, determinis
         "weights_name": encoder.provenance.name,
         "weights_sha256": encoder.provenance.sha256,
         "weights_licence": encoder.provenance.licence,
+        "from": savepoints.ancestor,
         "encoder_sha256_before": ledger.encoder_sha256,
         "encoder_sha256_after": agent.sha256(),
     }

@@ -48,6 +48,13 @@ class CifarConfig(EncoderConfig, Recipe):
     }
     """Field -> heading of it and of those that follow, up to the next; see `stillsight.agents.flags`."""
 
+    RESUMABLE: ClassVar[tuple[str, ...]] = (
+        *("epochs", "save_every", "tensorboard", "data", "cache"),
+        *EncoderConfig.RESUMABLE,
+    )
+    """Flags that may change when a run is resumed: where and how it is done, and for how long."""
+    LENGTH: ClassVar[str] = "epochs"
+
     dataset: str = "cifar10"
     """cifar10, cifar100, or an image folder with one sub-folder a class, or with these in train/, test/ and valid/
     (training, testing, val and validation mean the same, in any case)."""
@@ -84,7 +91,9 @@ class CifarConfig(EncoderConfig, Recipe):
     out: Path | None = None
     """The run folder; results/runs/<name> by default."""
     resume: Path | None = None
-    """Continue the stopped run in this folder; every other flag is read from it."""
+    """Continue the run in this folder; a finished one that trained its encoder with more --epochs. Beside it, --epochs,
+    --save-every, --data, --cache, --device, --threads, --weights, --weights-folder and --tensorboard may change; all
+    else is read from the folder. The schedule of the rate follows the new length."""
     trust: tuple[str, ...] = ()
     """With --resume: what the run asks for and stillsight does not know of itself, as the refusal names it: code
     (module:name), or a folder to write into."""
@@ -139,11 +148,10 @@ class CifarConfig(EncoderConfig, Recipe):
 
     def check_given(self, given: Collection[str]) -> None:
         """Refuse flags that were typed and have no effect beside the others, see `EncoderConfig.check_given`."""
-        if self.resume is not None:
-            others = sorted(set(given) - {"resume", "trust"})
-            refuse(given, others, "beside --resume, which goes on with the run as it began. Start a new run with --out")
-        else:
-            refuse(given, ("trust",), "without --resume: what you type yourself is trusted. Type --resume RUN")
+        if self.resume is not None:  # what may stand beside it is known once the run's own flags are read
+            self.note_typed(given)
+            return
+        refuse(given, ("trust",), "without --resume: what you type yourself is trusted. Type --resume RUN")
         super().check_given(given)
         if not self.mode.trained:
             on = [name for name in given if getattr(self, name)]  # --crop 0 says what is so

@@ -7,6 +7,7 @@ their colours, so only shape and texture tell them apart.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -38,6 +39,12 @@ SHORTEST_FALL, LONGEST_FALL = 7, 9
 assert SPEED * SHORTEST_FALL + REACH >= RIGHT - LEFT
 
 STATE_SIZE = 3 + len(scenery.KINDS)
+
+_KEPT = (
+    *("_kinds", "_hues", "_columns", "_falls", "_background"),
+    *("_basket", "_object", "_fallen", "_caught", "_stung"),
+)
+"""Attributes of an episode."""
 
 
 class Orchard(gym.Env[NDArray[np.uint8], Any]):
@@ -107,6 +114,25 @@ class Orchard(gym.Env[NDArray[np.uint8], Any]):
         if self.render_mode != "rgb_array":
             return None
         return self._frame().repeat(4, axis=0).repeat(4, axis=1)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that decides how the episode goes on, beside the random generator; see `stillsight.envs.state`."""
+        return {field: getattr(self, field) for field in _KEPT}
+
+    def restore_snapshot(self, values: Mapping[str, Any]) -> None:
+        """Go on where `snapshot` was taken. Raises `ValueError` for what none of its episodes holds."""
+        rows = {field: np.asarray(values[field]) for field in _KEPT[:4]}
+        background = np.asarray(values["_background"])
+        if any(row.shape != (OBJECTS,) or row.dtype.kind != "i" for row in rows.values()):
+            raise ValueError(f"an episode of Orchard has {OBJECTS} objects")
+        if background.shape != (scenery.SIZE, scenery.SIZE, 3) or background.dtype != np.uint8:
+            raise ValueError(f"a scene of Orchard is uint8 [{scenery.SIZE}, {scenery.SIZE}, 3]")
+        if not 0 <= int(values["_object"]) < OBJECTS:
+            raise ValueError(f"object {values['_object']} is none of Orchard's {OBJECTS}")
+        self._kinds, self._hues, self._columns, self._falls = rows.values()
+        self._background, self._basket = background, float(values["_basket"])
+        self._object, self._fallen = int(values["_object"]), int(values["_fallen"])
+        self._caught, self._stung = int(values["_caught"]), int(values["_stung"])
 
     @property
     def falling_fruit(self) -> bool:

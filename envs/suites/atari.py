@@ -134,5 +134,6 @@ SUITE = Suite(
     },
     arguments=arguments,
     wrapping="stillsight.envs.suites.atari:preprocess",
+    state="stillsight.envs.suites.atari_state:AtariState",
     native="stillsight.envs.suites.atari_native:NativeAtariVecEnv",
 )

@@ -57,6 +57,9 @@ class NativeAtariVecEnv(VecEnv):
     no methods: there is no Python object behind a copy.
     """
 
+    KIND = "ale-py's vectorised environment"
+    """What it is called in sentences."""
+
     def __init__(
         self, env_id: str, n_envs: int, options: EnvOptions | None = None, *, training: bool = True, seed: int = 0
     ) -> None:

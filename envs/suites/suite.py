@@ -78,6 +78,9 @@ class Suite:
     wrapping: str = "stillsight.envs.wrappers.rules:skip_frames"
     """`module:function` from a made environment and `EnvOptions` to the environment whose image is taken, frames
     skipped."""
+    state: str | None = None
+    """`module:Class` of a `stillsight.envs.state.StateOf`, which saves the bare environments of the suite in the middle
+    of an episode; None where they cannot be, or do it themselves (`snapshot`)."""
     native: str | None = None
     """`module:Class` of a `NativeVecEnv` that is preferred for training wherever it has no objection."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import cv2
@@ -128,6 +128,22 @@ class Shifted(gym.Wrapper[Any, Any, Any, Any]):
         """The environment's frame through the same shift, uint8 `[H, W, 3]`."""
         frame: Any = self.env.render()
         return None if frame is None else self._look(frame, self._step)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Which look it is, by the seed that looks are drawn from and their number, and the step."""
+        seeds: Any = self._random.bit_generator.seed_seq
+        entropy = seeds.entropy if isinstance(seeds.entropy, list | tuple) else [seeds.entropy]
+        return {"seed": [str(part) for part in entropy], "looks": seeds.n_children_spawned, "step": self._step}
+
+    def restore_snapshot(self, values: Mapping[str, Any]) -> None:
+        """Draw the same look again."""
+        entropy = [int(part) for part in values["seed"]]
+        seeds = np.random.SeedSequence(
+            entropy if len(entropy) > 1 else entropy[0], n_children_spawned=int(values["looks"]) - 1
+        )
+        self._random = np.random.default_rng(seeds)
+        self._begin()
+        self._step = int(values["step"])
 
     def _begin(self) -> None:
         self._look = self._shift.begin(self._random.spawn(1)[0], self._strength)

@@ -18,7 +18,7 @@ from stillsight.agents import RlConfig, rl
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.records import read_lines
-from stillsight.agents.training import callbacks
+from stillsight.agents.training import callbacks, games
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.episodes import Episode
@@ -112,7 +112,17 @@ def test_a_stopped_run_goes_on_from_its_last_checkpoint(
 
     def restore(self: Savepoints) -> None:
         original(self)
-        again = {**state.capture(self.agent.model), **self._facts(), "ledger": asdict(self.ledger), "replay": replay}
+        assert self.evaluation is not None
+        again = {
+            **state.capture(self.agent.model),
+            **self._facts(),
+            "ledger": asdict(self.ledger),
+            "ancestor": None,
+            "replay": replay,
+            "records": state.records(self.agent.model),
+            "games": games.capture(self.agent.model, self.agent.venv),
+            "evaluation": self.evaluation.state(),
+        }
         seen["last"] = same(again, stored)
         seen["memory"] = same(state.capture_replay(self.agent.model), memory)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stillsight.agents.benchmark.grid.arms import arms
-from stillsight.agents.benchmark.grid.cell import Track, slug
+from stillsight.agents.benchmark.grid.cell import CONFIGS, Track, slug
 from stillsight.agents.benchmark.grid.effects import check_effects
 from stillsight.agents.benchmark.grid.keys import TASK, check_keys
 from stillsight.agents.benchmark.grid.spec import Spec, Task, merged_flags
@@ -55,7 +55,7 @@ def parse_spec(
 ) -> Spec:
     """See `read_spec`; `name` is used where the text has none, and `source` says where it is from."""
     try:
-        record = tomllib.loads(text)
+        record = _fields(tomllib.loads(text))
     except (ValueError, RecursionError) as error:  # a date that there is not, a number of thousands of digits
         raise RunError(f"{source} is no TOML: {error}.") from error
     check_keys(record)
@@ -93,6 +93,18 @@ def _check_trust(record: Mapping[str, Any], trust: Trust, source: str) -> None:
     tables = [table for name in ("task", "encoder", "arm") for table in record.get(name, ())]
     algos = [{"algo": algo} for algo in record.get("algos", ())]
     trust.check_all([record.get("rl", {}), record.get("cifar", {}), *tables, *algos], source, NAMES)
+
+
+def _fields(record: Mapping[str, Any]) -> dict[str, Any]:
+    """`record` with the names of fields in its tables where a flag is typed otherwise: `from` is `from_run`."""
+    words = {word: name for config in CONFIGS.values() for name, word in config.WORDS.items()}
+
+    def renamed(table: Any) -> Any:
+        if isinstance(table, list):
+            return [renamed(row) for row in table]
+        return {words.get(name, name): value for name, value in table.items()} if isinstance(table, dict) else table
+
+    return {name: renamed(value) for name, value in record.items()}
 
 
 def _seeds(given: int | list[int]) -> tuple[int, ...]:

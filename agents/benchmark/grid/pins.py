@@ -16,9 +16,11 @@ from stillsight.envs import resolve
 
 UNPINNED = (
     *PLACED,
-    *("device", "step_timeout", "threads", "data", "cache", "weights", "weights_folder", "tensorboard", "keep"),
+    *("device", "step_timeout", "threads", "data", "cache", "tensorboard", "keep"),
+    *("weights", "weights_folder", "from_run", "from_checkpoint"),
 )
-"""Flags that do not change what a cell measures; weights are pinned by their hash instead of their place."""
+"""Flags that do not change what a cell measures; weights and the policy that a run begins from are pinned by their hash
+instead of their place."""
 
 
 def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,6 +35,8 @@ def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str
     """
     settings = {item.name: plain(getattr(config, item.name)) for item in fields(config) if item.name not in UNPINNED}
     pinned = {"weights_sha256": summary["weights_sha256"] if config.mode.pretrained else None, **settings}
+    if summary.get("from") is not None:
+        pinned["from_sha256"] = summary["from"]["sha256"]
     if config.mode.pretrained and not config.mode.trained:
         pinned["encoder_sha256"] = summary["encoder_sha256_before"]
         if summary["encoder_sha256_after"] != summary["encoder_sha256_before"]:

@@ -6,11 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from stillsight.agents.benchmark.grid.arms import ArmSpec
 from stillsight.agents.benchmark.grid.cell import CONFIGS, Cell, Track, Work, slug
 from stillsight.agents.runs.records import revive
+from stillsight.agents.training.ancestor import ancestor_sha256
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.seeds import TUNING
 
@@ -122,6 +124,9 @@ class Spec:
     def _cell(self, task: Task, algo: str, arm: ArmSpec, seed: int, rate: float, *, tuning: bool = False) -> Cell:
         flags = merged_flags(merged_flags(DEFAULTS[task.track], task.flags), arm.flags)
         given = {**flags, "rates": arm.rates, "shifts": self.shifts, "episodes": self.episodes}
+        if "from_run" in flags:  # what a run begins with is part of what it is, and where it lies is not
+            name = str(flags.get("from_checkpoint", RlConfig.from_checkpoint))
+            given |= {"from_run": ancestor_sha256(Path(flags["from_run"]), name), "from_checkpoint": None}
         if task.track == "rl":
             flags["algo"] = algo
         else:

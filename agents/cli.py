@@ -102,6 +102,20 @@ COMMANDS: dict[str, Command] = {
         (_a_run("folder"),),
         examples=(FIRST, f"{FIRST} --episodes 3 --checkpoint last"),
     ),
+    "export": Command(
+        f"{_AGENTS}.exchange.exchange_config:ExportConfig",
+        f"{_AGENTS}.exchange.sb3_export:export",
+        "write a trained agent as a zip that stock Stable-Baselines3 loads",
+        (_a_run("folder"),),
+        examples=(f"{FIRST} --sb3 agent.zip", f"{FIRST} --sb3 agent.zip --checkpoint last --overwrite"),
+    ),
+    "import": Command(
+        f"{_AGENTS}.exchange.exchange_config:ImportConfig",
+        f"{_AGENTS}.exchange.sb3_import:import_",
+        "make a run folder of a zip of Stable-Baselines3",
+        (Positional("path", Path, "FILE.zip", "What `export`, or SB3 after it, has saved.", example="agent.zip"),),
+        examples=("agent.zip --out results/runs/again", "agent-trained-on.zip --trust"),
+    ),
     "throughput": Command(
         f"{_AGENTS}.measure.measure_config:ThroughputConfig",
         f"{_AGENTS}.measure.throughput:throughput",

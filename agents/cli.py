@@ -156,6 +156,13 @@ COMMANDS: dict[str, Command] = {
         (Positional("folders", list[Path], "RUN [RUN ...]", "Run folders.", example=FIRST),),
         examples=(f"{FIRST} --out curve.png", f"{FIRST} {FIRST.replace('first', 'second')} --reference random=0.8"),
     ),
+    "doctor": Command(
+        f"{_AGENTS}.doctor.doctor_config:DoctorConfig",
+        f"{_AGENTS}.doctor.checkup:doctor",
+        "check this machine, or a run folder, and say what to type",
+        (Positional("folder", Path, "FOLDER", "A run folder; by default this machine.", optional=True, example=FIRST),),
+        examples=("", FIRST, "--json"),
+    ),
     "list": Command(
         f"{_AGENTS}.listing:ListConfig",
         f"{_AGENTS}.listing:show",

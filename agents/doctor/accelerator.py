@@ -51,6 +51,20 @@ def _reason() -> str:
     return "it does not say why"
 
 
+def operators() -> Outcome:
+    """Whether torchvision's own operators run: where it was built for another torch they are not there."""
+    try:
+        import torchvision
+
+        kept = torchvision.ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
+        assert kept.tolist() == [0]
+    except Exception as error:  # ImportError, RuntimeError, AttributeError, by how far apart the two are
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        found = f"torchvision does not run beside torch {torch.__version__} ({reason})"
+        return Outcome("operators", "wrong", found, "pip install --upgrade torch torchvision")
+    return Outcome("operators", "ok", f"those of torchvision {torchvision.__version__} run")
+
+
 def processor() -> Outcome:
     """The processor and how many threads torch takes, where cores lie idle."""
     cores, threads = len(os.sched_getaffinity(0)), torch.get_num_threads()
@@ -63,4 +77,4 @@ def processor() -> Outcome:
 
 
 if __name__ == "__main__":
-    tell([gpu(), processor()])
+    tell([gpu(), operators(), processor()])

@@ -31,7 +31,7 @@ def video() -> Outcome:
                     shot.append(np.full((SIDE, SIDE, 3), COLOUR, np.uint8))
             reader = imageio_ffmpeg.read_frames(str(path))
             facts = next(reader)
-            frames = [np.frombuffer(frame, np.uint8).reshape(SIDE, SIDE, 3) for frame in reader]  # type: ignore[arg-type]
+            frames = [np.frombuffer(frame, np.uint8).reshape(SIDE, SIDE, 3) for frame in reader]
     except Exception as error:  # ffmpeg missing, killed, without libx264, a full disk
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         return Outcome("video", "wrong", f"no film could be written and read back ({reason})", advice)
@@ -39,7 +39,7 @@ def video() -> Outcome:
     if len(frames) != FRAMES or apart > 16:
         found = f"of {FRAMES} frames {len(frames)} came back, {apart:.0f} of 255 from their colour"
         return Outcome("video", "wrong", found, advice)
-    return Outcome("video", "ok", f"{facts['codec']} is written and read back, {len(frames)} frames")  # type: ignore[index]
+    return Outcome("video", "ok", f"{facts['codec']} is written and read back, {len(frames)} frames")
 
 
 if __name__ == "__main__":

@@ -186,7 +186,7 @@ def _checkpoints(folder: Path) -> tuple[dict[str, Any], list[Outcome]]:
     """Everything in checkpoints/, read; and what each file is like. Replay memory is read and let go."""
     trees: dict[str, Any] = {}
     outcomes = []
-    for path in sorted((folder / "checkpoints").glob("*.safetensors")):
+    for path in sorted((folder / "checkpoints").glob("[!.]*.safetensors")):
         name = f"checkpoints/{path.name}"
         try:
             tree = _read(path)

@@ -49,7 +49,7 @@ class PixelFeatures(BaseFeaturesExtractor):
 
     def _apply(self, fn: Any, recurse: bool = True) -> PixelFeatures:
         # nn.Module's own door for `.to()`, `.cuda()` and the like.
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         device = fn(torch.zeros(0)).device
         for program in (*self._frozen, self.trained):
             if program is not self.trained:

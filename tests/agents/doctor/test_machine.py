@@ -71,7 +71,15 @@ def test_torch_and_torchvision_of_other_releases_are_named(packages: Callable[..
     (found,) = installation.pair()
     assert found.state == "wrong"
     assert "torch 2.11.0 and torchvision" in found.found
-    assert found.advice.startswith('pip install "torch==')
+    assert found.advice.startswith('pip install "torch')
+
+
+def test_a_torchvision_whose_operators_are_missing_is_named(packages: Callable[..., None]) -> None:
+    assert accelerator.operators().state == "ok"
+    packages(torchvision="raise RuntimeError('operator torchvision::nms does not exist')")
+    found = one(ask("stillsight.agents.doctor.accelerator", check="torch"), "operators")
+    assert found.state == "wrong"
+    assert "(operator torchvision::nms does not exist)" in found.found
 
 
 def test_torch_and_torchvision_for_other_processors_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +127,9 @@ def test_a_process_that_crashes_hangs_or_says_nothing_is_a_line(
 def test_modules_in_the_current_folder_take_nobody_s_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "torch.py").write_text("raise SystemExit('the wrong torch')")
     monkeypatch.chdir(tmp_path)
-    assert {outcome.check for outcome in ask("stillsight.agents.doctor.accelerator", check="x")} == {"gpu", "processor"}
+    assert {outcome.check for outcome in ask("stillsight.agents.doctor.accelerator", check="x")} == {
+        *("gpu", "operators", "processor")
+    }
 
 
 def test_a_gpu_that_torch_cannot_use_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

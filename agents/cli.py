@@ -104,6 +104,20 @@ COMMANDS: dict[str, Command] = {
         (_a_run("folder"),),
         examples=(FIRST, f"{FIRST} --episodes 3 --checkpoint last"),
     ),
+    "export": Command(
+        f"{_AGENTS}.exchange.exchange_config:ExportConfig",
+        f"{_AGENTS}.exchange.sb3_export:export",
+        "write a trained agent as a zip that stock Stable-Baselines3 loads",
+        (_a_run("folder"),),
+        examples=(f"{FIRST} --sb3 agent.zip", f"{FIRST} --sb3 agent.zip --checkpoint last --overwrite"),
+    ),
+    "import": Command(
+        f"{_AGENTS}.exchange.exchange_config:ImportConfig",
+        f"{_AGENTS}.exchange.sb3_import:import_",
+        "make a run folder of a zip of Stable-Baselines3",
+        (Positional("path", Path, "FILE.zip", "What `export`, or SB3 after it, has saved.", example="agent.zip"),),
+        examples=("agent.zip --out results/runs/again", "agent-trained-on.zip --trust"),
+    ),
     "throughput": Command(
         f"{_AGENTS}.measure.measure_config:ThroughputConfig",
         f"{_AGENTS}.measure.throughput:throughput",
@@ -146,6 +160,13 @@ COMMANDS: dict[str, Command] = {
         "draw the learning curves of runs",
         (Positional("folders", list[Path], "RUN [RUN ...]", "Run folders.", example=FIRST),),
         examples=(f"{FIRST} --out curve.png", f"{FIRST} {FIRST.replace('first', 'second')} --reference random=0.8"),
+    ),
+    "doctor": Command(
+        f"{_AGENTS}.doctor.doctor_config:DoctorConfig",
+        f"{_AGENTS}.doctor.checkup:doctor",
+        "check this machine, or a run folder, and say what to type",
+        (Positional("folder", Path, "FOLDER", "A run folder; by default this machine.", optional=True, example=FIRST),),
+        examples=("", FIRST, "--json"),
     ),
     "list": Command(
         f"{_AGENTS}.listing:ListConfig",

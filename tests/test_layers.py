@@ -25,7 +25,7 @@ ROOMS: Sequence[set[str]] = (
     {"features", "buffers", "diagnosis"},
     {"training"},
     {"playing", "measure", "benchmark"},
-    {"listing"},
+    {"listing", "exchange", "doctor"},
     {"cli"},
     {"stillsight"},
 )

@@ -161,7 +161,8 @@ def test_every_stillsight_command_runs(readme: Path, capsys: pytest.CaptureFixtu
             code = cli.main([*smaller(words), *shown])
         except SystemExit as stop:  # --help
             code = int(stop.code or 0)
-        assert code == 0, (words, capsys.readouterr().err)
+        expected = 1 if words == ["doctor"] else 0  # it sees that the weights are a stand-in for the download
+        assert code == expected, (words, capsys.readouterr())
 
 
 def test_there_is_something_to_run() -> None:

@@ -54,5 +54,5 @@ class Head(nn.Module):
         if self.compress is not None and self.places == 1:  # the same product, three times as fast
             normed = F.relu(F.linear(normed, self.compress.weight.flatten(1), self.compress.bias))
         elif self.compress is not None:
-            normed = F.relu(self.compress(normed.view(len(normed), -1, self.places, 1)))
+            normed = F.relu(self.compress(normed.unflatten(1, (-1, self.places, 1))))
         return F.relu(self.linear(normed.reshape(count[0], -1)))

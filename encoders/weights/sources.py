@@ -62,20 +62,19 @@ def find(row: EncoderSpec, weights: Path | None = None, folder: Path | None = No
     if weights is not None:
         return _explicit(weights)
     if row.weights == "shipped":
-        with importlib.resources.as_file(
-            importlib.resources.files("stillsight.encoders.zoo") / "pretrained"
-        ) as shipped:
-            name, prefix = SHIPPED[row.name]
-            provenance = _provenance("shipped", shipped / name)
-            check_hash(shipped / name, provenance.sha256, prefix)
-            return Found(read(shipped / name), provenance)
+        place = locate(row)
+        assert place is not None
+        _, path, prefix = place
+        provenance = _provenance("shipped", path)
+        check_hash(path, provenance.sha256, prefix)
+        return Found(read(path), provenance)
     if row.weights is None:
         raise EncoderError(
             f"{row.name} has no pretrained weights. Use --mode scratch or --mode random, or --weights FILE."
         )
     if row.own:
         return _explicit(Path(row.weights), row.licence)
-    return _official(row.weights, folder)
+    return _official(row, folder)
 
 
 def _explicit(path: Path, licence: str = "") -> Found:
@@ -92,26 +91,54 @@ def _explicit(path: Path, licence: str = "") -> Found:
     return Found(read(path), _provenance("file", path, licence=licence))
 
 
-def _official(entry: str, folder: Path | None) -> Found:
-    """Weights by torchvision's entry name, e.g. "ResNet18_Weights.IMAGENET1K_V1"."""
+def locate(row: EncoderSpec, folder: Path | None = None) -> tuple[str, Path, str] | None:
+    """Where the weights of a registered encoder lie on this machine: kind of place, file, and what its sha256 begins
+    with; None where they do not, or nobody publishes any. Nothing is read or downloaded.
+
+    Args:
+        row: the encoder's record.
+        folder: looked into first.
+    """
+    if row.weights == "shipped":
+        name, prefix = SHIPPED[row.name]
+        pretrained = importlib.resources.files("stillsight.encoders.zoo") / "pretrained"
+        with importlib.resources.as_file(pretrained) as shipped:
+            return "shipped", shipped / name, prefix
+    if row.weights is None or row.own:
+        return None
+    name, prefix, _ = official_file(row)
+    variable = os.environ.get(FOLDER_VARIABLE)
+    places = [("folder", folder), ("folder", Path(variable) if variable else None), ("cache", _cache())]
+    there = ((kind, place / name, prefix) for kind, place in places if place is not None)
+    return next((found for found in there if found[1].is_file()), None)
+
+
+def official_file(row: EncoderSpec) -> tuple[str, str, str]:
+    """Name of the file that torchvision publishes for a row, what its sha256 begins with, and its address."""
     from torchvision.models import get_weight
 
-    url = str(get_weight(entry).url)
+    url = str(get_weight(row.weights).url)
     name = url.rsplit("/", 1)[-1]
-    prefix = name.rsplit("-", 1)[-1].removesuffix(".pth")  # torchvision writes 8 digits of the sha256 into the name
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
-    variable = os.environ.get(FOLDER_VARIABLE)
+    return name, name.rsplit("-", 1)[-1].removesuffix(".pth"), url  # 8 digits of the sha256 stand in the name
+
+
+def _cache() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def _official(row: EncoderSpec, folder: Path | None) -> Found:
+    """Weights by torchvision's entry name, e.g. "ResNet18_Weights.IMAGENET1K_V1"."""
+    name, prefix, url = official_file(row)
     if folder is not None and not folder.is_dir():
         raise EncoderError(f"There is no folder {folder}. Give --weights-folder a folder that holds {name}.")
-    places = [("folder", folder), ("folder", Path(variable) if variable else None), ("cache", cache)]
-    for kind, place in places:
-        if place is not None and (place / name).is_file():
-            provenance = _provenance(kind, place / name, licence=_TORCHVISION)
-            check_hash(place / name, provenance.sha256, prefix)
-            return Found(read(place / name), provenance)
-    path = cache / name
+    if (place := locate(row, folder)) is not None:
+        kind, path, _ = place
+        provenance = _provenance(kind, path, licence=_TORCHVISION)
+        check_hash(path, provenance.sha256, prefix)
+        return Found(read(path), provenance)
+    path = _cache() / name
     try:
-        cache.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=True)
     except (URLError, OSError, RuntimeError) as error:
         raise EncoderError(

@@ -1,0 +1,31 @@
+"""Outcome: what one check found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal["ok", "note", "wrong"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one check found.
+
+    Attributes:
+        check: what was looked at.
+        state: "ok"; "note" where something optional is missing; "wrong" where something that is needed does not work.
+        found: what there is.
+        advice: what to type or do; empty where nothing is to be done.
+    """
+
+    check: str
+    state: State
+    found: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        mark = "WRONG" if self.state == "wrong" else self.state
+        end = f" Type: {self.advice}" if self.advice else ""
+        stop = "" if not end or self.found.endswith(".") else "."
+        return f"{mark:5}  {self.check}: {self.found}{stop}{end}"

@@ -1,0 +1,1 @@
+"""Exchange: agents as zips of stock Stable-Baselines3, and back."""

@@ -1,0 +1,45 @@
+"""The flags of `export` and `import`; they are checked before torch is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from stillsight.agents.errors import RunError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Write the agent of a run for programs that do not have stillsight."""
+
+    sb3: Path | None = None
+    """The zip to write, which stock Stable-Baselines3 loads: PPO.load("agent.zip"). It needs no stillsight."""
+    checkpoint: Literal["best", "last"] = "best"
+    """best: of the evaluations during training. last: at the end of training, or where it stopped."""
+    weights: Path | None = None
+    """The encoder's weights, if they are not any more where the run found them."""
+    overwrite: bool = False
+    """Replace the file if it is there."""
+
+    def check(self) -> None:
+        """Raise `RunError` where there is no place to write to, or one that is taken."""
+        if self.sb3 is None:
+            raise RunError("export needs the file to write. Type, say: --sb3 agent.zip")
+        if self.sb3.suffix != ".zip":
+            raise RunError(f"--sb3 {self.sb3} is no zip by its name, and SB3 looks for one. Type --sb3 {self.sb3}.zip")
+        if self.sb3.is_dir():
+            raise RunError(f"--sb3 {self.sb3} is a folder. Type a file: --sb3 {self.sb3 / 'agent.zip'}")
+        if self.sb3.exists() and not self.overwrite:
+            raise RunError(f"{self.sb3} is already there. Type another file, or --overwrite to replace it.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig:
+    """Make a run folder of a zip of Stable-Baselines3."""
+
+    trust: bool = False
+    """Unpickle what stock SB3 wrote into the zip, which runs whatever code its author put there: for files of your
+    own. A zip as `stillsight export` wrote it needs no trust: it also holds plain records, and these alone are read."""
+    out: Path | None = None
+    """The run folder; results/runs/<name of the zip> by default."""

@@ -1,0 +1,171 @@
+"""`stillsight import`: a run folder from a zip of Stable-Baselines3."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from stable_baselines3.common.save_util import json_to_data
+from torch import Tensor
+
+from stillsight.agents.errors import RunError
+from stillsight.agents.exchange.exchange_config import ImportConfig
+from stillsight.agents.exchange.sb3_export import FORMAT, facts
+from stillsight.agents.exchange.sb3_zip import POLICY_FILE, bounded, parsed, read_run
+from stillsight.agents.runs import checkpoint
+from stillsight.agents.runs.machine import machine
+from stillsight.agents.runs.reader import RUNS
+from stillsight.agents.runs.records import plain, revive
+from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
+from stillsight.agents.training.config import RlConfig
+from stillsight.encoders.atomic import to_json, write_atomically
+from stillsight.encoders.mode import Mode
+from stillsight.encoders.weights.sources import file_hash
+
+ORIGIN = "imported.json"
+"""Says in an imported run folder where it came from."""
+
+
+def import_(path: Path, config: ImportConfig) -> Path:
+    """Make a run folder of the zip at `path`, say what can be done with it, and return it.
+
+    A zip as `export` wrote it is read without its pickles; one that stock SB3 has saved since then, or from the
+    beginning, is unpickled, and only where it is trusted.
+
+    Raises:
+        RunError: no such zip, a damaged or oversized one, one that must be trusted and is not, a policy that a run
+            folder cannot hold, or a folder that is there already.
+    """
+    folder = config.out or RUNS / path.stem
+    if folder.exists():
+        raise RunError(f"{folder} already exists, and nothing is written over it. Choose another: --out FOLDER.")
+    with bounded(path) as archive:
+        run = read_run(archive, path)
+        kind = "stillsight export" if run is not None else "stable-baselines3"
+        if run is None and not config.trust:
+            raise RunError(
+                f"{path} was saved by Stable-Baselines3, which keeps pickles in it, and unpickling runs whatever code "
+                "its author put there. Nothing was unpickled. Type --trust if you made it, or trust whoever did."
+            )
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                stored = Path(scratch) / "policy.safetensors"
+                if run is None:
+                    run, tree = _unpickled(archive, path)
+                else:
+                    with archive.open(POLICY_FILE) as packed, stored.open("wb") as file:
+                        shutil.copyfileobj(packed, file)
+                    tree = checkpoint.load(stored)
+            _write(folder, run, tree, {"from": str(path), "sha256": file_hash(path), "kind": kind})
+        except OSError as error:
+            raise RunError(f"The run folder {folder} cannot be made ({error}). Choose another: --out.") from error
+    print(f"{folder}: the policy of {path}. Play it: stillsight evaluate {folder}")
+    return folder
+
+
+def _write(folder: Path, run: Mapping[str, Any], tree: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+    """Write the run folder, all of it or nothing."""
+    if run.get("format") != FORMAT or not isinstance(run.get("config"), dict):
+        raise RunError(
+            f"{origin['from']} was exported by another version (format {run.get('format')!r}, and this one reads "
+            f"{FORMAT}). Install that version, or export the run again."
+        )
+    try:
+        config = plain(revive(RlConfig, run["config"]))
+        spaces = Spaces.from_json(run["spaces"]).to_json()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"The run's record in {origin['from']} is damaged ({error}). Export the run again.") from error
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
+    try:
+        partial.chmod(0o755)
+        write_atomically(partial / "config.json", to_json({"command": "rl", **config}, indent=2) + "\n")
+        write_atomically(partial / SPACES_FILE, to_json(spaces, indent=2) + "\n")
+        write_atomically(partial / "machine.json", to_json({"sessions": [machine()]}, indent=2) + "\n")
+        write_atomically(partial / ORIGIN, to_json(dict(origin), indent=2) + "\n")
+        checkpoint.save(partial / "checkpoints" / "best.safetensors", tree)
+        (partial / "done").touch()
+        os.rename(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _unpickled(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The run's record and what the policy learned, from what SB3 itself saved: the one place that runs pickles.
+
+    Raises:
+        RunError: the zip cannot be read, or holds a policy that a run folder cannot hold.
+    """
+    print(f"stillsight: --trust: running the pickles in {path}.", file=sys.stderr)
+    try:
+        data = json_to_data(archive.read("data").decode())
+        policy = torch.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a pickle raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(
+            f"{path} is damaged, or was saved by other versions of its packages ({reason}). Save it again with these."
+        ) from error
+    kwargs = data.get("policy_kwargs") or {}
+    eyes = kwargs.get("features_extractor_kwargs") or {}
+    if getattr(kwargs.get("features_extractor_class"), "__name__", "") != "PixelFeatures" or not eyes.get("run"):
+        raise RunError(_objection(path, data))
+    run = parsed(eyes["run"], f"The run's record in {path}")
+    run["step"] = int(data.get("num_timesteps", 0))
+    try:
+        return run, {"policy": _renamed(policy, run, path), **facts(run)}
+    except KeyError as error:
+        raise RunError(f"The run's record in {path} is damaged (it has no {error}). Export the run again.") from error
+
+
+def _renamed(policy: Mapping[str, Tensor], run: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """What a stock policy around `PixelFeatures` learned, under the names of the run's own policy.
+
+    Raises:
+        RunError: its actor has come to see with other eyes than its critic.
+    """
+    state = {name.replace("features_extractor.trained.", "features_extractor."): t for name, t in policy.items()}
+    if not Mode(run["config"]["mode"]).trained:
+        return state
+    for actor, critic in (("actor.", "critic."), ("actor_target.", "critic_target.")):
+        seen = f"{actor}features_extractor.learned."
+        for name in [name for name in state if name.startswith(seen)]:
+            leader = state.get(name.replace(actor, critic, 1))
+            if leader is None or not torch.equal(state.pop(name), leader):
+                raise RunError(
+                    f"In {path} the actor sees with another encoder than the critic: plain SB3 has trained two that "
+                    "drift apart, and in a run folder there is one for both. Train it on with `stillsight rl` instead, "
+                    "or with a frozen encoder, which stays one."
+                )
+    return state
+
+
+def _objection(path: Path, data: Mapping[str, Any]) -> str:
+    """Why a policy of stock SB3 cannot become a run folder, in words."""
+    kwargs = data.get("policy_kwargs") or {}
+    policy = getattr(data.get("policy_class"), "__name__", "policy")
+    eyes = getattr(kwargs.get("features_extractor_class"), "__name__", "")
+    shape = list(getattr(data.get("observation_space"), "shape", None) or [])
+    images = len(shape) == 3 and getattr(data["observation_space"], "dtype", None) == "uint8"
+    if not images:
+        why = f"It sees {data.get('observation_space')}, and an agent of stillsight sees RGB images, uint8 [3, H, W]."
+    elif eyes:
+        why = f"It sees through a {eyes} of its own, of whose code nothing is known here."
+    else:
+        why = (
+            "Its NatureCNN mixes the channels of all frames in its first convolution and ends in a plain linear layer; "
+            "an agent of stillsight encodes each RGB frame for itself, and a LayerNorm stands before its head. No "
+            "weights make the two equal."
+        )
+    return (
+        f"The {policy} in {path} cannot be kept in a run folder. {why} Allowed are zips of `stillsight export`, before "
+        "and after SB3 trained them on. Play this one with SB3; to compare it, train: stillsight rl --mode "
+        "scratch --encoder nature."
+    )

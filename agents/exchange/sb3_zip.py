@@ -1,0 +1,84 @@
+"""A zip of Stable-Baselines3: opened only within bounds, and read without unpickling anything."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stillsight.agents.errors import RunError
+from stillsight.encoders.device import available_memory
+
+RUN_FILE, POLICY_FILE, TEXT_FILE = "stillsight/run.json", "stillsight/policy.safetensors", "README.txt"
+"""What `export` adds to what SB3 writes, and SB3 passes over: the run's records, what it learned, how to use it."""
+
+ENTRIES = 1_000
+"""Files that a zip may hold; SB3 writes about ten."""
+RATIO, LEAST = 20, 64 * 2**20
+"""How many times its size on disk a zip may expand to, and the bytes that are allowed to any. SB3 compresses nothing,
+and what networks have learned hardly compresses."""
+RECORD = 2**20
+"""Bytes that the run's records may have."""
+
+
+@contextmanager
+def bounded(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The zip at `path`, whose contents fit in here by what it says of them; more than that is never expanded.
+
+    Raises:
+        RunError: there is no such file, it is no zip or a damaged one, or it would expand to more than it may.
+    """
+    if not path.is_file():
+        raise RunError(f"There is no file {path}. Give the zip that SB3 saved, or `stillsight export` wrote.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_size(path, archive.infolist())
+            yield archive
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is no zip, or a damaged one ({error}). Nothing was written. Get it again.") from error
+
+
+def _check_size(path: Path, entries: list[zipfile.ZipInfo]) -> None:
+    whole, packed = sum(entry.file_size for entry in entries), path.stat().st_size
+    allowed = max(LEAST, RATIO * packed)
+    free = available_memory()
+    if len(entries) > ENTRIES or whole > allowed:
+        raise RunError(
+            f"{path} has {packed:,} bytes and would expand to {whole:,} in {len(entries):,} files; allowed are "
+            f"{allowed:,} in {ENTRIES:,}, and SB3 stays far below. Nothing was expanded. Check where it is from."
+        )
+    if free is not None and whole > free:
+        raise RunError(f"{path} would expand to {whole:,} bytes, and {free:,} of memory are free. Free some.")
+    if any(entry.flag_bits & 1 for entry in entries):
+        raise RunError(f"{path} is encrypted. Decrypt it first: SB3 does not read it either.")
+
+
+def read_run(archive: zipfile.ZipFile, path: Path) -> dict[str, Any] | None:
+    """What `export` wrote of the run into the zip; None for a zip that it did not write.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    if not {RUN_FILE, POLICY_FILE} <= set(archive.namelist()):
+        return None
+    if archive.getinfo(RUN_FILE).file_size > RECORD:
+        raise RunError(f"{RUN_FILE} in {path} has more than {RECORD:,} bytes, and is no record of a run. Get it again.")
+    return parsed(archive.read(RUN_FILE), f"{RUN_FILE} in {path}")
+
+
+def parsed(text: bytes | str, where: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        RunError: it is none.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RunError(f"{where} is damaged ({error}). Get it again, or export the run again.") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{where} is damaged (a {type(content).__name__} and no object). Get it again.")
+    return content

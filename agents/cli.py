@@ -18,7 +18,7 @@ from stillsight.agents.measure.measure_config import SPIN
 from stillsight.agents.runs.reader import read_config
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.encoders.errors import EncoderError, unknown
-from stillsight.encoders.stopping import Stop, answering
+from stillsight.encoders.system.stopping import Stop, answering
 from stillsight.envs.errors import EnvError, EnvFault
 
 _AGENTS = "stillsight.agents"

@@ -18,7 +18,7 @@ from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.reader import checkpoint_path, is_unbegun, read_config
 from stillsight.agents.runs.records import append_line, plain, read_lines
 from stillsight.encoders.atomic import sweep, to_json, write_atomically
-from stillsight.encoders.stopping import Stop
+from stillsight.encoders.system.stopping import Stop
 
 if TYPE_CHECKING:
     import torch

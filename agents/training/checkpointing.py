@@ -15,9 +15,9 @@ from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, check_frozen
-from stillsight.encoders import stopping
 from stillsight.encoders.encoder import fingerprint
-from stillsight.encoders.stopping import Stop
+from stillsight.encoders.system import stopping
+from stillsight.encoders.system.stopping import Stop
 from stillsight.envs.errors import EnvFault
 
 

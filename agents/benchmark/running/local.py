@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.benchmark.running.worker import request
-from stillsight.encoders.stopping import SIGNALS
+from stillsight.encoders.system.stopping import SIGNALS
 
 POLL = 0.05
 """Seconds between two looks at the processes."""

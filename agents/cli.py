@@ -19,7 +19,7 @@ from stillsight.agents.measure.measure_config import SPIN
 from stillsight.agents.runs.trust import Trust, import_from_here, open_run
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.encoders.errors import EncoderError, refused, unknown
-from stillsight.encoders.stopping import Stop, answering
+from stillsight.encoders.system.stopping import Stop, answering
 from stillsight.envs.errors import EnvError, EnvFault
 
 _AGENTS = "stillsight.agents"

@@ -21,7 +21,7 @@ from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.agents.training.episodes import Episode, capped_note, play_episodes
 from stillsight.agents.training.seeds import PLAY
 from stillsight.encoders.atomic import to_json
-from stillsight.encoders.stopping import Stop
+from stillsight.encoders.system.stopping import Stop
 from stillsight.envs import make_env, reference_returns
 from stillsight.envs.options import EnvOptions
 

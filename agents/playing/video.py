@@ -24,7 +24,7 @@ from stillsight.agents.runs.records import plain
 from stillsight.agents.training.episodes import capped_note
 from stillsight.encoders.atomic import replacing, to_json, write_atomically, writing
 from stillsight.encoders.errors import DiskFault
-from stillsight.encoders.stopping import Stop
+from stillsight.encoders.system.stopping import Stop
 from stillsight.envs.options import EnvOptions
 
 LEAST_SIDE = 256

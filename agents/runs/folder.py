@@ -22,7 +22,7 @@ from stillsight.agents.runs.records import append_line, plain, read_lines
 from stillsight.agents.runs.trust import flags
 from stillsight.encoders.atomic import sweep, sync, to_json, write_atomically, writing
 from stillsight.encoders.errors import DiskFault
-from stillsight.encoders.stopping import Stop
+from stillsight.encoders.system.stopping import Stop
 
 if TYPE_CHECKING:
     import torch

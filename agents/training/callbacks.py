@@ -20,8 +20,8 @@ from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.episodes import Episode, capped_note, divide, play_episodes
 from stillsight.agents.training.games import arrays, tensors
 from stillsight.agents.training.model_state import loss_not_finite
-from stillsight.encoders import stopping
 from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.system import stopping
 from stillsight.envs.state import objection, restore_state, save_state
 
 

@@ -21,10 +21,10 @@ from stillsight.agents.runs.trust import flags
 from stillsight.agents.training import games
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, check_frozen
-from stillsight.encoders import stopping
 from stillsight.encoders.encoder import fingerprint
 from stillsight.encoders.errors import DiskFault
-from stillsight.encoders.stopping import Stop
+from stillsight.encoders.system import stopping
+from stillsight.encoders.system.stopping import Stop
 from stillsight.envs.errors import EnvFault
 
 
@@ -254,7 +254,8 @@ class Savepoints:
                     "ancestor": self.ancestor,
                     "replay": name,
                     "records": state.records(self.agent.model),
-                    "games": games.capture(self.agent.model, self.agent.venv),
+                    # In the middle of a rollout the games are ahead of what is saved of the agent.
+                    "games": None if self._rollout is not None else games.capture(self.agent.model, self.agent.venv),
                     "evaluation": None if self.evaluation is None else self.evaluation.state(),
                 },
                 self._header(),

@@ -12,12 +12,12 @@ from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.reader import RUNS
 from stillsight.agents.runs.tensorboard import TensorBoardSink
 from stillsight.agents.training import resuming
-from stillsight.encoders.stopping import Stop
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.learn import learn
 from stillsight.encoders.supervised.recorder import NullRecorder
 from stillsight.encoders.supervised.training.distributed import joined
 from stillsight.encoders.supervised.training.optimizer import course
+from stillsight.encoders.system.stopping import Stop
 
 
 def cifar(config: CifarConfig) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from stillsight.agents.features.acting import Actor, masks_of
 from stillsight.agents.training.config import MAX_STEPS
-from stillsight.encoders import stopping
+from stillsight.encoders.system import stopping
 
 STILL = 1_000
 """Agent steps without a change of the picture and without a reward after which an episode is stopped, wherever there is

@@ -27,8 +27,8 @@ from stillsight.agents.training.inheritance import inherit
 from stillsight.agents.training.resuming import resumed
 from stillsight.agents.training.seeds import EVALUATION
 from stillsight.encoders import device as devices
-from stillsight.encoders import stopping
 from stillsight.encoders.building import build
+from stillsight.encoders.system import stopping
 from stillsight.envs import make_env
 from stillsight.envs.vector import action_offset
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stillsight.encoders import stopping
 from stillsight.encoders.adapt import merge
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.supervised.cifar_config import CifarConfig
@@ -20,6 +19,7 @@ from stillsight.encoders.supervised.probe import warm_start
 from stillsight.encoders.supervised.recorder import Recorder
 from stillsight.encoders.supervised.training import finetune
 from stillsight.encoders.supervised.training.distributed import World
+from stillsight.encoders.system import stopping
 
 
 def tune(

@@ -17,7 +17,7 @@ from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.benchmark.running.worker import request
 from stillsight.agents.runs.trust import NOTHING, Trust
 from stillsight.encoders.atomic import writing
-from stillsight.encoders.stopping import SIGNALS
+from stillsight.encoders.system.stopping import SIGNALS
 
 POLL = 0.05
 """Seconds between two looks at the processes."""

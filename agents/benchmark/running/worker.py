@@ -32,8 +32,8 @@ from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.learn import rl
 from stillsight.agents.training.seeds import PLAY
 from stillsight.encoders.atomic import to_json
-from stillsight.encoders.stopping import Stop, answering
 from stillsight.encoders.supervised.cifar_config import CifarConfig
+from stillsight.encoders.system.stopping import Stop, answering
 
 
 def run_cell(cell: Cell, runs: Path, trust: Trust = NOTHING) -> Cell:

@@ -12,9 +12,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stillsight.encoders import stopping
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.stopping import Stop
 from stillsight.encoders.supervised.classifier import Classifier, logits
 from stillsight.encoders.supervised.data.split import Split
 from stillsight.encoders.supervised.training.augment import augment, draw
@@ -26,6 +24,8 @@ from stillsight.encoders.supervised.training.optimizer import optimizer, schedul
 from stillsight.encoders.supervised.training.recipe import Recipe
 from stillsight.encoders.supervised.training.training_state import Progress
 from stillsight.encoders.supervised.training.update import Part, Update, gradient_step
+from stillsight.encoders.system import stopping
+from stillsight.encoders.system.stopping import Stop
 
 Report = Callable[[dict[str, Any]], None]
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from PIL import Image
 
 from stillsight.agents.cli import main
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs import tensorboard
+from stillsight.agents.runs import checkpoint, tensorboard
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.training.cifar import cifar
 from stillsight.encoders import Mode
@@ -204,6 +206,26 @@ def test_under_torchrun_two_processes_make_one_run(paint: Path, tmp_path: Path) 
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["mode"] == Mode.SCRATCH.value
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+
+
+def test_under_torchrun_all_processes_stop_at_one_update_and_one_saves(paint: Path, tmp_path: Path) -> None:
+    code, folder = tmp_path / "train.py", tmp_path / "run"
+    code.write_text("import sys\nfrom stillsight.agents.cli import main\nsys.exit(main())\n")
+    flags = ["cifar", *words(paint, folder), "--mode", "scratch", "--epochs", "100000", "--batch", "8"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    process = subprocess.Popen(
+        [*launcher, str(code), *flags], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=25)
+    assert told.count("stillsight: Stopped by SIGTERM. Go on from") == 1, told
+    epochs = [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    stored = checkpoint.load(folder / "checkpoints" / "last.safetensors")
+    assert epochs == list(range(1, int(stored["epoch"]) + 1)), "what is saved is what was recorded"
+    assert not (folder / ".lock").exists()
 
 
 SHARED = """

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from stillsight.encoders import stopping
-from stillsight.encoders.stopping import Stop, answering
+from stillsight.encoders.system import stopping
+from stillsight.encoders.system.stopping import Stop, answering
 
 SIGNALS = [(signal.SIGINT, "Ctrl-C", 130), (signal.SIGTERM, "SIGTERM", 143)]
 
@@ -109,7 +109,7 @@ def test_other_threads_change_nothing() -> None:
 
 TWICE = """
 import time
-from stillsight.encoders.stopping import answering
+from stillsight.encoders.system.stopping import answering
 
 with answering(deferred=True):
     print("there", flush=True)

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # A new folder each time: a run never overwrites another.
 DEMO := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-slow lint types clean
+.PHONY: demo test test-slow faults lint types clean
 
 # The environment is made again only when pyproject.toml changes.
 $(VENV)/installed: pyproject.toml
@@ -28,6 +28,11 @@ test: lint types
 
 test-slow: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow $(PYTEST_FLAGS)
+
+# Kills, refuses, damages and soaks: hours, in which it can be stopped and goes on where it was. What it finds is
+# published by `make faults FAULTS_FLAGS="--publish results/published"`; tests/faults/README.md names further flags.
+faults: $(VENV)/installed
+	$(BIN)/python tests/faults/run.py $(FAULTS_FLAGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import random
@@ -195,7 +196,7 @@ def _changed(tree: Any, draw: random.Random) -> tuple[str, Any]:
             parent.append(draw.choice((*ODD, *PLANTED)))
     elif what == "moved":
         other = draw.choice(places)
-        parent[key] = _at(tree, other)
+        parent[key] = copy.deepcopy(_at(tree, other))
     elif what == "nested":
         value = parent[key]
         for _ in range(draw.choice((1, 5, 200))):

@@ -22,6 +22,8 @@ SETTINGS = {
 }
 LARGEST = {"memory": 16e6, "handles": 1.0, "threads": 1.0, "step": 0.05}
 """What a quantity may grow by in an hour and count as flat: bytes, numbers, and a share of its mean."""
+VISIBLE = {"memory": 4e6, "handles": 1.0, "threads": 1.0, "step": 0.03}
+"""What it must have grown by while it was watched, to be called growth: less than that is how memory is dealt out."""
 WARM = 0.2
 """Share of the time in the beginning, in which buffers fill, that is left out."""
 BLOCKS = 12
@@ -37,11 +39,17 @@ class Slope(NamedTuple):
     spread: float
     mean: float
 
-    def verdict(self, largest: float) -> str:
-        """flat, growing or shrinking, or that the time was too short to tell."""
+    def verdict(self, largest: float, visible: float, hours: float) -> str:
+        """flat, growing or shrinking, or that the time was too short to tell.
+
+        Args:
+            largest: growth in an hour that counts as flat.
+            visible: growth in all that counts as one.
+            hours: that were watched.
+        """
         if abs(self.per_hour) + self.spread <= largest:
             return "flat"
-        if abs(self.per_hour) - self.spread > largest:
+        if abs(self.per_hour) - self.spread > largest and abs(self.per_hour) * hours > visible:
             return "growing" if self.per_hour > 0 else "shrinking"
         return "not known"
 
@@ -122,8 +130,10 @@ def _one(place: Path, minutes: float, algo: str) -> dict[str, Any]:
     fitted = {}
     for name, values in quantities.items():
         line = slope(times[: len(values)], values)
-        largest = LARGEST[name] * (line.mean if name == "step" else 1.0)
-        fitted[name] = {**line._asdict(), "largest": largest, "verdict": line.verdict(largest)}
+        scale = line.mean if name == "step" else 1.0
+        largest, visible = LARGEST[name] * scale, VISIBLE[name] * scale
+        verdict = line.verdict(largest, visible, (times[-1] - times[0]) / 3600)
+        fitted[name] = {**line._asdict(), "largest": largest, "verdict": verdict}
         if fitted[name]["verdict"] == "growing":
             faults.append(f"{name} grows by {line.per_hour:.3g} ± {line.spread:.2g} an hour")
     return {**result, "steps": whole["steps"][-1], "fitted": fitted, "faults": faults}

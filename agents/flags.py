@@ -383,12 +383,25 @@ class CommandLine:
             typed = f"--set {bare.replace('-', '_')}={value}"
         if typed is None:
             shown = [word for flag in self.flags for word in flag.shown.split() if word.startswith("--")]
-            near = difflib.get_close_matches("--" + bare.lower(), [word.rstrip(",") for word in shown], 1, 0.7)
+            known = [word.rstrip(",") for word in shown]
+            alike = difflib.get_close_matches("--" + bare.lower(), known, 3, 0.7)
+            near = [word for word in alike if self._takes(word, value)]
             if near:
                 flag, _ = self.words[near[0]]
                 typed = near[0] if flag.kind is bool else f"{near[0]} {value}"
         guess = f" Type, say: {typed}." if typed else ""
         return f"{self.name} has no flag {name}.{guess} `{self.prog} --help` lists the flags."
+
+    def _takes(self, word: str, value: str) -> bool:
+        """Whether a flag could have the value that was typed behind another word."""
+        flag, _ = self.words[word]
+        if flag.kind is bool or value == "VALUE":
+            return True
+        try:
+            flag.value(value)
+        except RunError:
+            return False
+        return True
 
     def help(self, summary: str, examples: Sequence[str] = (), width: int | None = None) -> str:
         """The text of `--help`.

@@ -99,6 +99,10 @@ class Encoder(nn.Module):
         names = _official(after, backbone.model)
         self.learned = Learned(after, names, pinned=pinned, shielded=shielded, adaptation=adaptation)
 
+    def extra_repr(self) -> str:
+        """What `print(encoder)` shows before its two parts."""
+        return f"{self.name}, tap={self.tap}, {self.provenance.kind} weights {self.provenance.name}"
+
     def _cut(self, steps: list[str]) -> int:
         """Index of the first step that learns."""
         if self.unfreeze is None:

@@ -8,7 +8,7 @@ import functools
 import os
 import sys
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 
 class EncoderError(ValueError):
@@ -35,6 +35,15 @@ def unknown(noun: str, found: str, known: Iterable[str], allowed: str, flag: str
     near = [spelt[name] for name in difflib.get_close_matches(found.lower(), spelt, n=1, cutoff=0.5)]
     guess = f" Did you mean {near[0]!r}? Type: {flag} {near[0]}." if near else ""
     return f"There is no {noun} named {found!r}.{guess} {allowed}: {', '.join(names)}."
+
+
+def file_for_module(path: str, flag: str) -> str:
+    """The sentence about `folder/file.py:name` where `module:name` is meant; "" of any other."""
+    module, _, name = path.partition(":")
+    if not (module.endswith(".py") or "/" in module or module.startswith(".")):
+        return ""
+    named = f"{PurePath(module).name.removesuffix('.py').strip('.')}:{name}"
+    return f"{path!r} names a file, and module:name names a module. From its folder, type: {flag} {named}"
 
 
 KEPT = "What was written before is kept."

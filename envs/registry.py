@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import PurePath
 
 from stillsight.envs.errors import EnvError, did_you_mean
 from stillsight.envs.spec import EnvSpec
@@ -80,6 +81,9 @@ def _require(env_id: str, spec: EnvSpec) -> None:
 
 
 def _import(module: str, env_id: str) -> None:
+    if module.endswith(".py") or "/" in module or module.startswith("."):
+        named = f"{PurePath(module).name.removesuffix('.py').strip('.')}:{env_id.partition(':')[2]}"
+        raise EnvError(f"{env_id!r} names a file, and module:Id names a module. From its folder, type: --env {named}")
     try:
         import_module(module)
     except ModuleNotFoundError as error:

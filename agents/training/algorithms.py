@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from stillsight.agents.errors import RunError
-from stillsight.encoders.errors import unknown
+from stillsight.encoders.errors import file_for_module, unknown
 from stillsight.envs.spec import Actions
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ class AlgorithmSpec:
                 place for an encoder.
         """
         module, _, name = self.cls.partition(":")
+        if slip := file_for_module(self.cls, "--algo"):
+            raise RunError(slip)
         try:
             cls = getattr(importlib.import_module(module), name)
         except ImportError as error:

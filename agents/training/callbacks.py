@@ -156,8 +156,11 @@ class Evaluate(BaseCallback):
         lengths = [episode.length for episode in episodes]
         row |= {"lengths": lengths, "capped": capped, "train_seconds": trained}
         self.run.log("eval", row | ({"final": True} if final else {}))
-        if (note := capped_note(episodes, self.max_steps, "--eval-max-steps")) is not None:
-            self.run.display.note(f"evaluation at step {model.num_timesteps:,}: {note}")
+        note = capped_note(episodes, self.max_steps, "--eval-max-steps")
+        self.run.display.note(
+            f"evaluation at step {model.num_timesteps:,}: return {row['mean']:.2f} ± {row['std']:.2f} over "
+            f"{len(returns)} episodes{f'; {note}' if note else ''}"
+        )
         self.savepoints.best(float(np.mean(returns)))
         return episodes
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from stillsight.encoders.backbone import Backbone
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import EncoderError, file_for_module
 from stillsight.encoders.zoo.contract import check, probe
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 
@@ -27,12 +27,15 @@ def load(path: str) -> Callable[..., Any]:
         EncoderError: the module cannot be imported, or has no such function.
     """
     module, _, name = path.partition(":")
+    if slip := file_for_module(path, "--encoder"):
+        raise EncoderError(slip)
     try:
         loaded = getattr(importlib.import_module(module), name)
     except (ImportError, ValueError, TypeError) as error:  # the last two: an empty or a relative module name
         raise EncoderError(
-            f"The encoder {path!r} cannot be imported: {error}. Give --encoder module:function with a module that "
-            "Python can import from here."
+            f"The encoder {path!r} cannot be imported: {error}. Give --encoder module:function with a module of the "
+            "current folder or an installed one. The current folder serves what is typed; a run folder or a SPEC.toml "
+            f"that names it is opened with --trust {path}."
         ) from error
     except AttributeError as error:
         raise EncoderError(

@@ -38,6 +38,7 @@ KEPT: Mapping[str, tuple[str, ...]] = {
     "stillsight.envs.wrappers.pixels:Pixels": (),
     "stillsight.envs.wrappers.rules:FrameSkip": (),
     "stillsight.envs.wrappers.rules:LifeLoss": ("_lives", "_game_goes_on"),
+    "stillsight.envs.wrappers.watched:Watched": ("_steps",),
 }
 """Class of a wrapper or an environment -> what it keeps from one step to the next."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from stillsight.agents.doctor.child import ask
 from stillsight.agents.doctor.doctor_config import DoctorConfig
 from stillsight.agents.doctor.outcome import Outcome
 from stillsight.agents.errors import RunError
+from stillsight.encoders.atomic import to_json
 
 CHECKS: Mapping[str, Callable[[], list[Outcome]]] = {
     "python": installation.python,
@@ -54,7 +54,7 @@ def doctor(folder: Path | None, config: DoctorConfig) -> int:
         outcomes = ask("stillsight.agents.doctor.run_check", str(folder), check=str(folder), limit=WHOLE_RUN)
     wrong = sum(outcome.state == "wrong" for outcome in outcomes)
     if config.json:
-        print(json.dumps({"ok": not wrong, "checks": [asdict(outcome) for outcome in outcomes]}))
+        print(to_json({"ok": not wrong, "checks": [asdict(outcome) for outcome in outcomes]}))
     else:
         print(*outcomes, closing(outcomes, folder), sep="\n")
     return 1 if wrong else 0

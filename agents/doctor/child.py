@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from stillsight.agents.doctor.outcome import Outcome
+from stillsight.encoders.atomic import to_json
 
 LIMIT = 120
 """Seconds that a check may take, importing torch from a slow disk included."""
@@ -72,4 +73,4 @@ def run(words: Sequence[str], *, limit: float, environment: Mapping[str, str] | 
 
 def tell(outcomes: Sequence[Outcome]) -> None:
     """Print outcomes for `ask`."""
-    print(json.dumps([asdict(outcome) for outcome in outcomes]))
+    print(to_json([asdict(outcome) for outcome in outcomes]))

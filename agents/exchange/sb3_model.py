@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 import io
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,6 +22,7 @@ from stillsight.agents.features.extractor import EncoderExtractor, canonical
 from stillsight.agents.playing.player import NoEnvironment, Player
 from stillsight.agents.training.algorithms import spec
 from stillsight.agents.training.settings import arguments, overrides
+from stillsight.encoders.atomic import to_json
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.preprocess import Preprocess
 
@@ -96,7 +96,7 @@ def stock_model(player: Player, run: Mapping[str, Any]) -> BaseAlgorithm:
         "frozen": _frozen_program(player.encoder, player.known.pixels),
         "trained": _trained_program(player),
         "features_dim": config.head,
-        "run": json.dumps(run),
+        "run": to_json(run),
     }
     policy_kwargs: dict[str, Any] = {
         "features_extractor_class": PixelFeatures,

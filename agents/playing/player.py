@@ -241,8 +241,8 @@ def read_policy(path: Path) -> dict[str, Any]:
         CheckpointError: it is missing, damaged, holds no policy, or one of numbers that are none.
     """
     stored = checkpoint.load(path)
-    checkpoint.facts(stored, schema.AgentFacts, path)
     model_state.check_finite(stored, path)
+    checkpoint.facts(stored, schema.AgentFacts, path)
     return stored
 
 

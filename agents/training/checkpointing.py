@@ -18,9 +18,9 @@ from stillsight.agents.runs import checkpoint, history, schema
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.place import place
 from stillsight.agents.runs.trust import flags
-from stillsight.agents.training import games
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, check_frozen
+from stillsight.agents.training.continuing import games
 from stillsight.encoders.encoder import fingerprint
 from stillsight.encoders.errors import DiskFault
 from stillsight.encoders.system import stopping

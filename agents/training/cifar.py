@@ -11,7 +11,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.reader import RUNS
 from stillsight.agents.runs.tensorboard import TensorBoardSink
-from stillsight.agents.training import resuming
+from stillsight.agents.training.continuing import resuming
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.learn import learn
 from stillsight.encoders.supervised.recorder import NullRecorder

@@ -12,8 +12,8 @@ from typing import ClassVar, Literal
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.agents.training.algorithms import AlgorithmSpec, check_actions, spec
+from stillsight.agents.training.continuing.resuming import resumed
 from stillsight.agents.training.presets import preset
-from stillsight.agents.training.resuming import resumed
 from stillsight.agents.training.settings import overrides, settings
 from stillsight.encoders.config import EncoderConfig, refuse
 from stillsight.encoders.zoo.registry import spec as encoder_spec
@@ -233,10 +233,10 @@ class RlConfig(EncoderConfig):
         for flag, least, most in (
             ("steps", 1, MOST),
             ("n_envs", 1, MOST_ENVS),
-            ("frame_stack", 1, 1_024),
-            ("head", 1, 65_536),
-            ("compress", 0, 65_536),
-            ("standardise", 0, 1_000_000),
+            ("frame_stack", 1, MOST),
+            ("head", 1, MOST),
+            ("compress", 0, MOST),
+            ("standardise", 0, MOST),
             ("eval_episodes", 1, 1_000_000),
             ("eval_envs", 1, MOST_ENVS),
             ("eval_max_steps", 0, MOST),

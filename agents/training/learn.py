@@ -23,8 +23,8 @@ from stillsight.agents.training import summary
 from stillsight.agents.training.build import check_environment, make_agent
 from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.config import RlConfig
-from stillsight.agents.training.inheritance import inherit
-from stillsight.agents.training.resuming import resumed
+from stillsight.agents.training.continuing.inheritance import inherit
+from stillsight.agents.training.continuing.resuming import resumed
 from stillsight.agents.training.seeds import EVALUATION
 from stillsight.encoders import device as devices
 from stillsight.encoders.building import build

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors import SafetensorError
 
 from stillsight.agents import RlConfig, cli, rl
 from stillsight.agents.errors import RunError
@@ -55,13 +54,6 @@ def test_each_cause_says_which_file_why_and_what_to_do(tmp_path: Path, number: i
     assert refused(caught.value) == str(caught.value)
 
 
-def test_an_error_of_safetensors_is_told_by_its_number(tmp_path: Path) -> None:
-    with pytest.raises(DiskFault, match="cannot be written: its disk is full"), writing(tmp_path / "last.safetensors"):
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-    with pytest.raises(SafetensorError, match="invalid"), writing(tmp_path / "last.safetensors"):
-        raise SafetensorError("invalid shape")
-
-
 def test_a_row_that_did_not_fit_leaves_no_half_of_it(tmp_path: Path) -> None:
     """A real limit: the largest size of a file, in a process of its own."""
     program = (
@@ -87,7 +79,7 @@ def test_a_file_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytes
     def refuse(*_: Any) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(DiskFault, match="its disk reports an error"), replacing(path) as partial:
         partial.write_text("new")
     assert path.read_text() == "old"

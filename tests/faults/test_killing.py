@@ -228,7 +228,10 @@ def test_a_training_that_is_asked_to_stop_is_saved(killer: Any, job: str, number
     assert f"stillsight: Stopped by {name}" in ended.output
     assert "Traceback" not in ended.output
     command = job.split()[0]
-    assert f"Go on from {RUN}/checkpoints/last.safetensors with: stillsight {command} --resume {RUN}" in ended.output
+    assert (
+        f"Its last checkpoint, {RUN}/checkpoints/last.safetensors, is kept: go on with: stillsight {command} --resume {RUN}"
+        in ended.output
+    )
     assert not killer.orphans()
     assert not list(RUN.rglob(".*"))
     assert not (RUN / "done").exists()
@@ -269,13 +272,15 @@ def test_where_nothing_ends_within_seconds_it_stops_in_the_middle(
     assert ended.code == 130, ended.output
     if reached is None:
         assert (
-            f"in its first rollout. Nothing was saved yet; begin again with: stillsight rl --resume {RUN}"
+            f"in its first rollout. No checkpoint was saved yet: begin again with: stillsight rl --resume {RUN}"
             in ended.output
         )
         assert not list((RUN / "checkpoints").iterdir())
         return
     there = "there" if reached == kept else f"at step {kept}"
-    assert f"Stopped by Ctrl-C at step {reached} of 1,000,000; it is saved as it stood {there}. Go on" in ended.output
+    assert (
+        f"Stopped by Ctrl-C at step {reached} of 1,000,000; it is saved as it stood {there}. Its last" in ended.output
+    )
     stored = checkpoint.load(RUN / "checkpoints" / "last.safetensors")
     assert stored["step"] == stored["counters"]["num_timesteps"] == kept
     if stored["replay"] is not None:

@@ -12,8 +12,8 @@ from typing import Any
 from stillsight.agents.benchmark.grid.arms import ArmSpec
 from stillsight.agents.benchmark.grid.cell import CONFIGS, Cell, Track, Work, slug
 from stillsight.agents.runs.records import revive
-from stillsight.agents.training.ancestor import ancestor_sha256
 from stillsight.agents.training.config import RlConfig
+from stillsight.agents.training.continuing.ancestor import ancestor_sha256
 from stillsight.agents.training.seeds import TUNING
 
 # Cells run side by side, one thread each, and a cell that is run again must give the same numbers: engines that are

@@ -75,30 +75,31 @@ def test_a_checkpoint_keeps_every_number(tmp_path: Path, number: float) -> None:
 @pytest.mark.parametrize(
     ("left", "rows"),
     [
-        ('{"step": 1}\n{"step": 2, "ret', [1, 3]),
-        ('{"step": 1}\n{"step": 2}', [1, 2, 3]),
+        ('{"step": 1, "return": 0.5}\n{"step": 2, "ret', [1, 3]),
+        ('{"step": 1, "return": 0.5}\n{"step": 2, "return": 0.5}', [1, 2, 3]),
         ('{"ste', [3]),
         ("\0\0\0", [3]),
-        ('{"step": 1}\n\0\0', [1, 3]),
+        ('{"step": 1, "return": 0.5}\n\0\0', [1, 3]),
         ("", [3]),
     ],
 )
 def test_a_torn_row_is_no_part_of_the_next_one(tmp_path: Path, left: str, rows: list[int]) -> None:
     path = tmp_path / "episodes.jsonl"
     path.write_text(left)
-    append_line(path, {"step": 3})
+    append_line(path, {"step": 3, "return": 0.5})
     assert [row["step"] for row in read_lines(path)] == rows
-    assert path.read_text().endswith('{"step": 3}\n')
+    assert path.read_text().endswith('{"step": 3, "return": 0.5}\n')
 
 
 def test_a_row_that_lacks_its_end_alone_outlives_a_rewind(tmp_path: Path) -> None:
     with Run(tmp_path / "run", "rl", {}) as run:
         run.card("title", {})
-    (tmp_path / "run" / "eval.jsonl").write_text('{"step": 1}\n{"step": 2}')
+    rows = [{"step": 1, "mean": 0.5, "std": 0.0}, {"step": 2, "mean": 0.5, "std": 0.0}]
+    (tmp_path / "run" / "eval.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "run" / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2')
     with Run(tmp_path / "run", "rl", {}, resumed=True) as run:
         run.rewind(2)
-        assert run.rows("eval") == [{"step": 1}, {"step": 2}]
+        assert run.rows("eval") == rows
         assert run.rows("metrics") == [{"step": 1}]
         assert run.rows("episodes") == []
 

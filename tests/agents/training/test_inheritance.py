@@ -121,8 +121,9 @@ def test_other_frozen_weights_are_refused(tiny: Tiny, tmp_path: Path, trained: P
     ("words", "told"),
     [
         ("--from gone", "gone is no run folder: it has no config.json"),
-        ("--from {run} --from-checkpoint first", "has no checkpoint 'first'; it holds best, last. Type, say:"),
-        ("--from {run} --from-checkpoint ../checkpoints/last", "has no checkpoint '../checkpoints/last'"),
+        ("--from {run} --from-checkpoint first", "'first' is no name of a checkpoint. Type best, last, or"),
+        ("--from {run} --from-checkpoint ../checkpoints/last", "'../checkpoints/last' is no name of a checkpoint"),
+        ("--from {run} --from-checkpoint 7", "has no checkpoint '7'; it holds best, last. Type, say:"),
         ("--from-checkpoint last", "--from-checkpoint has no effect without --from, which names the run"),
         ("--from {run} --standardise 8", "--standardise has no effect beside --from, whose run brings"),
     ],

@@ -15,7 +15,7 @@ from stillsight.agents.cli import main
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.records import read_lines
-from stillsight.agents.training.resuming import resumed
+from stillsight.agents.training.continuing.resuming import resumed
 
 Tiny = Callable[..., RlConfig]
 Same = Callable[[Any, Any], bool]

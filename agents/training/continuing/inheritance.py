@@ -15,9 +15,9 @@ from stillsight.agents.runs.records import plain
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.agents.training import model_state
-from stillsight.agents.training.ancestor import Ancestor, ancestor_file, ancestor_sha256
 from stillsight.agents.training.build import Agent, check_frozen
 from stillsight.agents.training.config import RlConfig
+from stillsight.agents.training.continuing.ancestor import Ancestor, ancestor_file, ancestor_sha256
 
 SAME: Mapping[str, str] = {
     "algo": "--algo",

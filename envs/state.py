@@ -38,9 +38,12 @@ KEPT: Mapping[str, tuple[str, ...]] = {
     "stillsight.envs.wrappers.pixels:Pixels": (),
     "stillsight.envs.wrappers.rules:FrameSkip": (),
     "stillsight.envs.wrappers.rules:LifeLoss": ("_lives", "_game_goes_on"),
-    "stillsight.envs.wrappers.watched:Watched": ("_steps",),
 }
 """Class of a wrapper or an environment -> what it keeps from one step to the next."""
+
+
+PASSED_OVER = frozenset({"stillsight.envs.wrappers.watched:Watched"})
+"""Wrappers that stand around an environment in this process and not in a worker: a state of either goes on in both."""
 
 
 class StateOf(Protocol):
@@ -131,7 +134,8 @@ def _layers(env: gym.Env[Any, Any]) -> Iterator[Any]:
     """The wrappers from the outermost on, and the bare environment."""
     layer: Any = env
     while isinstance(layer, gym.Wrapper):
-        yield layer
+        if _class(layer) not in PASSED_OVER:
+            yield layer
         layer = layer.env
     yield layer
 

@@ -18,6 +18,8 @@ CLASSIFIER = (
     "--encoder retina --resolution 16 --device cpu --threads 1 --precision float32 --seed 3 --validation 9 "
     "--cache {cache}"
 )
+CLASSIFIER_AGAIN = "cifar --resume {run} --cache {cache}"
+"""Where features are written is the user's to say, and not the run's."""
 GRID = """
 name = "faults"
 seeds = 2
@@ -93,10 +95,15 @@ JOBS: dict[str, Job] = {
         _agent("dqn, n-step", "dqn", f"{OFF_POLICY} target_update_interval=16 n_steps=3"),
         _agent("sac", "sac", OFF_POLICY, CONTINUOUS),
         _agent("sac, n-step", "sac", f"{OFF_POLICY} n_steps=3", CONTINUOUS),
-        Job("cifar, frozen", f"cifar --dataset {{pictures}} --mode frozen {CLASSIFIER} --out {{run}}"),
+        Job(
+            "cifar, frozen",
+            f"cifar --dataset {{pictures}} --mode frozen {CLASSIFIER} --out {{run}}",
+            again=CLASSIFIER_AGAIN,
+        ),
         Job(
             "cifar, finetuned",
             f"cifar --dataset {{pictures}} --mode finetune --epochs 3 --batch 8 {CLASSIFIER} --out {{run}}",
+            again=CLASSIFIER_AGAIN,
         ),
         Job("benchmark", BENCHMARK, f"{BENCHMARK} --retry"),
     )

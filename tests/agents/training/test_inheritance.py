@@ -17,8 +17,8 @@ from stillsight.agents.benchmark.grid.parse import parse_spec
 from stillsight.agents.cli import main
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import checkpoint
-from stillsight.agents.training import inheritance
 from stillsight.agents.training.build import Agent
+from stillsight.agents.training.continuing import inheritance
 
 Tiny = Callable[..., RlConfig]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 STREAMS = ("metrics", "episodes", "eval")
 TIMES = re.compile(
-    r"seconds|_per_s\b|^images_encoded$|^time/|^time$|took|joules|energy|memory|date|fps|bytes|machine|sessions|versions|commit|command"
-    r"|host|cost|\bout\b|resume|resumed|folder|engine|sha256\.time"
+    r"seconds|_per_s\b|^images_encoded$|^time/|^time$|took|joules|energy|memory|date|fps|bytes|machine"
+    r"|sessions|versions|commit|command|host|cost|\bout\b|resume|resumed|folder|engine|sha256\.time"
 )
 """Names of numbers that differ from run to run, and say nothing of what was learned."""
 PASSING = re.compile(

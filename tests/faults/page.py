@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -36,8 +37,8 @@ def _faulty(rows: Rows) -> list[dict[str, Any]]:
 
 def _kind(fault: str) -> str:
     """A fault without the names and numbers of its trial."""
-    words = [word for word in fault.split() if "/" not in word or len(word) < 30]
-    return " ".join("N" if any(c.isdigit() for c in word) and len(word) > 3 else word for word in words)[:160]
+    words = [word for word in fault.split() if not word.startswith("/")]
+    return re.sub(r"\.tmp\w+|[0-9a-f]{8,}|\d[\d.,e+-]*", "N", " ".join(words))[:160]
 
 
 def _kills(rows: Rows) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def _kills(rows: Rows) -> dict[str, Any]:
         job["without a fault"] += not row["faults"]
         job["equal"] += row["ends"] and row["equal"]
         job["equal was promised"] += row["promised"]
-    differing = Counter(name for row in rows for name in row["unequal"])
+    differing = Counter(_kind(name.removeprefix("differs: ")) for row in rows for name in row["unequal"])
     return {
         "jobs": {name: dict(job) for name, job in jobs.items()},
         "differing": dict(differing),
@@ -160,7 +161,7 @@ def render(told: Mapping[str, Any]) -> str:
         lines += _soaked(part["runs"]) if name == "soak" else _table(part[NAMES[name]], COLUMNS[name])
         if part.get("differing"):
             files = ", ".join(f"`{file}` {times}" for file, times in sorted(part["differing"].items()))
-            lines.append(f"\nFiles that were not equal: {files}.")
+            lines.append(f"\nFiles that were not equal, and in how many runs: {files}.")
         lines += _list(part["faults"])
     return "\n".join(lines) + "\n"
 

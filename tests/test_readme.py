@@ -65,8 +65,12 @@ def smaller(words: list[str]) -> list[str]:
         return [*short, "--no-trial"]
     if words[0] == "throughput":
         return [*short, *few, "--seconds", "0.01", "--size", "32", "--engine", "folded"]
-    if words[0] != "rl" or "--resume" in words:
+    if words[0] == "rl" and "--resume" in words:  # on beyond the few steps that the run has
+        return [str(int(word) // 100) if before == "--steps" else word for before, word in zip(["", *words], words)]
+    if words[0] != "rl":
         return short
+    if "--from" in words:  # which brings what it standardises by
+        few = few[: few.index("--standardise")] + few[few.index("--standardise") + 2 :]
     steps = [] if "--steps" in words else ["--steps", SMALLER["--steps"]]
     return [*short, *steps, *few, "--eval-episodes", "1"]
 

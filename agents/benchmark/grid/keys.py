@@ -99,8 +99,10 @@ def _tracks(record: Mapping[str, Any]) -> list[Track]:
 
 
 def _flags(track: Track) -> dict[str, Any]:
-    hints = typing.get_type_hints(CONFIGS[track])
-    return {item.name: hints[item.name] for item in fields(CONFIGS[track]) if item.name not in PLACED}
+    config = CONFIGS[track]
+    hints = typing.get_type_hints(config)
+    names = [item.name for item in fields(config) if item.name not in PLACED]
+    return {config.WORDS.get(name, name): hints[name] for name in names}
 
 
 def _check_table(where: str, table: Mapping[str, Any], own: Mapping[str, Any], flags: Mapping[str, Any]) -> None:

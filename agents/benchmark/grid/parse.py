@@ -55,10 +55,11 @@ def parse_spec(
 ) -> Spec:
     """See `read_spec`; `name` is used where the text has none, and `source` says where it is from."""
     try:
-        record = _fields(tomllib.loads(text))
+        record = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # a date that there is not, a number of thousands of digits
         raise RunError(f"{source} is no TOML: {error}.") from error
     check_keys(record)
+    record = _fields(record)
     _check_trust(record, trust, source)
     seeds = _seeds(record.get("seeds", 5))
     algos = tuple(record.get("algos", ("ppo",)))

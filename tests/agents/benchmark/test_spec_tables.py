@@ -57,7 +57,7 @@ def expected(config: type[Any], without: frozenset[str] = frozenset()) -> Iterat
     hints = typing.get_type_hints(config)
     for item in fields(config):
         if item.name not in {*PLACED, *NAMED, *without}:
-            yield item.name, toml_type(hints[item.name]), toml_value(item.default)
+            yield config.WORDS.get(item.name, item.name), toml_type(hints[item.name]), toml_value(item.default)
 
 
 ENCODER = frozenset(item.name for item in fields(EncoderConfig))

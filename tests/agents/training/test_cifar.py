@@ -179,6 +179,68 @@ def test_an_epoch_that_was_logged_and_not_saved_is_in_the_metrics_once(
     assert scalars(folder) == [(row["epoch"], pytest.approx(row["loss"])) for row in expected]
 
 
+def stored(folder: Path) -> dict[str, Any]:
+    return checkpoint.load(folder / "checkpoints" / "last.safetensors")
+
+
+def test_a_finished_training_goes_on_with_more_epochs(
+    paint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert (
+        main(["cifar", *words(paint, folder), *["--mode", "scratch", "--epochs", "2", "--batch", "8", "--warmup", "0"]])
+        == 0
+    )
+    before = rows(folder)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["epochs"] == 2
+    capsys.readouterr()
+    assert main(["cifar", "--resume", str(folder), "--epochs", "4", "--mode", "scratch"]) == 0
+    card = capsys.readouterr().out
+    assert "after epoch 2 of 4; epochs 2 before, 4 now" in card
+    assert "follows the new length: the rate goes on at 50.0% of its highest, where it stood at 0.0%" in card
+    assert rows(folder)[:2] == before
+    assert [row["epoch"] for row in rows(folder)] == [1, 2, 3, 4]
+    assert stored(folder)["epoch"] == 4
+    assert json.loads((folder / "summary.json").read_text())["epochs"] == 4
+    assert json.loads((folder / "config.json").read_text())["epochs"] == 4
+    sessions = json.loads((folder / "machine.json").read_text())["sessions"]
+    assert sessions[1]["changed"] == {"epochs": {"before": 2, "now": 4}}
+    assert (folder / "done").exists()
+
+    for flags, told in (
+        ("", f"type a larger number: --resume {folder} --epochs 8"),
+        ("--epochs 3", f"type a larger number: --resume {folder} --epochs 8"),
+        ("--epochs 8 --lr 0.1", "not with --lr 0.1 (it has None). On --resume may change: --epochs, --save-every"),
+        ("--epochs 8 --head linear --flip --seed 3", "not with --seed 3 (it has 0)"),
+    ):
+        assert main(["cifar", "--resume", str(folder), *flags.split()]) == 2
+        assert told in capsys.readouterr().err
+    (folder / "done").unlink()
+    assert main(["cifar", "--resume", str(folder), "--epochs", "3"]) == 2
+    assert "stands after epoch 4, and --epochs 3 does not lie beyond it" in capsys.readouterr().err
+
+
+def test_a_training_that_stopped_early_does_not_go_on(
+    paint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    flags = "--mode scratch --epochs 30 --batch 8 --patience 1 --lr 1e-9"
+    assert main(["cifar", *words(paint, folder), *flags.split()]) == 0
+    assert stored(folder)["epoch"] < 30
+    assert main(["cifar", "--resume", str(folder), "--epochs", "60"]) == 2
+    assert "--patience 1 waits no longer. More --epochs would not be made" in capsys.readouterr().err
+
+
+def test_a_head_on_frozen_features_has_no_epochs_to_go_on_with(
+    paint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert main(["cifar", *words(paint, folder), "--mode", "random"]) == 0
+    assert main(["cifar", "--resume", str(folder), "--epochs", "60"]) == 2
+    assert "--epochs has no effect with --mode random" in capsys.readouterr().err
+
+
 def test_a_frozen_run_that_was_stopped_before_its_end_has_one_row(
     paint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,10 +222,14 @@ def test_an_engine_cache_that_cannot_be_written_costs_time_and_says_so_once(
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_output_on_a_full_disk_is_no_success() -> None:
-    program = "import sys; from stillsight.agents.cli import main; sys.exit(main(['list', 'algos']))"
+@pytest.mark.parametrize("words", [["list", "algos"], ["--version"]], ids=["printed at once", "printed at the end"])
+def test_output_on_a_full_disk_is_no_success(words: list[str]) -> None:
+    program = f"import sys; from stillsight.agents.cli import main; sys.exit(main({words}))"
     with open("/dev/full", "w") as full:
-        done = subprocess.run([sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True)
+        buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True, env=buffered
+        )
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "stillsight: A file, or the standard output, cannot be read or written: its disk is full. Make room there."

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import textwrap
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -66,7 +67,8 @@ def smaller(words: list[str]) -> list[str]:
     if words[0] == "throughput":
         return [*short, *few, "--seconds", "0.01", "--size", "32", "--engine", "folded"]
     if words[0] == "rl" and "--resume" in words:  # on beyond the few steps that the run has
-        return [str(int(word) // 100) if before == "--steps" else word for before, word in zip(["", *words], words)]
+        later = [str(int(word) // 100) if before == "--steps" else word for before, word in pairwise(words)]
+        return [words[0], *later]
     if words[0] != "rl":
         return short
     if "--from" in words:  # which brings what it standardises by

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,11 @@ REQUIRED = "STILLSIGHT_REQUIRE_REAL_DATA"
 # Choices of engines are kept in the user's cache folder; tests and the processes that they start have one of their own.
 _CACHE = tempfile.TemporaryDirectory(prefix="stillsight-cache-")
 os.environ["XDG_CACHE_HOME"] = _CACHE.name
+
+# Where tests are started in the background of a script, Ctrl-C is ignored, by each process that they start as well, and
+# those that are to be stopped by it would go on for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Tests compare numbers and run beside each other; more threads would make them neither exact nor faster.
 torch.set_num_threads(1)

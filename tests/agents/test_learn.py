@@ -64,6 +64,7 @@ SUMMARY = [
     "weights_name",
     "weights_sha256",
     "weights_licence",
+    "from",
     "encoder_sha256_before",
     "encoder_sha256_after",
 ]

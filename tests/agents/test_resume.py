@@ -18,9 +18,10 @@ from stillsight.agents import RlConfig, rl
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.records import read_lines
-from stillsight.agents.training import callbacks, games
+from stillsight.agents.training import callbacks
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.checkpointing import Savepoints
+from stillsight.agents.training.continuing import games
 from stillsight.agents.training.episodes import Episode
 from stillsight.encoders.zoo.retina import retina
 

@@ -171,7 +171,7 @@ def test_a_third_party_that_returns_something_else_is_told_what_to_return(module
         ("their_eyes:nothing", "The module 'their_eyes' has no function 'nothing'. Give --encoder module:function."),
         ("their_eyes:", "The module 'their_eyes' has no function ''. Give --encoder module:function."),
         (":good", "--encoder module:function"),
-        (".their_eyes:good", "--encoder module:function"),
+        (".their_eyes:good", "From its folder, type: --encoder their_eyes:good"),
         ("their_eyes:A_NUMBER", "their_eyes:A_NUMBER"),
     ],
 )

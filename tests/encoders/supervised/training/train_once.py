@@ -104,7 +104,7 @@ def killed(file: Path, kill: int, when: str) -> None:
 
     def save(state: dict[str, Any]) -> None:
         if kill and made >= kill:
-            Path.replace = die  # type: ignore[method-assign,assignment] # the file is written, and not yet in its place
+            os.replace = die  # type: ignore[assignment] # the file is written, and not yet in its place
         checkpoint.save(file, state)
 
     stored = checkpoint.load(file) if file.exists() else None

@@ -77,7 +77,7 @@ def decode_all(
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         header = _header(decoded)
-        check_room(file.parent, decoded.images.nbytes + sum(len(name) + len(fact) for name, fact in header.items()))
+        check_room(file.parent, tensor_file.size({"images": decoded.images}, header))
         _keep(decoded, header, file)
     except OSError as error:
         reason = error.cause if isinstance(error, DiskFault) else error.strerror or error

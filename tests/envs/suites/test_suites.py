@@ -45,7 +45,7 @@ def test_the_doors_name_no_suite(root: Path, door: str) -> None:
 
 @EACH
 def test_rows_need_what_their_suite_needs_and_are_told_by_their_ids(suite: Suite) -> None:
-    assert suite.rows
+    assert suite.rows or suite.entry_point, "it covers something"
     for row in suite.rows:
         assert (row.extra, row.needs) == (suite.default.extra, suite.default.needs)
         assert suite.covers(row.id)

@@ -274,5 +274,5 @@ def test_a_damaged_image_cache_is_decoded_again(pets: Path, tmp_path: Path, kind
 def test_no_room_for_decoded_images_is_told(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("Usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1, 1, 2900))  # the pixels take 2,880, and no header
-    with pytest.raises(EncoderError, match=r"needs 2,9\d\d bytes more, and its disk has 2,900 free.*--cache FOLDER"):
+    with pytest.raises(EncoderError, match=r"needs 3,\d\d\d bytes more, and its disk has 2,900 free.*--cache FOLDER"):
         decoded(pets, tmp_path / "cache")

@@ -19,15 +19,14 @@ from stillsight.agents.doctor.child import tell
 from stillsight.agents.doctor.outcome import Outcome
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import checkpoint
-from stillsight.agents.runs.reader import read_config, read_json
-from stillsight.agents.runs.records import revive
+from stillsight.agents.runs.lock import LOCK_FILE
+from stillsight.agents.runs.reader import IMPORTED, read_config, read_json
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
-from stillsight.agents.training.config import RlConfig
+from stillsight.agents.runs.trust import open_run, read_run
+from stillsight.encoders.atomic import is_partial
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.weights.weights_file import read_state_dict
 
-CONFIGS = {"rl": RlConfig, "cifar": CifarConfig}
 LOGS = {"metrics": True, "episodes": False, "eval": True, "evaluations": None}
 """Rows of a run -> whether each of them stands once; None where they are in no order either."""
 
@@ -43,7 +42,7 @@ def check_run(folder: Path) -> list[Outcome]:
     except (RunError, OSError, RecursionError) as error:
         return [Outcome("config.json", "wrong", str(error)), *_left_over(folder)]
     command = str(config.get("command", "rl"))
-    outcomes = [_config(config, command), *_machine(folder), *_links(folder), *_lock(folder), *_left_over(folder)]
+    outcomes = [_config(folder), *_machine(folder), *_links(folder), *_lock(folder), *_left_over(folder)]
     if command == "rl":
         outcomes += _spaces(folder)
     rows: dict[str, Rows] = {}
@@ -58,18 +57,17 @@ def check_run(folder: Path) -> list[Outcome]:
     return [*outcomes, *found, *_summary(folder, command, rows, trees)]
 
 
-def _config(config: Mapping[str, Any], command: str) -> Outcome:
-    if command not in CONFIGS:
-        return Outcome("config.json", "wrong", f"is of a command {command!r}; known are {', '.join(CONFIGS)}")
+def _config(folder: Path) -> Outcome:
+    """Whether config.json can be read, and whether it asks for something that must be allowed."""
     try:
-        revive(CONFIGS[command], config)
-    except (ValueError, TypeError) as error:
-        return Outcome("config.json", "wrong", str(error), "the version of stillsight in machine.json reads it")
-    asks = [f"{name} {value}" for name in ("encoder", "env", "algo") if ":" in (value := str(config.get(name, "")))]
-    if asks:
-        found = f"asks for code that is none of stillsight's ({', '.join(asks)}): look at it before you play the run"
-        return Outcome("config.json", "note", found)
-    return Outcome("config.json", "ok", f"{command}, every field is known")
+        run = read_run(folder)
+    except (RunError, EncoderError) as error:
+        return Outcome("config.json", "wrong", str(error))
+    try:
+        open_run(folder)
+    except (RunError, EncoderError) as error:
+        return Outcome("config.json", "note", str(error))
+    return Outcome("config.json", "ok", f"{run.command}, every field is known")
 
 
 def _machine(folder: Path) -> list[Outcome]:
@@ -112,7 +110,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _lock(folder: Path) -> list[Outcome]:
     """Whether a training writes here now. The lock is only looked at."""
-    path = folder / ".lock"
+    path = folder / LOCK_FILE
     if path.is_symlink() or not path.is_file():
         return []
     with path.open("rb") as file:
@@ -126,7 +124,7 @@ def _lock(folder: Path) -> list[Outcome]:
 
 def _left_over(folder: Path) -> list[Outcome]:
     """Temporary files of a process that was killed while it wrote."""
-    left = [path for path in _files(folder) if path.name.startswith(".") and ".part" in path.name]
+    left = [path for path in _files(folder) if is_partial(path)]
     return [
         Outcome(str(path.relative_to(folder)), "note", "is left over from a write that was killed", f"rm {path}")
         for path in left
@@ -203,12 +201,12 @@ def _checkpoints(folder: Path) -> tuple[dict[str, Any], list[Outcome]]:
             outcomes.append(Outcome(name, "ok", f"whole, {path.stat().st_size / 1e6:,.1f} MB{step}"))
         if not path.stem.startswith("replay-"):
             trees[path.stem] = tree
-    wanted = trees.get("last", {}).get("replay")
+    wanted = {str(tree["replay"]) for tree in trees.values() if tree.get("replay") is not None}
     replays = {path.stem for path in (folder / "checkpoints").glob("replay-*.safetensors")}
-    if isinstance(wanted, str) and wanted not in replays:
-        found = "is missing, and last.safetensors names it: the run cannot be resumed"
-        outcomes.append(Outcome(f"checkpoints/{wanted}.safetensors", "wrong", found, "restore it, or start a new run"))
-    for name in sorted(replays - {wanted}):
+    for name in sorted(wanted - replays):
+        found = "is missing, and a checkpoint names it: learning cannot go on from that one"
+        outcomes.append(Outcome(f"checkpoints/{name}.safetensors", "wrong", found, "restore it, or start a new run"))
+    for name in sorted(replays - wanted):
         path = folder / "checkpoints" / f"{name}.safetensors"
         outcomes.append(Outcome(f"checkpoints/{path.name}", "note", "no checkpoint names it any more", f"rm {path}"))
     if not outcomes:
@@ -238,6 +236,8 @@ def _tensors(node: Any) -> Iterator[Tensor]:
 def _summary(folder: Path, command: str, rows: Mapping[str, Rows], trees: Mapping[str, Any]) -> list[Outcome]:
     """Whether summary.json, the mark of a finished run and the logs say the same."""
     finished, path = (folder / "done").exists(), folder / "summary.json"
+    if (folder / IMPORTED).is_file():
+        return [Outcome(path.name, "ok", "there is none: the run was imported, and is a policy alone")]
     if not path.is_file():
         if finished:
             found = "is missing, and the run says that it is finished"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.history import checkpoint_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,15 +15,22 @@ class ExportConfig:
 
     sb3: Path | None = None
     """The zip to write, which stock Stable-Baselines3 loads: PPO.load("agent.zip"). It needs no stillsight."""
-    checkpoint: Literal["best", "last"] = "best"
-    """best: of the evaluations during training. last: at the end of training, or where it stopped."""
+    checkpoint: str | None = None
+    """best: of the evaluations during training. last: at the end of training, or where it stopped. Or the steps of one
+    that --keep kept. By default best, or the newest good one."""
     weights: Path | None = None
     """The encoder's weights, if they are not any more where the run found them."""
+    trust: tuple[str, ...] = ()
+    """What the run asks for and stillsight does not know of itself, as the refusal names it: code (module:name), a
+    Gymnasium id, a NAME=VALUE."""
     overwrite: bool = False
     """Replace the file if it is there."""
 
     def check(self) -> None:
-        """Raise `RunError` where there is no place to write to, or one that is taken."""
+        """Raise `RunError` where there is no place to write to, or one that is taken; `CheckpointError` for what is no
+        name of a checkpoint."""
+        if self.checkpoint is not None:
+            checkpoint_name(self.checkpoint)
         if self.sb3 is None:
             raise RunError("export needs the file to write. Type, say: --sb3 agent.zip")
         if self.sb3.suffix != ".zip":

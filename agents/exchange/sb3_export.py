@@ -33,7 +33,7 @@ def export(folder: Path, config: ExportConfig) -> Path:
     """
     config.check()
     assert config.sb3 is not None
-    player = load(folder, config.checkpoint, weights=config.weights, device="cpu")
+    player = load(folder, config.checkpoint, weights=config.weights, device="cpu", trust=config.trust)
     run = run_record(player)
     model = stock_model(player, run)
     told = directions(player, config.sb3.name)
@@ -50,7 +50,7 @@ def export(folder: Path, config: ExportConfig) -> Path:
     except OSError as error:
         raise RunError(f"{config.sb3} cannot be written ({error}). Nothing was. Type another file: --sb3.") from error
     console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{config.sb3}: {config.checkpoint} of {folder}, step {player.step:,}. {told}", markup=False)
+    console.print(f"{config.sb3}: {player.checkpoint} of {folder}, step {player.step:,}. {told}", markup=False)
     return config.sb3
 
 

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,20 @@ import torch
 from stable_baselines3.common.save_util import json_to_data
 from torch import Tensor
 
-from stillsight.agents.errors import RunError
+from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.exchange.exchange_config import ImportConfig
 from stillsight.agents.exchange.sb3_export import FORMAT, facts
-from stillsight.agents.exchange.sb3_zip import POLICY_FILE, bounded, parsed, read_run
-from stillsight.agents.runs import checkpoint
+from stillsight.agents.exchange.sb3_zip import AGAIN, POLICY_FILE, bounded, parsed, read_run
+from stillsight.agents.runs import checkpoint, schema
 from stillsight.agents.runs.machine import machine
-from stillsight.agents.runs.reader import RUNS
+from stillsight.agents.runs.reader import IMPORTED, RUNS
 from stillsight.agents.runs.records import plain, revive
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
+from stillsight.agents.training import model_state
 from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.atomic import to_json, write_atomically
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.weights.sources import file_hash
-
-ORIGIN = "imported.json"
-"""Says in an imported run folder where it came from."""
 
 
 def import_(path: Path, config: ImportConfig) -> Path:
@@ -63,7 +62,11 @@ def import_(path: Path, config: ImportConfig) -> Path:
                 else:
                     with archive.open(POLICY_FILE) as packed, stored.open("wb") as file:
                         shutil.copyfileobj(packed, file)
-                    tree = checkpoint.load(stored)
+                    try:
+                        tree = checkpoint.load(stored)
+                    except CheckpointError as error:
+                        told = str(error).replace(str(stored), f"{POLICY_FILE} in {path}")
+                        raise CheckpointError(f"{told} {AGAIN}") from error
             _write(folder, run, tree, {"from": str(path), "sha256": file_hash(path), "kind": kind})
         except OSError as error:
             raise RunError(f"The run folder {folder} cannot be made ({error}). Choose another: --out.") from error
@@ -78,11 +81,11 @@ def _write(folder: Path, run: Mapping[str, Any], tree: Mapping[str, Any], origin
             f"{origin['from']} was exported by another version (format {run.get('format')!r}, and this one reads "
             f"{FORMAT}). Install that version, or export the run again."
         )
-    try:
-        config = plain(revive(RlConfig, run["config"]))
-        spaces = Spaces.from_json(run["spaces"]).to_json()
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"The run's record in {origin['from']} is damaged ({error}). Export the run again.") from error
+    where = f"The run's record in {origin['from']}"
+    config = plain(replace(revive(RlConfig, run["config"], where), out=None, resume=None))
+    spaces = Spaces.from_json(run.get("spaces", {})).to_json()
+    model_state.check_finite(tree, Path(str(origin["from"])) / POLICY_FILE)
+    checkpoint.facts(tree, schema.AgentFacts, Path(str(origin["from"])) / POLICY_FILE)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     try:
@@ -90,7 +93,7 @@ def _write(folder: Path, run: Mapping[str, Any], tree: Mapping[str, Any], origin
         write_atomically(partial / "config.json", to_json({"command": "rl", **config}, indent=2) + "\n")
         write_atomically(partial / SPACES_FILE, to_json(spaces, indent=2) + "\n")
         write_atomically(partial / "machine.json", to_json({"sessions": [machine()]}, indent=2) + "\n")
-        write_atomically(partial / ORIGIN, to_json(dict(origin), indent=2) + "\n")
+        write_atomically(partial / IMPORTED, to_json(dict(origin), indent=2) + "\n")
         checkpoint.save(partial / "checkpoints" / "best.safetensors", tree)
         (partial / "done").touch()
         os.rename(partial, folder)
@@ -117,7 +120,7 @@ def _unpickled(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, Any], di
     eyes = kwargs.get("features_extractor_kwargs") or {}
     if getattr(kwargs.get("features_extractor_class"), "__name__", "") != "PixelFeatures" or not eyes.get("run"):
         raise RunError(_objection(path, data))
-    run = parsed(eyes["run"], f"The run's record in {path}")
+    run = parsed(str(eyes["run"]).encode(), f"The run's record in {path}")
     run["step"] = int(data.get("num_timesteps", 0))
     try:
         return run, {"policy": _renamed(policy, run, path), **facts(run)}

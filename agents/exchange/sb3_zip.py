@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs import schema
 from stillsight.encoders.device import available_memory
 
 RUN_FILE, POLICY_FILE, TEXT_FILE = "stillsight/run.json", "stillsight/policy.safetensors", "README.txt"
@@ -20,6 +20,8 @@ ENTRIES = 1_000
 RATIO, LEAST = 20, 64 * 2**20
 """How many times its size on disk a zip may expand to, and the bytes that are allowed to any. SB3 compresses nothing,
 and what networks have learned hardly compresses."""
+AGAIN = "Get it again, or export the run again."
+"""What to do about a record that is damaged."""
 RECORD = 2**20
 """Bytes that the run's records may have."""
 
@@ -69,16 +71,11 @@ def read_run(archive: zipfile.ZipFile, path: Path) -> dict[str, Any] | None:
     return parsed(archive.read(RUN_FILE), f"{RUN_FILE} in {path}")
 
 
-def parsed(text: bytes | str, where: str) -> dict[str, Any]:
+def parsed(text: bytes, where: str) -> dict[str, Any]:
     """A JSON object.
 
     Raises:
         RunError: it is none.
     """
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RunError(f"{where} is damaged ({error}). Get it again, or export the run again.") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{where} is damaged (a {type(content).__name__} and no object). Get it again.")
+    content: dict[str, Any] = schema.convert(schema.parse(text, where, advice=AGAIN), dict[str, Any], where, AGAIN)
     return content

@@ -16,6 +16,19 @@ RUNS = Path("results/runs")
 """Where run folders go by default."""
 
 
+IMPORTED = "imported.json"
+"""Says in a run folder that `stillsight import` made where its policy came from."""
+
+
+def check_resumable(folder: Path) -> None:
+    """Raise `RunError` for an imported run, which holds no state of learning."""
+    if (folder / IMPORTED).exists():
+        raise RunError(
+            f"{folder} was imported: it holds a policy and no state of learning to go on from. Play it: stillsight "
+            f"evaluate {folder}. To learn on from it, begin a new run: stillsight rl --from {folder}"
+        )
+
+
 def checkpoint_path(folder: Path, name: str) -> Path:
     """Where a run folder keeps the checkpoint called `name`.
 

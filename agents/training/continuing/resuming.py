@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.reader import check_resumable
 from stillsight.agents.runs.records import plain
 from stillsight.agents.runs.trust import Trust, open_run, read_run
 from stillsight.agents.training.settings import overrides
@@ -84,6 +85,7 @@ def resumed(asked: Config, folder: Path, command: str) -> Resumed[Config]:
     if opened.command != command:
         other = opened.command
         raise RunError(f"The run in {folder} is one of {other}. Type: stillsight {other} --resume {folder}")
+    check_resumable(folder)
     own: Config = replace(read_run(folder).config, out=None, resume=None)
     differing = [
         name for name in _names(asked) if name in typed and not _alike(getattr(asked, name), getattr(own, name))

@@ -43,7 +43,7 @@ def test_a_replay_memory_is_checked_with_the_rest(tiny: Callable[..., RlConfig],
     replay.rename(replay.with_name("replay-1.safetensors"))
     missing, left = not_ok(run)
     assert (missing.check, missing.state) == (f"checkpoints/{replay.name}", "wrong")
-    assert "last.safetensors names it" in missing.found
+    assert "a checkpoint names it" in missing.found
     assert (left.check, left.state) == ("checkpoints/replay-1.safetensors", "note")
 
 
@@ -160,8 +160,8 @@ def link(run: Path) -> None:
     ("damage", "check", "state", "found", "advice"),
     [
         (no_config, "config.json", "wrong", "is damaged", ""),
-        (no_such_field, "config.json", "wrong", "fields that this version does not know: wings", "machine.json"),
-        (code, "config.json", "note", "asks for code that is none of stillsight's (encoder os:getcwd)", ""),
+        (no_such_field, "config.json", "wrong", "fields that this version does not know: wings", ""),
+        (code, "config.json", "note", "asks for the encoder os:getcwd, whose code would be imported", ""),
         (no_machine, "machine.json", "wrong", "is missing", "--resume"),
         (odd_spaces, "spaces.json", "wrong", "spaces.json is damaged", "rm "),
         (torn, "metrics.jsonl", "wrong", "its last row is half written", "--resume"),

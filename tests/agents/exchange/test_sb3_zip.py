@@ -21,6 +21,7 @@ from stable_baselines3 import PPO
 
 from stillsight.agents import RlConfig, load, rl
 from stillsight.agents.cli import main
+from stillsight.agents.doctor.run_check import check_run
 from stillsight.agents.exchange import sb3_model, sb3_zip
 from stillsight.agents.runs import checkpoint
 
@@ -184,7 +185,9 @@ def test_what_stock_sb3_has_trained_on_is_imported_and_plays_alike(
     assert after["step"] == 64, "which SB3 counts anew"
 
 
-def test_an_export_comes_back_without_unpickling_anything(trained: Path, tmp_path: Path) -> None:
+def test_an_export_comes_back_without_unpickling_anything(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     agent, again, marker = tmp_path / "agent.zip", tmp_path / "again", tmp_path / "marker"
     export(trained, agent)
     plant(agent, marker)
@@ -194,6 +197,10 @@ def test_an_export_comes_back_without_unpickling_anything(trained: Path, tmp_pat
     np.testing.assert_array_equal(played(again, frames), played(trained, frames))
     assert main(["evaluate", str(again), "--episodes", "1", "--random-episodes", "0"]) == 0
     assert json.loads((again / "imported.json").read_text())["kind"] == "stillsight export"
+    capsys.readouterr()
+    assert main(["rl", "--resume", str(again)]) == 2
+    assert "it holds a policy and no state of learning" in capsys.readouterr().err
+    assert all(outcome.state == "ok" for outcome in check_run(again))
 
 
 class Code:
@@ -353,6 +360,13 @@ def test_a_zip_bomb_is_not_expanded(
     assert "would expand to 11 bytes, and 10 of memory are free" in capsys.readouterr().err
 
 
+def not_finite(folder: Path) -> bytes:
+    """A checkpoint whose hash is right and whose policy is NaN."""
+    path = folder / "nan.safetensors"
+    checkpoint.save(path, {"policy": {"a": torch.tensor([torch.nan])}, "step": 1, "frozen_sha256": ""})
+    return path.read_bytes()
+
+
 def test_damaged_zips_are_one_sentence(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     agent, out = tmp_path / "agent.zip", tmp_path / "out"
     assert main(["import", str(agent), "--out", str(out)]) == 2
@@ -364,14 +378,19 @@ def test_damaged_zips_are_one_sentence(trained: Path, tmp_path: Path, capsys: py
     damages = {
         "is no zip, or a damaged one": None,
         "run.json in": {sb3_zip.RUN_FILE: b"{"},
-        "a list and no object": {sb3_zip.RUN_FILE: b"[]"},
+        "Expected object, got array": {sb3_zip.RUN_FILE: b"[]"},
         "has more than 1,048,576 bytes": {sb3_zip.RUN_FILE: b" " * (sb3_zip.RECORD + 1)},
         "exported by another version (format 9": {sb3_zip.RUN_FILE: json.dumps({**run, "format": 9})},
-        "is damaged ('spaces')": {sb3_zip.RUN_FILE: json.dumps({"format": 1, "config": run["config"]})},
+        "Object missing required field": {sb3_zip.RUN_FILE: json.dumps({"format": 1, "config": run["config"]})},
         "fields that this version does not know: wings": {
             sb3_zip.RUN_FILE: json.dumps({**run, "config": {**run["config"], "wings": 2}})
         },
-        "policy.safetensors is damaged or incomplete": {sb3_zip.POLICY_FILE: whole[sb3_zip.POLICY_FILE][:1000]},
+        "steps": {sb3_zip.RUN_FILE: json.dumps({**run, "config": {**run["config"], "steps": "x"}})},
+        "recursion": {sb3_zip.RUN_FILE: b"[" * 500_000},
+        "are NaN or infinite, which training saves never": {sb3_zip.POLICY_FILE: not_finite(tmp_path)},
+        f"{sb3_zip.POLICY_FILE} in {tmp_path / 'bad.zip'} is damaged or incomplete": {
+            sb3_zip.POLICY_FILE: whole[sb3_zip.POLICY_FILE][:1000]
+        },
     }
     for told, change in damages.items():
         bad = tmp_path / "bad.zip"

@@ -299,6 +299,18 @@ def test_nothing_is_overwritten_unless_told(
     assert "already exists, and nothing is written over it" in capsys.readouterr().err
 
 
+def test_what_a_run_asks_for_is_imported_only_where_it_is_trusted(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = trained / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "encoder": "os:getcwd"}))
+    words = ["export", str(trained), "--sb3", str(tmp_path / "agent.zip")]
+    assert main(words) == 2
+    assert "asks for the encoder os:getcwd, whose code would be imported" in capsys.readouterr().err
+    assert main([*words, "--trust", "os:getcwd"]) == 2
+    assert "asks for" not in capsys.readouterr().err, "it is called, and returns no network"
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

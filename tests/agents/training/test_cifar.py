@@ -283,7 +283,7 @@ def test_under_torchrun_all_processes_stop_at_one_update_and_one_saves(paint: Pa
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, told = process.communicate(timeout=25)
-    assert told.count("stillsight: Stopped by SIGTERM. Go on from") == 1, told
+    assert told.count("stillsight: Stopped by SIGTERM. Its last checkpoint") == 1, told
     epochs = [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     stored = checkpoint.load(folder / "checkpoints" / "last.safetensors")
     assert epochs == list(range(1, int(stored["epoch"]) + 1)), "what is saved is what was recorded"

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-import platform
 import re
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from children import ROOT
 from record import Record
 
 Rows = list[dict[str, Any]]
 
 
-def summarise(records: Mapping[str, Record]) -> dict[str, Any]:
-    """Every count that the page has, as JSON knows it."""
+def summarise(records: Mapping[str, Record], machines: Path) -> dict[str, Any]:
+    """Every count that the page has, as JSON knows it.
+
+    Args:
+        records: the rows of each part.
+        machines: a JSON-lines file of what ran them.
+    """
     parts = {name: list(record.rows.values()) for name, record in records.items() if record.rows}
     told: dict[str, Any] = {name: SUMMARIES[name](rows) for name, rows in parts.items()}
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    return {"commit": commit.stdout.strip(), "machine": f"{platform.system()} {platform.release()}", "parts": told}
+    for name, rows in parts.items():
+        told[name]["commits"] = dict(Counter(row["commit"] for row in rows))
+    ran = [json.loads(line) for line in machines.read_text().splitlines()]
+    used = {commit for part in told.values() for commit in part["commits"]}
+    return {"machines": [row for row in ran if row["commit"] in used], "parts": told}
 
 
 def _faulty(rows: Rows) -> list[dict[str, Any]]:
@@ -92,7 +98,8 @@ def _beside(rows: Rows) -> dict[str, Any]:
 
 
 def _soak(rows: Rows) -> dict[str, Any]:
-    return {"runs": rows, "faults": _faulty(rows)}
+    runs = [{**row, "samples": len(next(iter(row["samples"].values()), ()))} for row in rows]
+    return {"runs": runs, "faults": _faulty(rows)}
 
 
 SUMMARIES: dict[str, Callable[[Rows], dict[str, Any]]] = {
@@ -130,7 +137,8 @@ killed processes, and, where the file carries a hash, another answer without a w
 Commands that run at the same time on one folder.
 """,
     "soak": """
-A line is fitted to the means of twelve parts of the time, the first fifth left out. flat: the growth in an hour is
+A line is fitted to the means of twelve parts of the time, the first fifth left out. The processor
+time of a step is that of the process, so other work on the machine does not count. flat: the growth in an hour is
 below what is allowed, with 95% confidence; not known: the time was too short to tell.
 """,
 }
@@ -148,16 +156,22 @@ NAMES = {"kills": "jobs", "writes": "jobs", "mutations": "kinds", "beside": "cas
 
 def render(told: Mapping[str, Any]) -> str:
     """The page."""
+    ran = told["machines"][-1]
+    versions = ", ".join(f"{name} {version}" for name, version in ran["versions"].items())
+    days = sorted({row["date"][:10] for row in told["machines"]})
     lines = [
         "# Reliability\n",
-        f"Written by `make faults` (`tests/faults/`) at commit {told['commit']} on {told['machine']}; the same numbers "
-        "are in `reliability.json`.\n",
+        "Written by `make faults` (`tests/faults/`, whose README says what each part does); the same numbers are in "
+        "`reliability.json`, and a row for each trial in `reliability/`.\n",
+        f"{ran['cores']} cores, {ran['cpu']}, {ran['platform']}; Python {ran['python']}; {versions}; "
+        f"{' to '.join(dict.fromkeys((days[0], days[-1])))}.\n",
     ]
     for name, title in TITLES.items():
         part = told["parts"].get(name)
         if part is None:
             continue
         lines += [f"## {title}", ABOUT[name]]
+        lines += [f"Commits: {', '.join(f'{commit[:12]}{_dirty(commit)}' for commit in part['commits'])}.\n"]
         lines += _soaked(part["runs"]) if name == "soak" else _table(part[NAMES[name]], COLUMNS[name])
         if part.get("differing"):
             files = ", ".join(f"`{file}` {times}" for file, times in sorted(part["differing"].items()))
@@ -180,8 +194,8 @@ def _table(rows: Mapping[str, Mapping[str, int]], columns: tuple[str, ...]) -> l
 
 def _soaked(runs: Rows) -> list[str]:
     lines = [
-        "| | minutes | steps | memory, MB/h | handles/h | threads/h | time of a step, %/h |",
-        "|---|---:|---:|---|---|---|---|",
+        "| | minutes | samples | steps | memory, MB/h | handles/h | threads/h | processor time of a step, %/h |",
+        "|---|---:|---:|---:|---|---|---|---|",
     ]
     for run in runs:
         fitted = run.get("fitted")
@@ -192,8 +206,14 @@ def _soaked(runs: Rows) -> list[str]:
             line = fitted[name]
             factor = scale or 100 / line["mean"]
             cells.append(f"{factor * line['per_hour']:.2g} ± {factor * line['spread']:.2g}: {line['verdict']}")
-        lines.append(f"| {run['algo']} | {run['minutes']:g} | {run['steps']:,.0f} | {' | '.join(cells)} |")
+        lines.append(
+            f"| {run['algo']} | {run['minutes']:g} | {run['samples']} | {run['steps']:,.0f} | {' | '.join(cells)} |"
+        )
     return lines
+
+
+def _dirty(commit: str) -> str:
+    return "+dirty" if commit.endswith("+dirty") else ""
 
 
 def _list(faults: Rows) -> list[str]:
@@ -206,10 +226,19 @@ def _list(faults: Rows) -> list[str]:
     ]
 
 
-def publish(records: Mapping[str, Record], folder: Path) -> int:
-    """Write reliability.md and reliability.json into `folder`, and return the number of faults."""
-    told = summarise(records)
-    folder.mkdir(parents=True, exist_ok=True)
+def publish(records: Mapping[str, Record], machines: Path, folder: Path) -> int:
+    """Write reliability.md, reliability.json and the rows into `folder`, and return the number of faults.
+
+    Args:
+        records: the rows of each part.
+        machines: a JSON-lines file of what ran them.
+        folder: where to.
+    """
+    told = summarise(records, machines)
+    rows = folder / "reliability"
+    rows.mkdir(parents=True, exist_ok=True)
+    for name in told["parts"]:
+        (rows / f"{name}.jsonl.gz").write_bytes(gzip.compress(records[name].path.read_bytes(), mtime=0))
     (folder / "reliability.json").write_text(json.dumps(told, indent=1) + "\n")
     (folder / "reliability.md").write_text(render(told))
     return sum(fault["times"] for part in told["parts"].values() for fault in part["faults"])

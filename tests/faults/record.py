@@ -14,10 +14,11 @@ class Record:
 
     Args:
         path: a JSON-lines file; what it holds counts as done.
+        commit: of the code that new trials are made with.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, commit: str = "") -> None:
+        self.path, self.commit = path, commit
         path.parent.mkdir(parents=True, exist_ok=True)
         self.rows: dict[str, dict[str, Any]] = {}
         if path.exists():
@@ -36,7 +37,7 @@ class Record:
 
     def add(self, trial: str, row: dict[str, Any]) -> None:
         """Keep what came of a trial."""
-        row = {"trial": trial, **row}
+        row = {"trial": trial, "commit": self.commit, **row}
         self.rows[trial] = row
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")

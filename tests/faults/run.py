@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,8 @@ from page import publish
 from record import Record
 from soak import SETTINGS, soak
 from writes import FROM, writes
+
+from stillsight.agents.runs.machine import machine
 
 COUNTS = {"kills": 200, "writes": 2_000, "mutations": 10_000, "beside": 10}
 """Trials of each part, as they are published."""
@@ -32,7 +35,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--publish", type=Path, help="folder of reliability.md; that of --out by default")
     parser.add_argument("--seed", type=int, default=0, help="of all choices")
     parser.add_argument("--only", nargs="+", help="jobs of kills and writes, or algorithms of soak, by name")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="children side by side, of mutations")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="children side by side, of mutations and soak"
+    )
     found = parser.parse_args()
     if unknown := [part for part in found.parts if part not in PARTS]:
         parser.error(f"there is no part named {unknown[0]!r}; parts are {', '.join(PARTS)}")
@@ -46,7 +51,13 @@ def main() -> int:
     """Run the parts, each going on where it was stopped; 1 if there was a fault."""
     asked = arguments()
     work, parts = asked.out.absolute(), asked.parts or PARTS
-    records = {name: Record(work / f"{name}.jsonl") for name in PARTS}
+    here = {
+        **machine(),
+        "command": f'make faults FAULTS_FLAGS="{" ".join(sys.argv[1:])}"'.replace(' FAULTS_FLAGS=""', ""),
+    }
+    records = {name: Record(work / f"{name}.jsonl", here["commit"]) for name in PARTS}
+    with (work / "machine.jsonl").open("a") as file:
+        file.write(json.dumps(here) + "\n")
 
     def chosen(names: tuple[str, ...]) -> list[str]:
         return [name for name in names if name in (asked.only or names)]
@@ -65,9 +76,9 @@ def main() -> int:
         elif part == "beside":
             beside(records[part], place, count(part), asked.seed)
         else:
-            soak(records[part], place, asked.minutes, chosen(tuple(SETTINGS)))
+            soak(records[part], place, asked.minutes, chosen(tuple(SETTINGS)), asked.jobs)
     folder = (asked.publish or work).absolute()
-    faults = publish(records, folder)
+    faults = publish(records, work / "machine.jsonl", folder)
     print(f"{folder / 'reliability.md'}: {faults or 'no'} faults")
     return int(faults > 0)
 

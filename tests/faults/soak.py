@@ -1,4 +1,7 @@
-"""Soak: an hour of training, in which memory, handles, threads and the time of a step must stay as they are."""
+"""Soak: an hour of training, in which memory, handles, threads and the cost of a step must stay as they are.
+
+The cost is processor time, so that what else the machine does is not taken for growth.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +79,7 @@ def slope(times: Sequence[float], values: Sequence[float]) -> Slope:
     return Slope(rise, STUDENT.get(count - 2, 3.0) * error, mean_y)
 
 
-def soak(record: Record, place: Path, minutes: float, algos: Sequence[str]) -> None:
+def soak(record: Record, place: Path, minutes: float, algos: Sequence[str], jobs: int) -> None:
     """Train for so long with each algorithm, and write how each quantity went.
 
     Args:
@@ -83,11 +87,13 @@ def soak(record: Record, place: Path, minutes: float, algos: Sequence[str]) -> N
         place: for the runs.
         minutes: of each.
         algos: of `SETTINGS`.
+        jobs: trainings side by side.
     """
-    for algo in algos:
-        trial = f"{algo} {minutes:g} min"
-        if not record.has(trial):
-            record.add(trial, _one(place, minutes, algo))
+    trials = {f"{algo} {minutes:g} min": algo for algo in algos}
+    left = [trial for trial in trials if not record.has(trial)]
+    with ThreadPoolExecutor(jobs) as pool:
+        for trial, row in zip(left, pool.map(lambda name: _one(place, minutes, trials[name]), left), strict=True):
+            record.add(trial, row)
 
 
 def _one(place: Path, minutes: float, algo: str) -> dict[str, Any]:
@@ -106,8 +112,8 @@ def _one(place: Path, minutes: float, algo: str) -> dict[str, Any]:
         every = max(0.5, minutes * 60 / 600)
         while time.monotonic() - began < minutes * 60 and process.poll() is None:
             time.sleep(every)
-            if (run / "episodes.jsonl").exists():
-                samples.append({"time": time.monotonic() - began, "steps": _steps(run), **_state(process.pid)})
+            if (run / "episodes.jsonl").exists() and (state := _state(process.pid)):
+                samples.append({"time": round(time.monotonic() - began, 2), "steps": _steps(run), **state})
         broke = process.poll()
         process.send_signal(signal.SIGINT)
         try:
@@ -118,13 +124,13 @@ def _one(place: Path, minutes: float, algo: str) -> dict[str, Any]:
     faults = [] if broke is None else [f"it ended by itself with exit code {broke}"]
     faults += ["it did not end within a minute of Ctrl-C"] if code == -9 else []
     whole = {key: [row[key] for row in samples] for key in samples[0]} if samples else {}
-    result: dict[str, Any] = {"algo": algo, "minutes": minutes, "samples": len(samples), "faults": faults}
+    result: dict[str, Any] = {"algo": algo, "minutes": minutes, "samples": whole, "faults": faults}
     if len(samples) < 2 * BLOCKS:
         return {**result, "faults": [*faults, "too few samples"]}
     first = int(WARM * len(samples))
     times = whole["time"][first:]
     quantities = {name: whole[name][first:] for name in ("memory", "handles", "threads")}
-    seconds = zip(whole["time"], whole["time"][1:], whole["steps"], whole["steps"][1:], strict=False)
+    seconds = zip(whole["cpu"], whole["cpu"][1:], whole["steps"], whole["steps"][1:], strict=False)
     rates = [(late - early) / max(1.0, more - less) for early, late, less, more in seconds]
     quantities["step"] = _smooth(rates)[first:]
     fitted = {}
@@ -161,16 +167,18 @@ def _steps(run: Path) -> float:
     return 0.0
 
 
-def _state(process: int) -> dict[str, float]:
-    """Memory in bytes, open files and threads of a process."""
+def _state(process: int) -> dict[str, float] | None:
+    """Memory in bytes, open files, threads, and seconds of processor time of a process."""
     place = Path("/proc") / str(process)
     try:
         status = dict(line.split(":\t", 1) for line in (place / "status").read_text().splitlines() if ":\t" in line)
         handles = len(os.listdir(place / "fd"))
-    except OSError:
-        return {"memory": math.nan, "handles": math.nan, "threads": math.nan}
+        times = (place / "stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it ended
+        return None
     return {
         "memory": 1024.0 * int(status["VmRSS"].split()[0]),
         "handles": float(handles),
         "threads": float(status["Threads"]),
+        "cpu": (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK"),
     }

@@ -198,8 +198,8 @@ def test_the_commands_of_the_demo_parse(root: Path) -> None:
 @pytest.mark.parametrize("readme", READMES, ids=_named)
 def test_every_program_runs(readme: Path) -> None:
     _a_first_run()
+    names: dict[str, object] = {"__name__": "readme"}  # a later program may go on from an earlier one
     for program in blocks("python", readme):
-        names: dict[str, object] = {"__name__": "readme"}
         exec(textwrap.dedent(program), names)
         if "model" in names and "venv" in names:
             assert names["model"].num_timesteps == 256  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     """Run the parts, each going on where it was stopped; 1 if there was a fault."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's `&` ignores it, and children inherit that
     asked = arguments()
     work, parts = asked.out.absolute(), asked.parts or PARTS
     here = {

@@ -67,8 +67,11 @@ def _encoders() -> Rows:
 
 
 def _envs() -> Rows:
-    rows = [[row.id, row.actions, row.extra or "-", row.summary] for row in ROWS.values()]
-    return ["environment", "actions", "extra", ""], [*rows, ["any Gymnasium id", "", "", "or module:Id of your own"]]
+    rows = [
+        [row.id, row.actions, str(row.options.size or "native"), row.extra or "-", row.summary] for row in ROWS.values()
+    ]
+    other = ["any Gymnasium id", "", "native", "", "or module:Id of your own"]
+    return ["environment", "actions", "size", "extra", ""], [*rows, other]
 
 
 def _algos() -> Rows:

@@ -43,14 +43,14 @@ class BenchmarkConfig:
     seeds: int | None = None
     """Without a SPEC.toml: seeds of each cell; 5 by default, the fewest that a verdict is given on."""
     shifts: tuple[str, ...] = ()
-    """Without a SPEC.toml: visual shifts to play under, see envs/shifts.py."""
+    """Without a SPEC.toml: visual shifts to play under: hue, noise, blur, occluder, overlay."""
     out: Path | None = None
     """The benchmark's folder; results/benchmarks/<name> by default."""
     address: str | None = None
     """Where the cells' records go instead of the folder: any address of fsspec, say s3://bucket/name."""
     jobs: int | None = None
     """Cells side by side; one a core by default."""
-    engine: Literal["local", "ray"] = "local"
+    launcher: Literal["local", "ray"] = "local"
     """local: processes of this machine. ray: tasks of a Ray cluster (extra ray)."""
     ray_address: str | None = None
     """Of the Ray cluster, say auto or ray://host:10001; by default one is started here."""
@@ -75,10 +75,10 @@ class BenchmarkConfig:
         Raises:
             RunError: what was given, why nothing would come of it, and what to type.
         """
-        if self.ray_address is not None and self.engine != "ray":
+        if self.ray_address is not None and self.launcher != "ray":
             raise RunError(
-                f"--ray-address {self.ray_address} has no effect with --engine {self.engine}. Type --engine ray, or "
-                "drop it."
+                f"--ray-address {self.ray_address} has no effect with --launcher {self.launcher}. Type --launcher ray, "
+                "or drop it."
             )
         if self.jobs is not None and self.jobs < 1:
             raise RunError(f"--jobs {self.jobs} runs nothing. Type a number from 1.")

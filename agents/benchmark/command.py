@@ -83,7 +83,7 @@ def run(spec: Spec, results: Results, folder: Path, config: BenchmarkConfig, dis
         if not cells:
             return
         tried |= {cell.key for cell in cells}
-        if config.engine == "ray":
+        if config.launcher == "ray":
             ended = run_ray(cells, results, runs, config.ray_address, config.jobs, config.trusted)
         else:
             ended = run_local(cells, results, runs, config.jobs or cores(cells), gpus(), config.trusted)

@@ -250,6 +250,13 @@ def test_lists_show_every_row(what: str, rows: dict[str, object], capsys: pytest
     assert all(any(line.startswith(f"{name} ") for line in shown) for name in rows)
 
 
+def test_the_list_of_environments_shows_the_size_that_each_is_seen_at(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "envs"]) == 0
+    sizes = {line.split()[0]: line.split()[2] for line in capsys.readouterr().out.splitlines()[1:-1]}
+    assert sizes == {name: str(row.options.size or "native") for name, row in ROWS.items()}
+    assert (sizes["ALE/Pong-v5"], sizes["stillsight/Orchard-v0"]) == ("84", "native")
+
+
 def test_the_list_of_runs_shows_each_with_its_state(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "runs"]) == 0
     assert "No runs in results/runs" in capsys.readouterr().out

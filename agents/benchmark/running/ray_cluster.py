@@ -43,7 +43,7 @@ def run_ray(
     try:
         import ray
     except ImportError as error:
-        raise RunError('Ray is not installed. Run: pip install "stillsight[ray]", or drop --engine ray.') from error
+        raise RunError('Ray is not installed. Run: pip install "stillsight[ray]", or drop --launcher ray.') from error
     if not ray.is_initialized():
         try:
             _reach(address)

@@ -307,7 +307,7 @@ def test_the_plan_says_when_seeds_are_too_few(
         (["--tap", "stem"], "--tap stem has no effect beside"),
         (["--algo", "ppo"], "--algo ppo has no effect beside"),
         (["--shifts", "hue"], "--shifts hue has no effect beside"),
-        (["--ray-address", "auto"], "--ray-address auto has no effect with --engine local. Type --engine ray"),
+        (["--ray-address", "auto"], "--ray-address auto has no effect with --launcher local. Type --launcher ray"),
     ],
 )
 def test_flags_that_a_spec_replaces_are_refused(

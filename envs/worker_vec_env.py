@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env import SubprocVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from stillsight.envs.errors import EnvError, EnvFault
+from stillsight.envs.parent_process import end_with_parent
 from stillsight.envs.state import State, objection, restore_state, save_state
 from stillsight.envs.wrappers.rules import Step
 from stillsight.envs.wrappers.watched import longer
@@ -131,13 +132,14 @@ def _report(error: Exception) -> Report:
 
 
 def _make(maker: Maker) -> gym.Env[Any, Any]:
-    """Runs in the worker, which ends when its pipe does: Ctrl-C is for the other side, which may have to save first.
+    """Runs in the worker, which ends when this process does. Ctrl-C is for this side, which may have to save first.
 
     SIGTERM ends it through a handler, for SDL takes that signal where it finds none, and then nothing ends it.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
+    end_with_parent()
     try:
         return Reporting(maker())
     except Exception as error:

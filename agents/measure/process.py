@@ -19,6 +19,7 @@ from stillsight.agents.measure.measure_config import NAMES, SPIN
 from stillsight.agents.measure.stock import Stock
 from stillsight.agents.training.config import RlConfig
 from stillsight.encoders import device as devices
+from stillsight.envs.parent_process import end_with_parent
 
 ARMS: dict[str, Any] = {
     "stock": Stock,
@@ -36,6 +37,7 @@ def serve(connection: Connection, name: str, config: RlConfig) -> None:
     An error goes back as itself, for the parent to raise.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     try:
         devices.seed_everything(config.seed)
         devices.use_threads(config.threads)

@@ -90,6 +90,69 @@ def test_a_worker_that_was_killed_is_named_with_the_signal() -> None:
     venv.close()
 
 
+KILLED = """
+import os
+import sys
+import time
+
+import gymnasium as gym
+import numpy as np
+
+from stillsight.envs.worker_vec_env import WorkerVecEnv
+
+
+class Endless(gym.Env):
+    metadata = {"render_modes": []}
+    observation_space = gym.spaces.Box(0, 255, (16, 16, 3), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self):
+        if sys.argv[1] == "making":
+            print(os.getpid(), flush=True)
+            time.sleep(3)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros((16, 16, 3), np.uint8), {}
+
+    def step(self, action):
+        time.sleep(600)
+
+
+if __name__ == "__main__":
+    venv = WorkerVecEnv("Endless-v0", [Endless, Endless])
+    venv.reset()
+    venv.step_async(np.array([0, 1]))
+    print(*(process.pid for process in venv.processes), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
+@pytest.mark.parametrize("moment", ["making", "stepping"])
+def test_workers_end_with_a_process_that_is_killed(tmp_path: Path, moment: str) -> None:
+    """SIGKILL tells nobody: a worker whose environment hangs would stay for ever, another one shows a traceback."""
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    command = [sys.executable, str(script), moment]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        pids = [int(word) for word in process.stdout.readline().split()]
+        assert pids
+        process.kill()
+        shown = process.stderr.read()  # until the last process that could write there has ended
+    assert not [pid for pid in pids if _runs(pid)]
+    assert "Traceback" not in shown
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process has not ended; one that nobody has waited for yet has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 SCRIPT = """
 import gymnasium as gym
 import numpy as np

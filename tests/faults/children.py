@@ -260,7 +260,7 @@ def _operations(log: Path) -> Iterator[tuple[str, str]]:
         yield what, path
 
 
-def orphans(mark: str, session: int, patience: float = 10.0) -> list[str]:
+def orphans(mark: str, session: int, patience: float = 30.0) -> list[str]:
     """The processes that a child left behind and that did not end within `patience` seconds; they are killed."""
     until = time.monotonic() + patience
     while (left := _marked(mark, session)) and time.monotonic() < until:

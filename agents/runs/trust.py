@@ -312,19 +312,19 @@ def read_run(folder: Path) -> OpenedRun:
     record = read_config(folder)
     path = folder / "config.json"
     command = record.get("command")
-    if command not in CONFIGS:
+    if not isinstance(command, str) or command not in CONFIGS:
         schema.refuse(path, f"its command is {_shown(command)}, and must be {' or '.join(CONFIGS)}")
     needed = ("env", "algo", "encoder", "mode") if command == "rl" else ("dataset", "encoder", "mode")
     if lacking := [name for name in needed if name not in record]:
         schema.refuse(path, f"it lacks {', '.join(lacking)}")
-    config = revive(resolve_name(CONFIGS[str(command)]), {k: v for k, v in record.items() if k != "trust"}, path)
+    config = revive(resolve_name(CONFIGS[command]), {k: v for k, v in record.items() if k != "trust"}, path)
     for name in fields(config):
         value = getattr(config, name.name)
         for text in map(str, value if isinstance(value, tuple) else (value,)):
             free = name.name == "dataset" or isinstance(value, Path)  # files may be called anything
             if len(text) > schema.LONGEST_TEXT or not (free or text.isprintable()):
                 schema.refuse(path, f"its {name.name} is {_shown(text)}")
-    return OpenedRun(folder, str(command), config, record)
+    return OpenedRun(folder, command, config, record)
 
 
 def open_run(folder: Path, trust: Trust = NOTHING, *, writes: bool = False, **typed: Any) -> OpenedRun:

@@ -30,6 +30,8 @@ def timeless(value: Any) -> Any:
     if isinstance(value, list):
         if len(value) == 2 and isinstance(value[0], str) and TIMES.search(value[0]):
             return [value[0]]  # a pair of a checkpoint's structure
+        if len(value) == 2 and value[0] == "episodes" and isinstance(value[1], dict) and "list" in value[1]:
+            return ["episodes", [one["list"][:2] for one in value[1]["list"]]]  # return, length, and seconds
         return [timeless(item) for item in value]
     return value
 

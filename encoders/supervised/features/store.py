@@ -20,6 +20,8 @@ from stillsight.encoders.supervised.data.disk import check_room
 IMAGE, ROW = 16, 8
 """Bytes of the digest of an image and of a row of features."""
 ENTRY = IMAGE + ROW
+FORGOTTEN = b"forgotten".ljust(ENTRY, b"\0")
+"""In the place of the entry of a row that was damaged, which was said and is not said again."""
 
 
 def digests(images: Tensor) -> list[bytes]:
@@ -31,11 +33,11 @@ def digests(images: Tensor) -> list[bytes]:
 class Store:
     """Float32 rows `[width]` in a memory-mapped file, to which rows are only ever added.
 
-    `rows.f32` holds the rows; `index` holds, for each of them, the digest of its image and a digest of the row. The
+    `rows.f32` holds the rows; `index` holds, for each of them, the digest of its image and a digest of both. The
     entries are written when their rows are, so a process killed at any moment leaves rows without entries, which are
     written over. On opening, every row is checked by its digest: one that was damaged is forgotten, and so are entries
-    without a whole row. While one process has the store open, others wait, and say so. `reference` holds numbers by
-    which a caller can tell whether the rows are still those that it would compute.
+    without a whole row, and how many there were is said. While one process has the store open, others wait, and say
+    so. `reference` holds numbers by which a caller can tell whether the rows are still those that it would compute.
 
     Where the disk refuses (it is another user's or read-only, it fails or fills up), what is there is read all the
     same, and rows that are added stay in memory: they are computed again the next time, which is said once.
@@ -84,14 +86,29 @@ class Store:
         self._open("rows.f32")
         entries = (folder / "index").read_bytes()
         size = width * 4
-        self._count = min(len(entries) // ENTRY, (folder / "rows.f32").stat().st_size // size)
+        content = (folder / "rows.f32").stat().st_size
+        self._count = min(len(entries) // ENTRY, content // size)
+        lost = max(-(-len(entries) // ENTRY), -(-content // size)) - self._count
         if self._count:
             mapped = self._mapped()
             for place in range(self._count):
                 first = place * ENTRY
-                image, row = entries[first : first + IMAGE], entries[first + IMAGE : first + ENTRY]
-                if _digest(mapped[place]) == row:
+                image, digest = entries[first : first + IMAGE], entries[first + IMAGE : first + ENTRY]
+                if digest in (_digest(image, mapped[place]), _digest(b"", mapped[place])):
                     self.places[image] = place
+                elif image + digest != FORGOTTEN:
+                    lost += 1
+                    self._forget(place)
+        if lost:
+            rows, images = ("1 row", "its image is") if lost == 1 else (f"{lost} rows", "their images are")
+            say_once(f"{rows} of the cache {folder} damaged or incomplete: {images} encoded again.")
+
+    def _forget(self, place: int) -> None:
+        """Write in the place of a damaged row's entry that nothing is there."""
+        if self._writable:
+            self._files[0].seek(place * ENTRY)
+            self._files[0].write(FORGOTTEN)
+            self._files[0].flush()
 
     def _open(self, name: str) -> IO[bytes]:
         if self._writable:
@@ -136,7 +153,7 @@ class Store:
             index, values = self._files
             try:
                 self._write(values, self._count * self.width * 4, block.tobytes())
-                entries = b"".join(image + _digest(row) for image, row in zip(images, block, strict=True))
+                entries = b"".join(image + _digest(image, row) for image, row in zip(images, block, strict=True))
                 self._write(index, self._count * ENTRY, entries)
             except OSError as error:
                 self._do_without(error)
@@ -202,5 +219,6 @@ class Store:
         return np.memmap(self.folder / "rows.f32", "<f4", "r", shape=(self._count, self.width))
 
 
-def _digest(row: np.ndarray) -> bytes:
-    return hashlib.blake2b(row.data, digest_size=ROW).digest()
+def _digest(image: bytes, row: np.ndarray) -> bytes:
+    """Of an entry: its image's digest and its row. Caches that were begun earlier have entries of the row alone."""
+    return hashlib.blake2b(image + row.tobytes(), digest_size=ROW).digest()

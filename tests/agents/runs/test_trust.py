@@ -585,6 +585,7 @@ def _agent_config() -> dict[str, Any]:
         ("weights", 3, "Expected"),
         ("encoder_lr", None, "Expected float, got null - at encoder_lr"),
         ("command", "rm", "its command is 'rm', and must be rl or cifar"),
+        ("command", ["rl"], r"its command is \['rl'\], and must be rl or cifar"),
         ("env", "a\x1b[31m", r"its env is 'a\\x1b\[31m'"),
         ("tap", "x" * 5_000, "its tap is 'xxx"),
         ("steps", 2**64, "a number in it has more than 64 bits"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import hashlib
+import io
 import json
 import os
 import shutil
@@ -108,21 +111,40 @@ def test_whatever_a_kill_leaves_is_used_as_far_as_it_is_whole(
 
 
 @settings(deadline=None, max_examples=15)
-@given(place=st.integers(0, 6 * 20 - 1), bit=st.integers(0, 7))
-def test_a_single_wrong_bit_costs_its_row_and_no_other(
-    tmp_path_factory: pytest.TempPathFactory, place: int, bit: int
+@given(file=st.sampled_from(["index", "rows.f32"]), share=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_single_wrong_bit_costs_its_row_and_no_other_and_is_said_once(
+    tmp_path_factory: pytest.TempPathFactory, file: str, share: float, bit: int
 ) -> None:
     folder = tmp_path_factory.mktemp("store")
     images, values = rows(6)
     with Store(folder, 5) as store:
         store.add(images, values)
-    content = bytearray((folder / "rows.f32").read_bytes())
+    content = bytearray((folder / file).read_bytes())
+    place = int(share * len(content))
     content[place] ^= 1 << bit
-    (folder / "rows.f32").write_bytes(content)
-    with Store(folder, 5) as store:
-        assert [image in store for image in images] == [row != place // 20 for row in range(6)]
-        store.add([images[place // 20]], values[place // 20 :][:1])
+    (folder / file).write_bytes(content)
+    damaged = place // {"index": ENTRY, "rows.f32": 20}[file]
+    with contextlib.redirect_stderr(io.StringIO()) as said, Store(folder, 5) as store:
+        assert [image in store for image in images] == [row != damaged for row in range(6)]
+        store.add([images[damaged]], values[damaged:][:1])
         assert torch.equal(store.get(images), values)
+    assert said.getvalue() == (
+        f"stillsight: 1 row of the cache {folder} damaged or incomplete: its image is encoded again.\n"
+    )
+    with contextlib.redirect_stderr(io.StringIO()) as said, Store(folder, 5) as store:
+        assert torch.equal(store.get(images), values)
+    assert said.getvalue() == ""
+
+
+def test_entries_that_name_their_row_alone_are_still_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, values = rows(3)
+    with Store(tmp_path, 5) as store:
+        store.add(images, values)
+    plain = [hashlib.blake2b(row.numpy().tobytes(), digest_size=ENTRY - 16).digest() for row in values]
+    (tmp_path / "index").write_bytes(b"".join(image + digest for image, digest in zip(images, plain, strict=True)))
+    with Store(tmp_path, 5) as store:
+        assert torch.equal(store.get(images), values)
+    assert capsys.readouterr().err == ""
 
 
 class Weighed(bytes):

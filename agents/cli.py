@@ -18,7 +18,7 @@ from stillsight.agents.flags import CommandLine, Positional
 from stillsight.agents.measure.measure_config import SPIN
 from stillsight.agents.runs.trust import Trust, import_from_here, open_run
 from stillsight.agents.training.algorithms import ALGORITHMS
-from stillsight.encoders.errors import EncoderError, refused, unknown
+from stillsight.encoders.errors import EncoderError, printable_lines, refused, unknown
 from stillsight.encoders.system.stopping import Stop, answering
 from stillsight.envs.errors import EnvError, EnvFault
 
@@ -278,10 +278,10 @@ def _main(given: list[str]) -> int:
         with answering():
             return _run(given[0], given[1:])
     except (EncoderError, EnvError, RunError) as error:
-        print(f"stillsight: {error}", file=sys.stderr)
+        print(f"stillsight: {printable_lines(error)}", file=sys.stderr)
         return 2
     except (EnvFault, TrainingFault) as fault:
-        print(*getattr(fault, "__notes__", ()), f"stillsight: {fault}", sep="\n", file=sys.stderr)
+        print(printable_lines("\n".join([*getattr(fault, "__notes__", ()), f"stillsight: {fault}"])), file=sys.stderr)
         return 1
     except Stop as stop:
         print(f"stillsight: {stop}", file=sys.stderr)
@@ -289,7 +289,10 @@ def _main(given: list[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        print(*getattr(error, "__notes__", ()), f"stillsight: {refused(error)}", sep="\n", file=sys.stderr)
+        print(
+            printable_lines("\n".join([*getattr(error, "__notes__", ()), f"stillsight: {refused(error)}"])),
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print("stillsight: stopped.", file=sys.stderr)

@@ -18,8 +18,8 @@ from stillsight.agents.runs.records import read_lines
 from stillsight.agents.runs.trust import read_run
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.agents.training.config import RlConfig
+from stillsight.encoders.errors import printable
 from stillsight.encoders.supervised.cifar_config import CifarConfig
-from stillsight.encoders.supervised.data.search import printable
 from stillsight.encoders.zoo.registry import ENCODERS
 from stillsight.envs import ROWS
 

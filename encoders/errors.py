@@ -111,4 +111,22 @@ def refused(error: OSError) -> str:
 @functools.cache
 def say_once(sentence: str) -> None:
     """Print a notice on the standard error, the first time in this process: of what somebody waits for, or loses."""
-    print(f"stillsight: {sentence}", file=sys.stderr, flush=True)
+    print(f"stillsight: {printable_lines(sentence)}", file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    r"""`text` on one line that a terminal shows and does not obey: control characters as `\n`, no UTF-8 as `\xe9`.
+
+    File names may hold anything but a slash, and reports, charts and terminals may not.
+    """
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def printable_lines(text: object) -> str:
+    """The same of each line of a message, in which names and texts of somebody else may stand."""
+    return "\n".join(map(printable, str(text).split("\n")))
+
+
+def _escaped(character: str) -> str:
+    byte = ord(character) - 0xDC00  # as Python holds what it cannot decode in a file's name
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else character.encode("unicode_escape").decode()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from stillsight.encoders.errors import printable
+
 State = Literal["ok", "note", "wrong"]
 
 
@@ -28,4 +30,4 @@ class Outcome:
         mark = "WRONG" if self.state == "wrong" else self.state
         end = f" Type: {self.advice}" if self.advice else ""
         stop = "" if not end or self.found.endswith(".") else "."
-        return f"{mark:5}  {self.check}: {self.found}{stop}{end}"
+        return printable(f"{mark:5}  {self.check}: {self.found}{stop}{end}")

@@ -6,6 +6,7 @@ import fcntl
 import json
 import math
 import os
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -87,7 +88,7 @@ def _spaces(folder: Path) -> list[Outcome]:
     try:
         known = Spaces.from_json(read_json(folder / SPACES_FILE, ""))
     except (RunError, OSError, RecursionError, AttributeError) as error:
-        return [Outcome(SPACES_FILE, "wrong", str(error), f"rm {folder / SPACES_FILE}")]
+        return [Outcome(SPACES_FILE, "wrong", str(error), _remove(folder / SPACES_FILE))]
     return [Outcome(SPACES_FILE, "ok", f"pixels {list(known.pixels)}, actions {known.action}")]
 
 
@@ -98,7 +99,7 @@ def _links(folder: Path) -> list[Outcome]:
     for path in _files(folder):
         if path.is_symlink() and not path.resolve().is_relative_to(inside):
             found = f"leads out of the folder, to {os.readlink(path)}"
-            outcomes.append(Outcome(str(path.relative_to(folder)), "wrong", found, f"rm {path}"))
+            outcomes.append(Outcome(str(path.relative_to(folder)), "wrong", found, _remove(path)))
     return outcomes
 
 
@@ -106,6 +107,11 @@ def _files(folder: Path) -> Iterator[Path]:
     """Everything in a folder, links themselves and not what they lead to."""
     for place, folders, files in os.walk(folder, followlinks=False):
         yield from (Path(place) / name for name in sorted([*folders, *files]))
+
+
+def _remove(path: Path) -> str:
+    """The command that removes a file, whatever its name does to a shell."""
+    return f"rm -- {shlex.quote(str(path))}"
 
 
 def _lock(folder: Path) -> list[Outcome]:
@@ -126,7 +132,7 @@ def _left_over(folder: Path) -> list[Outcome]:
     """Temporary files of a process that was killed while it wrote."""
     left = [path for path in _files(folder) if is_partial(path)]
     return [
-        Outcome(str(path.relative_to(folder)), "note", "is left over from a write that was killed", f"rm {path}")
+        Outcome(str(path.relative_to(folder)), "note", "is left over from a write that was killed", _remove(path))
         for path in left
     ]
 
@@ -152,7 +158,8 @@ def _log(path: Path, name: str, counted: str, most: int) -> tuple[Rows, list[Out
         except (ValueError, RecursionError) as error:
             last = number == len(content.splitlines())
             found = f"its last row is half written ({error})" if last else f"line {number} is damaged ({error})"
-            return rows, [Outcome(path.name, "wrong", found, advice if last else f"sed -i {number}d {path}")]
+            cut = advice if last else f"sed -i {number}d -- {shlex.quote(str(path))}"
+            return rows, [Outcome(path.name, "wrong", found, cut)]
     if content and not content.endswith("\n"):
         return rows, [Outcome(path.name, "wrong", "its last row has no end: the next would be glued to it", advice)]
     faults = list(_disorder(rows, name, counted, most))
@@ -208,7 +215,7 @@ def _checkpoints(folder: Path) -> tuple[dict[str, Any], list[Outcome]]:
         outcomes.append(Outcome(f"checkpoints/{name}.safetensors", "wrong", found, "restore it, or start a new run"))
     for name in sorted(replays - wanted):
         path = folder / "checkpoints" / f"{name}.safetensors"
-        outcomes.append(Outcome(f"checkpoints/{path.name}", "note", "no checkpoint names it any more", f"rm {path}"))
+        outcomes.append(Outcome(f"checkpoints/{path.name}", "note", "no checkpoint names it any more", _remove(path)))
     if not outcomes:
         outcomes.append(Outcome("checkpoints", "note", "there is none yet"))
     return trees, outcomes
@@ -241,7 +248,7 @@ def _summary(folder: Path, command: str, rows: Mapping[str, Rows], trees: Mappin
     if not path.is_file():
         if finished:
             found = "is missing, and the run says that it is finished"
-            return [Outcome(path.name, "wrong", found, f"rm {folder / 'done'}")]
+            return [Outcome(path.name, "wrong", found, _remove(folder / "done"))]
         return [Outcome(path.name, "note", "the run is not finished", f"stillsight {command} --resume {folder}")]
     try:
         summary = read_json(path, "")

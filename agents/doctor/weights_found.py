@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from stillsight.agents.doctor.child import tell
@@ -31,7 +32,7 @@ def weights() -> list[Outcome]:
         try:
             check_hash(path, file_hash(path), prefix)
         except (EncoderError, OSError) as error:
-            outcomes.append(Outcome(f"weights of {row.name}", "wrong", str(error), f"rm {path}"))
+            outcomes.append(Outcome(f"weights of {row.name}", "wrong", str(error), f"rm -- {shlex.quote(str(path))}"))
         else:
             outcomes.append(Outcome(f"weights of {row.name}", "ok", f"{kind}, {path}"))
     if missing:

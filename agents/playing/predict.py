@@ -14,7 +14,7 @@ from torch import Tensor
 from stillsight.agents.playing.classify import Predictor, load
 from stillsight.agents.playing.predict_config import PredictConfig
 from stillsight.encoders.atomic import to_json
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import EncoderError, printable
 from stillsight.encoders.supervised.data import picture, search
 
 BATCH = 256
@@ -83,5 +83,5 @@ def _batches(
 
 
 def _line(result: dict[str, Any]) -> str:
-    best = ", ".join(f"{search.printable(one['class'])} {one['probability']:.1%}" for one in result["predictions"])
-    return f"{search.printable(result['image'])}: {best}"
+    best = ", ".join(f"{printable(one['class'])} {one['probability']:.1%}" for one in result["predictions"])
+    return f"{printable(result['image'])}: {best}"

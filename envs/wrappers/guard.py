@@ -40,8 +40,11 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode with an observation that the space holds."""
-        observation, info = self.env.reset(seed=seed, options=options)
         self._episode_steps = 0
+        try:
+            observation, info = self.env.reset(seed=seed, options=options)
+        except SystemExit as stop:
+            self._stop(f"it calls sys.exit({stop.code!r}), which would end the run as if it were finished")
         self._check(observation)
         return observation, info
 
@@ -50,7 +53,10 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         self._steps += 1
         self._episode_steps += 1
         self._action = action
-        observation, reward, terminated, truncated, info = self.env.step(action)
+        try:
+            observation, reward, terminated, truncated, info = self.env.step(action)
+        except SystemExit as stop:
+            self._stop(f"it calls sys.exit({stop.code!r}), which would end the run as if it were finished")
         try:
             finite = math.isfinite(reward)
         except TypeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -136,6 +137,16 @@ def test_a_broken_reset_is_stopped_and_so_is_a_second_episode(promise: Any) -> N
     env.step(0)
     with pytest.raises(EnvFault, match=r"in step 3 \(step 2 of its episode"):
         env.step(0)
+
+
+@pytest.mark.parametrize("moment", ["reset", "step"])
+def test_an_environment_does_not_end_the_run(promise: Any, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """`sys.exit(0)` in an environment would end a training in the middle with the exit code of a finished one."""
+    env = promise()
+    env.reset()
+    monkeypatch.setattr(Promise, moment, lambda *_, **__: sys.exit(0))
+    with pytest.raises(EnvFault, match=rf"{ID} broke its word (at a reset|in step 1 .*): it calls sys.exit\(0\)"):
+        env.reset() if moment == "reset" else env.step(1)
 
 
 @pytest.mark.parametrize("training", [True, False])

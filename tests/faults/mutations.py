@@ -47,7 +47,7 @@ import json, os
 from pathlib import Path
 os.environ["XDG_CACHE_HOME"] = "."
 from stillsight.encoders.engines import engine_cache
-print(engine_cache.recall("one"), engine_cache.recall("two"))
+print(ascii([engine_cache.recall("one"), engine_cache.recall("two")]))
 engine_cache.remember("three", "folded")
 """
 

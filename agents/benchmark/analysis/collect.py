@@ -18,7 +18,7 @@ from stillsight.agents.benchmark.grid.cell import ROLES, Cell
 from stillsight.agents.benchmark.grid.spec import Task
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
-from stillsight.encoders.supervised.data.search import printable
+from stillsight.encoders.errors import printable
 
 Kind = Literal["failed", "missing", "mismatched", "damaged", "not asked for"]
 

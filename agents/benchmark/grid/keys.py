@@ -77,7 +77,7 @@ def check_keys(record: Mapping[str, Any]) -> None:
             raise RunError("A [[task]] names either an env or a dataset; give one of them.")
         _check_table("[[task]]", row, TASK, _flags("rl" if "env" in row else "cifar"))
     for row in record.get("encoder", ()):
-        _check_table("[[encoder]]", row, ENCODER_KEYS, typing.get_type_hints(EncoderConfig))
+        _check_table("[[encoder]]", row, ENCODER_KEYS, _field_types(EncoderConfig))
     for row in record.get("arm", ()):
         _check_types("[[arm]]", row, ARM_KEYS)
         for track in _tracks(record):
@@ -98,11 +98,16 @@ def _tracks(record: Mapping[str, Any]) -> list[Track]:
     return [track for track in CONFIGS if track in named]
 
 
+def _field_types(config: type[Any]) -> dict[str, Any]:
+    """Types of the fields of a configuration, without what its class keeps beside them."""
+    hints = typing.get_type_hints(config)
+    return {item.name: hints[item.name] for item in fields(config)}
+
+
 def _flags(track: Track) -> dict[str, Any]:
     config = CONFIGS[track]
-    hints = typing.get_type_hints(config)
-    names = [item.name for item in fields(config) if item.name not in PLACED]
-    return {config.WORDS.get(name, name): hints[name] for name in names}
+    types = _field_types(config)
+    return {config.WORDS.get(name, name): kind for name, kind in types.items() if name not in PLACED}
 
 
 def _check_table(where: str, table: Mapping[str, Any], own: Mapping[str, Any], flags: Mapping[str, Any]) -> None:

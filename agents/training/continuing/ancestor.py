@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stillsight.agents.errors import RunError
-from stillsight.agents.runs import history
+from stillsight.agents.errors import CheckpointError, RunError
+from stillsight.agents.runs import checkpoint, history
 from stillsight.agents.runs.reader import read_config
 
 
@@ -49,9 +50,15 @@ def ancestor_file(folder: Path, name: str) -> Path:
             f"--from {folder} names a {command} run, and only rl runs hold a policy. To begin with its encoder, type: "
             f"--mode finetune --weights {folder}"
         )
-    path = history.checkpoint_file(folder, history.checkpoint_name(name))
+    name = history.checkpoint_name(name)
+    path = history.checkpoint_file(folder, name)
     if name == history.BEST and not path.exists():
         path = history.checkpoint_file(folder, history.LAST)
+    if name.isdigit() and not path.exists():  # the last or the best one may stand there
+        for other in (history.LAST, history.BEST):
+            with contextlib.suppress(CheckpointError):
+                if checkpoint.load(history.checkpoint_file(folder, other)).get("step") == int(name):
+                    return history.checkpoint_file(folder, other)
     if not path.exists():
         held = ", ".join(history.names(folder)) or "none"
         raise RunError(

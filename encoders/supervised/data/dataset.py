@@ -7,11 +7,10 @@ from pathlib import Path
 
 import torch
 
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import EncoderError, printable
 from stillsight.encoders.supervised.data import cifar, image_folder
 from stillsight.encoders.supervised.data.cifar_facts import CIFAR, TRAIN_IMAGES
 from stillsight.encoders.supervised.data.picture import Interpolation
-from stillsight.encoders.supervised.data.search import printable
 from stillsight.encoders.supervised.data.split import Dataset, Split
 from stillsight.encoders.supervised.data.subset import Subset, hold_out
 

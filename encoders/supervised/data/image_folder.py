@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import EncoderError, printable
 from stillsight.encoders.supervised.data import picture
 from stillsight.encoders.supervised.data.decoded import Progress, decode_all, several_sizes
 from stillsight.encoders.supervised.data.picture import Interpolation
-from stillsight.encoders.supervised.data.search import ENDINGS, PassedOver, entries, printable, search, skipped
+from stillsight.encoders.supervised.data.search import ENDINGS, PassedOver, entries, search, skipped
 from stillsight.encoders.supervised.data.split import Split
 from stillsight.encoders.supervised.data.subset import hold_out
 

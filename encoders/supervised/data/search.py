@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import EncoderError, printable
 
 ENDINGS = (
     ".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png",
@@ -165,12 +165,3 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 def skipped(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or junk of a system."""
     return name.startswith(".") or name.lower() in JUNK
-
-
-def printable(name: str) -> str:
-    r"""`name` on one line of valid text: bytes that are no UTF-8 as `\xe9`, control characters as `\n`.
-
-    File names may hold anything but a slash, and reports, charts and terminals may not.
-    """
-    text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

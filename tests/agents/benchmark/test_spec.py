@@ -398,6 +398,12 @@ def test_types_are_checked_before_anything_runs(before: str, after: str, told: s
             '[[encoder]] has tap, and may have several. Type: taps = ["layer3"]',
         ),
         (ORCHARD.replace("taps", 'adapt = "lora"\ntaps'), "[[encoder]] has adapt, and its frozen arms do not learn"),
+        (
+            ORCHARD.replace("taps", "wings = 2\ntaps"),
+            "There is no setting named 'wings'. Did you mean 'weights'? Type: [[encoder]] weights. [[encoder]] may "
+            "have: taps, label, track, controls, encoder, mode, tap, pooling, resolution, unfreeze, adapt, batchnorm, "
+            "lora_rank, weights, weights_folder, seed, device, precision, threads.",
+        ),
         (ORCHARD.replace("taps", "seed = 3\ntaps"), "[[encoder]] has seed = 3, and the grid's seeds stand at the top"),
         (ORCHARD + "[rl]\nseed = 3", "[rl] has seed = 3, and the grid's seeds stand at the top"),
         (ORCHARD + '[rl]\nout = "x"', "[rl] has out, and the grid places its runs"),

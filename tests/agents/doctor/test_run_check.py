@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -195,6 +196,21 @@ def test_damage_is_named_with_what_to_type(
     assert found in outcome.found
     assert advice in outcome.advice
     assert {path: path.lstat().st_mtime_ns for path in trained.rglob("*")} == before, "it only reads"
+
+
+def test_what_is_to_be_typed_does_what_it_says_whatever_files_are_called(trained: Path, tmp_path: Path) -> None:
+    """Names in a stranger's folder are no commands, neither of the shell in which one pastes nor of the terminal."""
+    names = [".a; touch HACKED ;.1-1.part", ".$(touch HACKED).1-1.part", ".'b.1-1.part", ".\x1b]0;owned\a.1-1.part"]
+    for name in names:
+        (trained / name).touch()
+    (trained / "-rf x; touch HACKED").symlink_to("/etc")
+    outcomes = not_ok(trained)
+    assert len(outcomes) == 5
+    for outcome in outcomes:
+        assert str(outcome).isprintable()
+        subprocess.run(outcome.advice, shell=True, check=True, cwd=tmp_path)
+    assert not list(tmp_path.rglob("HACKED"))
+    assert not not_ok(trained)
 
 
 def test_a_run_that_is_written_to_is_said(trained: Path) -> None:

@@ -76,6 +76,19 @@ def test_the_last_agent_can_be_asked_for(
     )
 
 
+def test_a_checkpoint_is_named_by_the_step_at_which_it_stands(
+    tiny: Tiny, tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policies = begun(monkeypatch)
+    step = stored(trained, "last")["step"]
+    result = rl(tiny("ppo", steps=32, out=tmp_path / "run", from_run=trained, from_checkpoint=str(step)))
+    assert (result["from"]["checkpoint"], result["from"]["step"]) == ("last", step)
+    assert all(
+        torch.equal(tensor, policies[0][name])
+        for name, tensor in stored(trained, "last")["parameters"]["policy"].items()
+    )
+
+
 def test_a_run_that_began_so_goes_on_without_its_ancestor(tiny: Tiny, tmp_path: Path, trained: Path) -> None:
     first = Path(shutil.copytree(trained, tmp_path / "first"))
     folder = tmp_path / "run"

@@ -22,7 +22,7 @@ FROM: dict[str, tuple[str, str]] = {
     "evaluate": ("ppo", "evaluate {run} --episodes 1 --random-episodes 0 --device cpu"),
     "record": ("ppo", "record {run} --device cpu"),
     "plot": ("ppo", "plot {run} --out {run}/curve.png"),
-    "evaluate, cifar": ("cifar, frozen", "evaluate {run} --device cpu"),
+    "evaluate, cifar": ("cifar, frozen", "evaluate {run} --device cpu --trust {cache}"),
     "report": ("benchmark", "report {run}"),
 }
 """Commands that work on a finished run -> the job of that run, and the words."""

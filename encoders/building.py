@@ -32,8 +32,8 @@ def build(
         mode: frozen (by default), random, finetune or scratch.
         pinned: keep dropout off in the part that learns, and BatchNorm statistics fixed unless `batchnorm` says so.
         options: the other fields of `EncoderConfig`: `tap` and `pooling` (by default the network's own),
-            `resolution`, `unfreeze`, `adapt`, `batchnorm`, `lora_rank`, `weights`, `weights_folder`, `seed`,
-            `precision`, `device`.
+            `resolution`, `unfreeze`, `adapt`, `batchnorm`, `lora_rank`, `weights`, `weights_folder`,
+            `accept_license`, `seed`, `precision`, `device`.
 
     Raises:
         EncoderError: unknown name, stage, pooling or device; weights missing, damaged or not fitting.
@@ -59,7 +59,7 @@ def build(
         precision=config.precision,
         provenance=provenance,
     )
-    built.recipe = Recipe(config, pinned)
+    built.recipe = Recipe(replace(config, accept_license=False), pinned)  # whoever unpickles it accepts for themselves
     target = devices.pick_device(config.device)
     # The learned part keeps its layout: SB3's orthogonal initialisation cannot write into NHWC tensors.
     devices.channels_last(built.frozen, target)
@@ -118,14 +118,14 @@ def _pretrained(config: EncoderConfig, backbone: Backbone, tap: str) -> Provenan
             f"{config.encoder} was called with pretrained=True, and its Backbone does not say pretrained=True. Let it "
             "say so, with its licence, or give --weights FILE."
         )
-    weights = sources.find(row, config.weights, config.weights_folder)
+    weights = sources.find(row, config.weights, config.weights_folder, accept=config.accept_license)
     if weights.encoder not in ("", config.encoder):
         raise EncoderError(
             f"{weights.provenance.name} trained {weights.encoder}, and --encoder is {config.encoder}. Type --encoder "
             f"{weights.encoder}, or give other --weights."
         )
     source = weights.provenance.name
-    where = load_into(backbone, weights.content, source, tap, config.encoder)
+    where = load_into(backbone, weights.content, source, tap, config.encoder, by_order=weights.by_order)
     return replace(weights.provenance, name=f"{source} ({where})") if where else weights.provenance
 
 

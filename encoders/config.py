@@ -11,13 +11,14 @@ from typing import ClassVar, Literal, Self
 
 from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.encoders.mode import Mode
+from stillsight.encoders.weights import licences
 from stillsight.encoders.zoo.encoder_spec import check_pooling
 from stillsight.encoders.zoo.registry import spec
 
 UNNAMED = frozenset(
     {
         *("out", "resume", "device", "threads", "tensorboard", "workers", "step_timeout", "data", "cache"),
-        *("weights_folder", "keep", "trust"),
+        *("weights_folder", "accept_license", "keep", "trust"),
     }
 )
 """Fields that say where and on what a run is done, and not what it does: no part of its name."""
@@ -94,7 +95,10 @@ class EncoderConfig:
     weights: Path | None = None
     """Weights to start from: a safetensors or .pth file, or the folder of a run that trained its encoder."""
     weights_folder: Path | None = None
-    """Folder with weights under their official names, searched before torch's cache."""
+    """Folder with weights under their official names, searched before installed packages and the caches."""
+    accept_license: bool = False
+    """Accept the licence of the encoder's weights, where that must be done once; it is remembered for you on this
+    machine."""
     seed: int = 0
     """Seed of everything random."""
     device: str = "auto"
@@ -195,6 +199,8 @@ class EncoderConfig:
                 f"{row.name} {'says of no' if row.own else 'has no'} pretrained weights. Type --mode scratch or --mode "
                 f"random, or give --weights FILE{own}."
             )
+        if self.mode.pretrained and self.weights is None:
+            licences.check(row, self.accept_license)
         reached = [*list(row.stages)[: list(row.stages).index(tap) + 1], "all"]
         if self.unfreeze is not None and self.unfreeze not in reached:
             allowed = f"Up to the tap {tap}, {row.name} can be unfrozen from"
@@ -218,9 +224,13 @@ class EncoderConfig:
             refuse(given, self.LEARNING, why)
         if not self.mode.pretrained:
             why = f"with --mode {self.mode.value}, which starts from random weights. Type --mode frozen or finetune"
-            refuse(given, ("weights_folder",), why)
+            refuse(given, ("weights_folder", "accept_license"), why)
         elif self.weights is not None:
-            refuse(given, ("weights_folder",), "beside --weights, which says where they are. Drop --weights")
+            beside = ("weights_folder", "accept_license")
+            refuse(given, beside, "beside --weights, which says where they are. Drop --weights")
+        elif "accept_license" in given and not spec(self.encoder).accept:
+            why = f"with --encoder {self.encoder}, whose licence nobody must accept first. Type another --encoder"
+            refuse(given, ("accept_license",), why)
 
     def note_typed(self, given: Collection[str]) -> None:
         """Keep which flags were typed: a value that is the default counts then, too."""

@@ -22,9 +22,12 @@ class EncoderSpec:
         pooling: the pooling when no `--pooling` is given.
         control: tap and pooling for agents when neither is given. Control needs to know where things are, which a
             network's last, globally pooled features have lost; PIE-G (Yuan et al. 2022) taps a ResNet after layer2.
-        weights: a torchvision weights entry ("ResNet18_Weights.IMAGENET1K_V1"), "shipped", a file, "function" where
-            the builder itself returns pretrained weights, or None: scratch only.
+        weights: where they are from: a torchvision weights entry ("ResNet18_Weights.IMAGENET1K_V1"), "timm:NAME.TAG",
+            "hf:OWNER/NAME" or "hf:OWNER/NAME/FILE" on Hugging Face, "package:DISTRIBUTION", "url:ADDRESS", "shipped", a
+            third party's file, "function" where the builder itself returns pretrained weights, or None: scratch only.
         licence: of the weights, where it does not follow from their source.
+        accept: whether it must be accepted once before they are used, because they are gated or non-commercial.
+        family: what the network is called by its authors, say "ResNet".
         arguments: passed to the builder.
         own: a third party's `module:function`, which has no row.
         multiple: image sides must be multiples of this many pixels (patch size of a vision transformer).
@@ -39,6 +42,8 @@ class EncoderSpec:
     control: tuple[str, str]
     weights: str | None = None
     licence: str = ""
+    accept: bool = False
+    family: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     own: bool = False
     multiple: int = 1

@@ -180,8 +180,11 @@ COMMANDS: dict[str, Command] = {
                 "Which list.",
                 example="encoders",
             ),
+            Positional(
+                "words", str, "FILTER", "Of encoders: one by name, or a part of the names of some.", optional=True
+            ),
         ),
-        examples=("encoders", "runs --folder results/runs"),
+        examples=("encoders", "encoders resnet18 --resolution 96", "runs --folder results/runs"),
     ),
 }
 """Every command by name. A new one is a new row."""

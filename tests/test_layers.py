@@ -25,7 +25,7 @@ ROOMS: Sequence[set[str]] = (
     {"features", "buffers", "diagnosis"},
     {"training"},
     {"playing", "measure", "benchmark"},
-    {"listing", "exchange", "doctor"},
+    {"listing", "encoder_table", "exchange", "doctor"},
     {"cli"},
     {"stillsight"},
 )

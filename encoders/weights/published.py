@@ -61,6 +61,8 @@ class Source:
     name: str
     LICENCE: ClassVar[str] = "not stated by who publishes them: yours to check"
     """Of the weights, where the row says none."""
+    SHORT: ClassVar[str] = "not stated"
+    """The same in a word or two."""
     BY_ORDER: ClassVar[bool] = False
     """Whether the file names its tensors in another way than the network, in the same order."""
 
@@ -103,6 +105,9 @@ class Source:
 class Shipped(Source):
     """A file in this repository, by the encoder's name."""
 
+    LICENCE: ClassVar[str] = "stillsight's own, see encoders/zoo/pretrained/"
+    SHORT: ClassVar[str] = "MIT"
+
     @property
     def file(self) -> str:
         return SHIPPED[self.name][0]
@@ -129,6 +134,7 @@ class Torchvision(Source):
     """A weights entry of torchvision, say ResNet18_Weights.IMAGENET1K_V1; 8 digits of its sha256 stand in its name."""
 
     LICENCE: ClassVar[str] = "trained on ImageNet-1k, for research; code and weights file by torchvision, BSD-3-Clause"
+    SHORT: ClassVar[str] = "BSD-3-Clause"
 
     @property
     def file(self) -> str:

@@ -138,6 +138,15 @@ def names() -> list[str]:
     return list(ENCODERS)
 
 
+def matching(words: str) -> list[str]:
+    """The encoders that `words` may mean: the one of that name, or those that have them in their name, family or
+    summary."""
+    if words in ENCODERS:
+        return [words]
+    wanted = words.lower()
+    return [name for name, row in ENCODERS.items() if wanted in f"{name} {row.family} {row.summary}".lower()]
+
+
 def spec(name: str) -> EncoderSpec:
     """The record of the encoder called `name`: its row, or what a third party's `module:function` tells of itself.
 

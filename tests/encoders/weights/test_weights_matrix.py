@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import pickle
 import re
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stillsight.encoders import Backbone, EncoderError, Preprocessing, build, fingerprint
+from stillsight.encoders import ENCODERS, Backbone, EncoderError, Preprocessing, build, fingerprint
+from stillsight.encoders.weights import published
 from stillsight.encoders.weights.fitting import load_into
+from stillsight.encoders.weights.sources import find
+from stillsight.encoders.weights.weights_file import read
 from stillsight.encoders.zoo.registry import make_backbone
 
 TAP = "layer1"
@@ -210,3 +218,229 @@ def test_the_card_and_the_summary_say_where_the_weights_were(tmp_path: Path) -> 
     torch.save({"model_ema": prefixed("backbone.")}, tmp_path / "run.pth")
     name = build("resnet18", tap=TAP, weights=tmp_path / "run.pth", device="cpu").provenance.name
     assert json.dumps(name) == '"run.pth (under model_ema, without the prefix backbone.)"'
+
+
+# Layouts that authors publish, by what their own loading code takes off -------------------------------------------------
+
+
+def r3m() -> dict[str, Any]:
+    """facebookresearch/r3m: `torch.load(model.pt)["r3m"]` of a DataParallel around the ResNet and two language heads."""
+    heads = {
+        "module.lang_enc.model.embeddings.weight": torch.ones(4, 2),
+        "module.lang_rew.pred.0.weight": torch.ones(3),
+    }
+    return {"r3m": prefixed("module.convnet.") | heads, "global_step": 1_000_000}
+
+
+def vip() -> dict[str, Any]:
+    """facebookresearch/vip: the same with "vip", and an fc of 1,024 features in the place of the classifier."""
+    fc = {"module.convnet.fc.weight": torch.ones(8, 512), "module.convnet.fc.bias": torch.ones(8)}
+    return {"vip": prefixed("module.convnet.") | fc, "global_step": 5}
+
+
+def moco() -> dict[str, Any]:
+    """MoCo v3: the encoder beside its momentum copy, of which the loading code takes the first."""
+    return {"epoch": 1, "state_dict": prefixed("module.base_encoder.")}
+
+
+def two_deep() -> dict[str, Any]:
+    return {"model": prefixed("backbone.visual.trunk."), "args": {"lr": 0.1}, "optimizer": {"state": {}}}
+
+
+LAYOUTS: dict[str, tuple[Callable[[], Any], str]] = {
+    "r3m": (r3m, "under r3m, without the prefix module.convnet."),
+    "vip": (vip, "under vip, without the prefix module.convnet."),
+    "moco": (moco, "under state_dict, without the prefix module.base_encoder."),
+    "two deep": (two_deep, "under model, without the prefix backbone.visual.trunk."),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_published_layouts_are_loaded(tmp_path: Path, layout: str, legacy: bool) -> None:
+    make, where = LAYOUTS[layout]
+    torch.save(make(), tmp_path / "model.pt", _use_new_zipfile_serialization=not legacy)
+    encoder = build("resnet18", tap=TAP, weights=tmp_path / "model.pt", device="cpu")
+    assert encoder.sha256() == fingerprint({name: t for name, t in right().items() if not name.startswith("fc")})
+    assert encoder.provenance.name == f"model.pt ({where})"
+
+
+def test_a_transformer_with_its_decoder_is_loaded(tmp_path: Path) -> None:
+    """VC-1 and MAE: `torch.load(vc1_vitb.pth)["model"]`, the decoder and the mask token of the pretraining beside it."""
+    timm = pytest.importorskip("timm")
+    options = {"img_size": 32, "patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 0}
+    torch.manual_seed(2)
+    state = timm.models.VisionTransformer(**options).state_dict()
+    model = timm.models.VisionTransformer(**options)
+    decoder = {"mask_token": torch.zeros(1, 1, 8), "decoder_blocks.0.norm1.weight": torch.ones(8)}
+    torch.save({"model": {**state, **decoder}, "epoch": 399, "scaler": {"scale": 65536.0}}, tmp_path / "vc1.pth")
+    stages = {"embed": model.patch_embed, "block0": model.blocks[0], "block1": model.blocks[1], "norm": model.norm}
+    backbone = Backbone(model=model, stages=stages, preprocessing=Preprocessing(), tap="norm", class_tokens=1)
+    assert load_into(backbone, read(tmp_path / "vc1.pth"), "vc1.pth", "norm", "vc1") == "under model"
+    assert torch.equal(model.blocks[1].mlp.fc2.weight, state["blocks.1.mlp.fc2.weight"])
+    assert torch.equal(model.norm.bias, state["norm.bias"])
+
+
+@pytest.mark.parametrize("prefix", ["vision_model.", "model.vision_tower.vision_model.", "timm_model.trunk."])
+def test_safetensors_of_a_hub_with_nested_prefixes(tmp_path: Path, prefix: str) -> None:
+    others = {"text_model.embeddings.weight": torch.ones(2, 3), "logit_scale": torch.ones(1)}
+    save_file(
+        {name: tensor.clone() for name, tensor in prefixed(prefix).items()} | others, tmp_path / "hub.safetensors"
+    )
+    encoder = build("resnet18", tap=TAP, weights=tmp_path / "hub.safetensors", device="cpu")
+    assert encoder.provenance.name == f"hub.safetensors (without the prefix {prefix})"
+
+
+# Files that are taken for weights ---------------------------------------------------------------------------------------
+
+
+def _npz(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, kernel=np.ones(3))
+
+
+def _npy(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.ones(3))
+
+
+def _torchscript(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("model/data.pkl", "model/code/__torch__.py", "model/constants.pkl"):
+            file.writestr(name, b"x")
+
+
+def _index(path: Path) -> None:
+    shards = {"conv1.weight": "model-00001-of-00002.safetensors", "bn1.weight": "model-00002-of-00002.safetensors"}
+    path.write_text(json.dumps({"metadata": {"total_size": 9}, "weight_map": shards}))
+
+
+STRANGE: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "a pointer of Git LFS": (
+        "model.safetensors",
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 45\n"),
+        r"is a pointer of Git LFS, and not the file that it stands for; .* Type: git lfs pull\.",
+    ),
+    "a page": (
+        "resnet18.pth",
+        lambda path: path.write_text("\n<!DOCTYPE html><html>Not found"),
+        r"is a page of the web, and not the file; .* Download the file itself\.",
+    ),
+    "npz": ("ViT-B_16.npz", _npz, r"is an archive of NumPy \(npz\); weights are read from safetensors and torch files"),
+    "npz by another name": ("eyes.pth", _npz, r"is an archive of NumPy \(npz\)"),
+    "npy": ("eyes.npy", _npy, r"is an array of NumPy; "),
+    "HDF5": (
+        "eyes.h5",
+        lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)),
+        r"is HDF5, as Keras writes it",
+    ),
+    "GGUF": ("eyes.gguf", lambda path: path.write_bytes(b"GGUF" + bytes(99)), r"is GGUF, of quantised weights"),
+    "gzip": ("eyes.pth.gz", lambda path: path.write_bytes(b"\x1f\x8b\x08" + bytes(99)), r"is compressed \(gzip\)"),
+    "TorchScript": ("eyes.pt", _torchscript, r"is a TorchScript archive, which holds code; .* Save its state_dict"),
+    "an index of shards": (
+        "model.safetensors.index.json",
+        _index,
+        r"is an index of weights in 2 files \(model-00001-of-00002\.safetensors, model-00002-of-00002\.safetensors\)",
+    ),
+    "a broken index": (
+        "pytorch_model.bin.index.json",
+        lambda path: path.write_text("{"),
+        r"is an index of weights in several files, and weights are read from one\. Join them: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_what_is_no_file_of_weights_says_what_it_is(tmp_path: Path, case: str) -> None:
+    name, make, sentence = STRANGE[case]
+    make(tmp_path / name)
+    with pytest.raises(EncoderError, match=sentence) as caught:
+        read(tmp_path / name)
+    assert str(caught.value).startswith(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+# The packages' files ----------------------------------------------------------------------------------------------------
+
+
+class Trap:
+    """Unpickled, this would make a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def damaged_zip(state: State, path: Path, _: Path) -> None:
+    torch.save(state, path)
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def damaged_middle(state: State, path: Path, _: Path) -> None:
+    torch.save(state, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def other_network(state: State, path: Path, _: Path) -> None:
+    torch.save(dict(list(state.items())[:-1]), path)
+
+
+def malicious(state: State, path: Path, proof: Path) -> None:
+    torch.save({**state, "_fc.bias": Trap(proof)}, path)
+
+
+def malicious_legacy(state: State, path: Path, proof: Path) -> None:
+    torch.save({**state, "_fc.bias": Trap(proof)}, path, _use_new_zipfile_serialization=False)
+
+
+def malicious_pickle(_: State, path: Path, proof: Path) -> None:
+    path.write_bytes(pickle.dumps({"_fc.bias": Trap(proof)}, protocol=2))
+
+
+def expanding(state: State, path: Path, _: Path) -> None:
+    torch.save({"_fc.bias": torch.zeros(2**20), **state}, path)
+    with zipfile.ZipFile(path) as plain:
+        entries = {entry.filename: plain.read(entry) for entry in plain.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        for name, content in entries.items():
+            bomb.writestr(name, content)
+
+
+PACKAGED: dict[str, tuple[Callable[[State, Path, Path], None], str]] = {
+    "cut off": (damaged_zip, r"is damaged or incomplete"),
+    "changed": (damaged_middle, r"is damaged or not the official file: its sha256 begins with"),
+    "another network": (other_network, r"small\.pth holds 9 tensors, and eyes has 10"),
+    "malicious": (malicious, r"holds Python objects and not only tensors, and stillsight runs no code"),
+    "malicious, legacy": (malicious_legacy, r"holds Python objects and not only tensors, and stillsight runs no code"),
+    "malicious, a pickle": (
+        malicious_pickle,
+        r"holds Python objects and not only tensors, and stillsight runs no code",
+    ),
+    "expanding": (expanding, r"would expand to"),
+}
+
+
+@pytest.mark.parametrize("case", PACKAGED)
+def test_a_package_is_no_reason_to_trust_its_file(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, sentence = PACKAGED[case]
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1, bias=False), nn.Linear(4, 2))
+    state = {f"_{number}.{name.rpartition('.')[2]}": t for number, (name, t) in enumerate(model.state_dict().items())}
+    path, proof = tmp_path / "small.pth", tmp_path / "the code ran"
+    make(state, path, proof)
+    digits = "0" * 64 if case == "changed" else ""
+    monkeypatch.setattr(published.packages, "find", lambda _: (path, digits))
+    row = replace(ENCODERS["resnet18"], name="eyes", weights="package:some-eyes")
+    stages = {"stem": model[:2], "head": model[2]}
+    backbone = Backbone(model=model, stages=stages, preprocessing=Preprocessing(), tap="head")
+
+    def load() -> None:
+        found = find(row)
+        load_into(backbone, found.content, found.provenance.name, "head", "eyes", by_order=found.by_order)
+
+    with pytest.raises(EncoderError, match=sentence):
+        load()
+    assert not proof.exists()

@@ -35,7 +35,7 @@ FOREIGN: Mapping[bytes, tuple[str, str]] = {
 INSIDE: Mapping[str, tuple[str, str]] = {
     "constants.pkl": (
         "a TorchScript archive, which holds code",
-        "Save its state_dict: torch.save(m.state_dict(), FILE)",
+        "Save its state_dict alone, by torch.save",
     ),
     ".npy": ("an archive of NumPy (npz)", "Convert it to the network's state_dict, and torch.save that"),
     "keras_metadata.pb": ("a model of Keras", "Convert it to the network's state_dict, and torch.save that"),

@@ -220,11 +220,11 @@ def test_the_card_and_the_summary_say_where_the_weights_were(tmp_path: Path) -> 
     assert json.dumps(name) == '"run.pth (under model_ema, without the prefix backbone.)"'
 
 
-# Layouts that authors publish, by what their own loading code takes off -------------------------------------------------
+# Layouts that authors publish, by what their own loading code takes off ----------------------------------------------
 
 
 def r3m() -> dict[str, Any]:
-    """facebookresearch/r3m: `torch.load(model.pt)["r3m"]` of a DataParallel around the ResNet and two language heads."""
+    """facebookresearch/r3m: `torch.load(model.pt)["r3m"]` of a DataParallel around ResNet and language heads."""
     heads = {
         "module.lang_enc.model.embeddings.weight": torch.ones(4, 2),
         "module.lang_rew.pred.0.weight": torch.ones(3),
@@ -238,11 +238,6 @@ def vip() -> dict[str, Any]:
     return {"vip": prefixed("module.convnet.") | fc, "global_step": 5}
 
 
-def moco() -> dict[str, Any]:
-    """MoCo v3: the encoder beside its momentum copy, of which the loading code takes the first."""
-    return {"epoch": 1, "state_dict": prefixed("module.base_encoder.")}
-
-
 def two_deep() -> dict[str, Any]:
     return {"model": prefixed("backbone.visual.trunk."), "args": {"lr": 0.1}, "optimizer": {"state": {}}}
 
@@ -250,7 +245,6 @@ def two_deep() -> dict[str, Any]:
 LAYOUTS: dict[str, tuple[Callable[[], Any], str]] = {
     "r3m": (r3m, "under r3m, without the prefix module.convnet."),
     "vip": (vip, "under vip, without the prefix module.convnet."),
-    "moco": (moco, "under state_dict, without the prefix module.base_encoder."),
     "two deep": (two_deep, "under model, without the prefix backbone.visual.trunk."),
 }
 
@@ -266,7 +260,7 @@ def test_published_layouts_are_loaded(tmp_path: Path, layout: str, legacy: bool)
 
 
 def test_a_transformer_with_its_decoder_is_loaded(tmp_path: Path) -> None:
-    """VC-1 and MAE: `torch.load(vc1_vitb.pth)["model"]`, the decoder and the mask token of the pretraining beside it."""
+    """VC-1 and MAE: `torch.load(vc1_vitb.pth)["model"]`, the decoder and mask token of the pretraining beside it."""
     timm = pytest.importorskip("timm")
     options = {"img_size": 32, "patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 0}
     torch.manual_seed(2)
@@ -291,7 +285,7 @@ def test_safetensors_of_a_hub_with_nested_prefixes(tmp_path: Path, prefix: str) 
     assert encoder.provenance.name == f"hub.safetensors (without the prefix {prefix})"
 
 
-# Files that are taken for weights ---------------------------------------------------------------------------------------
+# Files that are taken for weights -------------------------------------------------------------------------------------
 
 
 def _npz(path: Path) -> None:
@@ -360,7 +354,7 @@ def test_what_is_no_file_of_weights_says_what_it_is(tmp_path: Path, case: str) -
     assert "\n" not in str(caught.value)
 
 
-# The packages' files ----------------------------------------------------------------------------------------------------
+# The packages' files --------------------------------------------------------------------------------------------------
 
 
 class Trap:

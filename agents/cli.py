@@ -97,6 +97,25 @@ COMMANDS: dict[str, Command] = {
         ),
         examples=("results/runs/cifar10-retina-frozen-seed0 photo.png --top 3",),
     ),
+    "encode": Command(
+        f"{_AGENTS}.seeing.encode_config:EncodeConfig",
+        f"{_AGENTS}.seeing.encode:encode",
+        "write an encoder's features of pictures or films, and a sheet of what it sees",
+        (
+            Positional(
+                "places",
+                list[Path],
+                "IMAGE|VIDEO [IMAGE|VIDEO ...]",
+                "Picture files, films, or folders of pictures.",
+                example="photo.png --sheet sheet.png",
+            ),
+        ),
+        left_out=("unfreeze", "adapt", "batchnorm", "lora_rank"),
+        examples=(
+            "photos --out features.npy --sheet sheet.png",
+            "film.mp4 --every 10 --encoder resnet18 --tap layer2 --resolution 96 --sheet sheet.png",
+        ),
+    ),
     "record": Command(
         f"{_AGENTS}.playing.play_config:RecordConfig",
         f"{_AGENTS}.playing.video:record",

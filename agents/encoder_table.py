@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
 
+from stillsight import encoders
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.trust import import_from_here
 from stillsight.encoders.errors import EncoderError
@@ -17,9 +17,6 @@ from stillsight.encoders.weights import licences
 from stillsight.encoders.weights.published import Place, Source, locate, source_of, torch_cache
 from stillsight.encoders.zoo.encoder_spec import POOLINGS, EncoderSpec
 from stillsight.encoders.zoo.registry import ENCODERS, matching, spec
-
-if TYPE_CHECKING:
-    from stillsight.encoders.cost import Cost
 
 WIDTH = 100
 """Characters of a line, where the output is no terminal; facts about one encoder are broken there in any case."""
@@ -146,14 +143,12 @@ def _details(row: EncoderSpec, resolution: int | None, accept: bool) -> Shown:
     return Shown(table, before="\n".join(map(printable, lines)), after=EXPLAINED)
 
 
-def _measure(row: EncoderSpec, resolution: int | None) -> Cost:
-    """What an encoder costs; torch is imported for it, which a list of names does without."""
-    from stillsight.encoders.cost import measure
-
-    return measure(row.name, resolution)
+def _measure(row: EncoderSpec, resolution: int | None) -> encoders.Cost:
+    """What an encoder costs; torch comes with it, which a list of names does without."""
+    return encoders.measure(row.name, resolution)
 
 
-def _use(cost: Cost, tap: str, pooling: str) -> str:
+def _use(cost: encoders.Cost, tap: str, pooling: str) -> str:
     """Tap and pooling, and how many numbers they make of a frame."""
     if tap not in cost.stages:
         return f"{tap}, {pooling}: needs larger images than {cost.side} px"

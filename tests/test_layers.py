@@ -24,7 +24,7 @@ ROOMS: Sequence[set[str]] = (
     {"runs", "flags"},
     {"features", "buffers", "diagnosis"},
     {"training"},
-    {"playing", "measure", "benchmark"},
+    {"playing", "seeing", "measure", "benchmark"},
     {"listing", "encoder_table", "exchange", "doctor"},
     {"cli"},
     {"stillsight"},

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stillsight.encoders import EncoderError, build
-from stillsight.encoders.cost import measure
+from stillsight.encoders.engines.cost import measure
 
 PUBLISHED = {
     "resnet18": (11_689_512, 1.814),

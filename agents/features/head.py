@@ -53,7 +53,7 @@ class Head(nn.Module):
         super().__init__()
         width = sum(block.width for block in blocks)
         self.widths, self.blocks, self.fusion = [block.width for block in blocks], merged(blocks), fusion
-        self.standardise = Standardise(width, statistics)
+        self.standardise = Standardise(width, statistics, self.widths)
         norms = [nn.LayerNorm(each) for each in self.widths]
         self.norm = norms[0] if len(norms) == 1 else nn.ModuleList(norms)
         shared = [block for block in self.blocks if compress and block.places]

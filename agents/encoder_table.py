@@ -13,9 +13,10 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.runs.trust import import_from_here
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.data.search import printable
+from stillsight.encoders.taps import POOLINGS
 from stillsight.encoders.weights import licences
 from stillsight.encoders.weights.published import Place, Source, locate, source_of, torch_cache
-from stillsight.encoders.zoo.encoder_spec import POOLINGS, EncoderSpec
+from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 from stillsight.encoders.zoo.registry import ENCODERS, matching, spec
 
 WIDTH = 100
@@ -117,7 +118,7 @@ def _details(row: EncoderSpec, resolution: int | None, accept: bool) -> Shown:
         "weights": "; ".join(_weights_told(row)),
         "in rl": _use(cost, *row.control),
         "in cifar": _use(cost, row.tap, row.pooling),
-        "poolings": POOLINGS if cost.backbone.class_tokens else POOLINGS.replace(", cls (class token)", ""),
+        "poolings": POOLINGS if cost.backbone.class_tokens else POOLINGS.replace(" cls (class token), cls+global,", ""),
         "recipe": f"mean {_three(recipe.mean)}, std {_three(recipe.std)}, {recipe.interpolation}"
         + (f", made for {recipe.size} px" if recipe.size else "")
         + (f"; sides are multiples of {row.multiple} px" if row.multiple > 1 else ""),

@@ -16,6 +16,7 @@ from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.encoder import Encoder, Provenance, fingerprint, up_to
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
+from stillsight.encoders.taps import stages_of
 from stillsight.encoders.weights import sources
 from stillsight.encoders.weights.fitting import load_into
 from stillsight.encoders.zoo.registry import make_backbone, spec
@@ -41,7 +42,9 @@ def build(
     """
     config = _configured(encoder, mode, options)
     row = spec(config.encoder)
-    tap = row.check_tap(config.tap or row.tap)
+    tap = config.tap or row.tap
+    for stage in stages_of(tap):
+        row.check_tap(stage)
     with torch.random.fork_rng(devices=[]):  # random weights depend on the seed alone, not on what ran before
         torch.manual_seed(config.seed)
         backbone = make_backbone(config.encoder, pretrained=config.mode.pretrained and config.weights is None)
@@ -58,6 +61,7 @@ def build(
         adaptation=Adaptation(what=config.adapt, batchnorm=config.batchnorm, rank=config.lora_rank, seed=config.seed),
         precision=config.precision,
         provenance=provenance,
+        seed=config.seed,
     )
     built.recipe = Recipe(replace(config, accept_license=False), pinned)  # whoever unpickles it accepts for themselves
     target = devices.pick_device(config.device)
@@ -78,8 +82,12 @@ class Recipe:
     config: EncoderConfig
     pinned: bool
 
-    def rebuild(self, frozen_sha256: str) -> Encoder:
+    def rebuild(self, frozen_sha256: str, pixels: tuple[int, int] | None = None) -> Encoder:
         """Build the encoder again.
+
+        Args:
+            frozen_sha256: of its frozen weights.
+            pixels: height and width of the images that it has seen, if it has seen any.
 
         Raises:
             EncoderError: its frozen weights are not the ones that it was pickled with.
@@ -92,6 +100,8 @@ class Recipe:
                 f"{frozen_sha256[:12]}, and {encoder.provenance.name} now holds {now[:12]}. Give it the weights that "
                 "it was trained with."
             )
+        if pixels is not None and (len(encoder.taps) > 1 or encoder.learned.pools):
+            encoder.frozen.frame_shape((3, *pixels))  # which tells both parts how an image is laid out
         return encoder
 
 

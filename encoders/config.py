@@ -11,8 +11,8 @@ from typing import ClassVar, Literal, Self
 
 from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.encoders.mode import Mode
+from stillsight.encoders.taps import check_order, check_poolings, stages_of, taps
 from stillsight.encoders.weights import licences
-from stillsight.encoders.zoo.encoder_spec import check_pooling
 from stillsight.encoders.zoo.registry import spec
 
 UNNAMED = frozenset(
@@ -75,11 +75,12 @@ class EncoderConfig:
     """frozen: pretrained, not trained. random: random weights, not trained. finetune: pretrained, trained on. scratch:
     trained from random weights."""
     tap: str | None = None
-    """Last stage of the encoder that runs. By default its last one in cifar, and an earlier one in rl, see `stillsight
-    list encoders`."""
+    """Stage of the encoder that is read, the last one that runs; or several, say layer2,layer4, whose features are put
+    one after the other. By default its last one in cifar, and an earlier one in rl, see `stillsight list encoders`."""
     pooling: str | None = None
-    """From a map to a vector: global, grid<k>, flatten, softmax or cls. By default the encoder's own, and in rl,
-    without --tap, a grid, which keeps places apart."""
+    """From a map to a vector: global, grid<k>, flatten, softmax, cls or cls+global; attention<k> (k learned queries)
+    and conv<c> (a 3 x 3 convolution to c channels) learn with the policy. One for every tap, or a list as long as that
+    of --tap. By default the encoder's own, and in rl, without --tap, a grid, which keeps places apart."""
     resolution: int | None = None
     """Side in pixels that images are resized to before they are encoded; by default they stay as they are."""
     unfreeze: str | None = None
@@ -169,7 +170,7 @@ class EncoderConfig:
         if self.threads is not None and self.threads > MOST_THREADS:
             raise EncoderError(f"--threads {self.threads} is too large. Type a number up to {MOST_THREADS:_}.")
         if self.pooling is not None:
-            check_pooling(self.pooling)
+            check_poolings(self.pooling)
 
     def check_encoder(self, side: int | None = None) -> None:
         """Refuse names and combinations that cannot work.
@@ -192,7 +193,11 @@ class EncoderConfig:
                 f"--mode {self.mode.value} starts from random weights, so --weights has no use. Drop one of them."
             )
         row = spec(self.encoder)
-        tap = row.check_tap(self.tap or row.tap)
+        named = self.tap or row.tap
+        for stage in stages_of(named):
+            row.check_tap(stage)
+        check_order(named, tuple(row.stages))
+        tap = taps(named, self.pooling or row.pooling)[-1].stage
         if self.mode.pretrained and row.weights is None and self.weights is None:
             own = ", or let its Backbone say pretrained=True or weights=FILE" if row.own else ""
             raise EncoderError(

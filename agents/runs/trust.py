@@ -147,7 +147,7 @@ RULES: dict[str, Rule] = {
     "dataset": _dataset,
     "data": _data,
     "cache": _cache,
-    **dict.fromkeys(("mode", "tap", "pooling", "unfreeze", "shift", "device", "from_checkpoint"), _nothing),
+    **dict.fromkeys(("mode", "tap", "pooling", "fusion", "unfreeze", "shift", "device", "from_checkpoint"), _nothing),
 }
 """Field of a configuration whose values are text -> what it may ask for. Numbers, truth values and choices of a few
 words need none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,14 +68,3 @@ class EncoderSpec:
                 f"{self.name} cuts images into patches of {self.multiple} px, and {side} px is not a multiple of that. "
                 f"Add --resolution {near}."
             )
-
-
-POOLINGS = "global, grid1 .. grid32 (a k x k grid of averages), flatten, softmax (spatial softmax), cls (class token)"
-
-
-def check_pooling(name: str) -> str:
-    """Return `name` if it is a pooling; raise `EncoderError` otherwise."""
-    grid = re.fullmatch(r"grid(\d+)", name)
-    if name in ("global", "flatten", "softmax", "cls") or (grid and 1 <= int(grid[1]) <= 32):
-        return name
-    raise EncoderError(f"There is no pooling named {name!r}. Allowed: {POOLINGS}. Type, say: --pooling grid4.")

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillsight.encoders.backbone import Backbone, Preprocessing
-from stillsight.encoders.errors import EncoderError
 
 
 def recipe(name: str) -> Preprocessing:
@@ -48,12 +47,6 @@ class PatchEmbedding(nn.Module):
         self.dropout = model.encoder.dropout
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.shape[2] != images.shape[3]:
-            # Tokens do not say how they were laid out, so behind this point only squares can be told apart.
-            raise EncoderError(
-                f"A vision transformer takes square images here, and these have {images.shape[2]} x {images.shape[3]} "
-                "px. Add --resolution 96, or make square ones (--size)."
-            )
         maps = self.conv_proj(images)
         tokens = maps.flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1)

@@ -125,7 +125,8 @@ def _details(row: EncoderSpec, resolution: int | None, accept: bool) -> Shown:
         "parameters": f"{cost.parameters / 1e6:.2f} M, those behind the last stage included",
     }
     width = max(map(len, facts))
-    head = " ".join(filter(None, [row.name, f"({row.family})" if row.family else "", row.summary]))
+    family = f"({row.family})" if row.family and row.family.lower() not in row.summary.lower() else ""
+    head = " ".join(filter(None, [row.name, family, row.summary]))
     lines = textwrap.wrap(head, WIDTH)
     for name, text in facts.items():
         first, *more = textwrap.wrap(text, WIDTH - width - 4, break_long_words=False, break_on_hyphens=False)

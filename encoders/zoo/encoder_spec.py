@@ -30,6 +30,7 @@ class EncoderSpec:
         arguments: passed to the builder.
         own: a third party's `module:function`, which has no row.
         multiple: image sides must be multiples of this many pixels (patch size of a vision transformer).
+        fixed: the only side in pixels that images may have; None for any.
         summary: one line for `stillsight list encoders`.
     """
 
@@ -46,6 +47,7 @@ class EncoderSpec:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     own: bool = False
     multiple: int = 1
+    fixed: int | None = None
     summary: str = ""
 
     def check_tap(self, tap: str) -> str:
@@ -56,6 +58,11 @@ class EncoderSpec:
 
     def check_size(self, side: int, tap: str, flag: str = "--size or --resolution") -> None:
         """Raise `EncoderError` if images with this smaller side (pixels) cannot pass through `tap`."""
+        if self.fixed is not None and side != self.fixed:
+            raise EncoderError(
+                f"{self.name} takes images of {self.fixed} px alone, and these have {side} px. Add --resolution "
+                f"{self.fixed}."
+            )
         least = self.stages[tap]
         if side < least:
             raise EncoderError(

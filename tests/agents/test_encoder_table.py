@@ -109,7 +109,7 @@ def test_the_size_is_the_one_that_is_asked_for(capsys: pytest.CaptureFixture[str
     assert counted[-5] == "112"
     assert int(counted[-3].replace(",", "")) == pytest.approx(1814 / 4, rel=0.15)
     small = told("scratch --resolution 4", capsys)
-    assert cells(small, "nature")[1:3] == ["conv3", "3"], "too small for nature: its costs are left out"
+    assert cells(small, "nature")[1:4] == ["Nature", "conv3", "3"], "too small for nature: its costs are left out"
 
 
 @pytest.mark.usefixtures("bare")

@@ -16,12 +16,12 @@ from stillsight.encoders.adapt import Adaptation
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.encoders.frozen import Frozen
-from stillsight.encoders.handover import Join, Layout, Onward, Pack, Read, Unpack
 from stillsight.encoders.learned import Learned
-from stillsight.encoders.learned_pooling import LearnedPooling, make_pooling, pooling_parameters
-from stillsight.encoders.pooling import Pooling
 from stillsight.encoders.preprocess import ImageCounter, Preprocess
-from stillsight.encoders.taps import Tap, check_order, stages_of, taps
+from stillsight.encoders.taps.handover import Join, Layout, Onward, Pack, Read, Unpack
+from stillsight.encoders.taps.learned_pooling import LearnedPooling, make_pooling, pooling_parameters
+from stillsight.encoders.taps.pooling import Pooling
+from stillsight.encoders.taps.tap import Tap, check_order, stages_of, taps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,7 @@ class Encoder(nn.Module):
         name: what it is called in cards and run folders.
         tap: the stage that is read, or several with commas between them, in the order in which they run, whose
             features are put one after the other. What lies behind the last one is not even kept.
-        pooling: see `taps.POOLINGS`; one for every tap, or as many with commas between them.
+        pooling: see `tap.POOLINGS`; one for every tap, or as many with commas between them.
         resolution: side in pixels that images are resized to; None takes them as they come.
         unfreeze: the cut: None freezes everything, a stage's name trains from that stage on, "all" trains everything.
         pinned, shielded, adaptation: see `Learned`.
@@ -142,7 +142,7 @@ class Encoder(nn.Module):
 
     @property
     def places(self) -> int:
-        """How many places features keep apart, channels first, see `taps.Tap.places`; 0 where taps differ in that."""
+        """How many places features keep apart, channels first, see `tap.Tap.places`; 0 where taps differ in that."""
         return self.taps[0].places if len({tap.places for tap in self.taps}) == 1 else 0
 
     def blocks(self, width: int) -> tuple[Block, ...]:

@@ -17,7 +17,7 @@ from stillsight.agents.training.algorithms import spec
 from stillsight.agents.training.settings import overrides
 from stillsight.encoders import device as devices
 from stillsight.encoders.engines.engine import Engine
-from stillsight.encoders.learned_pooling import pooling_parameters
+from stillsight.encoders.taps.learned_pooling import pooling_parameters
 from stillsight.envs.vec_state import vec_objection
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ from stillsight.agents.training.summary import card, trainable
 from stillsight.encoders import Backbone, Encoder, Preprocessing
 from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Block
-from stillsight.encoders.learned_pooling import pooling_parameters
+from stillsight.encoders.taps.learned_pooling import pooling_parameters
 from stillsight.envs import make_vec
 
 Tiny = Callable[..., RlConfig]

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillsight.encoders import EncoderError
-from stillsight.encoders.handover import Layout
-from stillsight.encoders.learned_pooling import AttentionPooling, ConvPooling, sine_positions
+from stillsight.encoders.taps.handover import Layout
+from stillsight.encoders.taps.learned_pooling import AttentionPooling, ConvPooling, sine_positions
 
 
 def positions(rows: int, columns: int, channels: int) -> np.ndarray:

@@ -201,7 +201,8 @@ def up_to(backbone: Backbone, tap: str, name: str = "encoder") -> dict[str, nn.M
 
 
 SIDES = (32, 64, 96, 128, 224, 256, 448)
-"""Sides in pixels of the images by which the channels of a stage are counted; the first that passes."""
+"""Sides in pixels of the images by which the channels of a stage are counted, beside that of the weights' recipe; the
+first that passes."""
 
 
 def _poolings(
@@ -218,11 +219,11 @@ def _poolings(
 def _channels(backbone: Backbone, stages: Mapping[str, nn.Module]) -> dict[str, int]:
     """Channels of what each stage hands on, by a look at a black image."""
     flags = [(module, module.training) for stage in stages.values() for module in stage.modules()]
+    sides = sorted({*SIDES, backbone.preprocessing.size or SIDES[0], *(backbone.multiple * count for count in (4, 14))})
+    sides = [side for side in sides if side % backbone.multiple == 0]
     reason: Exception | None = None
     try:
-        for side in SIDES:
-            if side % backbone.multiple:
-                continue
+        for side in sides:
             images, found = torch.zeros(1, 3, side, side), {}
             try:
                 for name, stage in stages.items():
@@ -236,7 +237,7 @@ def _channels(backbone: Backbone, stages: Mapping[str, nn.Module]) -> dict[str, 
         for module, training in flags:
             module.training = training
     raise EncoderError(
-        f"No image of {', '.join(map(str, SIDES))} px passes through the stages {', '.join(stages)} ({reason}), so it "
+        f"No image of {', '.join(map(str, sides))} px passes through the stages {', '.join(stages)} ({reason}), so it "
         "is not known how many channels a pooling that learns has to take. Type --pooling global, or grid4."
     )
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from stillsight.agents import EncodedVecEnv, EncoderExtractor, RlConfig, load, rl
 from stillsight.agents.cli import main
+from stillsight.agents.errors import RunError
 from stillsight.agents.features.encoder_rate import FACTOR, optimizers
 from stillsight.agents.features.extractor import canonical
 from stillsight.agents.features.head import Head, merged
@@ -26,7 +27,7 @@ from stillsight.agents.runs.trust import open_run
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, make_agent, prepare
 from stillsight.agents.training.summary import card, trainable
-from stillsight.encoders import Backbone, Encoder, Preprocessing
+from stillsight.encoders import Backbone, Encoder, EncoderError, Preprocessing
 from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Block
 from stillsight.encoders.taps.learned_pooling import pooling_parameters
@@ -305,3 +306,25 @@ def test_a_pooling_that_no_policy_holds_is_warned_of(tiny: Tiny, tmp_path: Path)
     observation = venv.reset()
     one, other = (each.policy.predict_values(each.policy.obs_to_tensor(observation)[0]) for each in (model, again))
     torch.testing.assert_close(one, other)
+
+
+def test_a_run_folder_from_before_means_what_it_meant(trained: Path) -> None:
+    record = json.loads((trained / "config.json").read_text())
+    assert record.pop("fusion") == "stack"
+    (trained / "config.json").write_text(json.dumps(record))
+    assert open_run(trained).config.fusion == "stack"
+    assert load(trained, device="cpu").config.pooling == "grid2"
+    (trained / "config.json").write_text(json.dumps({**record, "fusion": "flow"}))
+    with pytest.raises(RunError, match=r"config\.json is damaged"):
+        open_run(trained)
+    (trained / "config.json").write_text(json.dumps({**record, "pooling": "grid4,grid99"}))
+    with pytest.raises(EncoderError, match="There is no pooling named 'grid99'"):
+        open_run(trained)
+    for fusion in ("difference", "stack+difference"):
+        (trained / "config.json").write_text(json.dumps({**record, "fusion": fusion, "tap": "stem,layer1"}))
+        assert open_run(trained).config.fusion == fusion, "no word of these asks for anything"
+
+
+def test_a_new_run_does_not_begin_with_a_policy_that_fuses_otherwise(tiny: Tiny, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"it has --fusion stack \(here difference\)"):
+        rl(tiny(from_run=trained, fusion="difference", standardise=0, out=tmp_path / "new"))

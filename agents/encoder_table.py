@@ -13,7 +13,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.runs.trust import import_from_here
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.data.search import printable
-from stillsight.encoders.taps import POOLINGS
+from stillsight.encoders.taps.tap import POOLINGS
 from stillsight.encoders.weights import licences
 from stillsight.encoders.weights.published import Place, Source, locate, source_of, torch_cache
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec

@@ -16,7 +16,7 @@ from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.encoder import Encoder, Provenance, fingerprint, up_to
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
-from stillsight.encoders.taps import stages_of
+from stillsight.encoders.taps.tap import stages_of
 from stillsight.encoders.weights import sources
 from stillsight.encoders.weights.fitting import load_into
 from stillsight.encoders.zoo.registry import make_backbone, spec

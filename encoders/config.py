@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, Self
 
 from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.encoders.mode import Mode
-from stillsight.encoders.taps import check_order, check_poolings, stages_of, taps
+from stillsight.encoders.taps.tap import check_order, check_poolings, stages_of, taps
 from stillsight.encoders.weights import licences
 from stillsight.encoders.zoo.registry import spec
 

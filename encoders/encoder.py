@@ -16,12 +16,12 @@ from stillsight.encoders.adapt import Adaptation
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.encoders.frozen import Frozen
-from stillsight.encoders.handover import Join, Layout, Onward, Pack, Read, Unpack
 from stillsight.encoders.learned import Learned
-from stillsight.encoders.learned_pooling import LearnedPooling, make_pooling, pooling_parameters
-from stillsight.encoders.pooling import Pooling
 from stillsight.encoders.preprocess import ImageCounter, Preprocess
-from stillsight.encoders.taps import Tap, check_order, stages_of, taps
+from stillsight.encoders.taps.handover import Join, Layout, Onward, Pack, Read, Unpack
+from stillsight.encoders.taps.learned_pooling import LearnedPooling, make_pooling, pooling_parameters
+from stillsight.encoders.taps.pooling import Pooling
+from stillsight.encoders.taps.tap import Tap, check_order, stages_of, taps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ class Encoder(nn.Module):
         name: what it is called in cards and run folders.
         tap: the stage that is read, or several with commas between them, in the order in which they run, whose
             features are put one after the other. What lies behind the last one is not even kept.
-        pooling: see `taps.POOLINGS`; one for every tap, or as many with commas between them.
+        pooling: see `tap.POOLINGS`; one for every tap, or as many with commas between them.
         resolution: side in pixels that images are resized to; None takes them as they come.
         unfreeze: the cut: None freezes everything, a stage's name trains from that stage on, "all" trains everything.
         pinned, shielded, adaptation: see `Learned`.
@@ -143,7 +143,7 @@ class Encoder(nn.Module):
 
     @property
     def places(self) -> int:
-        """How many places features keep apart, channels first, see `taps.Tap.places`; 0 where taps differ in that."""
+        """How many places features keep apart, channels first, see `tap.Tap.places`; 0 where taps differ in that."""
         return self.taps[0].places if len({tap.places for tap in self.taps}) == 1 else 0
 
     def blocks(self, width: int) -> tuple[Block, ...]:
@@ -202,7 +202,8 @@ def up_to(backbone: Backbone, tap: str, name: str = "encoder") -> dict[str, nn.M
 
 
 SIDES = (32, 64, 96, 128, 224, 256, 448)
-"""Sides in pixels of the images by which the channels of a stage are counted; the first that passes."""
+"""Sides in pixels of the images by which the channels of a stage are counted, beside that of the weights' recipe; the
+first that passes."""
 
 
 def _poolings(
@@ -219,11 +220,11 @@ def _poolings(
 def _channels(backbone: Backbone, stages: Mapping[str, nn.Module]) -> dict[str, int]:
     """Channels of what each stage hands on, by a look at a black image."""
     flags = [(module, module.training) for stage in stages.values() for module in stage.modules()]
+    sides = sorted({*SIDES, backbone.preprocessing.size or SIDES[0], *(backbone.multiple * count for count in (4, 14))})
+    sides = [side for side in sides if side % backbone.multiple == 0]
     reason: Exception | None = None
     try:
-        for side in SIDES:
-            if side % backbone.multiple:
-                continue
+        for side in sides:
             images, found = torch.zeros(1, 3, side, side), {}
             try:
                 for name, stage in stages.items():
@@ -237,7 +238,7 @@ def _channels(backbone: Backbone, stages: Mapping[str, nn.Module]) -> dict[str, 
         for module, training in flags:
             module.training = training
     raise EncoderError(
-        f"No image of {', '.join(map(str, SIDES))} px passes through the stages {', '.join(stages)} ({reason}), so it "
+        f"No image of {', '.join(map(str, sides))} px passes through the stages {', '.join(stages)} ({reason}), so it "
         "is not known how many channels a pooling that learns has to take. Type --pooling global, or grid4."
     )
 

@@ -13,8 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from stillsight.encoders import device as devices
 from stillsight.encoders.adapt import Adaptation
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.learned_pooling import LearnedPooling, pooling_parameters
 from stillsight.encoders.part import Part
+from stillsight.encoders.taps.learned_pooling import LearnedPooling, pooling_parameters
 
 
 class Learned(Part):

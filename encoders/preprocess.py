@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillsight.encoders.backbone import Preprocessing
-from stillsight.encoders.handover import Layout
+from stillsight.encoders.taps.handover import Layout
 
 
 class ImageCounter:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from stillsight.encoders.learned import Learned
-from stillsight.encoders.learned_pooling import pooling_parameters
+from stillsight.encoders.taps.learned_pooling import pooling_parameters
 
 FACTOR = "lr_factor"
 """Entry of an optimizer's parameter group: what its rate is multiplied by while it steps. Checkpoints keep it."""

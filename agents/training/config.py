@@ -16,7 +16,7 @@ from stillsight.agents.training.continuing.resuming import resumed
 from stillsight.agents.training.presets import preset
 from stillsight.agents.training.settings import overrides, settings
 from stillsight.encoders.config import EncoderConfig, refuse
-from stillsight.encoders.taps import taps
+from stillsight.encoders.taps.tap import taps
 from stillsight.encoders.zoo.registry import spec as encoder_spec
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve

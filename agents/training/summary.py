@@ -17,7 +17,7 @@ from stillsight.agents.training.algorithms import spec
 from stillsight.agents.training.settings import overrides
 from stillsight.encoders import device as devices
 from stillsight.encoders.engines.engine import Engine
-from stillsight.encoders.learned_pooling import pooling_parameters
+from stillsight.encoders.taps.learned_pooling import pooling_parameters
 from stillsight.envs.vec_state import vec_objection
 
 if TYPE_CHECKING:
@@ -170,8 +170,8 @@ def _head(head: Head) -> str:
     shared = [layer for layer in head.convolutions if layer is not None]
     taps = f" for each of {len(head.widths)} taps" if len(head.widths) > 1 else ""
     convolution = f"1 x 1 convolution to {shared[0].out_channels}, " if shared else ""
-    if len(head.convolutions) > 1 and shared:
-        convolution = f"{len(shared)} {convolution}"
+    if len(shared) > 1:
+        convolution = f"{len(shared)} 1 x 1 convolutions to {shared[0].out_channels} each, "
     fused = "" if head.fusion == "stack" else f"{head.fusion} of the frames, "
     return f"standardised features, LayerNorm{taps}, {convolution}{fused}Linear to {head.linear.out_features}"
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.encoder import up_to
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.pooling import Pooling
+from stillsight.encoders.taps.pooling import Pooling
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 from stillsight.encoders.zoo.registry import make_backbone, spec
 

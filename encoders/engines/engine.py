@@ -18,8 +18,8 @@ from stillsight.encoders.engines import engine_cache as choices
 from stillsight.encoders.engines.folded import fold
 from stillsight.encoders.engines.onnx import session
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.handover import Onward
 from stillsight.encoders.preprocess import Preprocess
+from stillsight.encoders.taps.handover import Onward
 
 Name = Literal["auto", "eager", "folded", "compiled", "onnx", "graph"]
 Run = Callable[[Tensor], Tensor]

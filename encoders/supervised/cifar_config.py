@@ -12,7 +12,7 @@ from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.data.cifar_facts import CIFAR, SIDE
 from stillsight.encoders.supervised.training.recipe import Recipe
-from stillsight.encoders.taps import learns
+from stillsight.encoders.taps.tap import learns
 
 HeadKind = Literal["linear", "mlp", "knn", "ncm"]
 """The kinds of heads on frozen features, see `heads.kinds`."""

@@ -7,13 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch import nn
 
 from stillsight.agents import EncodedVecEnv, EncoderExtractor, RlConfig, load, rl
 from stillsight.agents.cli import main
+from stillsight.agents.errors import RunError
 from stillsight.agents.features.encoder_rate import FACTOR, optimizers
 from stillsight.agents.features.extractor import canonical
 from stillsight.agents.features.head import Head, merged
@@ -21,11 +25,12 @@ from stillsight.agents.features.standardise import Statistics
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.trust import open_run
 from stillsight.agents.training import model_state as state
-from stillsight.agents.training.build import Agent, make_agent
+from stillsight.agents.training.build import Agent, make_agent, prepare
 from stillsight.agents.training.summary import card, trainable
+from stillsight.encoders import Backbone, Encoder, EncoderError, Preprocessing
 from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Block
-from stillsight.encoders.learned_pooling import pooling_parameters
+from stillsight.encoders.taps.learned_pooling import pooling_parameters
 from stillsight.envs import make_vec
 
 Tiny = Callable[..., RlConfig]
@@ -213,6 +218,72 @@ def test_a_mistake_is_one_sentence(words: str, said: str, capsys: pytest.Capture
     assert not any("Traceback" in line for line in lines)
 
 
+# Images that are not square ------------------------------------------------------------------------------------------
+
+
+class Wide(gym.Env[np.ndarray, np.int64]):
+    """Noise of 16 x 32 px, with nothing to win."""
+
+    observation_space = gym.spaces.Box(0, 255, (3, 16, 32), np.uint8)
+    action_space = gym.spaces.Discrete(3)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        return self.noise(), {}
+
+    def noise(self) -> np.ndarray:
+        return self.np_random.integers(0, 256, (3, 16, 32), np.uint8)
+
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        del action
+        return self.noise(), 0.0, False, False, {}
+
+
+def tokens() -> Backbone:
+    """A patch embedding of 4 px: 32 tokens of an image of 16 x 32, with a class token before them."""
+
+    class Embed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches = nn.Conv2d(3, 8, 4, 4)
+            self.first = nn.Parameter(torch.zeros(1, 1, 8))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            patches = self.patches(images).flatten(2).transpose(1, 2)
+            return torch.cat([self.first.expand(len(patches), -1, -1), patches], 1)
+
+    model = nn.Sequential(Embed(), nn.LayerNorm(8))
+    stages = {"embed": model[0], "norm": model[1]}
+    return Backbone(model=model, stages=stages, preprocessing=Preprocessing(), tap="norm", class_tokens=1, multiple=4)
+
+
+@pytest.mark.parametrize("pooling", ["grid2", "softmax", "conv2", "attention1"])
+def test_a_policy_learns_from_tokens_of_images_that_are_not_square(pooling: str) -> None:
+    encoder = Encoder(tokens(), pooling=pooling, precision="float32")
+    venv = EncodedVecEnv(DummyVecEnv([Wide, Wide]), encoder, frame_stack=2)
+    kwargs = {
+        "features_extractor_class": EncoderExtractor,
+        "features_extractor_kwargs": {"encoder": encoder, "features_dim": 8, "compress": 3},
+        "normalize_images": False,
+    }
+    model = PPO("MlpPolicy", venv, n_steps=8, batch_size=16, n_epochs=1, policy_kwargs=kwargs, device="cpu", seed=0)
+    model.learn(16)
+    head = canonical(model.policy).head
+    assert (
+        head.linear.in_features == {"grid2": 2 * 3 * 4, "softmax": 6, "conv2": 2 * 2 * 4 * 8, "attention1": 6}[pooling]
+    )
+
+
+def test_both_sides_must_be_multiples_of_a_patch(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(RlConfig, "check_encoder", lambda _, side: seen.append(side))
+    config = tiny()
+    prepare(config, build(config, pinned=True), (3, 16, 40), 1)
+    assert seen == [16, 40]
+
+
 # As a library ---------------------------------------------------------------------------------------------------------
 
 
@@ -235,3 +306,25 @@ def test_a_pooling_that_no_policy_holds_is_warned_of(tiny: Tiny, tmp_path: Path)
     observation = venv.reset()
     one, other = (each.policy.predict_values(each.policy.obs_to_tensor(observation)[0]) for each in (model, again))
     torch.testing.assert_close(one, other)
+
+
+def test_a_run_folder_from_before_means_what_it_meant(trained: Path) -> None:
+    record = json.loads((trained / "config.json").read_text())
+    assert record.pop("fusion") == "stack"
+    (trained / "config.json").write_text(json.dumps(record))
+    assert open_run(trained).config.fusion == "stack"
+    assert load(trained, device="cpu").config.pooling == "grid2"
+    (trained / "config.json").write_text(json.dumps({**record, "fusion": "flow"}))
+    with pytest.raises(RunError, match=r"config\.json is damaged"):
+        open_run(trained)
+    (trained / "config.json").write_text(json.dumps({**record, "pooling": "grid4,grid99"}))
+    with pytest.raises(EncoderError, match="There is no pooling named 'grid99'"):
+        open_run(trained)
+    for fusion in ("difference", "stack+difference"):
+        (trained / "config.json").write_text(json.dumps({**record, "fusion": fusion, "tap": "stem,layer1"}))
+        assert open_run(trained).config.fusion == fusion, "no word of these asks for anything"
+
+
+def test_a_new_run_does_not_begin_with_a_policy_that_fuses_otherwise(tiny: Tiny, trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"it has --fusion stack \(here difference\)"):
+        rl(tiny(from_run=trained, fusion="difference", standardise=0, out=tmp_path / "new"))

@@ -10,7 +10,7 @@ from stillsight.agents.benchmark.grid.cell import FINETUNED, ROLES, Track
 from stillsight.agents.benchmark.grid.keys import ARM_KEYS, ENCODER_KEYS, check_names
 from stillsight.agents.errors import RunError
 from stillsight.agents.training import algorithms
-from stillsight.encoders.taps import stages_of
+from stillsight.encoders.taps.tap import stages_of
 from stillsight.encoders.zoo.registry import ENCODERS, spec
 
 CONTROLS = ROLES[1:]

@@ -12,9 +12,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.learned import Learned
-from stillsight.encoders.learned_pooling import pooling_parameters
 from stillsight.encoders.supervised.classifier import Classifier
 from stillsight.encoders.supervised.training.recipe import Recipe
+from stillsight.encoders.taps.learned_pooling import pooling_parameters
 
 
 def optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:

@@ -8,9 +8,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from stillsight.encoders.handover import Layout
-from stillsight.encoders.pooling import Pooling, as_map, coordinates
-from stillsight.encoders.taps import Tap, number
+from stillsight.encoders.taps.handover import Layout
+from stillsight.encoders.taps.pooling import Pooling, as_map, coordinates
+from stillsight.encoders.taps.tap import Tap, number
 
 GAIN = math.sqrt(2)
 """Of the orthogonal start of a convolution before a ReLU, as Stable-Baselines3 initialises extractors."""
@@ -23,7 +23,7 @@ class LearnedPooling(nn.Module):
     because the first look, by which the head standardises, has seen its features by then.
 
     Args:
-        name: see `taps.POOLINGS`.
+        name: see `tap.POOLINGS`.
         class_tokens, layout: see `Pooling`.
     """
 

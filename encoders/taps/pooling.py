@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.handover import Layout
-from stillsight.encoders.taps import check_pooling, number
+from stillsight.encoders.taps.handover import Layout
+from stillsight.encoders.taps.tap import check_pooling, number
 
 
 class Pooling(nn.Module):
@@ -20,7 +20,7 @@ class Pooling(nn.Module):
     token, registers) are in none of them but `cls`, which is the first.
 
     Args:
-        name: see `taps.POOLINGS`; one that learns nothing.
+        name: see `tap.POOLINGS`; one that learns nothing.
         class_tokens: how many leading tokens are no patches: the class token and registers.
         layout: proportions of the image, in which patch tokens lie; without it they are taken for a square.
     """

@@ -15,10 +15,10 @@ from stillsight.encoders.building import build
 from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.encoder import Block
 from stillsight.encoders.engines import engine as engines
-from stillsight.encoders.learned_pooling import LearnedPooling
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.features.frozen_features import key
-from stillsight.encoders.taps import Tap, taps
+from stillsight.encoders.taps.learned_pooling import LearnedPooling
+from stillsight.encoders.taps.tap import Tap, taps
 from stillsight.encoders.zoo.registry import make_backbone
 
 THREE = "layer1,layer2,layer3"

@@ -22,8 +22,8 @@ from stillsight.encoders import device as devices
 from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.pooling import Pooling
 from stillsight.encoders.supervised.data import picture
+from stillsight.encoders.taps.pooling import Pooling
 from stillsight.encoders.zoo.registry import spec
 
 BATCH = 64

@@ -97,6 +97,25 @@ COMMANDS: dict[str, Command] = {
         ),
         examples=("results/runs/cifar10-retina-frozen-seed0 photo.png --top 3",),
     ),
+    "encode": Command(
+        f"{_AGENTS}.seeing.encode_config:EncodeConfig",
+        f"{_AGENTS}.seeing.encode:encode",
+        "write an encoder's features of pictures or films, and a sheet of what it sees",
+        (
+            Positional(
+                "places",
+                list[Path],
+                "IMAGE|VIDEO [IMAGE|VIDEO ...]",
+                "Picture files, films, or folders of pictures.",
+                example="photo.png --sheet sheet.png",
+            ),
+        ),
+        left_out=("unfreeze", "adapt", "batchnorm", "lora_rank"),
+        examples=(
+            "photos --out features.npy --sheet sheet.png",
+            "film.mp4 --every 10 --encoder resnet18 --tap layer2 --resolution 96 --sheet sheet.png",
+        ),
+    ),
     "record": Command(
         f"{_AGENTS}.playing.play_config:RecordConfig",
         f"{_AGENTS}.playing.video:record",
@@ -180,8 +199,11 @@ COMMANDS: dict[str, Command] = {
                 "Which list.",
                 example="encoders",
             ),
+            Positional(
+                "words", str, "FILTER", "Of encoders: one by name, or a part of the names of some.", optional=True
+            ),
         ),
-        examples=("encoders", "runs --folder results/runs"),
+        examples=("encoders", "encoders resnet18 --resolution 96", "runs --folder results/runs"),
     ),
 }
 """Every command by name. A new one is a new row."""

@@ -12,15 +12,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from stillsight.agents.encoder_table import WIDTH, show_encoders
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.reader import RUNS, find_runs, read_sessions, read_summary
 from stillsight.agents.runs.records import read_lines
 from stillsight.agents.runs.trust import read_run
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.agents.training.config import RlConfig
+from stillsight.encoders.config import LARGEST_RESOLUTION
 from stillsight.encoders.errors import printable
 from stillsight.encoders.supervised.cifar_config import CifarConfig
-from stillsight.encoders.zoo.registry import ENCODERS
 from stillsight.envs import ROWS
 
 What = Literal["encoders", "envs", "algos", "runs"]
@@ -32,17 +33,39 @@ class ListConfig:
 
     folder: Path = RUNS
     """For runs: where to look."""
+    resolution: int | None = None
+    """For encoders that are named: side in pixels of the images at which their costs are counted; by default that of
+    each one's recipe."""
+    accept_license: bool = False
+    """For one encoder: accept the licence of its weights, where that must be done once; it is remembered for you on
+    this machine."""
 
 
-def show(what: What, config: ListConfig) -> None:
+def show(what: What, words: str | None, config: ListConfig) -> None:
     """Print the list that was asked for.
 
+    Args:
+        what: which list.
+        words: of encoders, those that are meant, see `show_encoders`.
+        config: flags of some of the lists.
+
     Raises:
-        RunError: a folder was named for a list that lies in none.
+        RunError: a word or a flag that has no effect on the list.
+        EncoderError: see `show_encoders`.
     """
     if what != "runs" and config.folder != RUNS:
         raise RunError(f"--folder is where runs are, and has no effect on the list of {what}. Drop --folder.")
-    columns, rows = {"encoders": _encoders, "envs": _envs, "algos": _algos}.get(what, lambda: _runs(config.folder))()
+    if what == "encoders":
+        _print_encoders(words, config)
+        return
+    if words is not None:
+        raise RunError(
+            f"list takes encoders|envs|algos|runs and flags, and got {words!r} too. A part of a name is for encoders."
+        )
+    for flag, given in (("--resolution", config.resolution is not None), ("--accept-license", config.accept_license)):
+        if given:
+            raise RunError(f"{flag} is for encoders, and has no effect on the list of {what}. Drop {flag}.")
+    columns, rows = {"envs": _envs, "algos": _algos}.get(what, lambda: _runs(config.folder))()
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))  # a run folder's words are no markup
@@ -55,15 +78,17 @@ def show(what: What, config: ListConfig) -> None:
 Rows = tuple[list[str], list[list[str]]]
 
 
-def _encoders() -> Rows:
-    rows = []
-    for row in ENCODERS.values():
-        stages = list(row.stages)
-        span = f"{stages[0]} .. {stages[-1]}"
-        rows.append(
-            [row.name, span, " ".join(row.control), f"{row.tap} {row.pooling}", row.weights or "-", row.summary]
-        )
-    return ["encoder", "taps", "in rl", "in cifar", "weights", ""], rows
+def _print_encoders(words: str | None, config: ListConfig) -> None:
+    if config.resolution is not None and not 1 <= config.resolution <= LARGEST_RESOLUTION:
+        raise RunError(f"--resolution {config.resolution} is no size. Type a number of pixels, say 64.")
+    shown = show_encoders(words, config.resolution, accept=config.accept_license)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    if shown.before:
+        console.print(shown.before, soft_wrap=True, markup=False)  # a path that the console broke could not be copied
+    console.print(shown.table)
+    console.print(f"\n{shown.after}", markup=False)
 
 
 def _envs() -> Rows:

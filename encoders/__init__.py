@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stillsight.encoders.backbone import Backbone, Preprocessing
     from stillsight.encoders.building import build
     from stillsight.encoders.encoder import Encoder, Provenance, fingerprint
+    from stillsight.encoders.engines.cost import Cost, measure
     from stillsight.encoders.frozen import Frozen
     from stillsight.encoders.learned import Learned
 
@@ -24,6 +25,8 @@ _LAZY = {
     "Preprocessing": "backbone",
     "build": "building",
     "Encoder": "encoder",
+    "Cost": "engines.cost",
+    "measure": "engines.cost",
     "Frozen": "frozen",
     "Learned": "learned",
     "Provenance": "encoder",
@@ -33,6 +36,7 @@ _LAZY = {
 __all__ = [
     "ENCODERS",
     "Backbone",
+    "Cost",
     "Encoder",
     "EncoderConfig",
     "EncoderError",
@@ -44,6 +48,7 @@ __all__ = [
     "Provenance",
     "build",
     "fingerprint",
+    "measure",
     "names",
     "spec",
 ]

@@ -58,7 +58,10 @@ class Adaptation:
         weights = [] if norm else list(matrices(steps))
         if not learning and not weights:
             kind = "normalisation layers with weights" if norm else "convolution or linear layer"
-            stages = ", ".join(name for name in names if name not in ("pixels", "pooling")) or "nothing"
+            between = ("pixels", "pooling", "handover")
+            stages = (
+                ", ".join(name for name in names if name not in between and not name.startswith("tap.")) or "nothing"
+            )
             raise EncoderError(
                 f"--adapt {self.what} finds no {kind} in what learns ({stages}). Type --adapt all, or train from an "
                 "earlier stage on (--unfreeze STAGE)."

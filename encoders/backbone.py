@@ -42,9 +42,10 @@ class Backbone:
         pooling: pooling by default.
         control: tap and pooling for agents by default, which need to know where things are. None: the last stage whose
             maps are an eighth of the image's side or larger, on a grid.
-        class_tokens: how many tokens stand before the patches (1 for a ViT with a class token, 0 otherwise).
+        class_tokens: how many tokens stand before the patches: the class token and registers.
         least: smallest side in pixels of the images that a stage can take, by stage, as far as it is known.
         multiple: image sides must be multiples of this many pixels (patch size of a vision transformer).
+        fixed: the only side in pixels that images may have; None for any.
         pretrained: whether `model` holds pretrained weights as it was returned.
         weights: file of pretrained weights, if they are not in `model` already.
         licence: of the pretrained weights.
@@ -59,6 +60,7 @@ class Backbone:
     class_tokens: int = 0
     least: Mapping[str, int] | None = None
     multiple: int = 1
+    fixed: int | None = None
     pretrained: bool = False
     weights: str | None = None
     licence: str = ""

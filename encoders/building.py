@@ -16,6 +16,7 @@ from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.encoder import Encoder, Provenance, fingerprint, up_to
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
+from stillsight.encoders.taps.tap import stages_of
 from stillsight.encoders.weights import sources
 from stillsight.encoders.weights.fitting import load_into
 from stillsight.encoders.zoo.registry import make_backbone, spec
@@ -32,8 +33,8 @@ def build(
         mode: frozen (by default), random, finetune or scratch.
         pinned: keep dropout off in the part that learns, and BatchNorm statistics fixed unless `batchnorm` says so.
         options: the other fields of `EncoderConfig`: `tap` and `pooling` (by default the network's own),
-            `resolution`, `unfreeze`, `adapt`, `batchnorm`, `lora_rank`, `weights`, `weights_folder`, `seed`,
-            `precision`, `device`.
+            `resolution`, `unfreeze`, `adapt`, `batchnorm`, `lora_rank`, `weights`, `weights_folder`,
+            `accept_license`, `seed`, `precision`, `device`.
 
     Raises:
         EncoderError: unknown name, stage, pooling or device; weights missing, damaged or not fitting.
@@ -41,7 +42,9 @@ def build(
     """
     config = _configured(encoder, mode, options)
     row = spec(config.encoder)
-    tap = row.check_tap(config.tap or row.tap)
+    tap = config.tap or row.tap
+    for stage in stages_of(tap):
+        row.check_tap(stage)
     with torch.random.fork_rng(devices=[]):  # random weights depend on the seed alone, not on what ran before
         torch.manual_seed(config.seed)
         backbone = make_backbone(config.encoder, pretrained=config.mode.pretrained and config.weights is None)
@@ -58,8 +61,9 @@ def build(
         adaptation=Adaptation(what=config.adapt, batchnorm=config.batchnorm, rank=config.lora_rank, seed=config.seed),
         precision=config.precision,
         provenance=provenance,
+        seed=config.seed,
     )
-    built.recipe = Recipe(config, pinned)
+    built.recipe = Recipe(replace(config, accept_license=False), pinned)  # whoever unpickles it accepts for themselves
     target = devices.pick_device(config.device)
     # The learned part keeps its layout: SB3's orthogonal initialisation cannot write into NHWC tensors.
     devices.channels_last(built.frozen, target)
@@ -78,8 +82,12 @@ class Recipe:
     config: EncoderConfig
     pinned: bool
 
-    def rebuild(self, frozen_sha256: str) -> Encoder:
+    def rebuild(self, frozen_sha256: str, pixels: tuple[int, int] | None = None) -> Encoder:
         """Build the encoder again.
+
+        Args:
+            frozen_sha256: of its frozen weights.
+            pixels: height and width of the images that it has seen, if it has seen any.
 
         Raises:
             EncoderError: its frozen weights are not the ones that it was pickled with.
@@ -92,6 +100,8 @@ class Recipe:
                 f"{frozen_sha256[:12]}, and {encoder.provenance.name} now holds {now[:12]}. Give it the weights that "
                 "it was trained with."
             )
+        if pixels is not None and (len(encoder.taps) > 1 or encoder.learned.pools):
+            encoder.frozen.frame_shape((3, *pixels))  # which tells both parts how an image is laid out
         return encoder
 
 
@@ -118,14 +128,14 @@ def _pretrained(config: EncoderConfig, backbone: Backbone, tap: str) -> Provenan
             f"{config.encoder} was called with pretrained=True, and its Backbone does not say pretrained=True. Let it "
             "say so, with its licence, or give --weights FILE."
         )
-    weights = sources.find(row, config.weights, config.weights_folder)
+    weights = sources.find(row, config.weights, config.weights_folder, accept=config.accept_license)
     if weights.encoder not in ("", config.encoder):
         raise EncoderError(
             f"{weights.provenance.name} trained {weights.encoder}, and --encoder is {config.encoder}. Type --encoder "
             f"{weights.encoder}, or give other --weights."
         )
     source = weights.provenance.name
-    where = load_into(backbone, weights.content, source, tap, config.encoder)
+    where = load_into(backbone, weights.content, source, tap, config.encoder, by_order=weights.by_order)
     return replace(weights.provenance, name=f"{source} ({where})") if where else weights.provenance
 
 

@@ -11,13 +11,14 @@ from typing import ClassVar, Literal, Self
 
 from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.encoders.mode import Mode
-from stillsight.encoders.zoo.encoder_spec import check_pooling
+from stillsight.encoders.taps.tap import check_order, check_poolings, stages_of, taps
+from stillsight.encoders.weights import licences
 from stillsight.encoders.zoo.registry import spec
 
 UNNAMED = frozenset(
     {
         *("out", "resume", "device", "threads", "tensorboard", "workers", "step_timeout", "data", "cache"),
-        *("weights_folder", "keep", "trust"),
+        *("weights_folder", "accept_license", "keep", "trust"),
     }
 )
 """Fields that say where and on what a run is done, and not what it does: no part of its name."""
@@ -74,11 +75,12 @@ class EncoderConfig:
     """frozen: pretrained, not trained. random: random weights, not trained. finetune: pretrained, trained on. scratch:
     trained from random weights."""
     tap: str | None = None
-    """Last stage of the encoder that runs. By default its last one in cifar, and an earlier one in rl, see `stillsight
-    list encoders`."""
+    """Stage of the encoder that is read, the last one that runs; or several, say layer2,layer4, whose features are put
+    one after the other. By default its last one in cifar, and an earlier one in rl, see `stillsight list encoders`."""
     pooling: str | None = None
-    """From a map to a vector: global, grid<k>, flatten, softmax or cls. By default the encoder's own, and in rl,
-    without --tap, a grid, which keeps places apart."""
+    """From a map to a vector: global, grid<k>, flatten, softmax, cls or cls+global; attention<k> (k learned queries)
+    and conv<c> (a 3 x 3 convolution to c channels) learn with the policy. One for every tap, or a list as long as that
+    of --tap. By default the encoder's own, and in rl, without --tap, a grid, which keeps places apart."""
     resolution: int | None = None
     """Side in pixels that images are resized to before they are encoded; by default they stay as they are."""
     unfreeze: str | None = None
@@ -94,7 +96,10 @@ class EncoderConfig:
     weights: Path | None = None
     """Weights to start from: a safetensors or .pth file, or the folder of a run that trained its encoder."""
     weights_folder: Path | None = None
-    """Folder with weights under their official names, searched before torch's cache."""
+    """Folder with weights under their official names, searched before installed packages and the caches."""
+    accept_license: bool = False
+    """Accept the licence of the encoder's weights, where that must be done once; it is remembered for you on this
+    machine."""
     seed: int = 0
     """Seed of everything random."""
     device: str = "auto"
@@ -165,7 +170,7 @@ class EncoderConfig:
         if self.threads is not None and self.threads > MOST_THREADS:
             raise EncoderError(f"--threads {self.threads} is too large. Type a number up to {MOST_THREADS:_}.")
         if self.pooling is not None:
-            check_pooling(self.pooling)
+            check_poolings(self.pooling)
 
     def check_encoder(self, side: int | None = None) -> None:
         """Refuse names and combinations that cannot work.
@@ -188,13 +193,19 @@ class EncoderConfig:
                 f"--mode {self.mode.value} starts from random weights, so --weights has no use. Drop one of them."
             )
         row = spec(self.encoder)
-        tap = row.check_tap(self.tap or row.tap)
+        named = self.tap or row.tap
+        for stage in stages_of(named):
+            row.check_tap(stage)
+        check_order(named, tuple(row.stages))
+        tap = taps(named, self.pooling or row.pooling)[-1].stage
         if self.mode.pretrained and row.weights is None and self.weights is None:
             own = ", or let its Backbone say pretrained=True or weights=FILE" if row.own else ""
             raise EncoderError(
                 f"{row.name} {'says of no' if row.own else 'has no'} pretrained weights. Type --mode scratch or --mode "
                 f"random, or give --weights FILE{own}."
             )
+        if self.mode.pretrained and self.weights is None:
+            licences.check(row, self.accept_license)
         reached = [*list(row.stages)[: list(row.stages).index(tap) + 1], "all"]
         if self.unfreeze is not None and self.unfreeze not in reached:
             allowed = f"Up to the tap {tap}, {row.name} can be unfrozen from"
@@ -218,9 +229,13 @@ class EncoderConfig:
             refuse(given, self.LEARNING, why)
         if not self.mode.pretrained:
             why = f"with --mode {self.mode.value}, which starts from random weights. Type --mode frozen or finetune"
-            refuse(given, ("weights_folder",), why)
+            refuse(given, ("weights_folder", "accept_license"), why)
         elif self.weights is not None:
-            refuse(given, ("weights_folder",), "beside --weights, which says where they are. Drop --weights")
+            beside = ("weights_folder", "accept_license")
+            refuse(given, beside, "beside --weights, which says where they are. Drop --weights")
+        elif "accept_license" in given and not spec(self.encoder).accept:
+            why = f"with --encoder {self.encoder}, whose licence nobody must accept first. Type another --encoder"
+            refuse(given, ("accept_license",), why)
 
     def note_typed(self, given: Collection[str]) -> None:
         """Keep which flags were typed: a value that is the default counts then, too."""

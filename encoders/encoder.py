@@ -17,8 +17,11 @@ from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.encoders.frozen import Frozen
 from stillsight.encoders.learned import Learned
-from stillsight.encoders.pooling import Pooling
 from stillsight.encoders.preprocess import ImageCounter, Preprocess
+from stillsight.encoders.taps.handover import Join, Layout, Onward, Pack, Read, Unpack
+from stillsight.encoders.taps.learned_pooling import LearnedPooling, make_pooling, pooling_parameters
+from stillsight.encoders.taps.pooling import Pooling
+from stillsight.encoders.taps.tap import Tap, check_order, stages_of, taps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,8 @@ class Provenance:
     """Where an encoder's weights came from.
 
     Attributes:
-        kind: "shipped", "file", "run", "folder", "cache", "download", "function" (a third party's own) or "random".
+        kind: "shipped", "file", "run", "folder", "package", "cache", "download", "function" (a third party's own) or
+            "random".
         name: file name, torchvision's weights entry, or the seed of random weights.
         sha256: of the file, or empty for random weights.
         licence: what may be done with them, as far as it is known.
@@ -41,7 +45,20 @@ class Provenance:
 class Rebuilding(Protocol):
     """What an encoder was built from, see `building.Recipe`."""
 
-    def rebuild(self, frozen_sha256: str) -> Encoder: ...
+    def rebuild(self, frozen_sha256: str, pixels: tuple[int, int] | None = None) -> Encoder: ...
+
+
+@dataclass(frozen=True)
+class Block:
+    """Features of a frame that lie side by side.
+
+    Attributes:
+        width: how many.
+        places: how many places they keep apart, channels first; 0 where they are not channels at places.
+    """
+
+    width: int
+    places: int
 
 
 class Encoder(nn.Module):
@@ -52,13 +69,15 @@ class Encoder(nn.Module):
     Args:
         backbone: the network and its stages.
         name: what it is called in cards and run folders.
-        tap: last stage that runs; what lies behind it is not even kept.
-        pooling: see `encoder_spec.POOLINGS`.
+        tap: the stage that is read, or several with commas between them, in the order in which they run, whose
+            features are put one after the other. What lies behind the last one is not even kept.
+        pooling: see `tap.POOLINGS`; one for every tap, or as many with commas between them.
         resolution: side in pixels that images are resized to; None takes them as they come.
         unfreeze: the cut: None freezes everything, a stage's name trains from that stage on, "all" trains everything.
         pinned, shielded, adaptation: see `Learned`.
         precision: of the frozen part; the learned part computes in float32.
         provenance: of the weights.
+        seed: of the poolings that learn.
 
     Raises:
         EncoderError: no such stage or pooling, or nothing that could learn in the way of `adaptation`.
@@ -78,6 +97,7 @@ class Encoder(nn.Module):
         adaptation: Adaptation | None = None,
         precision: devices.Precision = "auto",
         provenance: Provenance | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.name = name
@@ -90,11 +110,13 @@ class Encoder(nn.Module):
         self.counter = ImageCounter()
         self.recipe: Rebuilding | None = None
         self.in_policy = False  # whether some policy holds a copy of the learned part
+        self.layout = Layout()
         stages = up_to(backbone, self.tap, name)
-        steps: dict[str, nn.Module] = {"pixels": Preprocess(self.preprocessing, resolution, self.counter)}
-        steps |= {**stages, "pooling": Pooling(self.pooling, backbone.class_tokens)}
-        cut = self._cut(list(steps))
-        before, after = dict(list(steps.items())[:cut]), dict(list(steps.items())[cut:])
+        check_order(self.tap, tuple(stages))
+        self.taps = taps(self.tap, self.pooling)
+        poolings = _poolings(backbone, stages, self.taps, self.layout, seed)
+        pixels = Preprocess(self.preprocessing, resolution, self.counter, self.layout)
+        before, after = _parts(pixels, stages, self._cut(list(stages)), poolings, self.layout)
         self.frozen = Frozen(before, _official(before, backbone.model), self.counter, precision)
         names = _official(after, backbone.model)
         self.learned = Learned(after, names, pinned=pinned, shielded=shielded, adaptation=adaptation)
@@ -103,17 +125,12 @@ class Encoder(nn.Module):
         """What `print(encoder)` shows before its two parts."""
         return f"{self.name}, tap={self.tap}, {self.provenance.kind} weights {self.provenance.name}"
 
-    def _cut(self, steps: list[str]) -> int:
-        """Index of the first step that learns."""
-        if self.unfreeze is None:
-            return len(steps)
-        if self.unfreeze == "all":
-            return 0
-        stages = steps[1:-1]
-        if self.unfreeze not in stages:
-            allowed = f"Up to the tap {self.tap}, {self.name} can be unfrozen from"
+    def _cut(self, stages: list[str]) -> str | None:
+        """The first stage that learns, "pixels" where everything does, None where no stage does."""
+        if self.unfreeze is not None and self.unfreeze not in (*stages, "all"):
+            allowed = f"Up to the tap {stages[-1]}, {self.name} can be unfrozen from"
             raise EncoderError(unknown("stage", self.unfreeze, [*stages, "all"], allowed, "--unfreeze"))
-        return steps.index(self.unfreeze)
+        return "pixels" if self.unfreeze == "all" else self.unfreeze
 
     def forward(self, pixels: Tensor) -> Tensor:
         features: Tensor = self.learned(self.frozen(pixels))
@@ -126,11 +143,26 @@ class Encoder(nn.Module):
 
     @property
     def places(self) -> int:
-        """How many places features keep apart, channels first: k * k on a grid, 1 for a vector, 0 where they are not
-        channels at places (flatten)."""
-        if self.pooling == "flatten":
-            return 0
-        return int(self.pooling.removeprefix("grid")) ** 2 if self.pooling.startswith("grid") else 1
+        """How many places features keep apart, channels first, see `tap.Tap.places`; 0 where taps differ in that."""
+        return self.taps[0].places if len({tap.places for tap in self.taps}) == 1 else 0
+
+    def blocks(self, width: int) -> tuple[Block, ...]:
+        """How the features of a frame lie: a block for each tap, or one for all where there is one.
+
+        Args:
+            width: of all of them together.
+
+        Raises:
+            EncoderError: there are several taps, and no image has come through yet, which tells how many each gives.
+        """
+        if len(self.taps) == 1:
+            return (Block(width, self.places),)
+        if sum(self.layout.widths) != width:
+            raise EncoderError(
+                f"{self.name} is tapped at {self.tap}, and how many features each gives is not known before an image "
+                "of the right size has come through. Encode one first: encoder.frozen.frame_shape((3, H, W))."
+            )
+        return tuple(Block(each, tap.places) for each, tap in zip(self.layout.widths, self.taps, strict=True))
 
     def state(self) -> dict[str, Tensor]:
         """Every parameter and buffer up to the tap, under its official name."""
@@ -152,19 +184,116 @@ class Encoder(nn.Module):
         # not as its weights: a kilobyte instead of the whole network once more.
         if self.recipe is None:
             return super().__reduce__()
-        return self.recipe.rebuild, (fingerprint(self.frozen.state()),)
+        return self.recipe.rebuild, (fingerprint(self.frozen.state()), self.layout.pixels)
 
 
 def up_to(backbone: Backbone, tap: str, name: str = "encoder") -> dict[str, nn.Module]:
-    """The stages that run when `tap` is the last one.
+    """The stages that run for `tap`, which names one or several: up to the last of them.
 
     Raises:
         EncoderError: there is no such stage.
     """
     stages = list(backbone.stages)
-    if tap not in stages:
-        raise EncoderError(unknown("stage", tap, stages, f"{name} can be tapped at", "--tap"))
-    return {stage: backbone.stages[stage] for stage in stages[: stages.index(tap) + 1]}
+    for stage in stages_of(tap):
+        if stage not in stages:
+            raise EncoderError(unknown("stage", stage, stages, f"{name} can be tapped at", "--tap"))
+    last = max(map(stages.index, stages_of(tap)))
+    return {stage: backbone.stages[stage] for stage in stages[: last + 1]}
+
+
+SIDES = (32, 64, 96, 128, 224, 256, 448)
+"""Sides in pixels of the images by which the channels of a stage are counted, beside that of the weights' recipe; the
+first that passes."""
+
+
+def _poolings(
+    backbone: Backbone, stages: Mapping[str, nn.Module], read: tuple[Tap, ...], layout: Layout, seed: int
+) -> dict[str, Pooling | LearnedPooling]:
+    """The pooling of each tapped stage, those that learn with weights that depend on `seed` alone."""
+    channels = _channels(backbone, stages) if any(tap.learns for tap in read) else {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return {tap.stage: make_pooling(tap, channels.get(tap.stage, 0), backbone.class_tokens, layout) for tap in read}
+
+
+@torch.no_grad()
+def _channels(backbone: Backbone, stages: Mapping[str, nn.Module]) -> dict[str, int]:
+    """Channels of what each stage hands on, by a look at a black image."""
+    flags = [(module, module.training) for stage in stages.values() for module in stage.modules()]
+    sides = sorted({*SIDES, backbone.preprocessing.size or SIDES[0], *(backbone.multiple * count for count in (4, 14))})
+    sides = [side for side in sides if side % backbone.multiple == 0]
+    reason: Exception | None = None
+    try:
+        for side in sides:
+            images, found = torch.zeros(1, 3, side, side), {}
+            try:
+                for name, stage in stages.items():
+                    images = stage.eval()(images)
+                    found[name] = images.shape[2 if images.dim() == 3 else 1]
+            except Exception as error:  # too small for some stage; a larger one may pass
+                reason = error
+                continue
+            return found
+    finally:
+        for module, training in flags:
+            module.training = training
+    raise EncoderError(
+        f"No image of {', '.join(map(str, sides))} px passes through the stages {', '.join(stages)} ({reason}), so it "
+        "is not known how many channels a pooling that learns has to take. Type --pooling global, or grid4."
+    )
+
+
+def _parts(
+    pixels: Preprocess,
+    stages: Mapping[str, nn.Module],
+    cut: str | None,
+    poolings: Mapping[str, Pooling | LearnedPooling],
+    layout: Layout,
+) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
+    """What runs before the cut and behind it, by name.
+
+    A tap on the way is pooled where it is read, and a pooling that learns always behind the cut: what it pools is
+    handed over as it is. With one tap, both parts are the stages themselves.
+
+    Args:
+        pixels: the first step.
+        stages: up to the last tap.
+        cut: see `Encoder._cut`.
+        poolings: stage -> its pooling, in order of execution.
+        layout: that both parts share.
+    """
+    before: dict[str, nn.Module] = {}
+    after: dict[str, nn.Module] = {}
+    side = after if cut == "pixels" else before
+    waiting: list[nn.Module | None] = []  # of each tap on the way, its pooling if that is still to come
+
+    def cross() -> None:
+        nonlocal side
+        if side is before:
+            side = after
+            if waiting:
+                before["handover"], after["handover"] = Pack(layout), Unpack(layout)
+
+    side["pixels"] = pixels
+    names = list(stages)
+    for name, following in zip(names, [*names[1:], None], strict=True):
+        if name == cut:
+            cross()
+        side[name] = Onward(stages[name]) if waiting else stages[name]
+        if name not in poolings or following is None:
+            continue
+        pooling = poolings[name]
+        learns = isinstance(pooling, LearnedPooling)
+        if learns and following == cut:  # what the next stage needs is all that it needs, too
+            cross()
+        late = learns and side is before
+        side[f"tap.{name}"] = Read(None if late else pooling)
+        waiting.append(pooling if late else None)
+    last = poolings[names[-1]]
+    if any(isinstance(pooling, LearnedPooling) for pooling in (*waiting, last)):
+        cross()
+    side["pooling"] = Join([*waiting, last], layout) if waiting else last
+    return before, after
 
 
 def _official(steps: Mapping[str, nn.Module], model: nn.Module) -> dict[str, str]:
@@ -174,7 +303,9 @@ def _official(steps: Mapping[str, nn.Module], model: nn.Module) -> dict[str, str
         EncoderError: a stage holds a tensor that the model does not.
     """
     names = {id(tensor): name for name, tensor in model.state_dict(keep_vars=True).items()}
-    listed = nn.ModuleList(steps.values()).state_dict(keep_vars=True)
+    modules = nn.ModuleList(steps.values())
+    pooling = pooling_parameters(modules)
+    listed = {key: t for key, t in modules.state_dict(keep_vars=True).items() if id(t) not in pooling}
     for key, tensor in listed.items():
         if id(tensor) not in names:
             stage, _, own = key.partition(".")

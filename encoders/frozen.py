@@ -13,7 +13,7 @@ from stillsight.encoders import device as devices
 from stillsight.encoders.engines.engine import Engine, choose
 from stillsight.encoders.engines.engine import Name as EngineName
 from stillsight.encoders.part import Part
-from stillsight.encoders.preprocess import ImageCounter
+from stillsight.encoders.preprocess import ImageCounter, Preprocess
 
 
 class Frozen(Part):
@@ -24,7 +24,8 @@ class Frozen(Part):
     another device and keeps its dtype.
 
     Pixels `[N, 3, H, W]` in; out come float32 features `[N, D]` (cut at the end), maps `[N, C, h, w]` or tokens (cut in
-    between), or the pixels untouched (cut at the start, where nothing is frozen).
+    between, or before a pooling that learns), these and what earlier taps gave as one vector (cut behind a tap), or the
+    pixels untouched (cut at the start, where nothing is frozen).
 
     Args:
         steps: stage name -> module; the first is a `Preprocess`.
@@ -81,7 +82,14 @@ class Frozen(Part):
             if self.engine.name == "eager":
                 return self.sequence(pixels).float()
             self.counter.add(len(pixels))
+            self.note(pixels)
             return self.engine(pixels)
+
+    def note(self, pixels: Tensor) -> None:
+        """Note the size of these images where a program of fixed shape, which does not, is about to take them."""
+        first = self.steps[0]
+        if isinstance(first, Preprocess):
+            first.note(pixels)
 
     @property
     def prepared(self) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillsight.encoders.backbone import Preprocessing
+from stillsight.encoders.taps.handover import Layout
 
 
 class ImageCounter:
@@ -51,14 +52,21 @@ class Preprocess(nn.Module):
         resolution: the side to resize to, in pixels; None takes images as they come. The whole image is kept: cropping
             its centre, as the ImageNet recipes do, would cut an agent's world.
         counter: of the images that pass; None where another counts them.
+        layout: notes the size of the images.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, recipe: Preprocessing, resolution: int | None, counter: ImageCounter | None) -> None:
+    def __init__(
+        self,
+        recipe: Preprocessing,
+        resolution: int | None,
+        counter: ImageCounter | None,
+        layout: Layout | None = None,
+    ) -> None:
         super().__init__()
-        self.recipe, self.resolution, self.counter = recipe, resolution, counter
+        self.recipe, self.resolution, self.counter, self.layout = recipe, resolution, counter, layout or Layout()
         # Not persistent: the recipe is data of the registry, and a state_dict holds what the weights file holds.
         self.register_buffer("mean", torch.tensor(recipe.mean).view(1, 3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(recipe.std).view(1, 3, 1, 1) * 255, persistent=False)
@@ -66,6 +74,7 @@ class Preprocess(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         if self.counter is not None:
             self.counter.add(len(pixels))
+        self.note(pixels)
         images = pixels.to(torch.float32, memory_format=torch.channels_last)
         if self.resolution is not None and tuple(pixels.shape[2:]) != (self.resolution, self.resolution):
             images = F.interpolate(
@@ -75,6 +84,13 @@ class Preprocess(nn.Module):
                 images = images.clamp(0, 255)
         return (images - self.mean) / self.std
 
+    def note(self, pixels: Tensor) -> None:
+        """Note the size of these images in the layout; not where a compiler or an exporter only looks."""
+        if not torch.compiler.is_compiling():
+            height, width = pixels.shape[2:]
+            self.layout.pixels = (height, width)
+            self.layout.image = (height, width) if self.resolution is None else (self.resolution, self.resolution)
+
     def uncounted(self) -> Preprocess:
         """The same recipe for an engine, whose images its caller counts."""
-        return Preprocess(self.recipe, self.resolution, None)
+        return Preprocess(self.recipe, self.resolution, None, self.layout)

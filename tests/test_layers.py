@@ -24,8 +24,8 @@ ROOMS: Sequence[set[str]] = (
     {"runs", "flags"},
     {"features", "buffers", "diagnosis"},
     {"training"},
-    {"playing", "measure", "benchmark"},
-    {"listing", "exchange", "doctor"},
+    {"playing", "seeing", "measure", "benchmark"},
+    {"listing", "encoder_table", "exchange", "doctor"},
     {"cli"},
     {"stillsight"},
 )

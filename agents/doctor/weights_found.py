@@ -9,34 +9,39 @@ from pathlib import Path
 from stillsight.agents.doctor.child import tell
 from stillsight.agents.doctor.outcome import Outcome
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.weights.sources import FOLDER_VARIABLE, check_hash, file_hash, locate, official_file
+from stillsight.encoders.weights.published import FOLDER_VARIABLE, Source, locate, source_of
+from stillsight.encoders.weights.sources import check_hash, file_hash
 from stillsight.encoders.zoo.registry import ENCODERS
 
 
 def weights() -> list[Outcome]:
     """For every encoder with pretrained weights: where they are, and whether they are the official ones."""
-    outcomes, missing = [], []
+    outcomes: list[Outcome] = []
+    missing: list[tuple[str, Source]] = []
     folder = os.environ.get(FOLDER_VARIABLE)
     if folder and not Path(folder).is_dir():
         found = f"{FOLDER_VARIABLE} is {folder}, and there is no such folder"
         advice = f"export {FOLDER_VARIABLE}=FOLDER, or unset {FOLDER_VARIABLE}"
         outcomes.append(Outcome("weights", "wrong", found, advice))
     for row in ENCODERS.values():
-        if row.weights is None:
+        source = source_of(row)
+        if source is None:
             continue
-        place = locate(row)
-        if place is None:
-            missing.append(row.name)
-            continue
-        kind, path, prefix = place
+        place = None
         try:
-            check_hash(path, file_hash(path), prefix)
+            place = locate(row)
+            if place is None:
+                missing.append((row.name, source))
+                continue
+            check_hash(place.path, file_hash(place.path), place.digits)
         except (EncoderError, OSError) as error:
-            outcomes.append(Outcome(f"weights of {row.name}", "wrong", str(error), f"rm -- {shlex.quote(str(path))}"))
+            advice = source.remedy or (f"rm -- {shlex.quote(str(place.path))}" if place is not None else "")
+            outcomes.append(Outcome(f"weights of {row.name}", "wrong", str(error), advice))
         else:
-            outcomes.append(Outcome(f"weights of {row.name}", "ok", f"{kind}, {path}"))
-    if missing:
-        named = ", ".join(f"{name} ({official_file(ENCODERS[name])[0]})" for name in missing)
+            outcomes.append(Outcome(f"weights of {row.name}", "ok", f"{place.kind}, {place.path}"))
+    downloads = [(name, source) for name, source in missing if source.address]
+    if downloads:
+        named = ", ".join(f"{name} ({source.file})" for name, source in downloads)
         outcomes.append(
             Outcome(
                 "other weights",
@@ -46,6 +51,11 @@ def weights() -> list[Outcome]:
                 f"export {FOLDER_VARIABLE}=FOLDER",
             )
         )
+    for name, source in missing:
+        if source.remedy:
+            outcomes.append(
+                Outcome(f"weights of {name}", "note", f"{source.file} is not on this machine", source.remedy)
+            )
     return outcomes
 
 

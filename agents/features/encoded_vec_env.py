@@ -105,11 +105,12 @@ class EncodedVecEnv(VecEnvWrapper):
         encoder = self.encoder
         if encoder is None or encoder.in_policy or not any(True for _ in encoder.learned.parameters()):
             return
+        where = " in its pooling" if encoder.unfreeze is None else f" from {encoder.unfreeze} on"
         warnings.warn(
-            f"{encoder.name} is to learn from {encoder.unfreeze} on, and no policy holds what lies behind its cut: it "
+            f"{encoder.name} is to learn{where}, and no policy holds what lies behind its cut: it "
             "will stay as it is, and the policy sees what comes before the cut. Give the model policy_kwargs with "
             "features_extractor_class=EncoderExtractor and features_extractor_kwargs={'encoder': encoder}, or build "
-            "the encoder frozen.",
+            "the encoder frozen, with a pooling that does not learn.",
             stacklevel=3,
         )
 

@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from stillsight.encoders.learned import Learned
+from stillsight.encoders.taps.learned_pooling import pooling_parameters
 
 FACTOR = "lr_factor"
 """Entry of an optimizer's parameter group: what its rate is multiplied by while it steps. Checkpoints keep it."""
@@ -38,6 +39,7 @@ def scale(policy: nn.Module, factor: float) -> None:
     if factor == 1.0:
         return
     learned = {id(p) for part in policy.modules() if isinstance(part, Learned) for p in part.parameters()}
+    learned -= pooling_parameters(policy)  # which begin at random, as the head does, and learn at its rate
     for optimizer in optimizers(policy).values():
         _split(optimizer, learned, factor)
 

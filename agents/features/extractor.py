@@ -11,6 +11,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.features.fusion import Fusion
 from stillsight.agents.features.head import HEAD_FEATURES, Head
 from stillsight.agents.features.random_shift import RandomShift
 from stillsight.agents.features.standardise import Statistics
@@ -36,6 +37,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
         statistics: of the features, which the head standardises by; `gather_statistics` gathers them.
         shift: see pixels through `RandomShift`.
         in_policy: frames are pixels, and the frozen part runs here, at every look.
+        fusion: of the frames of a stack, see `fusion.fuse`.
 
     Raises:
         RunError: frames are pixels where the frozen part's output is expected, or the other way round.
@@ -50,6 +52,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
         statistics: Statistics | None = None,
         shift: bool = False,
         in_policy: bool = False,
+        fusion: Fusion = "stack",
     ) -> None:
         super().__init__(observation_space, features_dim)
         _check_frames(observation_space, encoder, in_policy)
@@ -60,12 +63,13 @@ class EncoderExtractor(BaseFeaturesExtractor):
         self.learned = copy.deepcopy(encoder.learned)
         self._leader: tuple[EncoderExtractor, ...] = ()
         count, *shape = observation_space.shape
+        _check_fusion(fusion, count)
         with torch.no_grad(), encoder.counter.paused():
             sample = torch.zeros((1, *shape), device=encoder.frozen.device)
             if in_policy or not len(encoder.frozen.steps):
                 sample = encoder.frozen(sample)
             width = self.learned(sample.to(_device(self.learned))).shape[1]
-        self.head = Head(count, width, encoder.places, compress, features_dim, statistics)
+        self.head = Head(count, encoder.blocks(width), compress, features_dim, statistics, fusion)
 
     def forward(self, observations: Tensor) -> Tensor:
         frames = self.shift(observations).flatten(0, 1)
@@ -86,6 +90,15 @@ class EncoderExtractor(BaseFeaturesExtractor):
                 return self._leader[0]._look(frames)
         features: Tensor = self.learned(frames)
         return features
+
+
+def _check_fusion(fusion: Fusion, frames: int) -> None:
+    """Refuse differences of a single frame, of which there are none."""
+    if fusion != "stack" and frames < 2:
+        raise RunError(
+            f"--fusion {fusion} takes differences of frames, and an observation is one frame here. Type "
+            "--frame-stack 4, or --fusion stack."
+        )
 
 
 def _check_frames(space: spaces.Box, encoder: Encoder, in_policy: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,8 @@ from stillsight.encoders.encoder import Encoder
 from stillsight.envs.random_play import random_play
 
 FLOOR = 0.1
-"""Smallest standard deviation to divide by, as a share of the mean one: a dead feature must not become noise."""
+"""Smallest standard deviation to divide by, as a share of the mean one of its tap: a dead feature must not become
+noise."""
 
 TINY = 1e-20
 """What to divide by where no feature changes at all. Features may be small: the last ones of a MobileNetV2 with random
@@ -44,16 +46,20 @@ class Standardise(nn.Module):
     Args:
         width: D.
         statistics: None leaves features as they are, until a checkpoint brings the numbers.
+        widths: of the taps that these features are of, which may differ in scale; all are of one by default.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, width: int, statistics: Statistics | None) -> None:
+    def __init__(self, width: int, statistics: Statistics | None, widths: Sequence[int] | None = None) -> None:
         super().__init__()
         mean, std = statistics or Statistics(torch.zeros(width), torch.ones(width))
         self.register_buffer("mean", mean.clone())
-        self.register_buffer("std", std.clamp_min(max(FLOOR * std.mean().item(), TINY)))
+        parts = std.split(list(widths or [width]))
+        self.register_buffer(
+            "std", torch.cat([part.clamp_min(max(FLOOR * part.mean().item(), TINY)) for part in parts])
+        )
 
     def forward(self, features: Tensor) -> Tensor:
         return ((features - self.mean) / self.std).clamp(-LARGEST, LARGEST)

@@ -17,12 +17,13 @@ from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.encoders import device as devices
 from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import DamagedFileError, EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.data import picture
 from stillsight.encoders.supervised.data.picture import Interpolation
 from stillsight.encoders.supervised.heads import kinds
+from stillsight.encoders.weights import tensor_file
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,8 @@ def load(run: Path | str, *, weights: Path | None = None, device: str = "auto", 
             f"{folder} ended with {encoder.name} weights with sha256 {summary['encoder_sha256_after'][:12]}, and "
             f"{encoder.provenance.name} gives {encoder.sha256()[:12]}. {advice or 'Its files are not of one run.'}"
         )
+    if encoder.learned.pools:
+        encoder.learned.load_pooling_state(_pooling(folder, encoder))
     classes, (height, width) = tuple(summary["classes"]), summary["image_size"]
     head_file = checkpoint_path(folder, "head")
     trained = run_config.mode.trained
@@ -145,6 +148,19 @@ def load(run: Path | str, *, weights: Path | None = None, device: str = "auto", 
             "one run. Restore them, or start a new run."
         )
     return predictor
+
+
+def _pooling(folder: Path, encoder: Encoder) -> dict[str, Tensor]:
+    """What the pooling of a run has learned.
+
+    Raises:
+        EncoderError: its file is missing or damaged.
+    """
+    path = checkpoint_path(folder, "pooling")
+    try:
+        return tensor_file.read(path, encoder.device, own=True).tensors
+    except (DamagedFileError, OSError) as error:
+        raise EncoderError(f"The pooling {path} cannot be read ({error}). Train the run again.") from error
 
 
 def _encoder_config(config: CifarConfig, folder: Path, weights: Path | None) -> CifarConfig:

@@ -19,7 +19,7 @@ from stillsight.agents.runs.place import place
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.reader import checkpoint_path, is_unbegun, read_config, read_sessions
 from stillsight.agents.runs.records import append_line, plain, read_lines
-from stillsight.agents.runs.trust import flags
+from stillsight.agents.runs.trust import USERS, flags
 from stillsight.encoders.atomic import sweep, sync, to_json, write_atomically, writing
 from stillsight.encoders.errors import DiskFault
 from stillsight.encoders.system.stopping import Stop
@@ -148,7 +148,7 @@ class Run:
         if self.resumed:
             self.place("done").unlink(missing_ok=True)  # first: a folder never says that more is done than is
         if not self.resumed or self.changed:
-            asked = {name: value for name, value in plain(self.config).items() if name != "trust"}  # no file's to say
+            asked = {name: value for name, value in plain(self.config).items() if name not in USERS}  # no file's to say
             self.write_json("config.json", {"command": self.command, **asked})
         # A resumed run may go on elsewhere: the file keeps every machine that it has run on.
         before = read_sessions(self.folder) if self.resumed else []
@@ -220,7 +220,7 @@ class Run:
         differing = [
             name
             for name in asked
-            if there.get(name) != asked[name] and name not in ("out", "resume", "trust", "device", "threads")
+            if there.get(name) != asked[name] and name not in ("out", "resume", *USERS, "device", "threads")
         ]
         if not differing:
             return RunError(f"{self.folder} already exists. Continue it with --resume {self.folder}, or c{elsewhere}")

@@ -25,8 +25,9 @@ FORMATS = ("png", "svg", "pdf", "jpg")
 """What a picture's ending may be."""
 
 ELSEWHERE = (
-    *("command", "seed", "out", "resume", "trust", "device", "threads", "workers", "engine", "tensorboard"),
-    *("weights_folder", "data", "cache", "checkpoint_every", "save_every", "eval_every", "eval_episodes"),
+    *("command", "seed", "out", "resume", "trust", "accept_license", "device", "threads", "workers", "engine"),
+    *("tensorboard", "weights_folder", "data", "cache", "checkpoint_every", "save_every", "eval_every"),
+    "eval_episodes",
 )
 """Fields of a configuration that do not make another experiment of it."""
 

@@ -147,7 +147,7 @@ RULES: dict[str, Rule] = {
     "dataset": _dataset,
     "data": _data,
     "cache": _cache,
-    **dict.fromkeys(("mode", "tap", "pooling", "unfreeze", "shift", "device", "from_checkpoint"), _nothing),
+    **dict.fromkeys(("mode", "tap", "pooling", "fusion", "unfreeze", "shift", "device", "from_checkpoint"), _nothing),
 }
 """Field of a configuration whose values are text -> what it may ask for. Numbers, truth values and choices of a few
 words need none."""
@@ -155,8 +155,10 @@ NAMES = ("encoder", "env", "algo")
 """Fields by which code is found."""
 WRITTEN = ("data", "cache")
 """Fields that say where a run writes beside its folder, while it trains or is tested again."""
-PLACES = ("out", "resume", "trust")
+PLACES = ("out", "resume", "trust", "accept_license")
 """Fields that are a user's alone: what a file says in them is forgotten."""
+USERS = ("trust", "accept_license")
+"""Those of them by which a user allows something: they are written to no file and read from none."""
 
 
 @dataclass(frozen=True)
@@ -317,7 +319,7 @@ def read_run(folder: Path) -> OpenedRun:
     needed = ("env", "algo", "encoder", "mode") if command == "rl" else ("dataset", "encoder", "mode")
     if lacking := [name for name in needed if name not in record]:
         schema.refuse(path, f"it lacks {', '.join(lacking)}")
-    config = revive(resolve_name(CONFIGS[command]), {k: v for k, v in record.items() if k != "trust"}, path)
+    config = revive(resolve_name(CONFIGS[command]), {k: v for k, v in record.items() if k not in USERS}, path)
     for name in fields(config):
         value = getattr(config, name.name)
         for text in map(str, value if isinstance(value, tuple) else (value,)):

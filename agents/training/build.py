@@ -113,7 +113,8 @@ def prepare(config: RlConfig, encoder: Encoder, pixels: tuple[int, int, int], ba
     Raises:
         EncoderError: the images are too small for it, or the engine that was asked for is not to be had.
     """
-    config.check_encoder(min(pixels[1:]))
+    for side in sorted(set(pixels[1:])):  # both must be multiples of a patch
+        config.check_encoder(side)
     if not encoder.frozen.prepared:
         ahead = 0 if config.in_policy else forwards
         encoder.frozen.prepare(pixels, wanted=config.engine, batch=batch, forwards=ahead)
@@ -174,6 +175,7 @@ def assemble(
         "statistics": statistics,
         "shift": config.augment == "shift",
         "in_policy": config.in_policy,
+        "fusion": config.fusion,
     }
     replay = {"dtype": config.replay_dtype}
     with warnings.catch_warnings():

@@ -17,6 +17,7 @@ from stillsight.agents.training.continuing.resuming import resumed
 from stillsight.agents.training.presets import preset
 from stillsight.agents.training.settings import overrides, settings
 from stillsight.encoders.config import EncoderConfig, refuse
+from stillsight.encoders.taps.tap import taps
 from stillsight.encoders.zoo.registry import spec as encoder_spec
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve
@@ -71,6 +72,9 @@ class RlConfig(EncoderConfig):
     frame_stack: int | None = None
     """Frames in an observation, whose features are stacked, so that each frame is encoded once. 4 unless the
     environment's preset says otherwise."""
+    fusion: Literal["stack", "difference", "stack+difference"] = "stack"
+    """How the head sees the frames of a stack. stack: side by side. difference: the differences of neighbours alone.
+    stack+difference: both (FLARE, Shang et al. 2021)."""
     size: int | None = None
     """Side of the environment's images in pixels, 0 for its native size; without it, the size of its row in `stillsight
     list envs`, or its native size where it has none."""
@@ -218,6 +222,7 @@ class RlConfig(EncoderConfig):
         overrides(self.set, "--set")
         self._check_rate(row)
         self._check_augment(row)
+        self._check_fusion()
         self.check_ranges()
         if self.tensorboard and find_spec("tensorboard") is None:
             raise RunError(
@@ -290,9 +295,11 @@ class RlConfig(EncoderConfig):
             refuse(given, ("replay_dtype", "in_policy", "engine"), f"{why} Type --unfreeze STAGE, or --mode frozen")
         elif self.in_policy:
             refuse(given, ("replay_dtype",), "with --in-policy, where replay memory keeps pixels. Drop --in-policy")
-        pooling = self.for_control().pooling or encoder_spec(self.encoder).pooling
-        if pooling == "flatten":
-            refuse(given, ("compress",), "with --pooling flatten, whose features are no channels. Type --pooling grid4")
+        row, chosen = encoder_spec(self.encoder), self.for_control()
+        pooling = chosen.pooling or row.pooling
+        if not any(tap.places for tap in taps(chosen.tap or row.tap, pooling)):
+            why = "whose features are no channels" if pooling == "flatten" else "which leaves nothing to compress"
+            refuse(given, ("compress",), f"with --pooling {pooling}, {why}. Type --pooling grid4")
 
     def _check_augment(self, row: AlgorithmSpec) -> None:
         if self.augment == "none":
@@ -306,6 +313,14 @@ class RlConfig(EncoderConfig):
             raise RunError(
                 f"--augment shift needs a replay memory, and --algo {self.algo} learns from what its policy did on the "
                 "images as they were. Type --algo dqn or --algo sac, or drop --augment."
+            )
+
+    def _check_fusion(self) -> None:
+        frames = self.frame_stack or preset(self.env, self.algo).frame_stack
+        if self.fusion != "stack" and frames < 2:
+            raise RunError(
+                f"--fusion {self.fusion} takes differences of frames, and an observation is one frame here. Type "
+                "--frame-stack 4, or --fusion stack."
             )
 
     def _check_rate(self, row: AlgorithmSpec) -> None:

@@ -17,6 +17,7 @@ from stillsight.agents.training.algorithms import spec
 from stillsight.agents.training.settings import overrides
 from stillsight.encoders import device as devices
 from stillsight.encoders.engines.engine import Engine
+from stillsight.encoders.taps.learned_pooling import pooling_parameters
 from stillsight.envs.vec_state import vec_objection
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def card(agent: Agent) -> dict[str, str]:
         "sees": str(agent.venv.get_attr("seen", 0)[0]),
         "steps": _steps(config.steps, model),
         "actions": str(model.action_space),
-        "encoder": f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}; {cut}",
+        "encoder": f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}{_pooled(agent)}; {cut}",
         **({"encoder learns": _learning(config)} if config.mode.trained else {}),
         "weights": f"{source.kind}: {source.name} {source.sha256[:12]}",
         "licence": source.licence,
@@ -157,9 +158,22 @@ def _learning(config: RlConfig) -> str:
     return f"{what}, BatchNorm statistics {config.batchnorm}; from {spec(config.algo).encoder_loss}{rate}"
 
 
+def _pooled(agent: Agent) -> str:
+    """How many parameters the pooling learns with, in words; nothing where it learns none."""
+    learned = canonical(agent.model.policy).learned
+    pooling = pooling_parameters(learned)
+    count = sum(parameter.numel() for parameter in learned.parameters() if id(parameter) in pooling)
+    return f" ({count:,} parameters, which learn with the policy)" if count else ""
+
+
 def _head(head: Head) -> str:
-    shared = f"1 x 1 convolution to {head.compress.out_channels}, " if head.compress is not None else ""
-    return f"standardised features, LayerNorm, {shared}Linear to {head.linear.out_features}"
+    shared = [layer for layer in head.convolutions if layer is not None]
+    taps = f" for each of {len(head.widths)} taps" if len(head.widths) > 1 else ""
+    convolution = f"1 x 1 convolution to {shared[0].out_channels}, " if shared else ""
+    if len(shared) > 1:
+        convolution = f"{len(shared)} 1 x 1 convolutions to {shared[0].out_channels} each, "
+    fused = "" if head.fusion == "stack" else f"{head.fusion} of the frames, "
+    return f"standardised features, LayerNorm{taps}, {convolution}{fused}Linear to {head.linear.out_features}"
 
 
 def summary(agent: Agent, savepoints: Savepoints, episodes: list[Episode], *, deterministic: bool) -> dict[str, Any]:
@@ -188,6 +202,7 @@ def summary(agent: Agent, savepoints: Savepoints, episodes: list[Episode], *, de
         "encoder": encoder.name,
         "tap": encoder.tap,
         "pooling": encoder.pooling,
+        "fusion": config.fusion,
         "resolution": encoder.resolution,
         "unfreeze": encoder.unfreeze,
         "adapt": config.adapt if config.mode.trained else None,

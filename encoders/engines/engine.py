@@ -19,6 +19,7 @@ from stillsight.encoders.engines.folded import fold
 from stillsight.encoders.engines.onnx import session
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.preprocess import Preprocess
+from stillsight.encoders.taps.handover import Onward
 
 Name = Literal["auto", "eager", "folded", "compiled", "onnx", "graph"]
 Run = Callable[[Tensor], Tensor]
@@ -49,7 +50,7 @@ class Inference(nn.Module):
         assert isinstance(pixels, Preprocess)
         self.pixels = pixels.uncounted()
         pooling = stages.pop("pooling", None)
-        self.stages = nn.Sequential(*map(fold, stages.values())).to(dtype)
+        self.stages = nn.Sequential(*map(_folded, stages.values())).to(dtype)
         self.pooling = copy.deepcopy(pooling) or nn.Identity()
         self.dtype = dtype
         self.requires_grad_(False).eval()
@@ -57,6 +58,11 @@ class Inference(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         features: Tensor = self.pooling(self.stages(self.pixels(pixels).to(self.dtype)))
         return features.float()
+
+
+def _folded(step: nn.Module) -> nn.Module:
+    """A copy of a step, folded: behind a tap, of the stage that is in it."""
+    return Onward(fold(step.stage)) if isinstance(step, Onward) else fold(step)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.data.cifar_facts import CIFAR, SIDE
 from stillsight.encoders.supervised.training.recipe import Recipe
+from stillsight.encoders.taps.tap import learns
 
 HeadKind = Literal["linear", "mlp", "knn", "ncm"]
 """The kinds of heads on frozen features, see `heads.kinds`."""
@@ -173,6 +174,13 @@ class CifarConfig(EncoderConfig, Recipe):
             raise EncoderError(
                 f"--head {self.head} is fitted to frozen features, and --mode {self.mode.value} trains a linear one "
                 "with the encoder. Type --mode frozen, or drop --head."
+            )
+        if self.pooling is not None and learns(self.pooling) and (self.warm_start or not self.mode.trained):
+            typed = "--warm-start" if self.warm_start else f"--mode {self.mode.value}"
+            advice = "drop --warm-start" if self.warm_start else "type --mode finetune"
+            raise EncoderError(
+                f"--pooling {self.pooling} learns, and {typed} fits a head to features that are encoded once, before "
+                f"anything learns. Type --pooling grid4, or {advice}."
             )
         if self.views and self.mode.trained and not self.warm_start:
             raise EncoderError(

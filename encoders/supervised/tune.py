@@ -116,6 +116,8 @@ def _save(config: CifarConfig, encoder: Encoder, dataset: Dataset, run: Recorder
     licence = f"{encoder.provenance.licence}; trained here on {dataset.name}{cited}"
     facts = {"encoder": encoder.name, "dataset": dataset.name, "license": licence.removeprefix("none needed; ")}
     run.save("encoder", encoder.frozen.state() | rounded, facts)
+    if encoder.learned.pools:
+        run.save("pooling", encoder.learned.pooling_state(), {"pooling": encoder.pooling})
     return kept_whole
 
 

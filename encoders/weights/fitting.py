@@ -12,10 +12,14 @@ from torch import Tensor
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.encoder import up_to
 from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.weights import packages
 from stillsight.encoders.weights.weights_file import state_dicts
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 """What floating-point parameters may be filled from. Narrower formats need scales, which no state_dict has."""
+
+MATCHED = "its tensors matched in their order"
+"""What is said of weights whose names are others than the network's."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +30,23 @@ class Place:
         wrapper: the keys that lead to the state_dict, "" for the file's own top.
         prefix: what stands before each official name.
         state: the tensors there, under the names that the file gives them.
+        how: by what else than their names they were found.
     """
 
     wrapper: str
     prefix: str
     state: Mapping[str, Tensor]
+    how: str = ""
 
     def __str__(self) -> str:
         said = [f"under {self.wrapper}"] if self.wrapper else []
-        return ", ".join([*said, *([f"without the prefix {self.prefix}"] if self.prefix else [])])
+        said += [f"without the prefix {self.prefix}"] if self.prefix else []
+        return ", ".join([*said, *([self.how] if self.how else [])])
 
 
-def load_into(backbone: Backbone, content: Mapping[str, Any], source: str, tap: str, name: str) -> str:
+def load_into(
+    backbone: Backbone, content: Mapping[str, Any], source: str, tap: str, name: str, *, by_order: bool = False
+) -> str:
     """Copy weights into `backbone`, up to `tap`; heads and what lies behind the tap may be missing, or be in the file.
 
     Args:
@@ -46,6 +55,8 @@ def load_into(backbone: Backbone, content: Mapping[str, Any], source: str, tap: 
         source: what the file is called in messages.
         tap: last stage that will run.
         name: what the network is called in messages.
+        by_order: where the file does not have the network's names, match its tensors in their order, see
+            `packages.in_order`.
 
     Returns:
         Where in the file the weights were, in words; "" if they were what it holds, under their official names.
@@ -56,6 +67,10 @@ def load_into(backbone: Backbone, content: Mapping[str, Any], source: str, tap: 
     """
     needed = _needed(backbone, tap, name)
     places = _places(needed, content)
+    if not places and by_order:
+        wrapper, state = next(state_dicts(content))
+        matched = packages.in_order(state, backbone.model.state_dict(keep_vars=True), source, name)
+        places = [Place(wrapper, "", matched, MATCHED)]
     if not places:
         raise _missing(backbone, needed, content, source, tap, name)
     if len(places) > 1 and not _alike(places, needed):

@@ -1,33 +1,40 @@
-"""Where weights come from: an explicit path, a local folder, torch's cache, then a download; checked before use."""
+"""Where weights come from: an explicit path, a local folder, an installed package, torch's and Hugging Face's caches, a
+download; checked before use. Never random ones in their place."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.resources
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-
-import torch
 
 from stillsight.encoders.encoder import Provenance
 from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.weights import first_use, licences
+from stillsight.encoders.weights.download import DownloadError, RefusedError, download
+from stillsight.encoders.weights.published import (
+    FOLDER_VARIABLE,
+    HuggingFace,
+    Place,
+    Shipped,
+    Source,
+    hub_home,
+    locate,
+    on_this_machine,
+    source_of,
+    torch_cache,
+)
 from stillsight.encoders.weights.weights_file import metadata, read
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
-
-FOLDER_VARIABLE = "STILLSIGHT_WEIGHTS"
-"""Environment variable that names a folder of weight files under their official names."""
-
-SHIPPED = {"retina": ("retina.safetensors", "162ded15")}
-"""Encoder -> file in encoders/zoo/pretrained/ and the first digits of its sha256."""
+from stillsight.encoders.zoo.registry import ENCODERS
 
 ENCODER_FILE = "checkpoints/encoder.safetensors"
 """Where a run folder keeps the encoder that it trained; this is what makes a run folder usable as `--weights`."""
 
-_TORCHVISION = "trained on ImageNet-1k, for research; code and weights file by torchvision, BSD-3-Clause"
+MOST_AT_HAND = 3
+"""Encoders with weights on this machine that a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -38,43 +45,53 @@ class Found:
         content: what the file holds, see `weights_file.read`.
         provenance: where it came from.
         encoder: which network a run of ours says that they are of; "" where nobody says.
+        by_order: their tensors may have other names than the network's, in the same order.
     """
 
     content: Mapping[str, Any]
     provenance: Provenance
     encoder: str = ""
+    by_order: bool = False
 
 
-def find(row: EncoderSpec, weights: Path | None = None, folder: Path | None = None) -> Found:
+def find(row: EncoderSpec, weights: Path | None = None, folder: Path | None = None, *, accept: bool = False) -> Found:
     """Find, check and read pretrained weights.
 
-    The first that exists is taken: `weights` (a file or a run folder), the shipped file, the file of official name in
-    `folder` or in the folder that the environment variable STILLSIGHT_WEIGHTS names, torch's cache, a download.
+    The first that exists is taken: `weights` (a file or a run folder); the file of official name in `folder`, or in the
+    folder that the environment variable STILLSIGHT_WEIGHTS names; the shipped file, or the one in an installed package;
+    torch's cache and Hugging Face's; a download.
 
     Args:
         row: the encoder's record.
         weights: explicit path.
         folder: local folder of weight files under their official names.
+        accept: the user accepts the licence of the weights, which is remembered.
 
     Raises:
-        EncoderError: nothing found, a damaged file, a wrong hash, no network.
+        EncoderError: nothing found, a licence that nobody accepted, a damaged file, a wrong hash, no network.
     """
+    source = source_of(row)
+    by_order = source is not None and source.BY_ORDER
     if weights is not None:
-        return _explicit(weights)
-    if row.weights == "shipped":
-        place = locate(row)
-        assert place is not None
-        _, path, prefix = place
-        provenance = _provenance("shipped", path)
-        check_hash(path, provenance.sha256, prefix)
-        return Found(read(path), provenance)
+        return replace(_explicit(weights), by_order=by_order)
     if row.weights is None:
         raise EncoderError(
             f"{row.name} has no pretrained weights. Use --mode scratch or --mode random, or --weights FILE."
         )
-    if row.own:
+    if source is None:
         return _explicit(Path(row.weights), row.licence)
-    return _official(row, folder)
+    licences.check(row, accept)
+    if folder is not None and not folder.is_dir() and not isinstance(source, Shipped):
+        raise EncoderError(f"There is no folder {folder}. Give --weights-folder a folder that holds {source.file}.")
+    place = on_this_machine(source, folder) or _downloaded(row, source)
+    provenance = _provenance(place.kind, place.path, licence=row.licence, otherwise=source.LICENCE)
+    check_hash(place.path, provenance.sha256, place.digits)
+    content = read(place.path)
+    if not place.digits:
+        first_use.compare(place.path, provenance.sha256)
+    if accept:
+        licences.accept(row)
+    return Found(content, provenance, by_order=by_order)
 
 
 def _explicit(path: Path, licence: str = "") -> Found:
@@ -91,62 +108,65 @@ def _explicit(path: Path, licence: str = "") -> Found:
     return Found(read(path), _provenance("file", path, licence=licence))
 
 
-def locate(row: EncoderSpec, folder: Path | None = None) -> tuple[str, Path, str] | None:
-    """Where the weights of a registered encoder lie on this machine: kind of place, file, and what its sha256 begins
-    with; None where they do not, or nobody publishes any. Nothing is read or downloaded.
-
-    Args:
-        row: the encoder's record.
-        folder: looked into first.
-    """
-    if row.weights == "shipped":
-        name, prefix = SHIPPED[row.name]
-        pretrained = importlib.resources.files("stillsight.encoders.zoo") / "pretrained"
-        with importlib.resources.as_file(pretrained) as shipped:
-            return "shipped", shipped / name, prefix
-    if row.weights is None or row.own:
-        return None
-    name, prefix, _ = official_file(row)
-    variable = os.environ.get(FOLDER_VARIABLE)
-    places = [("folder", folder), ("folder", Path(variable) if variable else None), ("cache", _cache())]
-    there = ((kind, place / name, prefix) for kind, place in places if place is not None)
-    return next((found for found in there if found[1].is_file()), None)
-
-
-def official_file(row: EncoderSpec) -> tuple[str, str, str]:
-    """Name of the file that torchvision publishes for a row, what its sha256 begins with, and its address."""
-    from torchvision.models import get_weight
-
-    url = str(get_weight(row.weights).url)
-    name = url.rsplit("/", 1)[-1]
-    return name, name.rsplit("-", 1)[-1].removesuffix(".pth"), url  # 8 digits of the sha256 stand in the name
-
-
-def _cache() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints"
-
-
-def _official(row: EncoderSpec, folder: Path | None) -> Found:
-    """Weights by torchvision's entry name, e.g. "ResNet18_Weights.IMAGENET1K_V1"."""
-    name, prefix, url = official_file(row)
-    if folder is not None and not folder.is_dir():
-        raise EncoderError(f"There is no folder {folder}. Give --weights-folder a folder that holds {name}.")
-    if (place := locate(row, folder)) is not None:
-        kind, path, _ = place
-        provenance = _provenance(kind, path, licence=_TORCHVISION)
-        check_hash(path, provenance.sha256, prefix)
-        return Found(read(path), provenance)
-    path = _cache() / name
+def _downloaded(row: EncoderSpec, source: Source) -> Place:
+    """Download weights that nothing on this machine holds into torch's cache."""
+    if not source.address:
+        raise EncoderError(_missing(row, source))
+    hub = isinstance(source, HuggingFace)
+    path = torch_cache() / source.file
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=True)
-    except (URLError, OSError, RuntimeError) as error:
+        return Place("download", path, download(source.address, path, source.digits, _token() if hub else ""))
+    except RefusedError as error:
+        if not isinstance(source, HuggingFace):
+            raise EncoderError(_missing(row, source, str(error))) from error
         raise EncoderError(
-            f"The weights {name} are not on this machine and could not be downloaded ({error}). Put the file into a "
-            f"folder and give --weights-folder FOLDER (or set {FOLDER_VARIABLE}), give --weights FILE, or take an "
-            "encoder that needs no download: --encoder retina."
+            f"The weights {source.file} are gated ({error}). Open {source.page}, accept the terms there, make a token "
+            "on https://huggingface.co/settings/tokens and type: export HF_TOKEN=TOKEN. Or put the file, got "
+            f"elsewhere, into {torch_cache()}, or take an encoder whose weights are at hand: {_at_hand(row)}."
         ) from error
-    return Found(read(path), _provenance("download", path, licence=_TORCHVISION))
+    except (DownloadError, OSError) as error:
+        raise EncoderError(_missing(row, source, str(error))) from error
+
+
+def _missing(row: EncoderSpec, source: Source, reason: str = "") -> str:
+    """The sentence about weights that are nowhere: which file, where it is to be had, where to put it, and what else
+    there is."""
+    first = "Put"
+    if reason:
+        told = f"The weights {source.file} are not on this machine and could not be downloaded ({reason})."
+    else:
+        told = f"The weights of {row.name}, {source.file or 'in a package'}, are not on this machine."
+        first = f"Type: {source.remedy}. Or put"
+    return (
+        f"{told} {first} the file ({source.to_be_had}) into {torch_cache()}, or into a folder of yours and give "
+        f"--weights-folder FOLDER (or set {FOLDER_VARIABLE}), give --weights FILE, or take an encoder whose weights "
+        f"are at hand: {_at_hand(row)}."
+    )
+
+
+def _at_hand(row: EncoderSpec) -> str:
+    """What to type for another encoder whose weights are on this machine."""
+    names = [other.name for other in ENCODERS.values() if other.name != row.name and _is_at_hand(other)]
+    first, *others = names[:MOST_AT_HAND] or ["retina"]
+    return f"--encoder {first}" + (f" (or {', '.join(others)})" if others else "")
+
+
+def _is_at_hand(row: EncoderSpec) -> bool:
+    try:
+        licences.check(row)
+        return locate(row) is not None
+    except EncoderError:
+        return False
+
+
+def _token() -> str:
+    """The user's token of Hugging Face, from the environment or from where its own tools keep it; "" without one."""
+    if token := os.environ.get("HF_TOKEN"):
+        return token.strip()
+    try:
+        return (hub_home() / "token").read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def check_hash(path: Path, sha256: str, prefix: str) -> None:
@@ -158,9 +178,10 @@ def check_hash(path: Path, sha256: str, prefix: str) -> None:
         )
 
 
-def _provenance(kind: str, path: Path, *, name: str = "", licence: str = "") -> Provenance:
+def _provenance(kind: str, path: Path, *, name: str = "", licence: str = "", otherwise: str = "") -> Provenance:
     sha256 = file_hash(path)
-    licence = licence or metadata(path).get("license", "not stated in the file: yours to check")
+    unknown = otherwise or "not stated in the file: yours to check"
+    licence = licence or metadata(path).get("license", unknown)
     return Provenance(kind=kind, name=name or path.name, sha256=sha256, licence=licence)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import pickle
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -16,6 +18,30 @@ from stillsight.encoders.weights import tensor_file
 
 DEPTH = 3
 """How deep a state_dict may lie in what a training script saved."""
+
+
+FOREIGN: Mapping[bytes, tuple[str, str]] = {
+    b"version https://git-lfs": ("a pointer of Git LFS, and not the file that it stands for", "Type: git lfs pull"),
+    b"<!doctype html": ("a page of the web, and not the file", "Download the file itself"),
+    b"<html": ("a page of the web, and not the file", "Download the file itself"),
+    b"\x93numpy": ("an array of NumPy", "Save the tensors by name: torch.save({name: tensor, ...}, FILE)"),
+    b"\x89hdf": ("HDF5, as Keras writes it", "Convert it to the network's state_dict, and torch.save that"),
+    b"gguf": ("GGUF, of quantised weights", "Give the float32 or float16 weights"),
+    b"\x1f\x8b": ("compressed (gzip)", "Unpack it: gunzip FILE, or tar -xzf FILE"),
+    b"(\xb5/\xfd": ("compressed (zstd)", "Unpack it: unzstd FILE"),
+    b"7z\xbc\xaf": ("compressed (7z)", "Unpack it"),
+}
+"""How files begin, in lower case, that people take for weights -> what they are, and what to do about it."""
+INSIDE: Mapping[str, tuple[str, str]] = {
+    "constants.pkl": (
+        "a TorchScript archive, which holds code",
+        "Save its state_dict alone, by torch.save",
+    ),
+    ".npy": ("an archive of NumPy (npz)", "Convert it to the network's state_dict, and torch.save that"),
+    "keras_metadata.pb": ("a model of Keras", "Convert it to the network's state_dict, and torch.save that"),
+    "model.weights.h5": ("a model of Keras", "Convert it to the network's state_dict, and torch.save that"),
+}
+"""How names of entries end, of zip files that are no state_dict of torch -> the same."""
 
 
 def is_safetensors(path: Path) -> bool:
@@ -53,6 +79,7 @@ def read(path: Path, *, own: bool = False) -> dict[str, Any]:
         EncoderError: the file is damaged, or holds Python objects or no dict of tensors, or would expand.
     """
     try:
+        _refuse_foreign(path)
         if is_safetensors(path):
             return dict(tensor_file.read(path, own=own).tensors)
         _refuse_expanding(path)
@@ -74,6 +101,39 @@ def read(path: Path, *, own: bool = False) -> dict[str, Any]:
         )
     loaded: dict[str, Any] = content
     return loaded
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuse a file of a format that holds weights and is not read here, or that stands in the place of a file.
+
+    Raises:
+        EncoderError: what it is, and what to do.
+    """
+    with path.open("rb") as file:
+        start = file.read(512)
+    if path.name.endswith(".index.json"):
+        raise _shards(path)
+    kinds = [told for beginning, told in FOREIGN.items() if start.lstrip()[: len(beginning)].lower() == beginning]
+    if start.startswith(b"PK"):
+        with contextlib.suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            kinds += [told for end, told in INSIDE.items() if any(name.endswith(end) for name in names)]
+    if kinds:
+        what, remedy = kinds[0]
+        raise EncoderError(f"{path} is {what}; weights are read from safetensors and torch files. {remedy}.")
+
+
+def _shards(path: Path) -> EncoderError:
+    """The sentence about the index of weights that lie in several files."""
+    try:
+        files = sorted({str(file) for file in json.loads(path.read_text())["weight_map"].values()})
+        told = f"{len(files)} files ({', '.join(ascii(file)[1:-1] for file in files[:3])})"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        told = "several files"
+    return EncoderError(
+        f"{path} is an index of weights in {told}, and weights are read from one. Join them: from safetensors.torch "
+        "import load_file, save_file; save_file(load_file(FIRST) | load_file(SECOND), FILE)."
+    )
 
 
 def _refuse_expanding(path: Path) -> None:

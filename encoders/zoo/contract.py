@@ -14,6 +14,14 @@ SIDES = (48, 96, 224)
 """Sides in pixels of the images by which a network is looked at; the first that passes through all stages."""
 
 
+def sides(backbone: Backbone) -> list[int]:
+    """Sides in pixels of the images by which this network can be looked at."""
+    if backbone.fixed is not None:
+        return [backbone.fixed]
+    unit = backbone.multiple
+    return [side for side in SIDES if side % unit == 0] or [-(-side // unit) * unit for side in SIDES]
+
+
 def check(path: str, backbone: Backbone) -> None:
     """Refuse a backbone whose stages are not what they must be.
 
@@ -27,9 +35,7 @@ def check(path: str, backbone: Backbone) -> None:
     """
     import torch
 
-    for side in SIDES:
-        if side % backbone.multiple:
-            continue
+    for side in sides(backbone):
         for shape in ((side, 2 * side), (side, side)):  # sides that differ tell channels from rows
             try:
                 with torch.enable_grad():
@@ -46,12 +52,11 @@ def probe(backbone: Backbone) -> tuple[int, dict[str, Tensor]] | None:
     """Side of the smallest square image that passes through all stages, and what each hands on; None if none does."""
     import torch
 
-    for side in SIDES:
-        if side % backbone.multiple:
-            continue
+    for side in sides(backbone):
         try:
             with torch.no_grad():
-                return side, run(backbone, torch.zeros(1, 3, side, side))
+                device = next(backbone.model.parameters()).device
+                return side, run(backbone, torch.zeros(1, 3, side, side, device=device))
         except Exception:
             continue
     return None

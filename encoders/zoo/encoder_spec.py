@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,12 +21,16 @@ class EncoderSpec:
         pooling: the pooling when no `--pooling` is given.
         control: tap and pooling for agents when neither is given. Control needs to know where things are, which a
             network's last, globally pooled features have lost; PIE-G (Yuan et al. 2022) taps a ResNet after layer2.
-        weights: a torchvision weights entry ("ResNet18_Weights.IMAGENET1K_V1"), "shipped", a file, "function" where
-            the builder itself returns pretrained weights, or None: scratch only.
+        weights: where they are from: a torchvision weights entry ("ResNet18_Weights.IMAGENET1K_V1"), "timm:NAME.TAG",
+            "hf:OWNER/NAME" or "hf:OWNER/NAME/FILE" on Hugging Face, "package:DISTRIBUTION", "url:ADDRESS", "shipped", a
+            third party's file, "function" where the builder itself returns pretrained weights, or None: scratch only.
         licence: of the weights, where it does not follow from their source.
+        accept: whether it must be accepted once before they are used, because they are gated or non-commercial.
+        family: what the network is called by its authors, say "ResNet".
         arguments: passed to the builder.
         own: a third party's `module:function`, which has no row.
         multiple: image sides must be multiples of this many pixels (patch size of a vision transformer).
+        fixed: the only side in pixels that images may have; None for any.
         summary: one line for `stillsight list encoders`.
     """
 
@@ -39,9 +42,12 @@ class EncoderSpec:
     control: tuple[str, str]
     weights: str | None = None
     licence: str = ""
+    accept: bool = False
+    family: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     own: bool = False
     multiple: int = 1
+    fixed: int | None = None
     summary: str = ""
 
     def check_tap(self, tap: str) -> str:
@@ -52,6 +58,11 @@ class EncoderSpec:
 
     def check_size(self, side: int, tap: str, flag: str = "--size or --resolution") -> None:
         """Raise `EncoderError` if images with this smaller side (pixels) cannot pass through `tap`."""
+        if self.fixed is not None and side != self.fixed:
+            raise EncoderError(
+                f"{self.name} takes images of {self.fixed} px alone, and these have {side} px. Add --resolution "
+                f"{self.fixed}."
+            )
         least = self.stages[tap]
         if side < least:
             raise EncoderError(
@@ -64,14 +75,3 @@ class EncoderSpec:
                 f"{self.name} cuts images into patches of {self.multiple} px, and {side} px is not a multiple of that. "
                 f"Add --resolution {near}."
             )
-
-
-POOLINGS = "global, grid1 .. grid32 (a k x k grid of averages), flatten, softmax (spatial softmax), cls (class token)"
-
-
-def check_pooling(name: str) -> str:
-    """Return `name` if it is a pooling; raise `EncoderError` otherwise."""
-    grid = re.fullmatch(r"grid(\d+)", name)
-    if name in ("global", "flatten", "softmax", "cls") or (grid and 1 <= int(grid[1]) <= 32):
-        return name
-    raise EncoderError(f"There is no pooling named {name!r}. Allowed: {POOLINGS}. Type, say: --pooling grid4.")

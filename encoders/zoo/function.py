@@ -18,6 +18,8 @@ SPATIAL = 8
 2022) reads a ResNet after layer2."""
 GRID = 6
 """Largest grid that agents pool such a map to by default, as for the registry's own networks."""
+TOKEN_GRID = 4
+"""The same of tokens, whose places are a sixteenth of the image and fewer."""
 
 
 def load(path: str) -> Callable[..., Any]:
@@ -103,19 +105,21 @@ def _described(path: str, loaded: Callable[..., Any]) -> EncoderSpec:
         stages={stage: least.get(stage, 1) for stage in backbone.stages},
         tap=backbone.tap,
         pooling=backbone.pooling,
-        control=backbone.control or _control(backbone),
+        control=backbone.control or control(backbone),
         weights=backbone.weights or ("function" if brings_weights else None),
         licence=backbone.licence,
         own=True,
         multiple=backbone.multiple,
+        fixed=backbone.fixed,
     )
     record.check_tap(record.tap)
     record.check_tap(record.control[0])
     return record
 
 
-def _control(backbone: Backbone) -> tuple[str, str]:
-    """Tap and pooling for agents: the last stage that keeps places an eighth of the image apart, on a grid."""
+def control(backbone: Backbone) -> tuple[str, str]:
+    """Tap and pooling for agents: the last stage that keeps places an eighth of the image apart, on a grid; of tokens,
+    whose places stay as they are, the middle one of those that have as many."""
     probed = probe(backbone)
     if probed is None:
         return backbone.tap, backbone.pooling
@@ -125,7 +129,12 @@ def _control(backbone: Backbone) -> tuple[str, str]:
         for stage, output in outputs.items()
         if output.dim() == 4 and output.shape[2] == output.shape[3] and output.shape[2] * SPATIAL >= side
     }
-    if not spatial:
+    if spatial:
+        stage = list(spatial)[-1]
+        return stage, f"grid{min(GRID, spatial[stage])}"
+    tokens = {stage: output.shape[1] - backbone.class_tokens for stage, output in outputs.items() if output.dim() == 3}
+    places = next(iter(tokens.values()), 0)
+    alike = [stage for stage, count in tokens.items() if count == places]
+    if places < 4 or round(places**0.5) ** 2 != places:
         return backbone.tap, backbone.pooling
-    stage = list(spatial)[-1]
-    return stage, f"grid{min(GRID, spatial[stage])}"
+    return alike[(len(alike) - 1) // 2], f"grid{min(TOKEN_GRID, round(places**0.5))}"

@@ -1,170 +1,126 @@
-"""The encoders by name: rows that can be read, listed and checked without importing torch."""
+"""The encoders by name: rows that can be read, listed and checked without importing torch, and the doors to the names
+that are no rows."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from dataclasses import replace
+from importlib.metadata import entry_points
+
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.errors import EncoderError, unknown
-from stillsight.encoders.zoo import function
+from stillsight.encoders.zoo import families, function
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 
+GROUP = "stillsight.encoders"
+"""Entry points of this group are encoders that installed packages bring: name -> `module:function`."""
+TIMM = "timm/"
+"""What the names of timm's models begin with here."""
 
-def _resnet(name: str, weights: str, summary: str) -> EncoderSpec:
-    return EncoderSpec(
-        name=name,
-        builder="stillsight.encoders.zoo.torchvision:resnet",
-        arguments={"name": name},
-        stages={"stem": 4, "layer1": 4, "layer2": 8, "layer3": 16, "layer4": 32},
-        tap="layer4",
-        control=("layer2", "grid6"),
-        weights=weights,
-        summary=summary,
-    )
+_TORCHVISION = "stillsight.encoders.zoo.torchvision"
+_TIMM = "stillsight.encoders.zoo.timm"
+_LAST = 100
 
 
-def _features(name: str, weights: str, least: list[int], control: int, summary: str) -> EncoderSpec:
-    return EncoderSpec(
-        name=name,
-        builder="stillsight.encoders.zoo.torchvision:features",
-        arguments={"name": name},
-        stages={f"features.{index}": side for index, side in enumerate(least)},
-        tap=f"features.{len(least) - 1}",
-        control=(f"features.{control}", "grid6"),
-        weights=weights,
-        summary=summary,
-    )
+def discover() -> dict[str, EncoderSpec]:
+    """The rows of all files in families/, by name: the files by their ORDER, then by their names.
+
+    Raises:
+        ValueError: two rows have the same name.
+    """
+    found = [
+        importlib.import_module(f"{families.__name__}.{file.name}") for file in pkgutil.iter_modules(families.__path__)
+    ]
+    rows: dict[str, EncoderSpec] = {}
+    for module in sorted(found, key=lambda module: (getattr(module, "ORDER", _LAST), module.__name__)):
+        for row in module.ROWS:
+            if row.name in rows:
+                raise ValueError(f"{module.__name__} has a second row named {row.name}")
+            rows[row.name] = row
+    return rows
 
 
-_ROWS = [
-    EncoderSpec(
-        name="retina",
-        builder="stillsight.encoders.zoo.retina:retina",
-        stages={"stem": 2, "layer1": 2, "layer2": 4, "layer3": 8},
-        tap="layer3",
-        control=("layer2", "grid6"),
-        weights="shipped",
-        summary="the small residual network that ships with stillsight, pretrained on CIFAR-100; no download",
-    ),
-    _resnet("resnet18", "ResNet18_Weights.IMAGENET1K_V1", "ResNet-18 (He et al. 2016), ImageNet-1k"),
-    _resnet("resnet34", "ResNet34_Weights.IMAGENET1K_V1", "ResNet-34 (He et al. 2016), ImageNet-1k"),
-    _resnet("resnet50", "ResNet50_Weights.IMAGENET1K_V2", "ResNet-50 (He et al. 2016), ImageNet-1k"),
-    _features(
-        "mobilenet_v2",
-        "MobileNet_V2_Weights.IMAGENET1K_V1",
-        [2, 2, 4, 4, 8, 8, 8, 16, 16, 16, 16, 16, 16, 16, 32, 32, 32, 32, 32],
-        6,
-        "MobileNetV2 (Sandler et al. 2018), ImageNet-1k",
-    ),
-    _features(
-        "mobilenet_v3_small",
-        "MobileNet_V3_Small_Weights.IMAGENET1K_V1",
-        [2, 4, 8, 8, 16, 16, 16, 16, 16, 32, 32, 32, 32],
-        3,
-        "MobileNetV3-Small (Howard et al. 2019), ImageNet-1k",
-    ),
-    _features(
-        "mobilenet_v3_large",
-        "MobileNet_V3_Large_Weights.IMAGENET1K_V1",
-        [2, 2, 4, 4, 8, 8, 8, 16, 16, 16, 16, 16, 16, 32, 32, 32, 32],
-        6,
-        "MobileNetV3-Large (Howard et al. 2019), ImageNet-1k",
-    ),
-    # SqueezeNet does not pad its first convolution, and its pools round up: these are the smallest sides that pass.
-    _features(
-        "squeezenet1_1",
-        "SqueezeNet1_1_Weights.IMAGENET1K_V1",
-        [3, 3, 5, 5, 5, 9, 9, 9, 17, 17, 17, 17, 17],
-        7,
-        "SqueezeNet 1.1 (Iandola et al. 2016), ImageNet-1k",
-    ),
-    _features(
-        "efficientnet_b0",
-        "EfficientNet_B0_Weights.IMAGENET1K_V1",
-        [2, 2, 4, 8, 16, 16, 32, 32, 32],
-        3,
-        "EfficientNet-B0 (Tan and Le 2019), ImageNet-1k",
-    ),
-    _features(
-        "convnext_tiny",
-        "ConvNeXt_Tiny_Weights.IMAGENET1K_V1",
-        [4, 4, 8, 8, 16, 16, 32, 32],
-        3,
-        "ConvNeXt-T (Liu et al. 2022), ImageNet-1k",
-    ),
-    EncoderSpec(
-        name="vit_b_16",
-        builder="stillsight.encoders.zoo.torchvision:vision_transformer",
-        arguments={"name": "vit_b_16"},
-        stages={"embed": 16} | {f"block{index}": 16 for index in range(12)} | {"norm": 16},
-        tap="norm",
-        pooling="cls",
-        control=("block5", "grid4"),
-        weights="ViT_B_16_Weights.IMAGENET1K_V1",
-        multiple=16,
-        summary="ViT-B/16 (Dosovitskiy et al. 2021), ImageNet-1k; position embeddings are interpolated to the image",
-    ),
-    EncoderSpec(
-        name="nature",
-        builder="stillsight.encoders.zoo.scratch:nature",
-        stages={"conv1": 8, "conv2": 20, "conv3": 36},
-        tap="conv3",
-        pooling="flatten",
-        control=("conv3", "flatten"),
-        summary="the Nature DQN network (Mnih et al. 2015), from scratch only",
-    ),
-    EncoderSpec(
-        name="impala",
-        builder="stillsight.encoders.zoo.scratch:impala",
-        stages={"block1": 2, "block2": 4, "block3": 8},
-        tap="block3",
-        pooling="flatten",
-        control=("block3", "flatten"),
-        summary="the IMPALA residual network (Espeholt et al. 2018), from scratch only",
-    ),
-    EncoderSpec(
-        name="airbench",
-        builder="stillsight.encoders.zoo.scratch:airbench",
-        stages={"stem": 2, "block1": 3, "block2": 5, "block3": 9},
-        tap="block3",
-        control=("block2", "grid6"),
-        summary="the network of airbench94 (Jordan 2024) for pictures of about 32 px, from scratch only",
-    ),
-]
+ENCODERS: dict[str, EncoderSpec] = discover()
 
-ENCODERS: dict[str, EncoderSpec] = {row.name: row for row in _ROWS}
+
+def installed() -> dict[str, str]:
+    """Encoders that installed packages bring: name -> `module:function`. Nothing of theirs is imported.
+
+    A row of ours, and a name with a colon or of timm's, is not theirs to take.
+    """
+    theirs = {point.name: point.value.replace(" ", "") for point in entry_points(group=GROUP)}
+    return {
+        name: path
+        for name, path in theirs.items()
+        if name not in ENCODERS and ":" not in name and not name.startswith(TIMM)
+    }
 
 
 def names() -> list[str]:
-    """Every registered encoder, in the order in which `stillsight list encoders` shows them."""
-    return list(ENCODERS)
+    """Every registered encoder, in the order in which `stillsight list encoders` shows them: the rows, then what
+    installed packages bring."""
+    return [*ENCODERS, *installed()]
+
+
+def matching(words: str) -> list[str]:
+    """The encoders that `words` may mean: the one of that name, or those that have them in their name, family or
+    summary; torchvision's and timm's too, where no row does."""
+    if words in ENCODERS:
+        return [words]
+    wanted = words.lower()
+    rows = [name for name, row in ENCODERS.items() if wanted in f"{name} {row.family} {row.summary}".lower()]
+    rows += [name for name in installed() if wanted in name.lower()]
+    if rows or ":" in words:
+        return rows
+    door = _TIMM if wanted.startswith(TIMM) else _TORCHVISION
+    return list(function.load(f"{door}:matching")(wanted))
 
 
 def spec(name: str) -> EncoderSpec:
-    """The record of the encoder called `name`: its row, or what a third party's `module:function` tells of itself.
+    """The record of the encoder called `name`: its row, or what is measured of its network: of a model of torchvision
+    by its own name, of timm as `timm/NAME`, of what an installed package brings, of a third party's `module:function`.
 
     A third party's function is called once for that, which may take as long as importing its packages.
 
     Raises:
-        EncoderError: no such row, with the nearest name; a function that cannot be imported or returns no `Backbone`.
+        EncoderError: no such encoder, with the nearest name; a function that cannot be imported or returns no
+            `Backbone`; a package is missing.
     """
     if name in ENCODERS:
         return ENCODERS[name]
+    if name.startswith(TIMM):
+        return _described(_TIMM, name)
     if ":" in name:
         return function.describe(name)
-    allowed = "Your own goes in as --encoder module:function. Known"
-    raise EncoderError(unknown("encoder", name, ENCODERS, allowed, "--encoder"))
+    if name in (theirs := installed()):
+        return replace(function.describe(theirs[name]), name=name)
+    if name.isidentifier() and function.load(f"{_TORCHVISION}:has")(name):
+        return _described(_TORCHVISION, name)
+    allowed = (
+        "Your own goes in as --encoder module:function, timm's as --encoder timm/NAME, torchvision's by its own name. "
+        "Known"
+    )
+    raise EncoderError(unknown("encoder", name, names(), allowed, "--encoder"))
+
+
+def _described(door: str, name: str) -> EncoderSpec:
+    record = function.load(f"{door}:describe")(name)
+    assert isinstance(record, EncoderSpec)
+    return record
 
 
 def make_backbone(name: str, *, pretrained: bool = False) -> Backbone:
     """Build the network called `name`, with random weights unless a third party's function brings its own.
 
     Args:
-        name: of a row, or `module:function`.
+        name: see `spec`.
         pretrained: handed on to a third party's function that takes it.
 
     Raises:
         EncoderError: unknown name, failed import, or a third party's function that returns something else.
     """
-    if ":" in name and name not in ENCODERS:
-        return function.call(name, {}, pretrained=pretrained)
     row = spec(name)
+    if row.own:
+        return function.call(row.builder, {}, pretrained=pretrained)
     return function.call(row.builder, row.arguments)

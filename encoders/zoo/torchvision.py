@@ -1,19 +1,69 @@
-"""torchvision's families as backbones: for each, how its network falls into stages."""
+"""torchvision's classification models as backbones, by their own names: for each, how its network falls into stages."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable, Iterator
+
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision import models as networks
 
 from stillsight.encoders.backbone import Backbone, Preprocessing
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.zoo.encoder_spec import EncoderSpec
+from stillsight.encoders.zoo.function import control
+from stillsight.encoders.zoo.layouts import ChannelsFirst
+from stillsight.encoders.zoo.smallest import USUAL, sizes, without_content
+
+HEAD = ("avgpool", "fc", "classifier", "dropout", "head", "heads", "AuxLogits", "aux1", "aux2")
+"""Where a network's features end."""
+
+
+@functools.cache
+def models() -> tuple[str, ...]:
+    """torchvision's names of its classification models."""
+    return tuple(networks.list_models(module=networks))
+
+
+def has(name: str) -> bool:
+    """Whether torchvision has a classification model of this name."""
+    return name in models()
+
+
+def matching(words: str) -> list[str]:
+    """The names of torchvision that `words` are a part of."""
+    return [name for name in models() if words in name]
+
+
+@functools.cache
+def describe(name: str) -> EncoderSpec:
+    """The record of a model of torchvision, measured on its network without its weights."""
+    backbone = without_content(lambda: model(name))
+    measured = sizes(backbone, backbone.preprocessing.size or USUAL)
+    entry = networks.get_model_weights(name).DEFAULT
+    own = entry.meta.get("license", "")  # torchvision names one where the weights are not its own: SWAG's
+    return EncoderSpec(
+        name=name,
+        family=type(backbone.model).__name__,
+        builder=f"{__name__}:model",
+        arguments={"name": name},
+        stages=measured.least,
+        tap=backbone.tap,
+        pooling=backbone.pooling,
+        control=control(backbone),
+        weights=f"{type(entry).__name__}.{entry.name}",
+        licence="CC-BY-NC-4.0" if "SWAG" in own else own,
+        accept=bool(own),
+        multiple=measured.multiple,
+        fixed=measured.fixed,
+        summary=f"torchvision's {name}, ImageNet-1k",
+    )
 
 
 def recipe(name: str) -> Preprocessing:
     """The preprocessing that torchvision publishes with the default weights of `name`."""
-    transform = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    transform = networks.get_model_weights(name).DEFAULT.transforms()
     return Preprocessing(
         mean=tuple(transform.mean),
         std=tuple(transform.std),
@@ -22,25 +72,81 @@ def recipe(name: str) -> Preprocessing:
     )
 
 
-def resnet(name: str) -> Backbone:
-    """ResNet: stem, layer1 .. layer4."""
-    model = torchvision.models.get_model(name, weights=None)
-    stages = {"stem": nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)}
-    stages |= {layer: getattr(model, layer) for layer in ("layer1", "layer2", "layer3", "layer4")}
-    return Backbone(model=model, stages=stages, preprocessing=recipe(name), tap="layer4")
+def model(name: str) -> Backbone:
+    """The model of torchvision called `name`, with random weights, in its stages."""
+    if isinstance(
+        network := networks.get_model(name, weights=None, **_arguments(name)),
+        networks.VisionTransformer,
+    ):
+        return vision_transformer(network, recipe(name))
+    stages = _stages(network)
+    fixed = USUAL if isinstance(network, networks.MaxVit) else None  # its windows are laid out when it is built
+    return Backbone(model=network, stages=stages, preprocessing=recipe(name), tap=list(stages)[-1], fixed=fixed)
 
 
-def features(name: str) -> Backbone:
-    """The families that torchvision writes as one `features` sequence: MobileNet, EfficientNet, ConvNeXt and others."""
-    model = torchvision.models.get_model(name, weights=None)
-    stages = {f"features.{index}": stage for index, stage in enumerate(model.features)}
-    return Backbone(model=model, stages=stages, preprocessing=recipe(name), tap=list(stages)[-1])
+def _arguments(name: str) -> dict[str, object]:
+    """What a builder must be told so that its network is the one that the published weights were trained in."""
+    if name.startswith("vit_"):  # one of them was trained on larger images, and has as many positions
+        return {"image_size": networks.get_model_weights(name).DEFAULT.meta["min_size"][0]}
+    if name in ("googlenet", "inception_v3"):
+        return {"transform_input": True, "aux_logits": False, "init_weights": torch.get_default_device().type != "meta"}
+    return {}
+
+
+def _stages(network: nn.Module) -> dict[str, nn.Module]:
+    if isinstance(network, networks.ResNet):
+        stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
+        return {"stem": stem} | {f"layer{number}": getattr(network, f"layer{number}") for number in (1, 2, 3, 4)}
+    if isinstance(network, networks.RegNet):
+        return {"stem": network.stem} | dict(network.trunk_output.named_children())
+    if isinstance(network, networks.MaxVit):
+        return {"stem": network.stem} | {f"block{number}": block for number, block in enumerate(network.blocks)}
+    if isinstance(network, networks.SwinTransformer):
+        stages = {f"features.{index}": stage for index, stage in enumerate(network.features)} | {"norm": network.norm}
+        return {name: ChannelsFirst(stage, first=name == "features.0") for name, stage in stages.items()}
+    if isinstance(network, networks.DenseNet):
+        children = dict(network.features.named_children())
+        stem = [children.pop(name) for name in ("conv0", "norm0", "relu0", "pool0")]
+        last = children.pop("norm5")
+        return {"stem": nn.Sequential(*stem)} | children | {"norm5": nn.Sequential(last, nn.ReLU())}
+    if isinstance(network, networks.ShuffleNetV2 | networks.GoogLeNet | networks.Inception3):
+        grouped = dict(_with_pools(network.named_children()))
+        if getattr(network, "transform_input", False):
+            first = next(iter(grouped))
+            grouped[first] = nn.Sequential(_TransformInput(), grouped[first])
+        return grouped
+    named = "layers" if hasattr(network, "layers") else "features"  # MNASNet's are called so
+    layers = list(getattr(network, named).children())
+    if named == "layers":
+        return {f"layers.{index}": stage for index, stage in enumerate(layers)}
+    return {f"features.{index}": stage for index, stage in enumerate(layers)}
+
+
+def _with_pools(children: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
+    """The children of a network up to its head, each with the pools that stand before it."""
+    waiting: list[nn.Module] = []
+    for name, child in children:
+        if name in HEAD:
+            return
+        waiting.append(child)
+        if any(True for _ in child.parameters()):
+            yield name, child if len(waiting) == 1 else nn.Sequential(*waiting)
+            waiting = []
+
+
+class _TransformInput(nn.Module):
+    """What GoogLeNet and Inception do to images that were normalised by ImageNet's statistics: back to -1..1."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        scale = torch.tensor((0.229, 0.224, 0.225), device=images.device, dtype=images.dtype).view(1, 3, 1, 1) / 0.5
+        shift = torch.tensor((0.485, 0.456, 0.406), device=images.device, dtype=images.dtype).view(1, 3, 1, 1) - 0.5
+        return images * scale + shift / 0.5
 
 
 class PatchEmbedding(nn.Module):
     """Image `[N, 3, H, W]` -> class token and patch tokens `[N, 1 + L, C]`, positions interpolated to the image."""
 
-    def __init__(self, model: torchvision.models.VisionTransformer) -> None:
+    def __init__(self, model: networks.VisionTransformer) -> None:
         super().__init__()
         self.conv_proj = model.conv_proj
         self.class_token = model.class_token
@@ -48,12 +154,6 @@ class PatchEmbedding(nn.Module):
         self.dropout = model.encoder.dropout
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.shape[2] != images.shape[3]:
-            # Tokens do not say how they were laid out, so behind this point only squares can be told apart.
-            raise EncoderError(
-                f"A vision transformer takes square images here, and these have {images.shape[2]} x {images.shape[3]} "
-                "px. Add --resolution 96, or make square ones (--size)."
-            )
         maps = self.conv_proj(images)
         tokens = maps.flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], dim=1)
@@ -70,10 +170,17 @@ class PatchEmbedding(nn.Module):
         return torch.cat([positions[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
 
 
-def vision_transformer(name: str) -> Backbone:
-    """Vision transformer: embed, block0 .. block11, norm. Tokens come out; `--pooling cls` reads the class token."""
-    model = torchvision.models.get_model(name, weights=None)
-    stages: dict[str, nn.Module] = {"embed": PatchEmbedding(model)}
-    stages |= {f"block{index}": block for index, block in enumerate(model.encoder.layers)}
-    stages["norm"] = model.encoder.ln
-    return Backbone(model=model, stages=stages, preprocessing=recipe(name), tap="norm", pooling="cls", class_tokens=1)
+def vision_transformer(network: networks.VisionTransformer, preprocessing: Preprocessing) -> Backbone:
+    """Vision transformer: embed, its blocks, norm. Tokens come out; `--pooling cls` reads the class token."""
+    stages: dict[str, nn.Module] = {"embed": PatchEmbedding(network)}
+    stages |= {f"block{index}": block for index, block in enumerate(network.encoder.layers)}
+    stages["norm"] = network.encoder.ln
+    return Backbone(
+        model=network,
+        stages=stages,
+        preprocessing=preprocessing,
+        tap="norm",
+        pooling="cls",
+        class_tokens=1,
+        multiple=network.patch_size,
+    )

@@ -154,6 +154,22 @@ def test_it_is_where_only_some_of_the_trained_part_learns(precise: Tiny, algo: s
     assert_one_algorithm(precise, algo, STEPS["cut_after_layer1"], changes)
 
 
+@pytest.mark.parametrize(
+    ("algo", "changes"),
+    [
+        ("ppo", {"tap": "stem,layer1", "pooling": "grid2,global", "fusion": "stack+difference"}),
+        ("ppo", {**CUTS["cut_after_layer1"], "tap": "layer1,layer2", "pooling": "grid2,attention2"}),
+        ("dqn", {"pooling": "attention2", "fusion": "difference"}),
+        ("sac", {"tap": "stem,layer1", "pooling": "conv2,attention1", "fusion": "stack+difference"}),
+    ],
+    ids=["two taps", "a cut between two taps", "attention", "two poolings that learn"],
+)
+def test_it_is_with_several_taps_poolings_that_learn_and_differences(
+    precise: Tiny, algo: str, changes: dict[str, Any]
+) -> None:
+    assert_one_algorithm(precise, algo, 96, changes)
+
+
 def assert_one_algorithm(precise: Tiny, algo: str, steps: int, changes: dict[str, Any]) -> None:
     cached = train(precise(algo, **changes), steps)
     reference = train(in_policy(precise, algo, **changes), steps)

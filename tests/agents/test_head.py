@@ -14,7 +14,7 @@ from stillsight.agents.features.head import Head
 from stillsight.agents.features.standardise import FLOOR, LARGEST, Standardise, Statistics, gather_statistics
 from stillsight.agents.training.build import make_agent
 from stillsight.encoders.building import build as build_encoder
-from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.encoder import Block, Encoder
 from stillsight.envs import make_vec
 
 Tiny = Callable[..., RlConfig]
@@ -43,8 +43,8 @@ def test_a_small_change_on_a_large_constant_reaches_the_policy() -> None:
     torch.manual_seed(0)
     still = torch.randn(64) * 100
     features = still + torch.randn(500, 64)
-    plain = Head(1, 64, 1, 1, 8)
-    standard = Head(1, 64, 1, 1, 8, Statistics(features.mean(0), features.std(0)))
+    plain = Head(1, [Block(64, 1)], 1, 8)
+    standard = Head(1, [Block(64, 1)], 1, 8, Statistics(features.mean(0), features.std(0)))
     standard.load_state_dict({**plain.state_dict(), **standard.standardise.state_dict(prefix="standardise.")})
     moves = [head.norm(head.standardise(features)).std(0).mean().item() for head in (plain, standard)]
     assert moves[0] < 0.02
@@ -56,7 +56,7 @@ def test_a_small_change_on_a_large_constant_reaches_the_policy() -> None:
 )
 def test_the_convolution_is_shared_by_places_and_frames(places: int, compress: int, joined: int) -> None:
     torch.manual_seed(0)
-    head = Head(2, 8, places, compress, 5)
+    head = Head(2, [Block(8, places)], compress, 5)
     assert head.linear.in_features == joined
     features = torch.randn(3, 2, 8)
     assert head(features).shape == (3, 5)

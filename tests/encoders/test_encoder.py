@@ -416,13 +416,34 @@ def test_images_need_not_be_square(name: str, height: int, width: int) -> None:
     assert torch.allclose(encoder(pixels), flat(pixels), atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["cls", "global", "grid1"])
-def test_a_transformer_refuses_images_that_are_not_square(pooling: str) -> None:
-    """Its tokens do not say whether four of them lay in a square or in a row: a 2 x 2 map would be a guess."""
-    encoder = Encoder(tiny_transformer(), pooling=pooling, precision="float32")
-    with pytest.raises(EncoderError, match=r"square images here, and these have 16 x 64 px. Add --resolution"):
-        encoder(torch.zeros(1, 3, 16, 64, dtype=torch.uint8))
-    assert encoder(torch.zeros(1, 3, 32, 32, dtype=torch.uint8)).shape == (1, 8)
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (32, 96), (64, 32)])
+def test_the_tokens_of_a_transformer_lie_as_the_image_does(height: int, width: int) -> None:
+    """Twelve tokens may lie in three rows or in six: the proportions of the image say how."""
+    backbone = tiny_transformer()
+    pixels = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+    tokens = pixels.float() / 255
+    for stage in backbone.stages.values():
+        tokens = stage.eval()(tokens)
+    maps = tokens[:, 1:].transpose(1, 2).unflatten(2, (height // 16, width // 16))
+    for pooling, expected in (
+        ("cls", tokens[:, 0]),
+        ("global", tokens[:, 1:].mean(1)),
+        ("cls+global", torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], 1)),
+        ("grid2", nn.functional.adaptive_avg_pool2d(maps, 2).flatten(1)),
+        ("flatten", maps.flatten(1)),
+    ):
+        found = Encoder(backbone, pooling=pooling, precision="float32")(pixels)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_an_engine_knows_the_proportions_of_other_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    encoder = Encoder(tiny_transformer(), pooling="grid2", precision="float32")
+    wide, tall = (torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8) for size in ((32, 96), (96, 32)))
+    expected = encoder(wide), encoder(tall)
+    encoder.frozen.prepare((3, 32, 96), wanted="folded")
+    for pixels, features in zip((wide, tall, wide), (*expected, expected[0]), strict=True):
+        torch.testing.assert_close(encoder(pixels), features, atol=1e-5, rtol=1e-5)
 
 
 def tiny_transformer() -> Backbone:

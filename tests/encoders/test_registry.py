@@ -12,8 +12,8 @@ import torch
 
 from stillsight.encoders import ENCODERS, Backbone, EncoderError, EncoderSpec, build, names, spec
 from stillsight.encoders.encoder import up_to
+from stillsight.encoders.taps.tap import check_pooling
 from stillsight.encoders.zoo import function
-from stillsight.encoders.zoo.encoder_spec import check_pooling
 from stillsight.encoders.zoo.registry import make_backbone
 
 THIRD_PARTY = """

@@ -10,6 +10,7 @@ from stillsight.agents.benchmark.grid.cell import FINETUNED, ROLES, Track
 from stillsight.agents.benchmark.grid.keys import ARM_KEYS, ENCODER_KEYS, check_names
 from stillsight.agents.errors import RunError
 from stillsight.agents.training import algorithms
+from stillsight.encoders.taps.tap import stages_of
 from stillsight.encoders.zoo.registry import ENCODERS, spec
 
 CONTROLS = ROLES[1:]
@@ -99,7 +100,7 @@ def _of_encoder(row: Mapping[str, Any], track: str, controls: Sequence[str], rat
     compared = [arm("frozen", tap, "frozen", mode="frozen") for tap in taps]
     tap = taps[0]
     bare = {"mode": "random", "weights": None}
-    last = row.get("unfreeze", tap)
+    last = row.get("unfreeze", None if tap is None else stages_of(tap)[-1])
     if "random" in controls:  # one for each frozen arm: what random weights do at another tap says nothing of this one
         compared += [arm("random", each, "random", **bare) for each in taps]
     if "scratch" in controls and track == "cifar":

@@ -20,7 +20,7 @@ from stillsight.encoders.supervised.cifar_config import CifarConfig
 Track = Literal["rl", "cifar"]
 CONFIGS: dict[Track, type[RlConfig] | type[CifarConfig]] = {"rl": RlConfig, "cifar": CifarConfig}
 
-PLACED = ("seed", "out", "resume", "trust")
+PLACED = ("seed", "out", "resume", "trust", "accept_license")
 """Flags that a cell's place in the grid decides, or a user alone."""
 
 FINETUNED = ("finetune", "unfreeze", "warm-start")

@@ -111,6 +111,11 @@ def _flags(track: Track) -> dict[str, Any]:
 
 
 def _check_table(where: str, table: Mapping[str, Any], own: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
+    if "accept_license" in table:
+        raise RunError(
+            f"{where} has accept_license, and a file accepts for nobody. Drop it, and type once: stillsight list "
+            "encoders ENCODER --accept-license"
+        )
     for name in PLACED:
         if name in table and name != "seed":
             raise RunError(f"{where} has {name}, and the grid places its runs. Drop it, or type: --out FOLDER.")

@@ -30,6 +30,7 @@ SAME: Mapping[str, str] = {
     "adapt": "--adapt",
     "lora_rank": "--lora-rank",
     "frame_stack": "--frame-stack",
+    "fusion": "--fusion",
     "head": "--head",
     "compress": "--compress",
     "in_policy": "--in-policy",

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.reader import check_resumable
 from stillsight.agents.runs.records import plain
-from stillsight.agents.runs.trust import Trust, open_run, read_run
+from stillsight.agents.runs.trust import USERS, Trust, open_run, read_run
 from stillsight.agents.training.settings import overrides
 
 
@@ -79,14 +79,15 @@ def resumed(asked: Config, folder: Path, command: str) -> Resumed[Config]:
     typed = asked.typed
     if typed is None:
         typed = frozenset(item.name for item in fields(asked) if getattr(asked, item.name) != item.default)
-    typed -= {"resume", "trust"}
+    typed -= {"resume", *USERS}
     places = {name: getattr(asked, name) for name in ELSEWHERE if name in typed and hasattr(asked, name)}
     opened = open_run(folder, Trust(asked.trust), writes=True, **places)
     if opened.command != command:
         other = opened.command
         raise RunError(f"The run in {folder} is one of {other}. Type: stillsight {other} --resume {folder}")
     check_resumable(folder)
-    own: Config = replace(read_run(folder).config, out=None, resume=None)
+    allowed = getattr(asked, "accept_license")  # noqa: B009 - what the user accepts, no run's folder does
+    own: Config = replace(read_run(folder).config, out=None, resume=None, accept_license=allowed)
     differing = [
         name for name in _names(asked) if name in typed and not _alike(getattr(asked, name), getattr(own, name))
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,9 +45,17 @@ def lay_out(learned: Learned, last: bool) -> None:
 
 
 def _channels_last(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    maps = inputs[0].dim() == 4
-    return (inputs[0].contiguous(memory_format=torch.channels_last) if maps else inputs[0], *inputs[1:])
+    def lay(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+    return _laid_out(lay, inputs)
 
 
 def _contiguous(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    return (inputs[0].contiguous(), *inputs[1:])
+    return _laid_out(torch.Tensor.contiguous, inputs)
+
+
+def _laid_out(lay: Callable[[torch.Tensor], torch.Tensor], inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a stage takes, behind a tap a tuple of tensors, laid out."""
+    first = inputs[0]
+    return (tuple(map(lay, first)) if isinstance(first, tuple) else lay(first), *inputs[1:])

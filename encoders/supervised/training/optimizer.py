@@ -14,6 +14,7 @@ from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.learned import Learned
 from stillsight.encoders.supervised.classifier import Classifier
 from stillsight.encoders.supervised.training.recipe import Recipe
+from stillsight.encoders.taps.learned_pooling import pooling_parameters
 
 
 def optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
@@ -44,8 +45,12 @@ def optimizer(model: Classifier, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def _stages(learned: Learned, decay: float) -> list[tuple[nn.Parameter, float]]:
-    """Each parameter with `decay` to the power of its stage's distance from the head; the last stage learns in full."""
-    stages = [list(step.parameters()) for step in learned.steps]
+    """Each parameter with `decay` to the power of its stage's distance from the head; the last stage learns in full.
+
+    Poolings that learn are no stages: they begin at random, as the head does, and learn at its rate.
+    """
+    poolings = pooling_parameters(learned)
+    stages = [[p for p in step.parameters() if id(p) not in poolings] for step in learned.steps]
     stages = [parameters for parameters in stages if parameters]
     return [(p, decay**distance) for distance, parameters in enumerate(reversed(stages)) for p in parameters]
 

@@ -51,7 +51,11 @@ def test_published_records_are_written_again_to_the_byte() -> None:
 NOT_RUN = {"four-tasks": ("mobilenet-v2-features.3-random", 4 * 5), "orchard": ("retina-layer3-random", 10)}
 
 
-@pytest.mark.parametrize("path", sorted(PUBLISHED.glob("*/SPEC.toml")), ids=lambda path: path.parent.name)
+# A grid without cells is still to be run.
+RUN = sorted(path for path in PUBLISHED.glob("*/SPEC.toml") if (path.parent / "cells").is_dir())
+
+
+@pytest.mark.parametrize("path", RUN, ids=lambda path: path.parent.name)
 def test_planned_cells_of_published_specs_have_the_published_keys_and_survive_json(path: Path) -> None:
     cells = read_spec(path, check=False).cells(lambda _: 0.0)
     planned = {cell.key for cell in cells if cell.tuned is None}

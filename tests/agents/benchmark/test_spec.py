@@ -473,6 +473,36 @@ def test_an_encoder_at_its_own_tap_is_pooled_as_the_command_does() -> None:
     assert {_config(cell).pooling for cell in parse_spec(text + 'pooling = "global"').cells()} == {"global"}
 
 
+def test_several_taps_at_once_are_an_arm_and_its_last_stage_is_the_one_that_learns() -> None:
+    text = 'seeds = 1\ncontrols = ["random", "unfreeze"]\nrates = [1.0]\n[rl]\nsteps = 64\n'
+    text += '[[task]]\nenv = "stillsight/Orchard-v0"\n[[encoder]]\nencoder = "retina"\n'
+    text += 'taps = ["layer1,layer2", "layer2"]\npooling = "grid4"\n'
+    made = {cell.arm: _config(cell) for cell in parse_spec(text).cells()}
+    assert {name: (config.tap, config.pooling, config.unfreeze) for name, config in made.items()} == {
+        "retina layer1,layer2 frozen": ("layer1,layer2", "grid4", None),
+        "retina layer2 frozen": ("layer2", "grid4", None),
+        "retina layer1,layer2 random": ("layer1,layer2", "grid4", None),
+        "retina layer2 random": ("layer2", "grid4", None),
+        "retina layer1,layer2 unfrozen from layer2": ("layer1,layer2", "grid4", "layer2"),
+    }
+    with pytest.raises(EncoderError, match="names 2 poolings, and --tap layer2 1 stage"):
+        parse_spec(text.replace('"grid4"', '"grid4,global"'))
+
+
+def test_the_grid_of_taps_that_is_still_to_be_run_can_be() -> None:
+    path = Path(__file__).resolve().parents[3] / "results" / "published" / "benchmark" / "taps" / "SPEC.toml"
+    cells = parse_spec(path.read_text(), check=False).cells()
+    configs = [_config(cell) for cell in cells]
+    assert len(configs) == 2 * 3 * 14
+    assert {config.pooling for config in configs} == {
+        *("grid6", "global", "softmax", "flatten", "attention4", "conv32", "grid6,global")
+    }
+    assert {config.fusion for config in configs} == {"stack", "difference", "stack+difference"}
+    assert sum("," in config.tap for config in configs) == 2 * 3 * 3
+    for config in configs:
+        replace(config, weights=None, mode=Mode.RANDOM).check()
+
+
 def test_a_report_reads_what_would_be_refused_today() -> None:
     text = ORCHARD + '[rl]\nalgo = "dqn"\nsteps = 5\n'
     cells = parse_spec(text, check=False).cells()

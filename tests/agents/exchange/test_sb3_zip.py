@@ -145,6 +145,7 @@ def export(run: Path, path: Path, *words: str) -> None:
         ("dqn", {"mode": "finetune", "unfreeze": "layer1", "adapt": "lora"}),
         ("sac", {"mode": "scratch", "encoder": "nature", "tap": "conv3", "pooling": "flatten", "size": 40}),
         ("recurrent_ppo", {}),
+        ("ppo", {"tap": "stem,layer1", "pooling": "attention2,conv3", "fusion": "stack+difference"}),
     ],
 )
 def test_stock_sb3_plays_an_exported_agent_as_the_run_does(

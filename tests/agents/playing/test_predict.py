@@ -96,6 +96,24 @@ def test_a_trained_run_predicts_with_what_it_ended_with(trained: Path) -> None:
     assert not torch.allclose(found, F.softmax(F.linear(eyes(seed=0)(images), **head), 1), atol=1e-3)
 
 
+def test_a_pooling_that_learned_predicts_with_what_it_learned(tmp_path: Path) -> None:
+    choice = {"tap": "layer1,layer2", "pooling": "attention1,global"}
+    encoder = build("retina", "scratch", seed=5, precision="float32", device="cpu", **choice)
+    for tensor in encoder.learned.pooling_state().values():
+        tensor.data.add_(torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1)))
+    head = linear(width=66 + 128)
+    run = finish(tmp_path / "run", encoder, {"mode": "scratch", **choice}, head)
+    file = store(encoder.learned.pooling_state(), run / "checkpoints" / "pooling.safetensors")
+    found = load(run, device="cpu").predict(noise())
+    torch.testing.assert_close(found, F.softmax(F.linear(encoder.eval()(noise()), **head), 1).detach())
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(EncoderError, match=r"The pooling .*pooling\.safetensors cannot be read"):
+        load(run, device="cpu")
+    file.unlink()
+    with pytest.raises(EncoderError, match=r"The pooling .*pooling\.safetensors cannot be read"):
+        load(run, device="cpu")
+
+
 @pytest.mark.parametrize("mode", ["random", "frozen"])
 def test_a_run_that_trained_a_head_predicts_with_it(mode: str, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(3)

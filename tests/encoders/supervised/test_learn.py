@@ -510,3 +510,68 @@ def test_runs_have_names_that_are_folders() -> None:
     assert few.run_name == "pets-5shots-retina-frozen-knn-seed0"
     warm = CifarConfig(fraction=0.1, mode=Mode.FINETUNE, warm_start=True)
     assert warm.run_name == "cifar10-0.1-retina-finetune-warm-seed0"
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("cut", [None, "layer2"])
+def test_a_pooling_that_learns_is_trained_with_the_head_saved_and_predicts(
+    cut: str | None, pretrained: Path, tmp_path: Path
+) -> None:
+    changes: dict[str, Any] = {"tap": "layer1,layer2", "pooling": "attention2,conv3", "unfreeze": cut, "epochs": 3}
+    choice = config(Mode.FINETUNE, pretrained, **changes)
+    choice.check()
+    started = build_encoder(choice, pinned=False).learned
+    before = {name: tensor.detach().clone() for name, tensor in started.pooling_state().items()}
+    summary = learn(choice, Folder(tmp_path / "run"), tmp_path / "cache")
+    width = 2 * (64 + 2) + 3 * 8 * 8
+    assert summary["trainable_parameters"] == 3 * (width + 1) + sum(p.numel() for p in started.parameters())
+    learned = load_file(tmp_path / "run" / "checkpoints" / "pooling.safetensors")
+    assert (
+        set(learned)
+        == set(before)
+        == {"layer1.norm.weight", "layer1.norm.bias", "layer1.queries"}
+        | {*("layer2.convolution.weight", "layer2.norm.weight", "layer2.norm.bias")}
+    )
+    assert all(not torch.equal(tensor, before[name]) for name, tensor in learned.items())
+    # As `predict` puts it together: all frozen, the encoder from its file, the pooling from its own.
+    again = build_encoder(
+        replace(choice.frozen(), weights=tmp_path / "run" / "checkpoints" / "encoder.safetensors"), pinned=True
+    )
+    again.learned.load_pooling_state(learned)
+    assert again.sha256() == summary["encoder_sha256_after"]
+    head = kinds.read(tmp_path / "run" / "checkpoints" / "head.safetensors")
+    test = datasets.load("cifar10").test
+    with torch.no_grad():
+        assert accuracy(head(again.eval()(test.images)), test.labels) == summary["test_accuracy"]
+    with pytest.raises(EncoderError, match=r"The pooling that was saved learned layer1\.norm\.bias"):
+        again.learned.load_pooling_state({name: tensor for name, tensor in learned.items() if "layer1" in name})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"mode": Mode.FROZEN},
+            "--pooling grid2,attention2 learns, and --mode frozen fits a head .* type --mode finet",
+        ),
+        (
+            {"mode": Mode.RANDOM},
+            "--pooling grid2,attention2 learns, and --mode random fits a head .* type --mode finet",
+        ),
+        ({"mode": Mode.FINETUNE, "warm_start": True}, "and --warm-start fits a head .* or drop --warm-start"),
+    ],
+)
+def test_a_pooling_that_learns_is_refused_where_features_are_encoded_once(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(EncoderError, match=said):
+        CifarConfig(tap="layer1,layer2", pooling="grid2,attention2", **changes).check()
+
+
+@pytest.mark.usefixtures("small_data")
+def test_features_of_several_taps_are_cached_and_fitted_to(pretrained: Path, tmp_path: Path) -> None:
+    choice = config(Mode.FROZEN, pretrained, tap="layer1,layer2", pooling="grid2,global")
+    summary = learn(choice, Folder(tmp_path / "run"), tmp_path / "cache")
+    assert summary["images_encoded"] == 66
+    assert summary["trainable_parameters"] == 3 * (64 * 4 + 128 + 1)
+    assert summary["test_accuracy"] == 1.0
+    again = learn(choice, Folder(tmp_path / "again"), tmp_path / "cache")
+    assert (again["images_encoded"], again["test_accuracy"]) == (0, 1.0)

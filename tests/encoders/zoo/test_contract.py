@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from stillsight.encoders import ENCODERS, Backbone, EncoderError, Preprocessing
 from stillsight.encoders.encoder import Encoder
-from stillsight.encoders.pooling import Pooling
+from stillsight.encoders.taps.pooling import Pooling
 from stillsight.encoders.zoo.contract import check
 from stillsight.encoders.zoo.registry import make_backbone
 

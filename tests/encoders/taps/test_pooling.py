@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stillsight.encoders import EncoderError
-from stillsight.encoders.pooling import Pooling
-from stillsight.encoders.zoo.encoder_spec import check_pooling
+from stillsight.encoders.taps.pooling import Pooling
+from stillsight.encoders.taps.tap import check_pooling
 
 MAP = torch.tensor([[[[1.0, 3.0, 10.0, 20.0], [5.0, 7.0, 30.0, 40.0], [0.0, 0.0, -1.0, -2.0], [0.0, 4.0, -3.0, -6.0]]]])
 """One image, one channel, 4 x 4; its quarters average to 4, 25, 1 and -3."""

@@ -8,7 +8,6 @@ import http.server
 import os
 import pickle
 import threading
-import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,13 +21,14 @@ from torch import Tensor
 from torchvision.models import ResNet18_Weights, WeightsEnum
 
 from stillsight.encoders import ENCODERS, EncoderError, Provenance, build, fingerprint
-from stillsight.encoders.weights import sources, tensor_file
+from stillsight.encoders.weights import published, sources, tensor_file
 from stillsight.encoders.weights.fitting import load_into
 from stillsight.encoders.weights.sources import file_hash, find
 from stillsight.encoders.weights.weights_file import metadata, read, read_state_dict, state_dicts
 from stillsight.encoders.zoo.registry import make_backbone
 
 ROW = ENCODERS["resnet18"]
+ADDRESS = published.torchvision_address
 
 
 @functools.cache
@@ -280,13 +280,6 @@ def test_what_is_loaded_is_a_copy() -> None:
 # Official weights: folder, variable, cache, download ------------------------------------------------------------------
 
 
-class Entry:
-    """Stands for torchvision's entry of resnet18; the real one's file is 45 MB away."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-
 @pytest.fixture
 def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A small file under an official name with the right eight digits, whose URL leads to it over loopback http."""
@@ -299,8 +292,8 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    monkeypatch.setattr("torchvision.models.get_weight", lambda name: entry_of(name, server.server_port, file.name))
-    monkeypatch.setattr(urllib.request, "_opener", urllib.request.build_opener(urllib.request.ProxyHandler({})))
+    monkeypatch.setattr(published, "torchvision_address", lambda name: address_of(name, server.server_port, file.name))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.delenv(sources.FOLDER_VARIABLE, raising=False)
     before = torch.hub.get_dir()
     torch.hub.set_dir(str(tmp_path / "hub"))
@@ -311,9 +304,9 @@ def official(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     thread.join()
 
 
-def entry_of(name: str, port: int, file: str) -> Entry:
-    assert name == "ResNet18_Weights.IMAGENET1K_V1"
-    return Entry(f"http://127.0.0.1:{port}/{file}")
+def address_of(name: str, port: int, file: str) -> str:
+    """In place of that of resnet18's file, which is 45 MB away; of other networks the file's own."""
+    return f"http://127.0.0.1:{port}/{file}" if name == "ResNet18_Weights.IMAGENET1K_V1" else ADDRESS(name)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -382,8 +375,8 @@ def test_a_download_with_another_hash_is_refused_and_not_kept(official: Path, tm
 
 
 def test_no_network_is_one_sentence_that_names_three_ways_out(official: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    closed = Entry(f"http://127.0.0.1:9/{official.name}")
-    monkeypatch.setattr("torchvision.models.get_weight", lambda _: closed)
+    closed = f"http://127.0.0.1:9/{official.name}"
+    monkeypatch.setattr(published, "torchvision_address", lambda name: closed if name == ROW.weights else ADDRESS(name))
     with pytest.raises(EncoderError) as caught:
         found_kind()
     message = str(caught.value)

@@ -1,0 +1,231 @@
+"""`stillsight list encoders`: the encoders there are, what they cost, and where their weights are on this machine."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+from stillsight import encoders
+from stillsight.agents.errors import RunError
+from stillsight.agents.runs.trust import import_from_here
+from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.supervised.data.search import printable
+from stillsight.encoders.taps.tap import POOLINGS
+from stillsight.encoders.weights import licences
+from stillsight.encoders.weights.published import Place, Source, locate, source_of, torch_cache
+from stillsight.encoders.zoo.encoder_spec import EncoderSpec
+from stillsight.encoders.zoo.registry import ENCODERS, matching, spec
+
+WIDTH = 100
+"""Characters of a line, where the output is no terminal; facts about one encoder are broken there in any case."""
+MOST_MEASURED = 40
+"""Encoders that are built to be counted at a time; each takes some tenths of a second."""
+
+EXPLAINED = (
+    "MFLOPs: millions of multiply-adds (a multiplication and its addition count once) of convolutions, matrix products "
+    "and attention, for one image, up to that stage."
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is printed: a table, and sentences before and after it."""
+
+    table: Table
+    before: str = ""
+    after: str = ""
+
+
+def show_encoders(words: str | None, resolution: int | None = None, *, accept: bool = False) -> Shown:
+    """The list of encoders, of those that match `words`, or all that is known of one.
+
+    Args:
+        words: the name of an encoder, or a part of the names, families or summaries of some; None for the registry.
+        resolution: side in pixels at which costs are counted; each network's own by default.
+        accept: the user accepts the licence of the weights of the one that `words` names.
+
+    Raises:
+        RunError: a flag has no effect.
+        EncoderError: nothing matches, with the nearest name; images of this size do not fit the one that is shown.
+    """
+    if words is None:
+        if resolution is not None or accept:
+            flag = "--accept-license" if accept else f"--resolution {resolution}"
+            raise RunError(
+                f"{flag} is for encoders that are named. Type, say: stillsight list encoders resnet18 {flag}"
+            )
+        return Shown(_overview(list(ENCODERS.values())), after=OVERVIEW)
+    import_from_here([words])
+    names = matching(words)
+    rows = [spec(name) for name in names or [words]]
+    if len(rows) == 1:
+        return _details(rows[0], resolution, accept)
+    if accept:
+        raise RunError(
+            f"--accept-license is for one encoder, and {len(rows)} match {words!r}. Type, say: stillsight list "
+            f"encoders {rows[0].name} --accept-license"
+        )
+    if len(rows) > MOST_MEASURED:
+        told = f"{len(rows)} match {words!r}. What they cost is shown of up to {MOST_MEASURED}: type more of the name."
+        return Shown(_overview(rows), after=told)
+    return Shown(_costs(rows, resolution), after=EXPLAINED.replace("that stage", "the tap of cifar"))
+
+
+OVERVIEW = (
+    "All about one, or what some cost: stillsight list encoders resnet18, or a part of a name. Your own: --encoder "
+    "module:function."
+)
+
+
+def _overview(rows: list[EncoderSpec]) -> Table:
+    """What can be said without building a network, and without torch."""
+    table = _table("encoder", "family", "stages", "in rl", "in cifar", "licence", "weights")
+    for row in rows:
+        taps = [str(len(row.stages)), " ".join(row.control), f"{row.tap} {row.pooling}"]
+        _add(table, row.name, row.family, *taps, _licence(row), _weights(row))
+    return table
+
+
+def _costs(rows: list[EncoderSpec], resolution: int | None) -> Table:
+    table = _table("encoder", "family", "tap", "dims", "stages", "px", "M params", "MFLOPs", "licence", "weights")
+    for row in rows:
+        end = [_licence(row), _weights(row)]
+        try:
+            cost = _measure(row, resolution)
+        except EncoderError:
+            _add(table, row.name, row.family, row.tap, "", str(len(row.stages)), "", "", "", *end)
+            continue
+        tap = cost.stages.get(row.tap)
+        numbers = [str(tap.dims), f"{tap.parameters / 1e6:.2f}", f"{tap.multiply_adds / 1e6:,.0f}"] if tap else [""] * 3
+        dims, parameters, flops = numbers
+        _add(table, row.name, row.family, row.tap, dims, str(len(row.stages)), str(cost.side), parameters, flops, *end)
+    return table
+
+
+def _details(row: EncoderSpec, resolution: int | None, accept: bool) -> Shown:
+    """All that is known of one encoder."""
+    if accept and not row.accept:
+        raise RunError(f"--accept-license has no effect: nobody must accept a licence for {row.name}. Drop it.")
+    if accept:
+        licences.accept(row)
+    cost = _measure(row, resolution)
+    recipe, side = cost.backbone.preprocessing, cost.side
+    facts = {
+        "licence": _licence_told(row),
+        "weights": "; ".join(_weights_told(row)),
+        "in rl": _use(cost, *row.control),
+        "in cifar": _use(cost, row.tap, row.pooling),
+        "poolings": POOLINGS if cost.backbone.class_tokens else POOLINGS.replace(" cls (class token), cls+global,", ""),
+        "recipe": f"mean {_three(recipe.mean)}, std {_three(recipe.std)}, {recipe.interpolation}"
+        + (f", made for {recipe.size} px" if recipe.size else "")
+        + (f"; sides are multiples of {row.multiple} px" if row.multiple > 1 else ""),
+        "parameters": f"{cost.parameters / 1e6:.2f} M, those behind the last stage included",
+    }
+    width = max(map(len, facts))
+    family = f"({row.family})" if row.family and row.family.lower() not in row.summary.lower() else ""
+    head = " ".join(filter(None, [row.name, family, row.summary]))
+    lines = textwrap.wrap(head, WIDTH)
+    for name, text in facts.items():
+        first, *more = textwrap.wrap(text, WIDTH - width - 4, break_long_words=False, break_on_hyphens=False)
+        lines += [f"  {name:{width}}  {first}", *(f"{'':{width + 4}}{line}" for line in more)]
+    lines += ["", f"at {side} px:"]
+    table = _table("stage", "dims", "gives", "reduction", "smallest px", "M params", "MFLOPs")
+    for name, least in row.stages.items():
+        one = cost.stages.get(name)
+        if one is None:
+            _add(table, name, "", "needs larger images", "", str(least), "", "")
+            continue
+        gives = " x ".join(map(str, one.shape))
+        reduction = f"{side / one.shape[1]:g}" if len(one.shape) == 3 else "tokens" if len(one.shape) == 2 else ""
+        counts = [f"{one.parameters / 1e6:.2f}", f"{one.multiply_adds / 1e6:,.0f}"]
+        _add(table, name, str(one.dims), gives, reduction, str(least), *counts)
+    return Shown(table, before="\n".join(map(printable, lines)), after=EXPLAINED)
+
+
+def _measure(row: EncoderSpec, resolution: int | None) -> encoders.Cost:
+    """What an encoder costs; torch comes with it, which a list of names does without."""
+    return encoders.measure(row.name, resolution)
+
+
+def _use(cost: encoders.Cost, tap: str, pooling: str) -> str:
+    """Tap and pooling, and how many numbers they make of a frame."""
+    if tap not in cost.stages:
+        return f"{tap}, {pooling}: needs larger images than {cost.side} px"
+    try:
+        return f"{tap}, {pooling}: {cost.features(tap, pooling):,} numbers a frame at {cost.side} px"
+    except EncoderError:
+        return f"{tap}, {pooling}: needs larger images than {cost.side} px"
+
+
+def _three(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:g}" for value in values)
+
+
+def _licence(row: EncoderSpec) -> str:
+    source = source_of(row)
+    told = row.licence or (source.SHORT if source is not None else "-" if row.weights is None else "its author's")
+    return f"{told}, to be accepted" if row.accept and licences.accepted(row) is None else told
+
+
+def _licence_told(row: EncoderSpec) -> str:
+    source = source_of(row)
+    told = row.licence or (source.LICENCE if source is not None else "none needed" if row.weights is None else "")
+    if not row.accept:
+        return told or "not stated by its author: yours to check"
+    date = licences.accepted(row)
+    if date is not None:
+        return f"{told}; you accepted it on {date[:10]}"
+    return f"{told}; to be accepted once: stillsight list encoders {row.name} --accept-license"
+
+
+def _weights(row: EncoderSpec) -> str:
+    """Where the weights are, or how they come here, in a word or two."""
+    source = source_of(row)
+    if source is None:
+        return "from scratch" if row.weights is None else "its function" if row.weights == "function" else "its file"
+    place, damaged = _place(row)
+    if damaged:
+        return "damaged"
+    if place is not None:
+        return place.kind
+    return "pip install" if source.remedy else "download"
+
+
+def _weights_told(row: EncoderSpec) -> list[str]:
+    source = source_of(row)
+    if source is None:
+        return ["none: it is trained from scratch" if row.weights is None else f"from {row.weights}"]
+    place, damaged = _place(row)
+    if place is not None:
+        return [f"{place.path} ({place.kind})", *([f"from {source.to_be_had}"] if source.address else [])]
+    told = damaged or f"{source.file or 'its file'} is not on this machine"
+    return [told, _to_have(source)]
+
+
+def _to_have(source: Source) -> str:
+    if source.remedy:
+        return f"type: {source.remedy}"
+    return f"downloaded when it is first used from {source.address}, or put it into {torch_cache()} or --weights-folder"
+
+
+def _place(row: EncoderSpec) -> tuple[Place | None, str]:
+    """Where the weights are, and what is wrong with the package that should hold them."""
+    try:
+        return locate(row), ""
+    except EncoderError as error:
+        return None, str(error)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, name in enumerate(columns):
+        right = name in ("stages", "dims", "px", "M params", "MFLOPs", "reduction", "smallest px")
+        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=number == 0 or right)
+    return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    table.add_row(*(Text(printable(cell)) for cell in cells))

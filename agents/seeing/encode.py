@@ -1,0 +1,189 @@
+"""Encode pictures and films: `stillsight encode`."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stillsight.agents.errors import RunError
+from stillsight.agents.runs.progress import ProgressDisplay
+from stillsight.agents.seeing import feature_file, sheet
+from stillsight.agents.seeing.encode_config import EncodeConfig
+from stillsight.agents.seeing.images import Image, Images, find
+from stillsight.encoders import device as devices
+from stillsight.encoders.building import build
+from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.supervised.data import picture
+from stillsight.encoders.taps.pooling import Pooling
+from stillsight.encoders.zoo.registry import spec
+
+BATCH = 64
+"""Images that are encoded at a time, as far as they are of one size."""
+
+TOLD = 1_024
+"""Images after which, each time, how many were encoded is said."""
+
+
+class Encoded(NamedTuple):
+    """What came out.
+
+    Attributes:
+        names: of the images, in their order.
+        features: float32 `[N, D]`.
+    """
+
+    names: list[str]
+    features: np.ndarray
+
+
+def encode(places: list[Path], config: EncodeConfig) -> Encoded:
+    """Encode the images in `places`, write their features and the sheet, as far as they were asked for, and say so.
+
+    Args:
+        places: picture files, films, and folders that are searched for pictures.
+        config: the encoder, and what is written.
+
+    Raises:
+        EncoderError: no image, a broken one, or images that the encoder cannot take; see `build`.
+        RunError: see `EncodeConfig.check`.
+        DiskFault: a file cannot be written.
+    """
+    config.check()
+    images, passed = find(places, config.every, config.skip_broken)
+    encoder = build(config).eval()
+    display = ProgressDisplay()
+    traits: Counter[str] = Counter()
+    with devices.threads(config.threads):
+        encoded = features_of(encoder, images, config, traits, display)
+        for note in picture.tell(traits) + ([f"passed over: {passed}"] if str(passed) else []):
+            print(f"stillsight: {note}", file=sys.stderr)
+        if config.out is not None:
+            feature_file.write(config.out, encoded.features, _facts(encoder, encoded.names))
+        if config.sheet is not None:
+            _draw(config.sheet, encoder, images, encoded)
+    display.close()
+    source = encoder.provenance
+    count, width = encoded.features.shape
+    rows = {
+        "encoder": f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}",
+        "weights": f"{source.kind}: {source.name} {source.sha256[:12]}",
+        "licence": source.licence,
+        "features": f"{count:,} images x {width:,} numbers",
+        **({"out": str(config.out)} if config.out is not None else {}),
+        **({"sheet": str(config.sheet)} if config.sheet is not None else {}),
+    }
+    display.card("done", rows)
+    return encoded
+
+
+def features_of(
+    encoder: Encoder,
+    images: Images,
+    config: EncodeConfig,
+    traits: Counter[str] | None = None,
+    display: ProgressDisplay | None = None,
+) -> Encoded:
+    """Features of all images, each as it comes or resized by the encoder.
+
+    Raises:
+        EncoderError: there is no image, one is too small, or they give features of different widths.
+    """
+    names: list[str] = []
+    parts: list[np.ndarray] = []
+    row = spec(config.encoder)
+    for batch in _batches(images.decode(traits=traits)):
+        if config.resolution is None:
+            try:
+                row.check_size(min(batch[0].pixels.shape[1:]), encoder.tap, "--resolution")
+            except EncoderError as error:
+                raise EncoderError(f"{batch[0].name}: {error}") from error
+        part = devices.encode_in_batches(encoder, _stacked(batch), encoder.device).numpy()
+        if parts and part.shape[1] != parts[0].shape[1]:
+            raise EncoderError(
+                f"{names[0]} gives {parts[0].shape[1]:,} features and {batch[0].name} gives {part.shape[1]:,}, because "
+                "they differ in size. Add --resolution 96, or --pooling global."
+            )
+        names += [image.name for image in batch]
+        parts.append(part)
+        if display is not None and len(names) // TOLD > (len(names) - len(batch)) // TOLD:
+            display.note(f"{len(names):,} images encoded")
+    if not names:
+        raise EncoderError("None of the files can be read as a picture. Give others.")
+    return Encoded(names, np.concatenate(parts))
+
+
+def _batches(images: Iterator[Image]) -> Iterator[list[Image]]:
+    """Images that follow each other and have one size, at most `BATCH` at a time."""
+    for _, alike in itertools.groupby(images, key=lambda image: image.pixels.shape):
+        while batch := list(itertools.islice(alike, BATCH)):
+            yield batch
+
+
+def _stacked(batch: list[Image]) -> Tensor:
+    return torch.from_numpy(np.stack([image.pixels for image in batch]))
+
+
+def _facts(encoder: Encoder, names: list[str]) -> dict[str, Any]:
+    """What a file of features says of itself."""
+    return {
+        "names": names,
+        "encoder": encoder.name,
+        "tap": encoder.tap,
+        "pooling": encoder.pooling,
+        "resolution": encoder.resolution,
+        "encoder_sha256": encoder.sha256(),
+        "weights": encoder.provenance.name,
+        "licence": encoder.provenance.licence,
+    }
+
+
+def _draw(path: Path, encoder: Encoder, images: Images, encoded: Encoded) -> None:
+    """Decode once more what the sheet shows, and draw it."""
+    names, features = encoded
+    shown = sheet.chosen(len(names))
+    nearest, _ = sheet.neighbours(features, shown)
+    wanted = {names[index] for index in {*shown, *nearest.ravel().tolist()}}
+    pixels = {image.name: image.pixels for image in images.decode(wanted)}
+    maps = {index: tapped_map(encoder, pixels[names[index]]) for index in shown}
+    sheet.write(path, names, features, maps, pixels)
+
+
+@torch.inference_mode()
+def tapped_map(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:
+    """What the stage at the tap hands on for one image, before it is pooled.
+
+    Args:
+        encoder: frozen.
+        pixels: uint8 `[3, H, W]`.
+
+    Returns:
+        float32 `[C, h, w]`: patch tokens laid out as they lie in the image, a vector as a map of 1 x 1.
+
+    Raises:
+        RunError: its patch tokens form no square.
+    """
+    handed: Tensor = torch.from_numpy(pixels)[None].to(encoder.device)
+    class_tokens = 0
+    with devices.autocast(encoder.device, encoder.frozen.precision):
+        for step in encoder.frozen.steps:
+            if isinstance(step, Pooling):
+                class_tokens = step.class_tokens
+                break
+            handed = step(handed)
+    out = handed.float().cpu()[0]
+    if out.dim() == 2:
+        patches = out[class_tokens:]
+        side = round(len(patches) ** 0.5)
+        if side * side != len(patches):
+            raise RunError(f"{encoder.tap} hands on {len(patches)} patches, which form no square. Drop --sheet.")
+        out = patches.T.reshape(-1, side, side)
+    return (out if out.dim() == 3 else out[:, None, None]).numpy()

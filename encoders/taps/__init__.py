@@ -1,0 +1,1 @@
+"""Taps: which stages are read, and how what they hand on becomes one vector."""

@@ -1,0 +1,127 @@
+"""What is measured of a network's stages: how much each reduces images, and the smallest that it can take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stillsight.encoders.backbone import Backbone
+
+LARGEST = 1_024
+"""Pixels of the side up to which sizes are tried."""
+MULTIPLES = (1, 2, 4, 7, 8, 14, 16, 28, 32, 56, 64)
+"""Of how many pixels the sides of images may have to be multiples."""
+USUAL = 224
+"""Pixels of the side that most networks were made for."""
+TRIED = 96
+"""Pixels of images by which multiples are tried, and some multiples of each above it."""
+
+
+class Sizes(NamedTuple):
+    """Which images a network takes.
+
+    Attributes:
+        least: smallest side in pixels, by stage.
+        multiple: sides are multiples of this.
+        fixed: the only side, if there is but one.
+    """
+
+    least: dict[str, int]
+    multiple: int
+    fixed: int | None
+
+
+def without_content(build: Callable[[], Backbone]) -> Backbone:
+    """The network that `build` makes, without the numbers in it (torch's device "meta"): its shapes in a moment."""
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return build()
+        except NotImplementedError:  # it computes with numbers while it is built
+            backbone = build()
+            backbone.model.to("meta")
+            return backbone
+
+
+def sizes(backbone: Backbone, usual: int) -> Sizes:
+    """Measure which images a network takes, by running it on images of many sizes.
+
+    Args:
+        backbone: its tensors may have no content (torch's device "meta"), which is quick.
+        usual: side in pixels that it was made for.
+    """
+    stages = backbone.stages
+    device = next(backbone.model.parameters()).device
+    multiple = backbone.multiple
+    if backbone.fixed is None:
+        fitting = (unit for unit in MULTIPLES if unit % multiple == 0 or multiple % unit == 0)
+        units = dict.fromkeys((multiple, *(unit for unit in fitting if unit > multiple)))
+        multiple = next((unit for unit in units if _takes_multiples(stages, unit, device)), 0)
+    if backbone.fixed is not None or not multiple:
+        side = backbone.fixed or usual
+        return Sizes(dict.fromkeys(stages, side), 1, side)
+    return Sizes(_least(stages, multiple, device), multiple, None)
+
+
+def _takes_multiples(stages: Mapping[str, nn.Module], unit: int, device: torch.device) -> bool:
+    """Whether images of several sides that are multiples of `unit` pass, even and odd ones among them."""
+    first = -(-TRIED // unit)
+    return all(len(handed_on(stages, unit * count, device)) == len(stages) for count in (first, first + 1, first + 4))
+
+
+def _least(stages: Mapping[str, nn.Module], unit: int, device: torch.device) -> dict[str, int]:
+    """Smallest side by stage: that which passes, and not less than a pixel of what the stage hands on stands for."""
+    tried: dict[int, list[Tensor]] = {}
+
+    def reached(count: int) -> int:
+        if count not in tried:
+            tried[count] = handed_on(stages, unit * count, device)
+        return len(tried[count])
+
+    whole = 1
+    while reached(whole) < len(stages) and unit * whole < LARGEST:
+        whole *= 2
+    side = unit * max(whole, -(-4 * 32 // unit))
+    reductions = [_reduction(output, side, unit) for output in handed_on(stages, side, device)]
+    least: dict[str, int] = {}
+    below = 1
+    for number, stage in enumerate(stages, 1):
+        low, high = below, whole
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if reached(middle) >= number else (middle + 1, high)
+        below = low
+        reduced = max(reductions[:number], default=unit)
+        least[stage] = max(unit * low, -(-reduced // unit) * unit)
+    return least
+
+
+def _reduction(output: Tensor, side: int, unit: int) -> int:
+    return round(side / output.shape[2]) if output.dim() == 4 else unit
+
+
+@torch.no_grad()
+def handed_on(stages: Mapping[str, nn.Module], side: int, device: torch.device) -> list[Tensor]:
+    """What the stages hand on of one image, in eval mode, as far as it gets."""
+    outputs: list[Tensor] = []
+    images = torch.zeros(1, 3, side, side, device=device)
+    flags = _flags(stages.values())
+    try:
+        for stage in stages.values():
+            images = stage.eval()(images)
+            if not images.numel():
+                break
+            outputs.append(images)
+    except Exception:  # too small, or of a size that it does not take: whatever it says
+        return outputs
+    finally:
+        for module, training in flags:
+            module.training = training
+    return outputs
+
+
+def _flags(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, bool]]:
+    return [(module, module.training) for parent in modules for module in parent.modules()]

@@ -1,0 +1,440 @@
+"""What people's own weights files do: every kind of file in every format, and what is said of it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from stillsight.encoders import ENCODERS, Backbone, EncoderError, Preprocessing, build, fingerprint
+from stillsight.encoders.weights import published
+from stillsight.encoders.weights.fitting import load_into
+from stillsight.encoders.weights.sources import find
+from stillsight.encoders.weights.weights_file import read
+from stillsight.encoders.zoo.registry import make_backbone
+
+TAP = "layer1"
+State = dict[str, Tensor]
+
+
+@functools.cache
+def whole(name: str, seed: int = 11) -> State:
+    torch.manual_seed(seed)
+    return {key: tensor.detach() for key, tensor in make_backbone(name).model.state_dict().items()}
+
+
+def right() -> State:
+    """resnet18 to its first stage, with a head that nobody needs: small enough to be written many times."""
+    kept = ("conv1", "bn1", "layer1", "fc")
+    return {name: tensor for name, tensor in whole("resnet18").items() if name.split(".")[0] in kept}
+
+
+def prefixed(prefix: str) -> State:
+    return {f"{prefix}{name}": tensor for name, tensor in right().items()}
+
+
+def deeper() -> State:
+    kept = ("conv1", "bn1", "layer1", "fc")
+    return {name: tensor for name, tensor in whole("resnet34").items() if name.split(".")[0] in kept}
+
+
+def wider() -> State:
+    state = right()
+    state["layer1.0.conv1.weight"] = torch.randn(128, 64, 3, 3)
+    return state
+
+
+def integer() -> dict[str, Tensor]:
+    """As quantised files are: int8 weights with scales beside them, in tensors of the right shapes."""
+    state = right()
+    state["layer1.0.conv1.weight"] = torch.randint(-128, 127, (64, 64, 3, 3), dtype=torch.int8)
+    return state
+
+
+def eight_bits() -> State:
+    return right() | {"layer1.0.conv1.weight": torch.zeros(64, 64, 3, 3).to(torch.float8_e4m3fn)}
+
+
+def nan_in_the_head() -> State:
+    return right() | {"fc.bias": torch.full((1000,), float("nan"))}
+
+
+def nan() -> State:
+    state = {name: tensor.clone() for name, tensor in right().items()}
+    state["bn1.weight"][3] = float("nan")
+    return state
+
+
+FINE = "fine"
+OTHER = r"are of another network than resnet18, which has no layer1\.2\."
+CASES: dict[str, tuple[Callable[[], Any], str]] = {
+    "right": (right, FINE),
+    "deeper": (deeper, OTHER),
+    "wider": (wider, r"do not fit resnet18: layer1\.0\.conv1\.weight has shape \(128, 64, 3, 3\), and resnet18 needs"),
+    "other family": (
+        lambda: whole("retina"),
+        r"lack conv1\.weight.*Are they weights of resnet18\? The file holds (layer1|stem), ",
+    ),
+    "integer": (integer, r"layer1\.0\.conv1\.weight in \S+ is int8, and resnet18 needs floating-point numbers"),
+    "float8": (eight_bits, r"layer1\.0\.conv1\.weight in \S+ is float8_e4m3fn, and resnet18 needs floating-point"),
+    "NaN in a head that is not used": (nan_in_the_head, FINE),
+    "NaN": (nan, r"bn1\.weight holds values that are not finite"),
+    "model.": (lambda: prefixed("model."), FINE),
+    "_orig_mod.": (lambda: prefixed("_orig_mod."), FINE),
+    "module.module.": (lambda: prefixed("module.module."), FINE),
+    "backbone.": (lambda: prefixed("backbone."), FINE),
+    "module.convnet.": (lambda: prefixed("module.convnet."), FINE),
+    "two prefixes, equal": (lambda: {**prefixed("online."), **prefixed("target.")}, FINE),
+    "two prefixes, different": (
+        lambda: prefixed("online.") | {name: tensor + 1 for name, tensor in prefixed("target.").items()},
+        r"holds weights of resnet18 in 2 places \(without the prefix online\.; without the prefix target\.\), and they",
+    ),
+}
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth", ".bin"])
+@pytest.mark.parametrize("case", CASES)
+def test_every_file_is_taken_right_or_refused_in_a_sentence(tmp_path: Path, case: str, ending: str) -> None:
+    make, outcome = CASES[case]
+    path = tmp_path / f"eyes{ending}"
+    state = {name: tensor.contiguous().clone() for name, tensor in make().items()}
+    if ending == ".pth":
+        torch.save(state, path)
+    else:  # a safetensors file under another ending is one by its content
+        save_file(state, path)
+    if outcome == FINE:
+        encoder = build("resnet18", tap=TAP, weights=path, device="cpu")
+        assert encoder.sha256() == fingerprint({name: t for name, t in right().items() if not name.startswith("fc")})
+        prefix = case.partition(",")[0] if case.endswith(".") else "online." if case.startswith("two") else ""
+        assert encoder.provenance.name == path.name + (f" (without the prefix {prefix})" if prefix else "")
+    else:
+        with pytest.raises(EncoderError, match=outcome):
+            build("resnet18", tap=TAP, weights=path, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "keys", [("state_dict_ema",), ("model_ema",), ("model_state_dict",), ("checkpoint", "model"), ("state_dict",)]
+)
+def test_wrappers_are_opened_and_told(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    content: Any = prefixed("module.")
+    for key in reversed(keys):
+        content = {key: content, "epoch": 3, "args": {"lr": 0.1}}
+    torch.save(content, tmp_path / "run.pth")
+    encoder = build("resnet18", tap=TAP, weights=tmp_path / "run.pth", device="cpu")
+    assert encoder.provenance.name == f"run.pth (under {'/'.join(keys)}, without the prefix module.)"
+
+
+def test_an_average_beside_the_weights_is_not_chosen_for_anybody(tmp_path: Path) -> None:
+    average = {name: tensor.float() + 1 for name, tensor in right().items()}
+    torch.save({"state_dict": right(), "state_dict_ema": average}, tmp_path / "both.pth")
+    with pytest.raises(EncoderError, match=r"in 2 places \(under state_dict; under state_dict_ema\), and they differ"):
+        build("resnet18", tap=TAP, weights=tmp_path / "both.pth", device="cpu")
+
+
+def test_where_nothing_fits_the_top_of_the_file_is_listed(tmp_path: Path) -> None:
+    torch.save({"actor": {"w": torch.ones(2)}, "critic": {"w": torch.ones(2)}, "step": 5}, tmp_path / "agent.pth")
+    with pytest.raises(EncoderError, match=r"Are they weights of resnet18\? The file holds actor, critic, step\."):
+        build("resnet18", tap=TAP, weights=tmp_path / "agent.pth", device="cpu")
+
+
+@pytest.mark.parametrize("content", [{0: torch.ones(2), 1: torch.ones(3)}, [torch.ones(2)]])
+def test_integer_keys_and_lists_are_a_sentence(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(EncoderError, match=r"not a state_dict of tensors\. Save model\.state_dict\(\)"):
+        build("resnet18", tap=TAP, weights=tmp_path / "odd.pth", device="cpu")
+
+
+def test_sparse_tensors_are_a_sentence(tmp_path: Path) -> None:
+    torch.save(right() | {"conv1.weight": right()["conv1.weight"].to_sparse()}, tmp_path / "odd.pth")
+    with pytest.raises(EncoderError, match=r"conv1\.weight in odd\.pth is sparse, and resnet18 needs floating-point"):
+        build("resnet18", tap=TAP, weights=tmp_path / "odd.pth", device="cpu")
+
+
+def test_a_small_file_cannot_take_all_memory(tmp_path: Path) -> None:
+    """A tensor of stride 0 claims as many numbers as it likes: sizes are compared before anything is made of it."""
+    bomb = torch.zeros(1).expand(2**40)
+    torch.save(right() | {"fc.weight": bomb, "fc.bias": bomb}, tmp_path / "bomb.pth")
+    build("resnet18", tap=TAP, weights=tmp_path / "bomb.pth", device="cpu")
+    torch.save(right() | {"conv1.weight": bomb}, tmp_path / "bomb.pth")
+    with pytest.raises(EncoderError, match=r"conv1\.weight has shape \(1099511627776,\), and resnet18 needs"):
+        build("resnet18", tap=TAP, weights=tmp_path / "bomb.pth", device="cpu")
+
+
+def test_a_run_of_another_encoder_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    save_file(whole("retina"), tmp_path / "checkpoints" / "encoder.safetensors", {"encoder": "retina"})
+    assert build("retina", weights=tmp_path, device="cpu").provenance.kind == "run"
+    with pytest.raises(EncoderError, match=rf"{re.escape(str(tmp_path))} trained retina, and --encoder is resnet18"):
+        build("resnet18", weights=tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+def test_a_truncated_file_is_damaged(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"eyes{ending}"
+    torch.save(right(), path) if ending == ".pth" else save_file(right(), path)
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(EncoderError, match="is damaged or incomplete"):
+        build("resnet18", tap=TAP, weights=path, device="cpu")
+
+
+def test_two_stages_that_share_a_layer_read_their_weights_under_either_name() -> None:
+    shared = nn.Conv2d(3, 3, 1)
+    model = nn.Sequential(shared, nn.ReLU(), shared)
+    stages = {"first": model[0], "act": model[1], "again": model[2]}
+    backbone = Backbone(model=model, stages=stages, preprocessing=Preprocessing(), tap="again")
+    one_name = {"0.weight": torch.ones(3, 3, 1, 1), "0.bias": torch.ones(3)}
+    load_into(backbone, one_name, "shared.pth", "again", "shared")
+    assert torch.equal(shared.weight, torch.ones(3, 3, 1, 1))
+    other_name = {name.replace("0", "2"): tensor + 1 for name, tensor in one_name.items()}
+    load_into(backbone, other_name, "shared.pth", "again", "shared")
+    assert torch.equal(shared.weight, torch.full((3, 3, 1, 1), 2.0))
+
+
+def test_the_weights_of_a_larger_convnext_are_refused(tmp_path: Path) -> None:
+    """What stands in one file and not in the other lies inside a stage that is kept."""
+    state = dict(whole("convnext_tiny"))
+    last = {key: tensor for key, tensor in state.items() if "features.5.8." in key}
+    state |= {key.replace("features.5.8.", "features.5.9."): tensor.clone() for key, tensor in last.items()}
+    save_file(state, tmp_path / "small.safetensors")
+    with pytest.raises(EncoderError, match=r"another network than convnext_tiny, which has no features\.5\.9\."):
+        build("convnext_tiny", tap="features.5", weights=tmp_path / "small.safetensors", device="cpu")
+    build("convnext_tiny", tap="features.3", weights=tmp_path / "small.safetensors", device="cpu")
+
+
+def test_the_card_and_the_summary_say_where_the_weights_were(tmp_path: Path) -> None:
+    torch.save({"model_ema": prefixed("backbone.")}, tmp_path / "run.pth")
+    name = build("resnet18", tap=TAP, weights=tmp_path / "run.pth", device="cpu").provenance.name
+    assert json.dumps(name) == '"run.pth (under model_ema, without the prefix backbone.)"'
+
+
+# Layouts that authors publish, by what their own loading code takes off ----------------------------------------------
+
+
+def r3m() -> dict[str, Any]:
+    """facebookresearch/r3m: `torch.load(model.pt)["r3m"]` of a DataParallel around ResNet and language heads."""
+    heads = {
+        "module.lang_enc.model.embeddings.weight": torch.ones(4, 2),
+        "module.lang_rew.pred.0.weight": torch.ones(3),
+    }
+    return {"r3m": prefixed("module.convnet.") | heads, "global_step": 1_000_000}
+
+
+def vip() -> dict[str, Any]:
+    """facebookresearch/vip: the same with "vip", and an fc of 1,024 features in the place of the classifier."""
+    fc = {"module.convnet.fc.weight": torch.ones(8, 512), "module.convnet.fc.bias": torch.ones(8)}
+    return {"vip": prefixed("module.convnet.") | fc, "global_step": 5}
+
+
+def two_deep() -> dict[str, Any]:
+    return {"model": prefixed("backbone.visual.trunk."), "args": {"lr": 0.1}, "optimizer": {"state": {}}}
+
+
+LAYOUTS: dict[str, tuple[Callable[[], Any], str]] = {
+    "r3m": (r3m, "under r3m, without the prefix module.convnet."),
+    "vip": (vip, "under vip, without the prefix module.convnet."),
+    "two deep": (two_deep, "under model, without the prefix backbone.visual.trunk."),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_published_layouts_are_loaded(tmp_path: Path, layout: str, legacy: bool) -> None:
+    make, where = LAYOUTS[layout]
+    torch.save(make(), tmp_path / "model.pt", _use_new_zipfile_serialization=not legacy)
+    encoder = build("resnet18", tap=TAP, weights=tmp_path / "model.pt", device="cpu")
+    assert encoder.sha256() == fingerprint({name: t for name, t in right().items() if not name.startswith("fc")})
+    assert encoder.provenance.name == f"model.pt ({where})"
+
+
+def test_a_transformer_with_its_decoder_is_loaded(tmp_path: Path) -> None:
+    """VC-1 and MAE: `torch.load(vc1_vitb.pth)["model"]`, the decoder and mask token of the pretraining beside it."""
+    timm = pytest.importorskip("timm")
+    options = {"img_size": 32, "patch_size": 16, "embed_dim": 24, "depth": 2, "num_heads": 2, "num_classes": 0}
+    torch.manual_seed(2)
+    state = timm.models.VisionTransformer(**options).state_dict()
+    model = timm.models.VisionTransformer(**options)
+    decoder = {"mask_token": torch.zeros(1, 1, 8), "decoder_blocks.0.norm1.weight": torch.ones(8)}
+    torch.save({"model": {**state, **decoder}, "epoch": 399, "scaler": {"scale": 65536.0}}, tmp_path / "vc1.pth")
+    stages = {"embed": model.patch_embed, "block0": model.blocks[0], "block1": model.blocks[1], "norm": model.norm}
+    backbone = Backbone(model=model, stages=stages, preprocessing=Preprocessing(), tap="norm", class_tokens=1)
+    assert load_into(backbone, read(tmp_path / "vc1.pth"), "vc1.pth", "norm", "vc1") == "under model"
+    assert torch.equal(model.blocks[1].mlp.fc2.weight, state["blocks.1.mlp.fc2.weight"])
+    assert torch.equal(model.norm.bias, state["norm.bias"])
+
+
+@pytest.mark.parametrize("prefix", ["vision_model.", "model.vision_tower.vision_model.", "timm_model.trunk."])
+def test_safetensors_of_a_hub_with_nested_prefixes(tmp_path: Path, prefix: str) -> None:
+    others = {"text_model.embeddings.weight": torch.ones(2, 3), "logit_scale": torch.ones(1)}
+    save_file(
+        {name: tensor.clone() for name, tensor in prefixed(prefix).items()} | others, tmp_path / "hub.safetensors"
+    )
+    encoder = build("resnet18", tap=TAP, weights=tmp_path / "hub.safetensors", device="cpu")
+    assert encoder.provenance.name == f"hub.safetensors (without the prefix {prefix})"
+
+
+# Files that are taken for weights -------------------------------------------------------------------------------------
+
+
+def _npz(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, kernel=np.ones(3))
+
+
+def _npy(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, np.ones(3))
+
+
+def _torchscript(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("model/data.pkl", "model/code/__torch__.py", "model/constants.pkl"):
+            file.writestr(name, b"x")
+
+
+def _index(path: Path) -> None:
+    shards = {"conv1.weight": "model-00001-of-00002.safetensors", "bn1.weight": "model-00002-of-00002.safetensors"}
+    path.write_text(json.dumps({"metadata": {"total_size": 9}, "weight_map": shards}))
+
+
+STRANGE: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "a pointer of Git LFS": (
+        "model.safetensors",
+        lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 45\n"),
+        r"is a pointer of Git LFS, and not the file that it stands for; .* Type: git lfs pull\.",
+    ),
+    "a page": (
+        "resnet18.pth",
+        lambda path: path.write_text("\n<!DOCTYPE html><html>Not found"),
+        r"is a page of the web, and not the file; .* Download the file itself\.",
+    ),
+    "npz": ("ViT-B_16.npz", _npz, r"is an archive of NumPy \(npz\); weights are read from safetensors and torch files"),
+    "npz by another name": ("eyes.pth", _npz, r"is an archive of NumPy \(npz\)"),
+    "npy": ("eyes.npy", _npy, r"is an array of NumPy; "),
+    "HDF5": (
+        "eyes.h5",
+        lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)),
+        r"is HDF5, as Keras writes it",
+    ),
+    "GGUF": ("eyes.gguf", lambda path: path.write_bytes(b"GGUF" + bytes(99)), r"is GGUF, of quantised weights"),
+    "gzip": ("eyes.pth.gz", lambda path: path.write_bytes(b"\x1f\x8b\x08" + bytes(99)), r"is compressed \(gzip\)"),
+    "TorchScript": ("eyes.pt", _torchscript, r"is a TorchScript archive, which holds code; .* Save its state_dict"),
+    "an index of shards": (
+        "model.safetensors.index.json",
+        _index,
+        r"is an index of weights in 2 files \(model-00001-of-00002\.safetensors, model-00002-of-00002\.safetensors\)",
+    ),
+    "a broken index": (
+        "pytorch_model.bin.index.json",
+        lambda path: path.write_text("{"),
+        r"is an index of weights in several files, and weights are read from one\. Join them: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_what_is_no_file_of_weights_says_what_it_is(tmp_path: Path, case: str) -> None:
+    name, make, sentence = STRANGE[case]
+    make(tmp_path / name)
+    with pytest.raises(EncoderError, match=sentence) as caught:
+        read(tmp_path / name)
+    assert str(caught.value).startswith(str(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+# The packages' files --------------------------------------------------------------------------------------------------
+
+
+class Trap:
+    """Unpickled, this would make a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def damaged_zip(state: State, path: Path, _: Path) -> None:
+    torch.save(state, path)
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def damaged_middle(state: State, path: Path, _: Path) -> None:
+    torch.save(state, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def other_network(state: State, path: Path, _: Path) -> None:
+    torch.save(dict(list(state.items())[:-1]), path)
+
+
+def malicious(state: State, path: Path, proof: Path) -> None:
+    torch.save({**state, "_fc.bias": Trap(proof)}, path)
+
+
+def malicious_legacy(state: State, path: Path, proof: Path) -> None:
+    torch.save({**state, "_fc.bias": Trap(proof)}, path, _use_new_zipfile_serialization=False)
+
+
+def malicious_pickle(_: State, path: Path, proof: Path) -> None:
+    path.write_bytes(pickle.dumps({"_fc.bias": Trap(proof)}, protocol=2))
+
+
+def expanding(state: State, path: Path, _: Path) -> None:
+    torch.save({"_fc.bias": torch.zeros(2**20), **state}, path)
+    with zipfile.ZipFile(path) as plain:
+        entries = {entry.filename: plain.read(entry) for entry in plain.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        for name, content in entries.items():
+            bomb.writestr(name, content)
+
+
+PACKAGED: dict[str, tuple[Callable[[State, Path, Path], None], str]] = {
+    "cut off": (damaged_zip, r"is damaged or incomplete"),
+    "changed": (damaged_middle, r"is damaged or not the official file: its sha256 begins with"),
+    "another network": (other_network, r"small\.pth holds 9 tensors, and eyes has 10"),
+    "malicious": (malicious, r"holds Python objects and not only tensors, and stillsight runs no code"),
+    "malicious, legacy": (malicious_legacy, r"holds Python objects and not only tensors, and stillsight runs no code"),
+    "malicious, a pickle": (
+        malicious_pickle,
+        r"holds Python objects and not only tensors, and stillsight runs no code",
+    ),
+    "expanding": (expanding, r"would expand to"),
+}
+
+
+@pytest.mark.parametrize("case", PACKAGED)
+def test_a_package_is_no_reason_to_trust_its_file(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, sentence = PACKAGED[case]
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1, bias=False), nn.Linear(4, 2))
+    state = {f"_{number}.{name.rpartition('.')[2]}": t for number, (name, t) in enumerate(model.state_dict().items())}
+    path, proof = tmp_path / "small.pth", tmp_path / "the code ran"
+    make(state, path, proof)
+    digits = "0" * 64 if case == "changed" else ""
+    monkeypatch.setattr(published.packages, "find", lambda _: (path, digits))
+    row = replace(ENCODERS["resnet18"], name="eyes", weights="package:some-eyes")
+    stages = {"stem": model[:2], "head": model[2]}
+    backbone = Backbone(model=model, stages=stages, preprocessing=Preprocessing(), tap="head")
+
+    def load() -> None:
+        found = find(row)
+        load_into(backbone, found.content, found.provenance.name, "head", "eyes", by_order=found.by_order)
+
+    with pytest.raises(EncoderError, match=sentence):
+        load()
+    assert not proof.exists()

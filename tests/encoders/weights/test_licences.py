@@ -15,8 +15,10 @@ import torch
 from stillsight.agents.benchmark.grid.parse import parse_spec
 from stillsight.agents.cli import main
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.trust import PLACES, open_run
 from stillsight.agents.training.config import RlConfig
+from stillsight.agents.training.continuing.resuming import resumed
 from stillsight.encoders import ENCODERS, EncoderError, build
 from stillsight.encoders.config import UNNAMED, EncoderConfig
 from stillsight.encoders.supervised.cifar_config import CifarConfig
@@ -115,6 +117,25 @@ def test_a_run_folder_cannot_accept(gated: Path, tmp_path: Path) -> None:
     opened = open_run(folder)
     assert opened.config.accept_license is False
     assert str(gated)
+
+
+def test_no_run_folder_says_that_its_user_accepted(tmp_path: Path) -> None:
+    with Run(tmp_path / "run", "rl", RlConfig(accept_license=True)) as run:
+        run.card("rl", {})
+    assert "accept_license" not in json.loads((tmp_path / "run" / "config.json").read_text())
+
+
+@pytest.mark.usefixtures("gated")
+def test_who_goes_on_with_somebodys_run_accepts_for_themselves(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    record = {"command": "rl", "env": "stillsight/Orchard-v0", "algo": "ppo", "encoder": "retina", "mode": "frozen"}
+    (folder / "config.json").write_text(json.dumps(record))
+    with pytest.raises(EncoderError, match="must be accepted once"):
+        resumed(RlConfig(resume=folder), folder, "rl")
+    going_on = resumed(RlConfig(resume=folder, accept_license=True), folder, "rl")
+    assert going_on.config.accept_license
+    assert going_on.changed == {}
 
 
 def test_a_spec_cannot_accept() -> None:

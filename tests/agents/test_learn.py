@@ -49,6 +49,7 @@ SUMMARY = [
     "encoder",
     "tap",
     "pooling",
+    "fusion",
     "resolution",
     "unfreeze",
     "adapt",

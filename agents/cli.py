@@ -138,6 +138,12 @@ COMMANDS: dict[str, Command] = {
         "measure how fast a cifar run trains, beside a plain loop",
         examples=("--encoder retina --mode scratch", "--encoder retina --mode frozen --head linear"),
     ),
+    "gpu": Command(
+        f"{_AGENTS}.measure.gpu.gpu_config:GpuConfig",
+        f"{_AGENTS}.measure.gpu.session:gpu",
+        "test and measure what only a CUDA GPU can show, within minutes and into one folder",
+        examples=("--out results/runs/gpu", "--small --parts encoders"),
+    ),
     "benchmark": Command(
         f"{_AGENTS}.benchmark.benchmark_config:BenchmarkConfig",
         f"{_AGENTS}.benchmark.command:benchmark",

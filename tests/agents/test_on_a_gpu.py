@@ -16,6 +16,8 @@ from stillsight.agents import EncodedVecEnv, RlConfig, load, rl
 from stillsight.agents.cli import main
 from stillsight.agents.doctor import accelerator
 from stillsight.agents.features.extractor import EncoderExtractor
+from stillsight.agents.measure import arm, stock
+from stillsight.agents.measure.process import ARMS
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.training.build import make_agent
 from stillsight.encoders import device as devices
@@ -76,6 +78,33 @@ def test_a_part_that_learns_on_the_device_learns_and_the_rest_keeps_every_bit(
     resumed = rl(RlConfig(resume=tmp_path / "run", steps=160, device=str(device)))
     assert resumed["encoder_sha256_before"] == summary["encoder_sha256_before"]
     assert resumed["encoder_sha256_after"] != summary["encoder_sha256_after"]
+
+
+def test_a_part_without_buffers_learns_on_the_device(tiny: Tiny, device: torch.device) -> None:
+    # A transformer's blocks have parameters alone: where they live is not to be read from their buffers.
+    chosen: dict[str, Any] = {"encoder": "vit_b_16", "tap": "block0", "unfreeze": "block0", "mode": "scratch"}
+    config = tiny("ppo", **chosen, pooling="cls", device=str(device), engine="eager", compress=0, standardise=0)
+    agent = make_agent(config.resolved(), build(config), n_envs=2)
+    assert not list(agent.model.policy.features_extractor.learned.buffers())
+    agent.model.learn(32)
+    assert agent.model._n_updates > 0
+    agent.venv.close()
+
+
+@pytest.mark.parametrize("algo", ["ppo", "sac"])
+@pytest.mark.parametrize("name", ["stock", "cached", "floor"])
+def test_a_run_is_measured_on_the_device(
+    tiny: Tiny, name: str, algo: str, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arm, "PREFILL", 24)
+    monkeypatch.setattr(stock, "STOCK_SLOTS", 100)
+    measured = ARMS[name](tiny(algo, device=str(device), engine=engine(device)).resolved())
+    row = measured.measure(0.01)
+    assert row["env_steps_per_s"] > 0
+    if name != "floor":
+        assert next(measured.model.policy.parameters()).device.type == device.type
+        assert measured.clock.device.type == device.type
+        assert measured.facts()["peak_memory_bytes"] > 0
 
 
 def test_frames_are_encoded_once_and_stacked_as_the_network_sees_them(device: torch.device) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -51,12 +52,11 @@ def test_training_on_the_device_leaves_the_frozen_network_and_its_policy_plays_o
     assert {player.sha256() for player in players.values()} == {untouched.sha256()}
     assert next(players[str(device)].model.policy.parameters()).device.type == device.type
     said = {}
-    for where, player in players.items():
-        stacks = torch.from_numpy(frames[:, None].repeat(3, 1)).to(where)
-        said[where] = player.module(stacks)
-        assert said[where].device.type == torch.device(where).type
     with devices.exact_math():
-        torch.testing.assert_close(said[str(device)].cpu(), said["cpu"], atol=0.02, rtol=0.02)
+        for where, player in players.items():
+            said[where] = player.module(torch.from_numpy(frames[:, None].repeat(3, 1)).to(where))
+            assert said[where].device.type == torch.device(where).type
+    torch.testing.assert_close(said[str(device)].cpu(), said["cpu"], atol=0.02, rtol=0.02)
 
 
 def test_a_part_that_learns_on_the_device_learns_and_the_rest_keeps_every_bit(
@@ -161,4 +161,7 @@ def test_a_classifier_learns_on_the_device(
     flags |= {"mode": mode, "precision": precision, "device": device, "threads": 1}
     flags |= {"epochs": 3, "batch": 16} if mode == "finetune" else {"head": "linear"}
     assert main(["cifar", *(word for name, value in flags.items() for word in (f"--{name}", str(value)))]) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["test_accuracy"] >= 0.75
+    assert (summary["encoder_sha256_before"] == summary["encoder_sha256_after"]) == (mode == "frozen")
     assert main(["evaluate", str(tmp_path / "run"), "--device", "cpu"]) == 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -212,6 +214,31 @@ def test_the_command_prints_a_table_and_json(capsys: pytest.CaptureFixture[str])
     ]
     assert all(row["images_per_s"]["n"] == len(row["rounds"]) == 2 for row in measured)
     assert all(math.isfinite(number) and number > 0 for row in measured for number in row["rounds"])
+
+
+OWN = """
+from torch import nn
+from stillsight.encoders import Backbone, Preprocessing
+
+def tiny():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.Conv2d(8, 16, 3, stride=2))
+    return Backbone(model=model, stages={"low": model[0], "high": model[1]}, preprocessing=Preprocessing(), tap="high")
+"""
+
+
+def test_a_function_of_the_current_folder_is_measured_and_a_tap_opens_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "eyes_to_time.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    words = ["--resolutions", "16", "--precision", "float32", "--engine", "eager", "--batch", "2", "--seconds", "0.001"]
+    assert main(["throughput", *words, "--device", "cpu", "--encoders", "retina:layer1"]) == 0
+    assert str(tmp_path) not in sys.path, "what lies here takes part only where a module is named"
+    capsys.readouterr()
+    assert main(["throughput", *words, "--device", "cpu", "--encoders", "eyes_to_time:tiny:high", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["arms"]
+    assert (row["encoder"], row["tap"], row["parameters"]) == ("eyes_to_time:tiny", "high", 224 + 1_168)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -248,6 +251,30 @@ def made(folder: Path, *flags: str) -> dict[str, Any]:
     assert {part["state"] for part in index["parts"].values()} == {"done"}
     assert (folder / "gpu.md").read_text() == render(folder)
     return index
+
+
+def test_what_the_python_lacks_is_a_sentence(tmp_path: Path) -> None:
+    bare = f"PYTHON={sys.executable} -S"
+    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "PYTHONPATH")}
+    command = ["make", "gpu", bare, f"GPU={tmp_path / 'gpu'}"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert ran.returncode == 2
+    first = ran.stderr.splitlines()[0]
+    assert " has no torch,torchvision,gymnasium,stable_baselines3," in first
+    assert first.endswith("Put their wheels into a folder on PYTHONPATH, or type: make gpu PYTHON=ANOTHER")
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_that_stillsight_depends_on_is_looked_for_but_the_video() -> None:
+    (line,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("NEEDED := ")]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {re.split("[><=]", requirement)[0].lower().replace("_", "-") for requirement in project["dependencies"]}
+    modules: dict[str, set[str]] = {}
+    for module_name, distributions in importlib.metadata.packages_distributions().items():
+        for name in distributions:
+            modules.setdefault(name.lower().replace("_", "-"), set()).add(module_name)
+    needed = set(line.split()[2:])
+    assert {name for name in names if not modules[name] & needed} == {"imageio-ffmpeg"}
 
 
 def test_make_gpu_measures_and_writes(tmp_path: Path) -> None:

@@ -195,7 +195,8 @@ def in_turns(
         rounds: measurements of each.
         seconds: of one measurement.
         keep: called with the rows so far after every round.
-        left: seconds until the table must be done; arms for which there is no time left are refused.
+        left: seconds until the table must be done; arms for which there is no time left are refused: a further one may
+            take as long to prepare as the longest until then.
 
     Returns:
         a row for each arm: its fields, facts, `rounds` (images/s), and of these `images_per_s` with median, least, most
@@ -203,14 +204,17 @@ def in_turns(
     """
     rows = [asdict(arm) for arm in arms]
     ready: dict[int, Running] = {}
+    longest = 0.0
     for place, arm in enumerate(arms):
         ahead = rounds * sum(max(seconds, running.seconds) for running in ready.values())
-        if left() < ahead + rounds * seconds:
+        before = left()
+        if before < ahead + rounds * seconds + longest:
             rows[place]["refused"] = OUT_OF_TIME
             continue
         with _refusing(rows[place]):
             ready[place] = prepare(arm)
             rows[place] |= ready[place].facts
+        longest = max(longest, before - left()) if math.isfinite(before) else 0.0
     for turn in range(rounds):
         for place, running in list(ready.items()):
             if left() <= 0 and turn:

@@ -101,7 +101,7 @@ def _run(result: dict[str, Any]) -> Iterator[str]:
 def _encoders(result: dict[str, Any]) -> Iterator[str]:
     yield (
         f"Images are {result['images']}; weights are {result['weights']}; TF32 {'on' if result['tf32'] else 'off'}; "
-        f"up to {result['rounds']} rounds of {result['seconds']:g} s, in turns.\n"
+        f"up to {result['rounds']} rounds of {result['seconds']:g} s, in turns within each block of the table.\n"
     )
     reached = [row for row in result["arms"] if "refused" in row or "images_per_s" in row]
     cells, notes = speed_cells(reached)

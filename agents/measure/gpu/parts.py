@@ -34,6 +34,10 @@ MARGIN = 0.06
 """Share of its time before whose end a part stops by itself, so that it writes its last numbers in peace."""
 
 
+Block = tuple[float, list[SpeedArm]]
+"""A weight, and arms that are measured in turns."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Size:
     """How much of everything.
@@ -41,13 +45,14 @@ class Size:
     Attributes:
         runs: algorithm -> the run that is measured beside stock SB3 and the floor.
         throughput: algorithm -> how it is measured.
-        speed: arms of the speed table, in the order of their importance; `speed_config` says how they are measured.
+        speed: the speed table in blocks, the most important first, each with its weight in sharing out the time; the
+            arms of a block are measured in turns, as `speed_config` says.
         finetune, frozen: the supervised track.
     """
 
     runs: Mapping[str, RlConfig]
     throughput: Mapping[str, ThroughputConfig]
-    speed: Callable[[], list[SpeedArm]]
+    speed: Callable[[], list[Block]]
     speed_config: ThroughputConfig
     finetune: CifarThroughputConfig
     frozen: CifarThroughputConfig
@@ -63,8 +68,9 @@ NETWORKS = ("resnet18", "mobilenet_v2", "efficientnet_lite0", "resnet50", "vit_b
 """Encoders of the speed table, as far as there are such rows."""
 
 
-def speed() -> list[SpeedArm]:
-    """Arms of the speed table: whole networks on many images, then what agents read, of few; the slow compiler last."""
+def speed() -> list[Block]:
+    """The speed table: whole networks on many images, what agents read on few, and last the compiler, which may take a
+    minute, beside the other engines."""
     names = [name for name in NETWORKS if name in ENCODERS]
     engines: tuple[EngineName, ...] = ("eager", "folded", "graph")
 
@@ -82,8 +88,9 @@ def speed() -> list[SpeedArm]:
         for precision in ("bf16", "float32")
         for engine in engines
     ]
-    compiled = [arm for arm in whole(224, "compiled") if arm.precision == "bf16"][:2]
-    return [*whole(224, *engines), *agents, *whole(84, *engines), *compiled, *whole(128, *engines)]
+    compiled = [arm for arm in whole(224, "graph", "compiled") if arm.precision == "bf16"][:4]
+    blocks = (whole(224, *engines), agents, whole(84, *engines), whole(128, *engines), compiled)
+    return list(zip((3.0, 2.0, 2.0, 1.0, 2.0), blocks, strict=True))
 
 
 FULL = Size(
@@ -127,7 +134,8 @@ SMALL = Size(
         **dict.fromkeys(("sac", "dqn"), ThroughputConfig(arms=("cached",), rounds=1, seconds=0.01)),
     },
     speed=lambda: [
-        SpeedArm("retina", "layer1", "grid2", 16, "float32", engine, 2) for engine in ("eager", "folded", "graph")
+        (1.0, [SpeedArm("retina", "layer1", "grid2", 16, "float32", engine, 2) for engine in ("eager", "folded")]),
+        (1.0, [SpeedArm("retina", "layer1", "grid2", 16, "float32", "graph", 2)]),
     ],
     speed_config=ThroughputConfig(encoders=("retina",), rounds=2, seconds=0.001),
     finetune=CifarThroughputConfig(mode=Mode.SCRATCH, updates=1, batch=8, rounds=1, workers=0, threads=1),
@@ -159,7 +167,29 @@ def _run(algo: str, size: Size, keep: Keep, left: Left) -> Result:
 
 
 def _speed(size: Size, keep: Keep, left: Left) -> Result:
-    return encoder_speed.measure(RlConfig(), size.speed_config, size.speed(), keep, left)
+    result: Result = {}
+    blocks = size.speed()
+    for number, (weight, arms) in enumerate(blocks):
+        others = left() * (1 - weight / sum(further for further, _ in blocks[number:]))
+        result = _block(size, arms, partial(_joined, result.get("arms", []), number + 1), keep, left, others)
+        keep(result)
+    return result
+
+
+def _block(
+    size: Size, arms: list[SpeedArm], joined: Callable[[Result], Result], keep: Keep, left: Left, others: float
+) -> Result:
+    """Measure one block, leaving `others` seconds to those after it; `joined` adds those before it."""
+    return joined(
+        encoder_speed.measure(
+            RlConfig(), size.speed_config, arms, lambda block: keep(joined(block)), lambda: left() - others
+        )
+    )
+
+
+def _joined(before: list[Result], number: int, block: Result) -> Result:
+    """A block of the speed table with the rows of those before it."""
+    return {**block, "arms": [*before, *({**row, "block": number} for row in block["arms"])]}
 
 
 def _cifar(name: str, size: Size, keep: Keep, left: Left) -> Result:

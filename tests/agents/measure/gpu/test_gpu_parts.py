@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ def test_everything_that_is_asked_for_can_be_had(size: Size) -> None:
         size.throughput[algo].check()
     size.finetune.check()
     size.frozen.check()
-    for arm in size.speed():
-        spec(arm.encoder).check_tap(arm.tap)
+    for weight, arms in size.speed():
+        assert weight > 0
+        for arm in arms:
+            spec(arm.encoder).check_tap(arm.tap)
     assert size.finetune.mode.trained
     assert not size.frozen.mode.trained
 
@@ -42,16 +45,38 @@ def test_the_full_size_is_that_of_the_published_runs() -> None:
 
 
 def test_the_speed_table_has_the_most_important_first_and_nothing_twice() -> None:
-    arms = speed()
+    *blocks, compiled = [block for _, block in speed()]
+    assert {(arm.engine, arm.resolution) for arm in compiled} == {("graph", 224), ("compiled", 224)}
+    arms = [arm for block in blocks for arm in block]
     assert len(set(arms)) == len(arms)
     assert {arm.encoder for arm in arms} == {*NETWORKS} & {*ENCODERS}
     assert {arm.resolution for arm in arms} == {84, 128, 224}
     assert {arm.precision for arm in arms} == {"float32", "bf16"}
-    assert {arm.engine for arm in arms} == {"eager", "folded", "graph", "compiled"}
+    assert {arm.engine for arm in arms} == {"eager", "folded", "graph"}
     assert (arms[0].resolution, arms[0].batch) == (224, 256)
     few = next(arm for arm in arms if arm.batch == 8)
     assert (few.tap, few.pooling) == spec(few.encoder).control
-    assert len([arm for arm in arms if arm.engine == "compiled"]) == 2
+
+
+def test_a_block_of_the_speed_table_leaves_the_others_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[dict[str, Any]] = []
+    told: list[float] = []
+    now = [0.0]
+
+    def measure(_: Any, __: Any, arms: list[str], keep: Keep, left: Left) -> dict[str, Any]:
+        told.append(left())
+        now[0] += {"a": 10.0, "b": 40.0, "c": 0.0}[arms[0]]
+        keep({"arms": [{"encoder": arms[0]}]})
+        return {"device": "cuda", "arms": [{"encoder": name} for name in arms]}
+
+    monkeypatch.setattr(module.encoder_speed, "measure", measure)
+    blocks = [(2.0, ["a", "A"]), (1.0, ["b"]), (1.0, ["c"])]
+    size = replace(SMALL, speed=lambda: blocks)  # type: ignore[arg-type,return-value]
+    result = PARTS["encoders"](size, kept.append, lambda: 100.0 - now[0])
+    assert told == [50.0, 45.0, 50.0], "half; then half of what is left; then all of it"
+    rows = [(row["encoder"], row["block"]) for row in result["arms"]]
+    assert rows == [("a", 1), ("A", 1), ("b", 2), ("c", 3)]
+    assert [len(one["arms"]) for one in kept] == [1, 2, 3, 3, 4, 4], "what is done stays, whatever becomes of the next"
 
 
 class Here:

@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 # A new folder each time: a run never overwrites another.
 DEMO := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-slow faults lint types clean
+GPU := results/runs/gpu-$(shell date +%Y%m%d-%H%M%S)
+
+.PHONY: demo test test-slow faults gpu lint types clean
 
 # The environment is made again only when pyproject.toml changes.
 $(VENV)/installed: pyproject.toml
@@ -33,6 +35,16 @@ test-slow: $(VENV)/installed
 # published by `make faults FAULTS_FLAGS="--publish results/published"`; tests/faults/README.md names further flags.
 faults: $(VENV)/installed
 	$(BIN)/python tests/faults/run.py $(FAULTS_FLAGS)
+
+# All that only a CUDA GPU can show, within nine minutes and into one folder: by $(PYTHON) as it is, with nothing
+# installed and no network. The folders are shown to it under the name by which they are imported.
+NEEDED := torch torchvision gymnasium stable_baselines3 numpy cv2 PIL safetensors sklearn fsspec rich msgspec filelock packaging pytest
+
+gpu:
+	@$(PYTHON) -c 'import importlib.util as u, sys; gone = [name for name in sys.argv[1:] if u.find_spec(name) is None]; sys.exit(f"{sys.executable} has no {chr(44).join(gone)}, and make gpu installs nothing. Put their wheels into a folder on PYTHONPATH, or type: make gpu PYTHON=ANOTHER" if gone else 0)' $(NEEDED)
+	@tree=$$(mktemp -d) && trap 'rm -rf "$$tree"' EXIT INT TERM && mkdir "$$tree/stillsight" && \
+	for folder in agents envs encoders agents/stillsight/__main__.py; do ln -s "$(CURDIR)/$$folder" "$$tree/stillsight/"; done && \
+	PYTHONPATH="$$tree$${PYTHONPATH:+:$$PYTHONPATH}" $(PYTHON) -m stillsight gpu --out $(GPU) $(GPU_FLAGS)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -140,19 +140,28 @@ COMMANDS: dict[str, Command] = {
     "throughput": Command(
         f"{_AGENTS}.measure.measure_config:ThroughputConfig",
         f"{_AGENTS}.measure.throughput:throughput",
-        "measure how fast a run goes, beside stock SB3 and beside the floor",
+        "measure how fast a run goes, beside stock SB3 and beside the floor, or encoders alone",
         run=f"{_AGENTS}.training.config:RlConfig",
         left_out=(
             *("in_policy", "checkpoint_every", "tensorboard", "out", "resume", "from_run", "from_checkpoint", "keep"),
             "trust",
         ),
-        examples=("--encoder resnet18 --mode random --tap layer4 --pooling global --rounds 3",),
+        examples=(
+            "--encoder resnet18 --mode random --tap layer4 --pooling global --rounds 3",
+            "--encoders retina mobilenet_v2 resnet18:layer4 --resolutions 84 224 --engines eager folded compiled",
+        ),
     ),
     "cifar-throughput": Command(
         f"{_AGENTS}.measure.cifar_throughput_config:CifarThroughputConfig",
         f"{_AGENTS}.measure.cifar_throughput:cifar_throughput",
         "measure how fast a cifar run trains, beside a plain loop",
         examples=("--encoder retina --mode scratch", "--encoder retina --mode frozen --head linear"),
+    ),
+    "gpu": Command(
+        f"{_AGENTS}.measure.gpu.gpu_config:GpuConfig",
+        f"{_AGENTS}.measure.gpu.session:gpu",
+        "test and measure what only a CUDA GPU can show, within minutes and into one folder",
+        examples=("--out results/runs/gpu", "--small --parts encoders"),
     ),
     "benchmark": Command(
         f"{_AGENTS}.benchmark.benchmark_config:BenchmarkConfig",
@@ -353,6 +362,7 @@ def _import_from_here(parts: Sequence[Any]) -> None:
     """Let a `module:name` that was typed, after --trust too, lie in the current folder, where a console script does not
     look. What a run folder or a SPEC.toml names never brings the folder onto the path."""
     typed = [getattr(part, flag, None) for part in parts for flag in ("encoder", "env", "algo", "trust")]
+    typed += [name for part in parts for name, _ in getattr(part, "tapped", ())]  # of NAME:TAP the name
     import_from_here(name for given in typed for name in ([given] if isinstance(given, str) else given or ()))
 
 

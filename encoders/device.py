@@ -146,7 +146,7 @@ def encode_in_batches(
     parts: list[Tensor] = []
     for start in range(0, len(pixels), batch):
         part = pixels[start : start + batch]
-        if device.type == "cuda":
+        if device.type == "cuda" and part.device.type == "cpu":
             part = part.pin_memory()  # the only memory from which a copy to the GPU overlaps with its work
         features = encode(part.to(device, non_blocking=True)).float()
         if parts:  # fetched only now, with the next batch under way

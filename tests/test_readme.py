@@ -64,6 +64,8 @@ def smaller(words: list[str]) -> list[str]:
         return [*short, *sizes, "--batch", "8", "--workers", "0"]
     if words[0] == "benchmark":
         return [*short, "--no-trial"]
+    if "--encoders" in words:
+        return [*short, "--seconds", "0.01", "--batch", "1"]
     if words[0] == "throughput":
         return [*short, *few, "--seconds", "0.01", "--size", "32", "--engine", "folded"]
     if words[0] == "rl" and "--resume" in words:  # on beyond the few steps that the run has
@@ -178,7 +180,7 @@ def test_there_is_something_to_run() -> None:
 
 def test_every_other_command_is_one_of_the_makefile(root: Path) -> None:
     others = [words for words in commands() if words[0] != "stillsight"]
-    assert others == [["make", "demo"], ["make", "test"]]
+    assert others == [["make", "demo"], ["make", "test"], ["make", "gpu"]]
     for words in others:
         shown = subprocess.run(["make", "-n", *words[1:]], cwd=root, capture_output=True, text=True, check=True)
         assert "stillsight" in shown.stdout or "pytest" in shown.stdout

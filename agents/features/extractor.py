@@ -117,7 +117,8 @@ def _check_frames(space: spaces.Box, encoder: Encoder, in_policy: bool) -> None:
 
 
 def _device(module: nn.Module) -> torch.device:
-    return next((tensor.device for tensor in module.buffers()), torch.device("cpu"))
+    """Where `module` lives; a part of a transformer has no buffers, and one that only passes on has no parameters."""
+    return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
 
 
 def canonical(policy: nn.Module) -> EncoderExtractor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from statistics import median
@@ -89,12 +91,17 @@ def training_arms(
     return arms, dict.fromkeys(config.precisions, model)
 
 
-def compare(config: CifarThroughputConfig, show: Callable[[str, float], None] = lambda *_: None) -> dict[str, Any]:
+def compare(
+    config: CifarThroughputConfig,
+    show: Callable[[str, float], None] = lambda *_: None,
+    left: Callable[[], float] = lambda: math.inf,
+) -> dict[str, Any]:
     """Measure both ways in every precision, in turns, so that a busy machine is fair to all.
 
     Args:
         config: see `CifarThroughputConfig`.
         show: called with the arm's name and its number after each measurement that counts.
+        left: seconds until the measurement must be done: no round is begun that would not end by then, but the first.
 
     Returns:
         `unit`: of the numbers, "images/s" of a training or "seconds" of heads on frozen features; `arms`: name ->
@@ -113,12 +120,17 @@ def compare(config: CifarThroughputConfig, show: Callable[[str, float], None] = 
     workers = min(os.cpu_count() or 1, 16) if config.workers is None else config.workers
     arms, models = (training_arms if config.mode.trained else probe_cost.arms)(config, device, workers)
     numbers: dict[str, list[float]] = {name: [] for name in arms}
+    longest = 0.0
     for turn in range(config.rounds + 1):
+        if turn > 1 and left() < longest:
+            break
+        began = time.perf_counter()
         for name, arm in arms.items():
             number = next(arm)
             if turn:  # the first one starts workers, compiles, times engines, and lets cuDNN choose its kernels
                 numbers[name].append(number)
                 show(name, number)
+        longest = max(longest, time.perf_counter() - began) if turn else 0.0
     model = models[config.precisions[0]]
     return {
         "unit": "images/s" if config.mode.trained else "seconds",

@@ -2,38 +2,132 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from stillsight.agents.errors import RunError
+from stillsight.encoders.config import LARGEST_RESOLUTION, refuse
+from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.zoo.registry import spec
 
 Name = Literal["stock", "in-policy", "cached", "floor"]
 NAMES: tuple[Name, ...] = ("stock", "in-policy", "cached", "floor")
 SPIN = "GOMP_SPINCOUNT"
 """The environment variable that says how long OpenMP's threads (GNU's, in torch for Linux) spin."""
+MOST_IMAGES = 1_000_000
+"""Images at once that may be asked for; more is a slip of the finger."""
+
+
+class Tapped(NamedTuple):
+    """An encoder and the stage that is read of it, None for the one that agents read."""
+
+    name: str
+    tap: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> Tapped:
+        """NAME, NAME:TAP, module:function or module:function:TAP.
+
+        Of a colon in `name:word`, the registry decides what it parts; a third party's module is not imported for that.
+        """
+        head, _, tail = text.rpartition(":")
+        if not head:
+            return cls(text, None)
+        if ":" in head:
+            return cls(head, tail)
+        try:
+            spec(head)
+        except EncoderError:
+            return cls(text, None)
+        return cls(head, tail)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThroughputConfig:
-    """How to measure; all other flags are those of `stillsight rl`, and describe the run that is measured."""
+    """How to measure; all other flags are those of `stillsight rl`, and describe the run that is measured.
 
-    GROUPS: ClassVar[Mapping[str, str]] = {"arms": "measurement"}
+    With --encoders no run is measured but encoders alone: each at every resolution, in every precision, under every
+    engine and with every number of images at once, as far as that can be had here.
+    """
+
+    GROUPS: ClassVar[Mapping[str, str]] = {"arms": "measurement", "encoders": "encoders alone, in place of a run"}
+    BESIDE: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("rounds", "seconds", "json", "encoders", "resolutions", "precisions", "engines", "batch"),
+            *("pooling", "resolution", "precision", "engine", "seed", "device", "threads"),
+        }
+    )
+    """Flags, those of a run included, that mean something beside --encoders."""
 
     arms: tuple[Name, ...] = NAMES
     """What to measure. stock: the backbone as a features extractor in plain SB3. in-policy: ours, encoding in the
     policy. cached: ours. floor: stepping, encoding each new frame once and updating the head, each alone."""
     rounds: int = 3
     """Measurements of each arm, in turns."""
-    seconds: float = 20.0
-    """Length of one measurement; an arm whose single update takes longer takes as long as it takes."""
+    seconds: float | None = None
+    """Length of one measurement, 20 by default, and 1 of an encoder alone; an arm whose single update or batch takes
+    longer takes as long as it takes."""
     json: bool = False
     """Print one JSON object instead of tables."""
+    encoders: tuple[str, ...] = ()
+    """Measure these alone, in images/s: NAME or NAME:TAP, without a tap the one that agents read. Weights are random,
+    which costs the same; images are bytes that lie in the device's memory."""
+    resolutions: tuple[int, ...] = ()
+    """Sides of the images in pixels; --resolution where one is enough, 84, 128 and 224 by default."""
+    precisions: tuple[Literal["float32", "bf16"], ...] = ()
+    """Precisions; --precision where one is enough, by default float32, and bf16 where the hardware has it."""
+    engines: tuple[Literal["auto", "eager", "folded", "compiled", "onnx", "graph"], ...] = ()
+    """Engines; --engine where one is enough, by default those that are ready within a second: eager, folded, and graph
+    on a GPU."""
+    batch: tuple[int, ...] = ()
+    """Images at once, 256 by default. Agents encode as many as there are environments."""
+
+    @property
+    def tapped(self) -> list[Tapped]:
+        """What --encoders names."""
+        return [Tapped.parse(text) for text in self.encoders]
+
+    @property
+    def length(self) -> float:
+        """Seconds of one measurement."""
+        return (1.0 if self.encoders else 20.0) if self.seconds is None else self.seconds
 
     def check(self) -> None:
-        """Raise `RunError` for counts that measure nothing."""
-        if self.rounds < 1 or not self.seconds > 0:
+        """Refuse what measures nothing.
+
+        Raises:
+            RunError: counts below one.
+            EncoderError: no such encoder or stage.
+        """
+        if self.rounds < 1 or not self.length > 0:
             raise RunError("--rounds and --seconds must be above 0. Type, say: --rounds 3 --seconds 20.")
+        for name, tap in self.tapped:
+            row = spec(name)
+            row.check_tap(row.control[0] if tap is None else tap)
+        if not all(1 <= side <= LARGEST_RESOLUTION for side in self.resolutions):
+            raise RunError(f"--resolutions are sides in pixels, from 1 to {LARGEST_RESOLUTION:_}. Type, say: 84 224.")
+        if not all(1 <= images <= MOST_IMAGES for images in self.batch):
+            raise RunError(f"--batch is a number of images, from 1 to {MOST_IMAGES:_}. Type, say: --batch 8 256.")
+
+    def check_given(self, given: Collection[str]) -> None:
+        """Refuse flags that were typed and have no effect beside the others.
+
+        Raises:
+            EncoderError: which flag, why, and what to type.
+        """
+        if not self.encoders:
+            refuse(given, ("batch",), "on a run, whose own is --set batch_size=N. Type --encoders NAME")
+            why = "without --encoders. Type --encoders NAME"
+            refuse(given, ("resolutions", "precisions", "engines"), why)
+            return
+        why = "beside --encoders, which reads one wherever it is told to. Type --encoders NAME:TAP"
+        refuse(given, ("tap",), why)
+        alone = "beside --encoders, which measures encoders alone, with random weights. Drop --encoders"
+        refuse(given, sorted(set(given) - self.BESIDE), alone)
+        for one, many in (("resolution", "resolutions"), ("precision", "precisions"), ("engine", "engines")):
+            if many in given:
+                refuse(given, (one,), f"beside --{many}. Type it there")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ class StockExtractor(BaseFeaturesExtractor):
         self.counter, self.trained = counter, trained
         self.preprocessing = preprocessing
         self.backbone = nn.Sequential(*copy.deepcopy(stages)).requires_grad_(trained)
-        self.backbone.to(memory_format=torch.contiguous_format)
+        self.backbone.to("cpu").to(memory_format=torch.contiguous_format)  # SB3 moves the whole policy, once it is made
         self.train(self.training)
         with torch.no_grad():
             width = self._look(torch.zeros(1, *observation_space.shape)).shape[1]

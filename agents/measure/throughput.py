@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -9,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.measure.encoder_speed import encoder_speed
 from stillsight.agents.measure.measure_config import ThroughputConfig
 from stillsight.agents.measure.process import ArmProcess
 from stillsight.agents.runs.machine import machine
@@ -19,48 +23,101 @@ from stillsight.encoders.atomic import to_json
 PARTS = ("environment", "encoder", "policy", "update", "rest")
 
 
-def throughput(run: RlConfig, config: ThroughputConfig) -> dict[str, Any]:
-    """Measure, print, and return the numbers.
+Show = Callable[[str, dict[str, Any]], object]
+"""Called with an arm's name and a measurement of it."""
 
-    Each arm lives in a process of its own, so that none inherits another's memory; only one works at a time.
+
+def throughput(run: RlConfig, config: ThroughputConfig) -> dict[str, Any]:
+    """Measure, print, and return the numbers: of a run, see `compare`, or of encoders alone, see `encoder_speed`.
 
     Raises:
         RunError, EncoderError, EnvError: the run could not be started either.
     """
     config.check()
+    if config.encoders:
+        return encoder_speed(run, config)
+    console = Console(highlight=False, stderr=config.json)
+    counts: dict[str, int] = dict.fromkeys(config.arms, 0)
+
+    def show(name: str, row: dict[str, Any]) -> None:
+        counts[name] += 1
+        rate = f"{row['env_steps_per_s']:,.4g} env steps/s"
+        console.print(f"round {counts[name]}/{config.rounds}  {name:9}  {rate}", markup=False)
+
+    result = compare(run, config, show)
+    if config.json:
+        print(to_json(plain(result), indent=2))
+    else:
+        _print(console, result)
+    return result
+
+
+def compare(
+    run: RlConfig,
+    config: ThroughputConfig,
+    show: Show = lambda *_: None,
+    broken: Callable[[str, Exception], object] | None = None,
+    left: Callable[[], float] = lambda: math.inf,
+) -> dict[str, Any]:
+    """Measure a run in every arm, in turns.
+
+    Each arm lives in a process of its own, so that none inherits another's memory; only one works at a time.
+
+    Args:
+        run: what is measured.
+        config: in which arms, how often, how long.
+        show: called after each measurement.
+        broken: called with an arm's name and its error, and the others go on; without it the error is raised.
+        left: seconds until the measurement must be done: no round is begun that would not end by then, but the first.
+
+    Raises:
+        RunError, EncoderError, EnvError: the run could not be started either.
+    """
     run.check()
     if run.in_policy:
         raise RunError("throughput measures in-policy beside cached by itself. Drop --in-policy.")
     run = run.resolved()
-    console = Console(highlight=False, stderr=config.json)
     running: dict[str, ArmProcess] = {name: ArmProcess(name, run) for name in config.arms}
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in config.arms}
+    facts: dict[str, dict[str, Any]] = {}
+
+    def each(work: Callable[[str, ArmProcess], object]) -> None:
+        for name, arm in list(running.items()):
+            try:
+                work(name, arm)
+            except Exception as error:
+                if broken is None:
+                    raise
+                broken(name, error)
+                running.pop(name).stop()
+                results.pop(name)
+
+    def once(name: str, arm: ArmProcess) -> None:
+        row = arm.ask(config.length)
+        results[name].append(row)
+        show(name, row)
+
     try:
-        for arm in running.values():
-            arm.answer()  # that it is built: one after the other, since building works too
-        for index in range(config.rounds):
-            for name, arm in running.items():
-                row = arm.ask(config.seconds)
-                results[name].append(row)
-                rate = f"{row['env_steps_per_s']:,.4g} env steps/s"
-                console.print(f"round {index + 1}/{config.rounds}  {name:9}  {rate}", markup=False)
-        facts = {name: arm.ask(None) for name, arm in running.items()}
+        each(lambda _, arm: arm.answer())  # that it is built: one after the other, since building works too
+        longest = 0.0
+        for turn in range(config.rounds):
+            if turn and left() < longest:
+                break
+            began = time.perf_counter()
+            each(once)
+            longest = max(longest, time.perf_counter() - began)
+        each(lambda name, arm: facts.update({name: arm.ask(None)}))
     finally:
         for arm in running.values():
             arm.stop()
-    found = {
+    return {
         "run": plain(run),
         "machine": machine(),
         "rounds": config.rounds,
-        "seconds": config.seconds,
+        "seconds": config.length,
         "arms": {name: _arm(rows) | facts[name] | {"rounds": rows} for name, rows in results.items()},
         "ratios": _ratios(results),
     }
-    if config.json:
-        print(to_json(plain(found), indent=2))
-    else:
-        _print(console, found)
-    return found
 
 
 def _arm(rows: list[dict[str, Any]]) -> dict[str, Any]:

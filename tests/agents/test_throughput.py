@@ -144,6 +144,40 @@ def test_ratios_are_of_the_same_round(
     assert "25%" in table
 
 
+def test_a_round_that_would_end_too_late_is_not_begun_and_the_first_one_always_is(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Fake.rates = {"stock": [10.0, 20.0, 30.0], "cached": [100.0, 100.0, 100.0]}
+    monkeypatch.setattr(module, "ArmProcess", Fake)
+    config = ThroughputConfig(arms=("stock", "cached"), rounds=3)
+    shown: list[str] = []
+    found = module.compare(tiny(), config, lambda name, _: shown.append(name), left=lambda: -1.0)
+    assert [len(arm["rounds"]) for arm in found["arms"].values()] == [1, 1]
+    assert shown == ["stock", "cached"]
+    time_left = iter([60.0, -1.0])
+    found = module.compare(tiny(), config, left=lambda: next(time_left))
+    assert found["ratios"]["cached / stock"] == {"median": 7.5, "least": 5.0, "most": 10.0}
+
+
+def test_an_arm_that_breaks_is_raised_or_handed_over(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Breaking(Fake):
+        def ask(self, seconds: float | None) -> dict[str, Any]:
+            if self.name == "stock" and len(self.left) == 1:
+                raise RunError("gone.")
+            return super().ask(seconds)
+
+    Fake.rates = {"stock": [10.0, 20.0], "cached": [100.0, 100.0]}
+    monkeypatch.setattr(module, "ArmProcess", Breaking)
+    config = ThroughputConfig(arms=("stock", "cached"), rounds=2)
+    with pytest.raises(RunError, match=r"^gone\.$"):
+        module.compare(tiny(), config)
+    broken: list[tuple[str, str]] = []
+    found = module.compare(tiny(), config, broken=lambda name, error: broken.append((name, str(error))))
+    assert broken == [("stock", "gone.")]
+    assert {name: len(arm["rounds"]) for name, arm in found["arms"].items()} == {"cached": 2}
+    assert found["ratios"] == {}
+
+
 def test_a_real_process_measures_and_its_errors_come_back(tiny: Tiny) -> None:
     found = throughput(tiny(), ThroughputConfig(arms=("cached",), rounds=1, seconds=0.01))
     assert found["arms"]["cached"]["images_encoded_per_env_step"] <= 1.2

@@ -97,6 +97,15 @@ def test_seconds_are_those_of_all_epochs_and_ratios_say_how_many_times_cheaper(m
     assert (found["unit"], found["parameters"], found["resolution"]) == ("seconds", 10 * 65, 32)
 
 
+def test_a_round_that_would_end_too_late_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "plain_epochs", lambda *_: iter([1.0, 40.0, 20.0, 10.0]))
+    monkeypatch.setattr(cost, "our_heads", lambda *_: iter([9.0, 9.0, 2.0, 0.5, 4.0, 1.0, 5.0, 2.0]))
+    config = CifarThroughputConfig(**{**SMALL, "precisions": ("float32",)}, rounds=3, others=("ncm",))
+    found = throughput.compare(config, left=lambda: -1.0)
+    assert {len(arm["rounds"]) for arm in found["arms"].values()} == {1}, "the first one that counts always is"
+    assert found["arms"]["first head linear float32"]["rounds"] == [2.0]
+
+
 def test_the_command_measures_and_gives_its_raw_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     few = {"mode": "random", "rounds": 2, "epochs": 3, "workers": 0, "precisions": "float32", "others": "knn"}
     flags = SMALL | few

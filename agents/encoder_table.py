@@ -11,8 +11,7 @@ from rich.text import Text
 from stillsight import encoders
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.trust import import_from_here
-from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.supervised.data.search import printable
+from stillsight.encoders.errors import EncoderError, printable
 from stillsight.encoders.taps.tap import POOLINGS
 from stillsight.encoders.weights import licences
 from stillsight.encoders.weights.published import Place, Source, locate, source_of, torch_cache

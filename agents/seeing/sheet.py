@@ -10,7 +10,7 @@ import numpy as np
 
 from stillsight.agents.seeing.pca import colours
 from stillsight.encoders.atomic import replacing, writing
-from stillsight.encoders.supervised.data.search import printable
+from stillsight.encoders.errors import printable
 
 if TYPE_CHECKING:
     from PIL import Image

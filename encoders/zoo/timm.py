@@ -11,10 +11,9 @@ from __future__ import annotations
 import copy
 import difflib
 import functools
-import inspect
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +31,8 @@ PREFIX = "timm/"
 Cut = Literal["sequence", "blocks", "rotary", "whole"]
 """sequence: the children of a network, one after the other. blocks: the network without its blocks, then its blocks.
 rotary: the same, with blocks that need to know where each token lies. whole: one stage."""
+WAYS: tuple[Cut, ...] = ("sequence", "blocks", "rotary", "whole")
+"""In the order in which they are tried."""
 
 CUTS: Mapping[str, Cut] = {
     **dict.fromkeys(("ResNet", "EfficientNet", "MobileNetV3", "RegNet", "ConvNeXt", "FastVit", "ByobNet"), "sequence"),
@@ -120,7 +121,6 @@ def describe(name: str) -> EncoderSpec:
     backbone = without_content(lambda: model(own))
     config = _published(own)
     measured = sizes(backbone, backbone.preprocessing.size or USUAL)
-    fixed = {"fixed": measured.fixed, "multiple": measured.multiple}
     licence = str(config.get("license") or "")
     hub = str(config.get("hf_hub_id") or "")
     file = str(config.get("hf_hub_filename") or "")
@@ -137,7 +137,8 @@ def describe(name: str) -> EncoderSpec:
         licence=licence,
         accept=any(part in licence.lower() for part in NON_COMMERCIAL),
         summary=f"timm's {own}, {config.get('tag') or 'no published weights'}",
-        **fixed,
+        multiple=measured.multiple,
+        fixed=measured.fixed,
     )
 
 
@@ -174,8 +175,7 @@ def model(name: str, pooling: str | None = None) -> Backbone:
     tokens = int(getattr(network, "num_prefix_tokens", 0) or 0)
     has_class = tokens > 0 and getattr(network, "cls_token", None) is not None
     embedding = getattr(network, "patch_embed", None)
-    patch = getattr(embedding, "patch_size", None)
-    one = _is_plain(network) and patch is not None
+    patch: Any = getattr(embedding, "patch_size", None) if _is_plain(network) else None
     return Backbone(
         model=network,
         stages=stages,
@@ -183,7 +183,7 @@ def model(name: str, pooling: str | None = None) -> Backbone:
         tap=list(stages)[-1],
         pooling=pooling or ("cls" if has_class and getattr(network, "global_pool", "token") == "token" else "global"),
         class_tokens=tokens,
-        multiple=int(patch[0] if isinstance(patch, tuple | list) else patch) if one else 1,
+        multiple=1 if patch is None else int(patch[0] if isinstance(patch, tuple | list) else patch),
     )
 
 
@@ -222,12 +222,13 @@ def way_of(name: str) -> Cut:
         # Depth by depth another rotation, which learns: no block's alone.
         return "whole" if getattr(bare, "rope_mixed", False) or not _runs(bare, "rotary") else "rotary"
     if sum(parameter.numel() for parameter in bare.parameters()) > LARGEST_TRIAL:
-        return next(cut for cut in get_args(Cut) if cut == "whole" or _runs(bare, cut))
+        shaped: list[Cut] = [cut for cut in WAYS if cut == "whole" or (cut != "rotary" and _runs(bare, cut))]
+        return shaped[0]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = _network(base).eval()
         _stir(network)
-    for cut in get_args(Cut):
+    for cut in WAYS:
         if cut != "rotary" and _agrees(network, cut):
             return cut
     raise EncoderError(
@@ -260,7 +261,7 @@ def _agrees(network: nn.Module, cut: Cut) -> bool:
         stages = _stages(network, cut)
         side = int(_config(network)["input_size"][-1])
         images = torch.linspace(-2, 2, 2 * 3 * side * side).view(2, 3, side, side).sin()
-        expected = _whole(network)(images)
+        expected = _Whole(network)(images)
         features = images
         for stage in stages.values():
             features = stage(features)
@@ -302,7 +303,7 @@ def _owned(network: nn.Module, stages: Mapping[str, nn.Module]) -> bool:
 
 def _stages(network: nn.Module, cut: Cut) -> dict[str, nn.Module]:
     if cut == "whole":
-        return {"features": _whole(network)}
+        return {"features": _Whole(network)}
     stages = dict(_sequence(network) if cut == "sequence" else _blocks(network, rotary=cut == "rotary"))
     if getattr(network, "output_fmt", None) == "NHWC":
         first = next(iter(stages))
@@ -360,9 +361,9 @@ class _Before(nn.Module):
         tail: names of the children behind it.
     """
 
-    def __init__(self, network: nn.Module, body: str, tail: list[str]) -> None:
+    def __init__(self, network: Any, body: str, tail: list[str]) -> None:
         super().__init__()
-        bare = copy.copy(network)
+        bare: Any = copy.copy(network)
         gone = {body, *tail, *HEAD}
         bare._modules = {
             name: (nn.Identity() if name in gone and child is not None else child)
@@ -431,10 +432,10 @@ class Grid:
 class _RotaryBefore(_Before):
     """The same of a network whose blocks rotate: it notes how the patches lie."""
 
-    def __init__(self, network: nn.Module, body: str, tail: list[str], grid: Grid) -> None:
+    def __init__(self, network: Any, body: str, tail: list[str], grid: Grid) -> None:
         super().__init__(network, body, tail)
         self.grid = grid
-        rows, columns = network.patch_embed.patch_size  # type: ignore[union-attr]
+        rows, columns = network.patch_embed.patch_size
         self.patch = int(rows), int(columns)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -446,35 +447,32 @@ class RotaryBlock(nn.Module):
     """A block with rotary positions (Su et al. 2021), which it computes from the number of its tokens: tokens
     `[N, prefix + L, C]` in and out."""
 
-    def __init__(self, block: nn.Module, network: nn.Module, grid: Grid) -> None:
+    def __init__(self, block: nn.Module, network: Any, grid: Grid) -> None:
         super().__init__()
         self.block, self.grid = block, grid
-        self.prefix = int(network.num_prefix_tokens)  # type: ignore[arg-type]
-        self.rope = network.rope
+        self.prefix = int(network.num_prefix_tokens)
+        self.rope: Any = network.rope
 
     def forward(self, tokens: Tensor) -> Tensor:
         rows, columns = self.grid.of(tokens.shape[1] - self.prefix)
-        rotation = self.rope.get_embed(shape=[rows, columns])  # type: ignore[union-attr, operator]
+        rotation = self.rope.get_embed(shape=[rows, columns])
         turned: Tensor = self.block(tokens, rope=rotation.to(tokens.dtype))
         return turned
 
 
 class _Whole(nn.Module):
-    """A network as one stage, its own features computed by its own code."""
+    """A network as one stage, its features computed by its own code."""
 
-    def __init__(self, network: nn.Module, compute: Callable[[Tensor], Any]) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
-        self.network, self.by = network, compute.__name__
+        self.network = network
         self.last = getattr(network, "output_fmt", None) == "NHWC"
 
     def forward(self, images: Tensor) -> Tensor:
-        compute = getattr(self.network, self.by)
-        features = compute(images)
-        assert isinstance(features, Tensor)
+        features = self.network.forward_features(images)
+        if not isinstance(features, Tensor):
+            raise EncoderError(
+                f"{type(self.network).__name__} of timm computes {type(features).__name__}, and an encoder must hand "
+                "on one tensor. Take another --encoder."
+            )
         return features.permute(0, 3, 1, 2) if self.last and features.dim() == 4 else features
-
-
-def _whole(network: nn.Module) -> nn.Module:
-    compute = network.forward_features
-    assert inspect.ismethod(compute)
-    return _Whole(network, compute)

@@ -95,8 +95,8 @@ def _arguments(name: str) -> dict[str, object]:
 
 def _stages(network: nn.Module) -> dict[str, nn.Module]:
     if isinstance(network, networks.ResNet):
-        stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
-        return {"stem": stem} | {f"layer{number}": getattr(network, f"layer{number}") for number in (1, 2, 3, 4)}
+        before = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
+        return {"stem": before} | {f"layer{number}": getattr(network, f"layer{number}") for number in (1, 2, 3, 4)}
     if isinstance(network, networks.RegNet):
         return {"stem": network.stem} | dict(network.trunk_output.named_children())
     if isinstance(network, networks.MaxVit):
@@ -108,7 +108,7 @@ def _stages(network: nn.Module) -> dict[str, nn.Module]:
         children = dict(network.features.named_children())
         stem = [children.pop(name) for name in ("conv0", "norm0", "relu0", "pool0")]
         last = children.pop("norm5")
-        return {"stem": nn.Sequential(*stem)} | children | {"norm5": nn.Sequential(last, nn.ReLU())}
+        return {"stem": nn.Sequential(*stem), **children, "norm5": nn.Sequential(last, nn.ReLU())}
     if isinstance(network, networks.ShuffleNetV2 | networks.GoogLeNet | networks.Inception3):
         grouped = dict(_with_pools(network.named_children()))
         if getattr(network, "transform_input", False):

@@ -13,7 +13,7 @@ LIGHT = frozenset(
         *("regnet_y_400mf", "efficientnet_lite0", "mobilenet_v4_small", "vit_tiny", "eupe_ti16", "theia_tiny"),
     }
 )
-"""Rows whose tests take a moment and that between them have every kind of stage; those of the others are marked slow."""
+"""Rows whose tests take a moment and that between them have every kind of stage; tests of others are marked slow."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

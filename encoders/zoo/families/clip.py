@@ -19,7 +19,7 @@ def _clip(patch: int) -> EncoderSpec:
         f"CLIP ViT-B/{patch} (Radford et al. 2021), OpenAI's 400 million pairs",
         patch=patch,
         weights=f"timm:vit_base_patch{patch}_clip_224.openai",
-        licence="MIT (OpenAI)",
+        licence="MIT",
     )
 
 
@@ -35,7 +35,7 @@ def _mobileclip(size: int) -> EncoderSpec:
         FASTVIT,
         "stages.1",
         f"MobileCLIP2-S{size} (Faghri et al. 2025), DFNDR-2B",
-        licence="Apple ML Research License",
+        licence="Apple-AMLR",
         accept=True,
     )
 

@@ -12,7 +12,7 @@ LITE = {"stem": 2, "blocks.0": 2, "blocks.1": 4, "blocks.2": 8, "blocks.3": 16, 
 def _lite(size: int) -> EncoderSpec:
     return EncoderSpec(
         name=f"efficientnet_lite{size}",
-        family="EfficientNet-Lite",
+        family="EfficientNet",
         builder="stillsight.encoders.zoo.efficientnet_lite:efficientnet_lite",
         arguments={"size": size},
         stages=LITE | {"blocks.5": 32, "blocks.6": 32, "head": 32},

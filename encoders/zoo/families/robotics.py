@@ -61,7 +61,7 @@ def _theia(size: str) -> EncoderSpec:
         builder=f"{BUILDERS}:theia",
         arguments={"size": size},
         weights=f"hf:theaiinstitute/theia-{size}-patch16-224-cdiv",
-        licence="non-commercial research only (Theia)",
+        licence="Theia-NC",
         accept=True,
     )
 

@@ -46,18 +46,15 @@ SCALES = {0: (1.0, 1.0, 224), 1: (1.0, 1.1, 240), 2: (1.1, 1.2, 260)}
 """Model -> factors of width and depth, and the side in pixels that it is evaluated at."""
 
 
-class SameConv2d(nn.Conv2d):
-    """A convolution of stride 1 or 2 without bias, padded as TensorFlow does: an output for every stride, and where the
-    margins cannot be equal, the larger one below and on the right."""
-
-    def __init__(self, before: int, after: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
-        even = stride == 1  # then both margins are equal, and the convolution pads by itself
-        super().__init__(before, after, kernel, stride, kernel // 2 if even else 0, groups=groups, bias=False)
+def _conv(before: int, after: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """A convolution without bias. Of stride 1 it pads by itself, of stride 2 `Margins` do before it."""
+    padding = kernel // 2 if stride == 1 else 0
+    return nn.Conv2d(before, after, kernel, stride, padding, groups=groups, bias=False)
 
 
 class Margins(nn.Module):
-    """The margins of a convolution of stride 2 with an odd kernel: kernel - 2 pixels in all where a side is even, one
-    more where it is odd."""
+    """TensorFlow's "SAME" before a convolution of stride 2 with an odd kernel: kernel - 2 pixels in all where a side is
+    even, one more where it is odd, and where the two margins cannot be equal, the larger one below and on the right."""
 
     def __init__(self, kernel: int) -> None:
         super().__init__()
@@ -82,12 +79,12 @@ class Block(nn.Module):
         inner = before * expansion
         self.expands, self.adds = expansion > 1, stride == 1 and before == after
         if self.expands:
-            self.expand = SameConv2d(before, inner, 1)
+            self.expand = _conv(before, inner, 1)
             self.expand_bn = nn.BatchNorm2d(inner, EPSILON)
         self.margins = _margins(kernel, stride)
-        self.depthwise = SameConv2d(inner, inner, kernel, stride, groups=inner)
+        self.depthwise = _conv(inner, inner, kernel, stride, groups=inner)
         self.depthwise_bn = nn.BatchNorm2d(inner, EPSILON)
-        self.project = SameConv2d(inner, after, 1)
+        self.project = _conv(inner, after, 1)
         self.project_bn = nn.BatchNorm2d(after, EPSILON)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -106,7 +103,7 @@ class EfficientNetLite(nn.Module):
 
     def __init__(self, width: float, depth: float) -> None:
         super().__init__()
-        self.conv_stem = SameConv2d(3, STEM, 3, 2)
+        self.conv_stem = _conv(3, STEM, 3, 2)
         self.bn1 = nn.BatchNorm2d(STEM, EPSILON)
         channels = [STEM, *(_rounded(layers.channels * width) for layers in B0)]
         self.blocks = nn.ModuleList()
@@ -118,7 +115,7 @@ class EfficientNetLite(nn.Module):
                 for first in (True, *[False] * (repeats - 1))
             ]
             self.blocks.append(nn.Sequential(*blocks))
-        self.conv_head = SameConv2d(channels[-1], TOP, 1)
+        self.conv_head = _conv(channels[-1], TOP, 1)
         self.bn2 = nn.BatchNorm2d(TOP, EPSILON)
         self.classifier = nn.Linear(TOP, CLASSES)
         for module in self.modules():

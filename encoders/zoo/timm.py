@@ -412,8 +412,8 @@ class Grid:
         return self
 
     def note(self, rows: int, columns: int) -> None:
-        """Note it, unless a compiler or an exporter only looks."""
-        if not torch.compiler.is_compiling():
+        """Note it, unless a compiler, an exporter or a tracer only looks."""
+        if not torch.compiler.is_compiling() and isinstance(rows, int):
             self.sides = rows, columns
 
     def of(self, count: int) -> tuple[int, int]:

@@ -102,8 +102,8 @@ def check_name(name: str) -> str:
             f"timm {timm.__version__} has no model named {base!r}.{guess}{more} All of them: stillsight list encoders "
             f"{PREFIX}"
         )
-    if tag and timm.get_pretrained_cfg(name, allow_unregistered=False) is None:
-        tags = [other.partition(".")[2] for other in timm.list_pretrained(f"{base}.*")]
+    tags = [other.partition(".")[2] for other in timm.list_pretrained(f"{base}.*")] if tag else []
+    if tag and tag not in tags:
         first = f" Type, say: --encoder {PREFIX}{base}.{tags[0]}." if tags else f" Type: --encoder {PREFIX}{base}"
         raise EncoderError(f"timm has no weights named {tag!r} of {base}. Allowed: {', '.join(tags) or 'none'}.{first}")
     return name

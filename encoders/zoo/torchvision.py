@@ -21,22 +21,6 @@ HEAD = ("avgpool", "fc", "classifier", "dropout", "head", "heads", "AuxLogits", 
 
 
 @functools.cache
-def models() -> tuple[str, ...]:
-    """torchvision's names of its classification models."""
-    return tuple(networks.list_models(module=networks))
-
-
-def has(name: str) -> bool:
-    """Whether torchvision has a classification model of this name."""
-    return name in models()
-
-
-def matching(words: str) -> list[str]:
-    """The names of torchvision that `words` are a part of."""
-    return [name for name in models() if words in name]
-
-
-@functools.cache
 def describe(name: str) -> EncoderSpec:
     """The record of a model of torchvision, measured on its network without its weights."""
     backbone = without_content(lambda: model(name))

@@ -70,15 +70,8 @@ def test_a_model_of_timm_keeps_them(model: str) -> None:
     assert examine(f"timm/{model}").outcome == "ok"
 
 
-def torchvision_models() -> list[str]:
-    import torchvision
-
-    models: list[str] = torchvision.models.list_models(module=torchvision.models)
-    return models
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("model", torchvision_models())
+@pytest.mark.parametrize("model", registry.torchvision_models())
 def test_a_model_of_torchvision_keeps_them(model: str) -> None:
     assert examine(model).outcome == "ok"
 

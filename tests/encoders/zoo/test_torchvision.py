@@ -11,7 +11,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 from stillsight.encoders import spec
 from stillsight.encoders.preprocess import Preprocess
-from stillsight.encoders.zoo.registry import make_backbone
+from stillsight.encoders.zoo.registry import make_backbone, torchvision_models
 from stillsight.encoders.zoo.robots import Theia
 
 SMALL = {"regnet_y_400mf": ("trunk_output", 64), "shufflenet_v2_x0_5": ("conv5", 64), "mnasnet0_5": ("layers", 64)}
@@ -59,6 +59,11 @@ def test_features_are_those_of_its_own_forward_pass_and_transform(name: str) -> 
         found = stage(found)
     assert found.shape == expected.shape
     assert F.cosine_similarity(found.flatten(1), expected.flatten(1)).min() >= 0.9999
+
+
+def test_its_names_are_known_without_importing_it() -> None:
+    assert torchvision_models() == tuple(torchvision.models.list_models(module=torchvision.models))
+    assert len(torchvision_models()) >= 80
 
 
 def test_the_record_is_measured_on_the_network() -> None:

@@ -125,8 +125,12 @@ def _apart(one: Tensor, other: Tensor) -> float:
 
 
 def _cosine(one: Tensor, other: Tensor) -> float:
-    """Of all features of all images together, of which one alone may be nothing but zeros."""
-    return 1.0 if torch.equal(one, other) else float(F.cosine_similarity(one.flatten(), other.flatten(), dim=0))
+    """Of all features of all images together, of which one alone may be nothing but zeros; random networks can make
+    them so small that their squares are none."""
+    if torch.equal(one, other):
+        return 1.0
+    scaled = ((features / features.abs().max().clamp_min(1e-30)).flatten().double() for features in (one, other))
+    return float(F.cosine_similarity(*scaled, dim=0))
 
 
 @torch.no_grad()

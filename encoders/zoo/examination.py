@@ -129,8 +129,8 @@ def _cosine(one: Tensor, other: Tensor) -> float:
     them so small that their squares are none."""
     if torch.equal(one, other):
         return 1.0
-    scaled = ((features / features.abs().max().clamp_min(1e-30)).flatten().double() for features in (one, other))
-    return float(F.cosine_similarity(*scaled, dim=0))
+    first, second = ((each / each.abs().max().clamp_min(1e-30)).flatten().double() for each in (one, other))
+    return float(F.cosine_similarity(first, second, dim=0))
 
 
 @torch.no_grad()

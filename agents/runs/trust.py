@@ -23,7 +23,7 @@ from stillsight.agents.runs import schema
 from stillsight.agents.runs.reader import read_config
 from stillsight.agents.runs.records import revive
 from stillsight.encoders.supervised.data.cifar_facts import CIFAR
-from stillsight.encoders.zoo.registry import ENCODERS
+from stillsight.encoders.zoo.registry import ENCODERS, installed
 from stillsight.envs.registry import OTHER, presumed_suite
 
 CONFIGS = {
@@ -69,8 +69,13 @@ Rule = Callable[[Values, Any], Iterator["Request | Place"]]
 
 
 def _encoder(_: Values, value: Any) -> Iterator[Request | Place]:
-    if str(value) not in ENCODERS and ":" in str(value):  # any other name is no encoder, which its registry says
-        yield Request(str(value), f"the encoder {value}, whose code would be imported")
+    name = str(value)
+    if name in ENCODERS:
+        return
+    if ":" in name:
+        yield Request(name, f"the encoder {name}, whose code would be imported")
+    elif name in installed():  # a name of torchvision or timm builds what they have, and any other is no encoder
+        yield Request(name, f"the encoder {name}, whose code an installed package brings and would be imported")
 
 
 def _algo(_: Values, value: Any) -> Iterator[Request | Place]:

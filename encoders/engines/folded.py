@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
@@ -16,7 +16,7 @@ def fold(stage: nn.Module) -> nn.Module:
     """
     twin = copy.deepcopy(stage).eval()
     try:
-        traced = fx.symbolic_trace(twin)
+        traced = fx.symbolic_trace(_Called(twin))
     except Exception:
         return twin
     modules = dict(traced.named_modules())
@@ -33,6 +33,18 @@ def fold(stage: nn.Module) -> nn.Module:
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced
+
+
+class _Called(nn.Module):
+    """A stage as it is called: by its maps alone. Traced by itself, its optional arguments would be taken for given."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, maps: Tensor) -> Tensor:
+        called: Tensor = self.stage(maps)
+        return called
 
 
 def _once(graph: fx.Graph, *nodes: fx.Node) -> bool:

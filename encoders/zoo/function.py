@@ -18,8 +18,8 @@ SPATIAL = 8
 2022) reads a ResNet after layer2."""
 GRID = 6
 """Largest grid that agents pool such a map to by default, as for the registry's own networks."""
-TOKEN_GRID = 4
-"""The same of tokens, whose places are a sixteenth of the image and fewer."""
+TOKEN_GRID, TOKEN_SIDE = 4, 64
+"""The same of tokens, and the side in pixels of images of which such a grid is to be had."""
 
 
 def load(path: str) -> Callable[..., Any]:
@@ -137,4 +137,5 @@ def control(backbone: Backbone) -> tuple[str, str]:
     alike = [stage for stage, count in tokens.items() if count == places]
     if places < 4 or round(places**0.5) ** 2 != places:
         return backbone.tap, backbone.pooling
-    return alike[(len(alike) - 1) // 2], f"grid{min(TOKEN_GRID, round(places**0.5))}"
+    rows = round(places**0.5) * TOKEN_SIDE // side
+    return alike[(len(alike) - 2) // 2], f"grid{max(1, min(TOKEN_GRID, rows))}"

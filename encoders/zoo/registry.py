@@ -3,10 +3,13 @@ that are no rows."""
 
 from __future__ import annotations
 
-import importlib
+import functools
+import importlib.util
 import pkgutil
+import re
 from dataclasses import replace
 from importlib.metadata import entry_points
+from pathlib import Path
 
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.errors import EncoderError, unknown
@@ -57,6 +60,17 @@ def installed() -> dict[str, str]:
     }
 
 
+@functools.cache
+def torchvision_models() -> tuple[str, ...]:
+    """torchvision's names of its classification models, read from its source: importing it would take seconds, before
+    any slip of the finger is answered."""
+    package = importlib.util.find_spec("torchvision")
+    folders = package.submodule_search_locations if package is not None else None
+    files = sorted((Path(folders[0]) / "models").glob("*.py")) if folders else []
+    found = (re.findall(r"^@register_model\(\)\n(?:@.*\n)*def (\w+)\(", file.read_text(), re.M) for file in files)
+    return tuple(sorted(name for names in found for name in names))
+
+
 def names() -> list[str]:
     """Every registered encoder, in the order in which `stillsight list encoders` shows them: the rows, then what
     installed packages bring."""
@@ -73,8 +87,9 @@ def matching(words: str) -> list[str]:
     rows += [name for name in installed() if wanted in name.lower()]
     if rows or ":" in words:
         return rows
-    door = _TIMM if wanted.startswith(TIMM) else _TORCHVISION
-    return list(function.load(f"{door}:matching")(wanted))
+    if wanted.startswith(TIMM):
+        return list(function.load(f"{_TIMM}:matching")(wanted))
+    return [name for name in torchvision_models() if wanted in name]
 
 
 def spec(name: str) -> EncoderSpec:
@@ -95,7 +110,7 @@ def spec(name: str) -> EncoderSpec:
         return function.describe(name)
     if name in (theirs := installed()):
         return replace(function.describe(theirs[name]), name=name)
-    if name.isidentifier() and function.load(f"{_TORCHVISION}:has")(name):
+    if name in torchvision_models():
         return _described(_TORCHVISION, name)
     allowed = (
         "Your own goes in as --encoder module:function, timm's as --encoder timm/NAME, torchvision's by its own name. "

@@ -1,4 +1,4 @@
-"""Networks that are trained from scratch: the two that pixel agents usually are, and one for small pictures."""
+"""Networks that are trained from scratch: the three that pixel agents usually are, and one for small pictures."""
 
 from __future__ import annotations
 
@@ -84,3 +84,21 @@ def airbench() -> Backbone:
     model = nn.Sequential(*blocks)
     stages = dict(zip(("stem", "block1", "block2", "block3"), model, strict=True))
     return Backbone(model=model, stages=stages, preprocessing=CIFAR10, tap="block3")
+
+
+def drq() -> Backbone:
+    """The encoder of DrQ-v2 (Yarats et al. 2021, "Mastering visual continuous control", and its code): four
+    convolutions of 32 channels, all but the first of stride 1, on pixels from -0.5 to 0.5."""
+    model = nn.Sequential(
+        *(
+            nn.Sequential(nn.Conv2d(3 if number == 0 else 32, 32, 3, stride=2 if number == 0 else 1), nn.ReLU())
+            for number in range(4)
+        )
+    )
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.orthogonal_(module.weight, 2**0.5)
+            nn.init.zeros_(module.bias)
+    stages = {f"conv{index + 1}": stage for index, stage in enumerate(model)}
+    recipe = Preprocessing(mean=(0.5, 0.5, 0.5))
+    return Backbone(model=model, stages=stages, preprocessing=recipe, tap="conv4", pooling="flatten")

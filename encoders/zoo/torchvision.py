@@ -21,22 +21,6 @@ HEAD = ("avgpool", "fc", "classifier", "dropout", "head", "heads", "AuxLogits", 
 
 
 @functools.cache
-def models() -> tuple[str, ...]:
-    """torchvision's names of its classification models."""
-    return tuple(networks.list_models(module=networks))
-
-
-def has(name: str) -> bool:
-    """Whether torchvision has a classification model of this name."""
-    return name in models()
-
-
-def matching(words: str) -> list[str]:
-    """The names of torchvision that `words` are a part of."""
-    return [name for name in models() if words in name]
-
-
-@functools.cache
 def describe(name: str) -> EncoderSpec:
     """The record of a model of torchvision, measured on its network without its weights."""
     backbone = without_content(lambda: model(name))
@@ -95,8 +79,8 @@ def _arguments(name: str) -> dict[str, object]:
 
 def _stages(network: nn.Module) -> dict[str, nn.Module]:
     if isinstance(network, networks.ResNet):
-        stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
-        return {"stem": stem} | {f"layer{number}": getattr(network, f"layer{number}") for number in (1, 2, 3, 4)}
+        before = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
+        return {"stem": before} | {f"layer{number}": getattr(network, f"layer{number}") for number in (1, 2, 3, 4)}
     if isinstance(network, networks.RegNet):
         return {"stem": network.stem} | dict(network.trunk_output.named_children())
     if isinstance(network, networks.MaxVit):
@@ -108,7 +92,7 @@ def _stages(network: nn.Module) -> dict[str, nn.Module]:
         children = dict(network.features.named_children())
         stem = [children.pop(name) for name in ("conv0", "norm0", "relu0", "pool0")]
         last = children.pop("norm5")
-        return {"stem": nn.Sequential(*stem)} | children | {"norm5": nn.Sequential(last, nn.ReLU())}
+        return {"stem": nn.Sequential(*stem), **children, "norm5": nn.Sequential(last, nn.ReLU())}
     if isinstance(network, networks.ShuffleNetV2 | networks.GoogLeNet | networks.Inception3):
         grouped = dict(_with_pools(network.named_children()))
         if getattr(network, "transform_input", False):

@@ -16,16 +16,18 @@ FILE = Path("eyes.safetensors")
 @pytest.mark.parametrize("name", names())
 @pytest.mark.parametrize("mode", list(Mode))
 def test_every_encoder_is_accepted_in_every_mode_that_it_has_weights_for(name: str, mode: Mode) -> None:
-    choice = EncoderConfig(encoder=name, mode=mode)
+    accept = mode.pretrained and ENCODERS[name].accept
+    choice = EncoderConfig(encoder=name, mode=mode, accept_license=accept)
+    side = -(-96 // ENCODERS[name].multiple) * ENCODERS[name].multiple
     if mode.pretrained and ENCODERS[name].weights is None:
         with pytest.raises(EncoderError) as caught:
-            choice.check_encoder(96)
+            choice.check_encoder(side)
         message = f"{name} has no pretrained weights. Type --mode scratch or --mode random, or give --weights FILE."
         assert str(caught.value) == message
-        EncoderConfig(encoder=name, mode=mode, weights=FILE).check_encoder(96)
+        EncoderConfig(encoder=name, mode=mode, weights=FILE).check_encoder(side)
     else:
-        choice.check_encoder(96)
-        choice.for_control().check_encoder(96)
+        choice.check_encoder(side)
+        choice.for_control().check_encoder(side)
 
 
 @pytest.mark.parametrize("mode", [Mode.FROZEN, Mode.RANDOM])

@@ -85,3 +85,24 @@ def test_what_cannot_be_folded_stays_as_it_is(kind: type[nn.Module]) -> None:
     images = torch.randn(4, 3, 8, 8)
     with torch.no_grad():
         torch.testing.assert_close(folded(images), model(images))
+
+
+class Optional(nn.Module):
+    """Takes an argument that its network does not give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def forward(self, maps: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        maps = self.norm(self.conv(maps))
+        return maps if bias is None else maps + bias
+
+
+@torch.no_grad()
+def test_an_argument_that_is_not_given_stays_away() -> None:
+    stage = Optional().eval()
+    images = torch.randn(2, 3, 8, 8)
+    folded = fold(stage)
+    assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
+    torch.testing.assert_close(folded(images), stage(images))

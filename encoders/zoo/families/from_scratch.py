@@ -36,4 +36,14 @@ ROWS = (
         control=("block2", "grid6"),
         summary="the network of airbench94 (Jordan 2024) for pictures of about 32 px, from scratch only",
     ),
+    EncoderSpec(
+        name="drq",
+        family="DrQ",
+        builder="stillsight.encoders.zoo.scratch:drq",
+        stages={"conv1": 3, "conv2": 7, "conv3": 11, "conv4": 15},
+        tap="conv4",
+        pooling="flatten",
+        control=("conv4", "flatten"),
+        summary="the encoder of DrQ and DrQ-v2 (Yarats et al. 2021), from scratch only",
+    ),
 )

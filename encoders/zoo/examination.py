@@ -1,0 +1,188 @@
+"""What an encoder promises, tried on its network with random weights: `python -m stillsight.encoders.zoo.examination
+NAME ...` prints a line of JSON for each, for names of the registry and for anybody's."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from stillsight.encoders.backbone import Backbone
+from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.engines.engine import Inference
+from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.zoo.contract import check
+from stillsight.encoders.zoo.encoder_spec import EncoderSpec
+from stillsight.encoders.zoo.registry import make_backbone, spec
+
+PATCHES = 3
+"""Patches in a row of the images that a network of patches is examined with: one alone would not show their order."""
+SAME = 1e-3
+"""How far features that should be equal may be apart, relative to the largest: other kernels round otherwise."""
+ALIKE = 0.98
+"""Cosine that features in bf16 have with those in float32 at least; random weights are harder than trained ones."""
+ENGINE = 0.9999
+"""The same of an engine that computes in float32."""
+
+
+@dataclass
+class Examination:
+    """What came out.
+
+    Attributes:
+        name, family: of the encoder.
+        taps: its stages, in order.
+        dims: channels of what each hands on.
+        side: of the images that it was examined with, in pixels.
+        parameters: of the network.
+        outcome: "ok", or the promise that it breaks.
+        seconds: that this took.
+    """
+
+    name: str
+    family: str = ""
+    taps: tuple[str, ...] = ()
+    dims: tuple[int, ...] = ()
+    side: int = 0
+    parameters: int = 0
+    outcome: str = "ok"
+    seconds: float = 0.0
+
+
+def examine(name: str) -> Examination:
+    """Try every promise of the encoder called `name`; what fails ends it and is its outcome."""
+    started = time.perf_counter()
+    examined = Examination(name)
+    try:
+        row = spec(name)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            backbone = make_backbone(name)
+            examined.family, examined.taps = row.family, tuple(row.stages)
+            examined.parameters = sum(parameter.numel() for parameter in backbone.model.parameters())
+            for broken in _promises(row, backbone, examined):
+                examined.outcome = broken
+                break
+    except EncoderError as error:
+        examined.outcome = str(error)
+    except Exception as error:  # whatever a network says
+        examined.outcome = f"{type(error).__name__}: {error}"
+    examined.seconds = round(time.perf_counter() - started, 2)
+    return examined
+
+
+def _promises(row: EncoderSpec, backbone: Backbone, examined: Examination) -> Iterator[str]:
+    """The promises that are broken, in the order in which they are tried."""
+    if list(backbone.stages) != list(row.stages):
+        yield f"its stages are {', '.join(backbone.stages)}, and its record says {', '.join(row.stages)}"
+    check(row.name, backbone)
+    outputs = yield from _smallest(row, backbone)
+    examined.dims = tuple(output.shape[2 if output.dim() == 3 else 1] for output in outputs)
+    examined.side = max(*row.stages.values(), 1, PATCHES * row.multiple if row.multiple > 1 else 0)
+    pixels = _pixels(3, examined.side)
+    yield from _features(row, backbone, pixels, examined.dims)
+    yield from _cuts(row, backbone, pixels)
+
+
+def _pixels(count: int, side: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
+
+
+@torch.no_grad()
+def _run(backbone: Backbone, names: Sequence[str], side: int) -> list[Tensor]:
+    images = torch.linspace(-2, 2, 3 * side * side).view(1, 3, side, side).sin()
+    outputs = []
+    for name in names:
+        images = backbone.stages[name].eval()(images)
+        outputs.append(images)
+    return outputs
+
+
+def _smallest(row: EncoderSpec, backbone: Backbone) -> Generator[str, None, list[Tensor]]:
+    outputs: list[Tensor] = []
+    for side in sorted(set(row.stages.values())):
+        reached = [stage for stage, least in row.stages.items() if least <= side]
+        try:
+            outputs = _run(backbone, reached, side)
+        except Exception as error:
+            yield f"images of {side} px do not reach {reached[-1]}: {error}"
+            return outputs
+        if not all(output.numel() and bool(output.isfinite().all()) for output in outputs):
+            yield f"images of {side} px give nothing, or no finite numbers, before {reached[-1]}"
+    return outputs
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    return float((one - other).abs().max() / other.abs().max().clamp_min(1e-12))
+
+
+def _cosine(one: Tensor, other: Tensor) -> float:
+    """Of all features of all images together, of which one alone may be nothing but zeros; random networks can make
+    them so small that their squares are none."""
+    if torch.equal(one, other):
+        return 1.0
+    first, second = ((each / each.abs().max().clamp_min(1e-30)).flatten().double() for each in (one, other))
+    return float(F.cosine_similarity(first, second, dim=0))
+
+
+@torch.no_grad()
+def _features(row: EncoderSpec, backbone: Backbone, pixels: Tensor, dims: Sequence[int]) -> Iterator[str]:
+    encoder = Encoder(backbone, name=row.name, tap=row.tap, pooling="global", precision="float32")
+    before = encoder.sha256()
+    features = encoder.train()(pixels)
+    width = dims[list(row.stages).index(row.tap)]
+    if features.shape != (len(pixels), width) or features.dtype != torch.float32:
+        yield f"{row.tap} gives {tuple(features.shape)} in {features.dtype}, and its maps have {width} channels"
+    if not torch.equal(encoder(pixels.float()), features):
+        yield "pixels as float give other features than as uint8"
+    singly = torch.cat([encoder(pixels[index : index + 1]) for index in range(len(pixels))])
+    if (difference := _apart(singly, features)) > SAME:
+        yield f"features of an image depend on its batch, by {difference:.1%}"
+    if encoder.sha256() != before:
+        yield "its weights or buffers change when images pass"
+    steps = dict(zip(encoder.frozen.names, encoder.frozen.steps, strict=True))
+    folded = Inference(steps, torch.float32)(pixels)
+    if (cosine := _cosine(folded, features)) < ENGINE:
+        yield f"the engine folded gives other features (cosine {cosine:.4f})"
+    rounded = Encoder(backbone, name=row.name, tap=row.tap, pooling="global", precision="bf16")(pixels)
+    if (cosine := _cosine(rounded, features)) < ALIKE:
+        yield f"in bf16 it gives other features (cosine {cosine:.4f})"
+
+
+def _cuts(row: EncoderSpec, backbone: Backbone, pixels: Tensor) -> Iterator[str]:
+    """Cut before the first stage, the middle one and the last one: the same features, and gradients behind it alone."""
+    stages = list(row.stages)
+    stages = stages[: stages.index(row.tap) + 1]
+    with torch.no_grad():
+        whole = Encoder(backbone, name=row.name, tap=row.tap, pooling="global", precision="float32")(pixels)
+    for cut in stages:
+        Encoder(backbone, name=row.name, tap=row.tap, pooling="global", unfreeze=cut, precision="float32")
+    for cut in dict.fromkeys((stages[0], stages[len(stages) // 2], stages[-1])):
+        backbone.model.zero_grad(set_to_none=True)
+        encoder = Encoder(backbone, name=row.name, tap=row.tap, pooling="global", unfreeze=cut, precision="float32")
+        before = encoder.frozen.state()
+        copies = {name: tensor.clone() for name, tensor in before.items()}
+        features = encoder.learned(encoder.frozen(pixels))
+        if (difference := _apart(features.detach(), whole)) > SAME:
+            yield f"cut before {cut} it gives other features, by {difference:.1%}"
+        features.square().sum().backward()
+        if any(tensor.grad is not None for tensor in before.values()):
+            yield f"cut before {cut}, gradients flow into what is frozen"
+        learns = list(backbone.stages[cut].parameters())
+        if learns and all(parameter.grad is None for parameter in learns):
+            yield f"cut before {cut}, no gradient reaches it"
+        if any(not torch.equal(copies[name], tensor) for name, tensor in encoder.frozen.state().items()):
+            yield f"cut before {cut}, what is frozen changes"
+
+
+if __name__ == "__main__":
+    for typed in sys.argv[1:]:
+        print(json.dumps(dataclasses.asdict(examine(typed))), flush=True)

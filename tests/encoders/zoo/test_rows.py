@@ -1,0 +1,154 @@
+"""Every row keeps what an encoder promises, with random weights; and so does a network that breaks a promise not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stillsight.encoders import ENCODERS, Backbone, Preprocessing
+from stillsight.encoders.zoo import registry
+from stillsight.encoders.zoo.encoder_spec import EncoderSpec
+from stillsight.encoders.zoo.examination import examine
+
+TIMM = (
+    *("resnet18", "efficientnet_b0", "tf_efficientnet_lite0", "mobilenetv3_small_050", "mobilenetv4_conv_small"),
+    *("mobilenetv4_hybrid_medium", "regnety_002", "densenet121", "convnext_atto", "convnextv2_atto", "resnext50_32x4d"),
+    *("swin_tiny_patch4_window7_224", "swinv2_cr_tiny_ns_224", "swinv2_tiny_window8_256", "vit_tiny_patch16_224"),
+    *(
+        "vit_small_patch14_dinov2",
+        "vit_small_patch14_reg4_dinov2",
+        "vit_small_patch16_dinov3",
+        "eva02_tiny_patch14_224",
+    ),
+    *("deit_tiny_distilled_patch16_224", "beit_base_patch16_224", "vit_base_patch16_siglip_224", "fastvit_mci0"),
+    *("vit_base_patch32_clip_quickgelu_224", "vit_small_patch16_rope_224", "vit_small_patch16_rope_mixed_224"),
+    *("fastvit_t8", "mixer_s32_224", "resmlp_12_224", "gmlp_s16_224", "maxvit_tiny_tf_224", "coatnet_0_rw_224"),
+    *(
+        "mobilevit_xxs",
+        "mobilevitv2_050",
+        "edgenext_xx_small",
+        "efficientformer_l1",
+        "efficientvit_b0",
+        "efficientvit_m0",
+    ),
+    *("ghostnet_100", "rexnet_100", "dpn48b", "dla34", "hrnet_w18_small", "inception_v4", "xception41", "cspresnet50"),
+    *("nfnet_f0", "vgg11", "repvgg_a0", "levit_128s", "pit_ti_224", "pvt_v2_b0", "twins_svt_small", "gcvit_xxtiny"),
+    *(
+        "davit_tiny",
+        "focalnet_tiny_srf",
+        "poolformer_s12",
+        "caformer_s18",
+        "hgnet_tiny",
+        "hgnetv2_b0",
+        "hiera_tiny_224",
+    ),
+    *("starnet_s1", "mambaout_femto", "tiny_vit_5m_224", "xcit_nano_12_p8_224", "volo_d1_224", "cait_xxs24_224"),
+    *("convit_tiny", "nest_tiny", "visformer_tiny", "sequencer2d_s", "inception_next_atto", "repvit_m0_9"),
+    *("swiftformer_xs", "rdnet_tiny", "ese_vovnet19b_dw", "selecsls42", "hardcorenas_a", "tresnet_m", "skresnet18"),
+    *("resnest14d", "res2net50_26w_4s", "mobileone_s0", "convmixer_1024_20_ks9_p14", "samvit_base_patch16"),
+)
+"""A model of each of timm's families that an encoder can be made of."""
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_row_keeps_its_promises(name: str) -> None:
+    examined = examine(name)
+    assert examined.outcome == "ok"
+    assert examined.taps == tuple(ENCODERS[name].stages)
+    assert len(examined.dims) == len(examined.taps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", TIMM)
+def test_a_model_of_timm_keeps_them(model: str) -> None:
+    assert examine(f"timm/{model}").outcome == "ok"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", registry.torchvision_models())
+def test_a_model_of_torchvision_keeps_them(model: str) -> None:
+    assert examine(model).outcome == "ok"
+
+
+# Networks that break one ----------------------------------------------------------------------------------------------
+
+
+class Drifting(nn.Conv2d):
+    """Changes its weights as images pass."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.weight.mul_(1.01)
+        return super().forward(images)
+
+
+class Mixing(nn.Conv2d):
+    """Lets the images of a batch see each other."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = super().forward(images)
+        return maps + maps.mean(0, keepdim=True)
+
+
+class Narrow(nn.Conv2d):
+    """Needs more than its row says."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert images.shape[2] >= 9, "too small"
+        return super().forward(images)
+
+
+class Forward(nn.Conv2d):
+    """Hands on what no gradient passes through."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images).detach()
+
+
+def broken(kind: str) -> Backbone:
+    """Its first stage is of that kind."""
+    layers = {"drifting": Drifting, "mixing": Mixing, "narrow": Narrow, "forward": Forward}
+    model = nn.Sequential(layers[kind](3, 4, 3, padding=1), nn.Conv2d(4, 5, 1))
+    stages = {"one": model[0], "two": model[1]}
+    return Backbone(model=model, stages=stages, preprocessing=Preprocessing(), tap="two")
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, EncoderSpec]]:
+    """The registry with rows of networks that break a promise."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    row = replace(
+        ENCODERS["retina"], builder="test_rows:broken", stages={"one": 8, "two": 8}, tap="two", control=("two", "grid2")
+    )
+    for kind in ("drifting", "mixing", "narrow", "forward"):
+        monkeypatch.setitem(registry.ENCODERS, kind, replace(row, name=kind, arguments={"kind": kind}))
+    monkeypatch.setitem(
+        registry.ENCODERS, "renamed", replace(row, name="renamed", stages={"a": 8}, arguments={"kind": "mixing"})
+    )
+    yield registry.ENCODERS
+    sys.modules.pop("test_rows", None)
+
+
+@pytest.mark.usefixtures("rows")
+@pytest.mark.parametrize(
+    ("kind", "outcome"),
+    [
+        ("drifting", "pixels as float give other features than as uint8"),
+        ("mixing", "features of an image depend on its batch"),
+        ("narrow", "images of 8 px do not reach two: too small"),
+        ("forward", "cut before one, no gradient reaches it"),
+        ("renamed", "its stages are one, two, and its record says a"),
+    ],
+)
+def test_a_promise_that_is_broken_is_named(kind: str, outcome: str) -> None:
+    assert examine(kind).outcome.startswith(outcome)
+
+
+def test_a_name_that_there_is_not_is_an_outcome_too() -> None:
+    assert examine("resnet81").outcome.startswith("There is no encoder named 'resnet81'")

@@ -19,8 +19,10 @@ from stillsight.encoders.weights import tensor_file
 
 STRUCTURE = "structure"
 """Key of the file's header under which the nesting and the plain values are kept, as JSON."""
-ENTRY = 100
-"""Bytes that safetensors' header takes for a tensor, about, its name left out."""
+_UNREADABLE = (
+    *(DamagedFileError, OSError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError),
+)
+"""What a file of other content raises where it is read: torch's RuntimeError and Python's RecursionError among them."""
 
 
 def save(path: Path, tree: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
@@ -64,7 +66,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         return tree
     except FileNotFoundError as error:
         raise CheckpointError(f"There is no checkpoint {path}. `stillsight list runs` shows the runs.") from error
-    except (DamagedFileError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
+    except _UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
             f"The checkpoint {path} is damaged or incomplete ({reason}). Nothing was changed."

@@ -59,7 +59,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """
     try:
         found = tensor_file.read(path, device, own=True)
-        structure = json.loads(found.metadata[STRUCTURE], parse_constant=_refuse_constant)
+        # Versions that wrote no hash wrote -Infinity, which is no JSON, as json does.
+        constant = float if found.sha256 is None else _refuse_constant
+        structure = json.loads(found.metadata[STRUCTURE], parse_constant=constant)
         tree = _unflatten(structure, found.tensors)
         if not isinstance(tree, dict):
             raise DamagedFileError("it holds no state by name")

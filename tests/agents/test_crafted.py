@@ -268,3 +268,17 @@ def test_a_list_is_no_scalar(field: str, value: object, trained: Path, capsys: p
         assert "is damaged" in told(words, capsys)
     assert main(["list", "runs", "--folder", str(trained.parent)]) == 0
     assert main(["doctor", str(trained)]) == 1
+
+
+def test_what_versions_without_a_hash_wrote_of_infinity_is_read(trained: Path) -> None:
+    path = trained / "checkpoints" / "last.safetensors"
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    facts = header["__metadata__"]
+    structure = json.loads(facts["structure"])
+    structure["pairs"].append(["worst", float("-inf")])
+    header["__metadata__"] = {"structure": json.dumps(structure)}
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+    assert checkpoint.load(path)["worst"] == float("-inf")

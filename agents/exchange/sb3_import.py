@@ -84,9 +84,10 @@ def _checked(run: schema.ExportRecord, tree: Mapping[str, Any], path: Path, trus
         EncoderError: a number in it is out of range.
     """
     where = f"The run's record in {path}"
-    command, config = read_record(run["config"], where, AGAIN)
-    if not isinstance(config, RlConfig):
-        schema.refuse(where, f"its command is {command}, and only runs of rl hold an agent", AGAIN)
+    if (command := run["config"].get("command")) != "rl":
+        schema.refuse(where, f"its command is {command!a:.60}, and only runs of rl hold an agent", AGAIN)
+    _, config = read_record(run["config"], where, AGAIN)
+    assert isinstance(config, RlConfig)
     trust.check(values_of(config), where)
     config.check_ranges()
     Spaces.from_json(run["spaces"], where, AGAIN)

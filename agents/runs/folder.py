@@ -41,16 +41,6 @@ class Sink(Protocol):
         """Write what is left; no row comes after it."""
 
 
-STREAMS = ("metrics", "episodes", "eval")
-"""Names of the logs of a run."""
-WRITTEN = (
-    *((f"{stream}.jsonl",) for stream in STREAMS),
-    *((name,) for name in ("config.json", "machine.json", "spaces.json", "summary.json", "done")),
-    *(("checkpoints", f"{name}.safetensors") for name in ("best", "last", "encoder", "head")),
-)
-"""Places in a run folder that are written to, as parts of their paths."""
-
-
 class Run:
     """One run folder. Nothing is written before `card`, so a mistake that is found earlier leaves nothing behind.
 
@@ -103,12 +93,6 @@ class Run:
     def __enter__(self) -> Self:
         if self.resumed:
             self._own()
-            try:
-                for parts in WRITTEN:
-                    self.place(*parts)  # what could not be written is said before anything is learned
-            except RunError:
-                self._lock.give_back()
-                raise
         return self
 
     def __exit__(
@@ -270,7 +254,7 @@ class Run:
         """
         self._begin()  # sinks are made there
         borderline = []
-        for stream in STREAMS:
+        for stream in ("metrics", "episodes", "eval"):
             path = self.place(f"{stream}.jsonl")
             if path.exists():
                 rows = [row for row in read_lines(path) if row.get(counted, math.inf) <= last]
@@ -303,9 +287,8 @@ class Run:
         """
         self._begin()
         path = self.place("checkpoints", f"{name}.safetensors")
-        for stream in STREAMS:
-            if (rows := self.place(f"{stream}.jsonl")).exists():
-                sync(rows)
+        for rows in self.folder.glob("*.jsonl"):
+            sync(rows)
         checkpoint.save(path, tree, metadata)
 
     def place(self, *parts: str) -> Path:

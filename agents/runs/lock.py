@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import platform
-import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,9 @@ from filelock import FileLock, Timeout
 
 from stillsight.agents.errors import RunError
 from stillsight.encoders.atomic import to_json
-from stillsight.encoders.errors import DamagedFileError
-from stillsight.encoders.plain_file import check_plain, read_plain
 
 LOCK_FILE = ".lock"
 """File in a folder that its writer holds locked, by flock, and that says who that is."""
-
-
-LARGEST = 10_000
-"""Bytes that it may have."""
 
 
 class LockedError(RunError):
@@ -74,12 +67,7 @@ class Lock:
 
     def _acquire(self) -> dict[str, Any]:
         """Take it, and return who had it before."""
-        place = self.folder / LOCK_FILE
-        try:
-            check_plain(place)
-        except DamagedFileError as error:
-            raise RunError(f"{place} {error}. Remove it: rm -- {shlex.quote(str(place))}") from error
-        known = _read(place)  # before: older versions of filelock empty the file that they ask for
+        known = _read(self.folder / LOCK_FILE)  # before: older versions of filelock empty the file that they ask for
         try:
             self._lock.acquire()
         except Timeout:
@@ -104,7 +92,7 @@ class Lock:
 def _read(path: Path) -> dict[str, Any]:
     """What a holder wrote; nothing where that cannot be read."""
     try:
-        known = json.loads(read_plain(path, LARGEST))
-    except (OSError, ValueError, RecursionError):
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) and {"pid", "host", "since"} <= set(known) else {}

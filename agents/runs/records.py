@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
-from stillsight.encoders.atomic import finite, to_json, write_atomically, writing
+from stillsight.encoders.atomic import finite, to_json, writing
 
 Config = TypeVar("Config")
 
@@ -29,8 +29,6 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
         DiskFault: the disk is full, or the file cannot be written.
     """
     line = (to_json(plain(row)) + "\n").encode()
-    if path.exists() and path.stat().st_nlink > 1:  # a copy of hard links, or somebody's own file: it stays as it is
-        write_atomically(path, path.read_bytes())
     with writing(path), path.open("a+b", buffering=0) as file:
         with contextlib.suppress(OSError):  # a disk that knows no locks
             fcntl.flock(file, fcntl.LOCK_EX)  # two evaluations of one run may end at once

@@ -11,8 +11,6 @@ from typing import Any
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import checkpoint, history
 from stillsight.agents.runs.reader import read_config
-from stillsight.encoders.errors import DamagedFileError
-from stillsight.encoders.plain_file import check_plain
 
 
 @dataclass(frozen=True)
@@ -75,12 +73,5 @@ def ancestor_sha256(folder: Path, name: str) -> str:
     Raises:
         RunError: see `ancestor_file`.
     """
-    path = ancestor_file(folder, name)
-    try:
-        check_plain(path, followed=True)
-    except DamagedFileError as error:
-        raise RunError(
-            f"{path} {error}. Remove it, or begin with another checkpoint: --from-checkpoint last"
-        ) from error
-    with path.open("rb") as file:
+    with ancestor_file(folder, name).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

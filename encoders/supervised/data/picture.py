@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Literal
 
 from stillsight.encoders.device import available_memory
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.plain_file import check_plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +76,6 @@ def decode(path: Path) -> Picture:
 
     traits: list[str] = []
     try:
-        check_plain(path, followed=True)
         Image.init()
         with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as file:
             _check_room(file)

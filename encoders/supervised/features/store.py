@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import os
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -15,16 +14,12 @@ import torch
 from torch import Tensor
 
 from stillsight.encoders.atomic import write_atomically
-from stillsight.encoders.errors import DamagedFileError, DiskFault, EncoderError, say_once
-from stillsight.encoders.plain_file import open_plain, read_plain
+from stillsight.encoders.errors import DiskFault, EncoderError, say_once
 from stillsight.encoders.supervised.data.disk import check_room
 
 IMAGE, ROW = 16, 8
 """Bytes of the digest of an image and of a row of features."""
 ENTRY = IMAGE + ROW
-LARGEST_INDEX = 2**31
-"""Bytes of entries that are read: of 90 million rows."""
-LARGEST_REFERENCE = 2**28
 FORGOTTEN = b"forgotten".ljust(ENTRY, b"\0")
 """In the place of the entry of a row that was damaged, which was said and is not said again."""
 
@@ -33,9 +28,6 @@ def digests(images: Tensor) -> list[bytes]:
     """A digest of the pixels of each of the uint8 images `[N, 3, H, W]`."""
     pixels = images.contiguous().numpy()
     return [hashlib.blake2b(image, digest_size=IMAGE).digest() for image in pixels]
-
-
-_ANOTHER = "another: --cache FOLDER."
 
 
 class Store:
@@ -55,8 +47,7 @@ class Store:
         width: numbers in a row.
 
     Raises:
-        EncoderError: `folder` or what it lies in is a file, or it or one of its files is a link, a pipe or a device: a
-            stranger's run may name a cache that came with it.
+        EncoderError: `folder` or what it lies in is a file.
     """
 
     def __init__(self, folder: Path, width: int) -> None:
@@ -66,16 +57,13 @@ class Store:
         self._files: list[IO[bytes]] = []
         self._writable = True
         self._unkept: dict[bytes, np.ndarray] = {}
-        if folder.is_symlink():
-            raise EncoderError(f"The cache {folder} is a link, to {folder.readlink()}. Remove it, or choose {_ANOTHER}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._read()
-        except DamagedFileError:
-            self._close()
-            raise
         except (FileExistsError, NotADirectoryError) as error:
-            raise EncoderError(f"The cache {folder} cannot be made ({error}). Choose {_ANOTHER}") from error
+            raise EncoderError(
+                f"The cache {folder} cannot be made ({error}). Choose another: --cache FOLDER."
+            ) from error
         except OSError as error:
             self._close()
             self._do_without(error)
@@ -96,11 +84,11 @@ class Store:
         folder, width = self.folder, self.width
         self._lock(self._open("index"))
         self._open("rows.f32")
+        entries = (folder / "index").read_bytes()
         size = width * 4
-        known, content = (os.fstat(file.fileno()).st_size for file in self._files)
-        entries = self._files[0].read(min(content // size * ENTRY, LARGEST_INDEX))
+        content = (folder / "rows.f32").stat().st_size
         self._count = min(len(entries) // ENTRY, content // size)
-        lost = max(-(-known // ENTRY), -(-content // size)) - self._count
+        lost = max(-(-len(entries) // ENTRY), -(-content // size)) - self._count
         if self._count:
             mapped = self._mapped()
             for place in range(self._count):
@@ -123,10 +111,9 @@ class Store:
             self._files[0].flush()
 
     def _open(self, name: str) -> IO[bytes]:
-        try:
-            self._files.append(open_plain(self.folder / name, "r+b" if self._writable else "rb"))
-        except DamagedFileError as error:
-            raise DamagedFileError(f"{self.folder / name} {error}. Remove it, or choose {_ANOTHER}") from error
+        if self._writable:
+            (self.folder / name).touch()
+        self._files.append((self.folder / name).open("r+b" if self._writable else "rb"))
         return self._files[-1]
 
     def _lock(self, file: IO[bytes]) -> None:
@@ -210,8 +197,8 @@ class Store:
     def reference(self) -> Tensor | None:
         """What `refer_to` wrote, float32 `[n]`; None if nothing was, or not whole."""
         try:
-            content = read_plain(self.folder / "reference", LARGEST_REFERENCE)
-        except (OSError, DamagedFileError):
+            content = (self.folder / "reference").read_bytes()
+        except OSError:
             return None
         numbers, digest = content[:-ROW], content[-ROW:]
         if len(numbers) % 4 or hashlib.blake2b(numbers, digest_size=ROW).digest() != digest:
@@ -229,7 +216,7 @@ class Store:
                 self._do_without(error)
 
     def _mapped(self) -> np.ndarray:
-        return np.memmap(self._files[1], "<f4", "r", shape=(self._count, self.width))
+        return np.memmap(self.folder / "rows.f32", "<f4", "r", shape=(self._count, self.width))
 
 
 def _digest(image: bytes, row: np.ndarray) -> bytes:

@@ -12,7 +12,6 @@ from stillsight.agents.cli import main
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.place import place
-from stillsight.agents.runs.records import append_line, read_lines
 
 
 def test_a_place_is_below_the_folder_and_no_link(tmp_path: Path) -> None:
@@ -59,49 +58,6 @@ def test_no_write_of_a_run_follows_a_link(tmp_path: Path) -> None:
         (folder / "done").unlink()
     assert (outside / "bashrc").read_text() == "kept\n"
     assert [path.name for path in outside.iterdir()] == ["bashrc"]
-
-
-@pytest.mark.parametrize("name", ["summary.json", "eval.jsonl", "checkpoints/best.safetensors", "done"])
-def test_a_pipe_is_said_before_anything_is_learned(
-    trained: Path, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    (trained / name).unlink()
-    os.mkfifo(trained / name)
-    assert main(["rl", "--resume", str(trained), "--steps", "200"]) == 2
-    said = capsys.readouterr()
-    assert f"{trained / name} is no place in {trained} that can be written to" in said.err
-    assert "step" not in said.out
-    assert not (trained / ".lock").exists()
-
-
-def test_files_of_others_in_the_folder_are_not_opened(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    with Run(folder, "rl", {"seed": 0}) as run:
-        run.card("a run", {})
-        run.log("metrics", {"step": 1})
-        os.mkfifo(folder / "notes.jsonl")
-        run.save("last", {"step": 1})  # it would wait for whoever writes into the pipe
-    assert (folder / "done").exists()
-
-
-@pytest.mark.parametrize("kind", ["pipe", "link"])
-def test_a_lock_that_is_no_file_is_said(trained: Path, kind: str) -> None:
-    lock = trained / ".lock"
-    os.mkfifo(lock) if kind == "pipe" else lock.symlink_to("/dev/zero")
-    told = rf"\.lock is a {kind}, .*and no file\. Remove it"
-    with pytest.raises(RunError, match=told), Run(trained, "rl", {}, resumed=True):
-        pass
-
-
-def test_a_row_is_not_written_into_another_name_of_the_file(tmp_path: Path) -> None:
-    """`cp -al` makes copies of a folder that are hard links: a run that goes on in one leaves the other as it is."""
-    path, copy = tmp_path / "notes.jsonl", tmp_path / "copy.jsonl"
-    append_line(path, {"step": 1})
-    os.link(path, copy)
-    append_line(path, {"step": 2})
-    append_line(path, {"step": 3})
-    assert [row["step"] for row in read_lines(path)] == [1, 2, 3]
-    assert [row["step"] for row in read_lines(copy)] == [1]
 
 
 @pytest.mark.parametrize(

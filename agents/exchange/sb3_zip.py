@@ -11,6 +11,7 @@ from typing import Any
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
 from stillsight.encoders.device import available_memory
+from stillsight.encoders.plain_file import open_plain
 
 RUN_FILE, POLICY_FILE, TEXT_FILE = "stillsight/run.json", "stillsight/policy.safetensors", "README.txt"
 """What `export` adds to what SB3 writes, and SB3 passes over: the run's records, what it learned, how to use it."""
@@ -36,7 +37,7 @@ def bounded(path: Path) -> Iterator[zipfile.ZipFile]:
     if not path.is_file():
         raise RunError(f"There is no file {path}. Give the zip that SB3 saved, or `stillsight export` wrote.")
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_plain(path) as file, zipfile.ZipFile(file) as archive:
             _check_size(path, archive.infolist())
             yield archive
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, UnicodeDecodeError) as error:

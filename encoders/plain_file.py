@@ -137,8 +137,8 @@ def below(folder: Path, *parts: str, what: str) -> Path:
             raise NotPlainError(
                 path,
                 f"it is a link to {target}",
-                f"{path} is a link to {target}, and stillsight writes through no link inside a {what}. Remove it. To keep "
-                f"a {what} on another disk, move {folder} there as a whole and link to that.",
+                f"{path} is a link to {target}, and stillsight writes through no link inside a {what}. Remove it. To "
+                f"keep a {what} on another disk, move {folder} there as a whole and link to that.",
             )
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise NotPlainError(

@@ -102,8 +102,7 @@ class Store:
         lost = max(-(-indexed // ENTRY), -(-content // size)) - self._count
         if self._count:
             mapped = self._mapped()
-            for place, entry in enumerate(self._entries(index)):
-                image, digest = entry[:IMAGE], entry[IMAGE:]
+            for place, (image, digest) in enumerate(self._entries(index)):
                 if digest in (_digest(image, mapped[place]), _digest(b"", mapped[place])):
                     self.places[image] = place
                 elif image + digest != FORGOTTEN:
@@ -113,12 +112,16 @@ class Store:
             damaged, images = ("1 row", "its image is") if lost == 1 else (f"{lost} rows", "their images are")
             say_once(f"{damaged} of the cache {self.folder} damaged or incomplete: {images} encoded again.")
 
-    def _entries(self, index: BinaryIO) -> Iterator[bytes]:
-        """The entries of the whole rows, read a block at a time: a file may claim any size."""
+    def _entries(self, index: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+        """Of each whole row the digest of its image, and that of both.
+
+        They are read a block at a time: a file may claim any size.
+        """
         for first in range(0, self._count, BLOCK):
             index.seek(first * ENTRY)
             block = index.read(min(BLOCK, self._count - first) * ENTRY)
-            yield from (block[place : place + ENTRY] for place in range(0, len(block), ENTRY))
+            for start in range(0, len(block), ENTRY):
+                yield block[start : start + IMAGE], block[start + IMAGE : start + ENTRY]
 
     def _forget(self, place: int) -> None:
         """Write in the place of a damaged row's entry that nothing is there."""

@@ -7,13 +7,14 @@ import lzma
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, NoReturn
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
 from stillsight.encoders.device import available_memory
+from stillsight.encoders.plain_file import open_plain
 
 RUN_FILE, POLICY_FILE, TEXT_FILE = "stillsight/run.json", "stillsight/policy.safetensors", "README.txt"
 """What `export` adds to what SB3 writes, and SB3 passes over: the run's records, what it learned, how to use it."""
@@ -44,11 +45,11 @@ def bounded(path: Path) -> Iterator[zipfile.ZipFile]:
     """
     if not path.is_file():
         raise RunError(f"There is no file {path}. Give the zip that SB3 saved, or `stillsight export` wrote.")
-    try:
-        archive = zipfile.ZipFile(path)
-    except _UNREADABLE as error:
-        _refuse_damaged(path, error)
-    with archive:
+    with ExitStack() as opened:
+        try:
+            archive = opened.enter_context(zipfile.ZipFile(opened.enter_context(open_plain(path))))
+        except _UNREADABLE as error:
+            _refuse_damaged(path, error)
         _check_size(path, archive.infolist())
         yield archive
 

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, NoReturn, NotRequired, TypedDict, Ty
 import msgspec
 
 from stillsight.agents.errors import RunError
+from stillsight.encoders.errors import DamagedFileError
+from stillsight.encoders.plain_file import NotPlainError, read_plain
 
 Kind = TypeVar("Kind")
 
@@ -237,16 +239,16 @@ def read_bounded(path: Path, limit: int = LARGEST_RECORD) -> bytes:
     """The content of a regular file of at most `limit` bytes.
 
     Raises:
-        RunError: it is larger, or cannot be read.
+        RunError: it is larger, no plain file, or cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
+        return read_plain(path, limit)
+    except NotPlainError as error:
+        raise RunError(str(error)) from error
+    except DamagedFileError as error:
+        refuse(path, error)
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}). Give yourself the right to read it.") from error
-    if len(content) > limit:
-        refuse(path, f"it has more than {limit:,} bytes, and none of ours has so many")
-    return content
 
 
 def parse(content: bytes, what: object, *, strict: bool = True, advice: str = RESTORE) -> Any:

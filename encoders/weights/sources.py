@@ -15,6 +15,7 @@ import torch
 
 from stillsight.encoders.encoder import Provenance
 from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.plain_file import open_plain
 from stillsight.encoders.weights.weights_file import metadata, read
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 
@@ -166,5 +167,5 @@ def _provenance(kind: str, path: Path, *, name: str = "", licence: str = "") -> 
 
 def file_hash(path: Path) -> str:
     """sha256 of a file's bytes."""
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

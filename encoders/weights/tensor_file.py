@@ -22,6 +22,7 @@ from torch import Tensor
 from stillsight.encoders.atomic import replacing, sync, writing
 from stillsight.encoders.device import available_memory
 from stillsight.encoders.errors import DamagedFileError, DiskFault
+from stillsight.encoders.plain_file import NotPlainError, open_plain
 
 HASH, CHECKED = "content_sha256", "content_checked"
 """Keys of the header: the hash, and that there is one. A file that has one of them and not the other was damaged."""
@@ -310,9 +311,10 @@ def _blocks(content: memoryview) -> Iterator[memoryview]:
 
 
 def _opened(path: Path) -> io.BufferedReader:
-    if path.exists() and not path.is_file():  # to open a pipe would wait for whoever writes to it
-        raise DamagedFileError("it is no file")
-    return path.open("rb")
+    try:
+        return open_plain(path)
+    except NotPlainError as error:
+        raise DamagedFileError(error.reason) from error
 
 
 _unchecked: set[Path] = set()

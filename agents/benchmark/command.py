@@ -21,7 +21,7 @@ from stillsight.agents.benchmark.running.results import WHAT, Results
 from stillsight.agents.runs.lock import LOCK_FILE, Lock
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.encoders.atomic import writing
-from stillsight.encoders.plain_file import below
+from stillsight.encoders.system.plain_file import below
 from stillsight.encoders.system.stopping import Stop
 
 BENCHMARKS = Path("results/benchmarks")

@@ -25,7 +25,7 @@ from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.trust import open_run, read_run
 from stillsight.encoders.atomic import is_partial
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.plain_file import open_plain
+from stillsight.encoders.system.plain_file import open_plain
 from stillsight.encoders.weights.weights_file import read_state_dict
 
 LOGS = {"metrics": True, "episodes": False, "eval": True, "evaluations": None}

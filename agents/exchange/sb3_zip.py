@@ -11,7 +11,7 @@ from typing import Any
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
 from stillsight.encoders.device import available_memory
-from stillsight.encoders.plain_file import open_plain
+from stillsight.encoders.system.plain_file import open_plain
 
 RUN_FILE, POLICY_FILE, TEXT_FILE = "stillsight/run.json", "stillsight/policy.safetensors", "README.txt"
 """What `export` adds to what SB3 writes, and SB3 passes over: the run's records, what it learned, how to use it."""

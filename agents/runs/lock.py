@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from stillsight.agents.errors import RunError
 from stillsight.encoders.atomic import to_json
-from stillsight.encoders.plain_file import below, open_plain, read_plain
+from stillsight.encoders.system.plain_file import below, open_plain, read_plain
 
 LOCK_FILE = ".lock"
 """File in a folder that its writer holds locked, by flock, and that says who that is."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from stillsight.agents.errors import RunError
-from stillsight.encoders import plain_file
-from stillsight.encoders.plain_file import NotPlainError
+from stillsight.encoders.system import plain_file
+from stillsight.encoders.system.plain_file import NotPlainError
 
 WHAT = "run folder"
 STREAMS = ("metrics", "episodes", "eval")

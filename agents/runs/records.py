@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
 from stillsight.encoders.atomic import finite, replacing, to_json, writing
-from stillsight.encoders.plain_file import open_plain
+from stillsight.encoders.system.plain_file import open_plain
 
 Config = TypeVar("Config")
 TRIES = 100

@@ -16,7 +16,7 @@ import msgspec
 
 from stillsight.agents.errors import RunError
 from stillsight.encoders.errors import DamagedFileError
-from stillsight.encoders.plain_file import NotPlainError, read_plain
+from stillsight.encoders.system.plain_file import NotPlainError, read_plain
 
 Kind = TypeVar("Kind")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stillsight.encoders import device as devices
 from stillsight.encoders.atomic import to_json, write_atomically, writing
 from stillsight.encoders.errors import DiskFault, say_once
-from stillsight.encoders.plain_file import read_plain
+from stillsight.encoders.system.plain_file import read_plain
 
 LARGEST = 2**24
 """Bytes of the file of choices, each of which takes about two hundred."""

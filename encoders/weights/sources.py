@@ -15,7 +15,7 @@ import torch
 
 from stillsight.encoders.encoder import Provenance
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.plain_file import open_plain
+from stillsight.encoders.system.plain_file import open_plain
 from stillsight.encoders.weights.weights_file import metadata, read
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 

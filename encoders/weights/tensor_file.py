@@ -22,7 +22,7 @@ from torch import Tensor
 from stillsight.encoders.atomic import replacing, sync, writing
 from stillsight.encoders.device import available_memory
 from stillsight.encoders.errors import DamagedFileError, DiskFault
-from stillsight.encoders.plain_file import NotPlainError, open_plain
+from stillsight.encoders.system.plain_file import NotPlainError, open_plain
 
 HASH, CHECKED = "content_sha256", "content_checked"
 """Keys of the header: the hash, and that there is one. A file that has one of them and not the other was damaged."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stillsight.encoders.errors import DamagedFileError, EncoderError
-from stillsight.encoders.plain_file import open_plain
+from stillsight.encoders.system.plain_file import open_plain
 from stillsight.encoders.weights import tensor_file
 
 DEPTH = 3

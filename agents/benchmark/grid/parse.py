@@ -17,7 +17,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.runs.trust import NAMES, NOTHING, Trust, values_of
 from stillsight.agents.training.seeds import TUNING
 from stillsight.encoders.errors import DamagedFileError
-from stillsight.encoders.plain_file import NotPlainError, read_plain
+from stillsight.encoders.system.plain_file import NotPlainError, read_plain
 from stillsight.envs.registry import presumed
 from stillsight.envs.shifts import find
 

@@ -27,7 +27,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.trust import NOTHING, Trust
 from stillsight.encoders.atomic import to_json, write_atomically, writing
-from stillsight.encoders.plain_file import below
+from stillsight.encoders.system.plain_file import below
 
 NEEDED = ("jinja2", "matplotlib", "scipy")
 """Packages of the extra `benchmark`."""

@@ -12,7 +12,7 @@ from stillsight.agents.benchmark.grid.cell import Cell, CellError
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
 from stillsight.encoders.atomic import partial_suffix, sweep, writing
-from stillsight.encoders.plain_file import below
+from stillsight.encoders.system.plain_file import below
 
 WHAT = "benchmark folder"
 

@@ -10,7 +10,7 @@ from typing import Any
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import history
 from stillsight.agents.runs.reader import read_config
-from stillsight.encoders.plain_file import NotPlainError, open_plain
+from stillsight.encoders.system.plain_file import NotPlainError, open_plain
 
 
 @dataclass(frozen=True)

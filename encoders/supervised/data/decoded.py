@@ -18,10 +18,10 @@ from torch import Tensor
 from stillsight.encoders.atomic import to_json
 from stillsight.encoders.device import available_memory
 from stillsight.encoders.errors import DamagedFileError, DiskFault, EncoderError
-from stillsight.encoders.plain_file import below
 from stillsight.encoders.supervised.data import picture
 from stillsight.encoders.supervised.data.disk import check_room
 from stillsight.encoders.supervised.data.picture import Interpolation
+from stillsight.encoders.system.plain_file import below
 from stillsight.encoders.weights import tensor_file
 
 Progress = Callable[[str, int, int], None]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from stillsight.encoders.device import available_memory
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.plain_file import NotPlainError, open_plain
+from stillsight.encoders.system.plain_file import NotPlainError, open_plain
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from stillsight.encoders.atomic import write_atomically
 from stillsight.encoders.errors import DamagedFileError, DiskFault, EncoderError, say_once
-from stillsight.encoders.plain_file import below, open_plain, read_plain
 from stillsight.encoders.supervised.data.disk import check_room
+from stillsight.encoders.system.plain_file import below, open_plain, read_plain
 
 IMAGE, ROW = 16, 8
 """Bytes of the digest of an image and of a row of features."""

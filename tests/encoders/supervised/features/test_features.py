@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillsight.encoders import Backbone, Encoder, EncoderError, Preprocessing, build
-from stillsight.encoders.plain_file import open_plain
 from stillsight.encoders.supervised.data.split import Dataset, Split
 from stillsight.encoders.supervised.features import frozen_features as cached
 from stillsight.encoders.supervised.features import store as store_file
@@ -35,6 +34,7 @@ from stillsight.encoders.supervised.features.frozen_features import PARTS, View,
 from stillsight.encoders.supervised.features.store import ENTRY, Store, digests
 from stillsight.encoders.supervised.training.augment import augment, draw
 from stillsight.encoders.supervised.training.recipe import Recipe
+from stillsight.encoders.system.plain_file import open_plain
 
 Coloured = Callable[[int, int], Split]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stillsight.encoders.errors import DamagedFileError
-from stillsight.encoders.plain_file import NotPlainError, below, check_kind, open_plain, read_plain
+from stillsight.encoders.system.plain_file import NotPlainError, below, check_kind, open_plain, read_plain
 
 pytestmark = pytest.mark.usefixtures("ends")
 

@@ -339,8 +339,10 @@ def test_a_strangers_run_writes_into_no_file_of_the_user(
     monkeypatch.chdir(tmp_path)
     folder, diary = tmp_path / "e", tmp_path / "diary.txt"
     diary.write_text("kept")
-    command = ["cifar", *words(paint, Path("e")), "--cache", "e/cache", "--mode", "random", "--shots", "5"]
-    assert main(command) == 0
+    assert main(["cifar", *words(paint, Path("e")), "--mode", "random", "--shots", "5"]) == 0
+    (tmp_path / "cache").rename(folder / "cache")
+    record = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(record | {"cache": "e/cache"}))
     for path in (folder / "done", folder / "summary.json"):
         path.unlink()
     (store,) = (path for path in (folder / "cache").iterdir() if path.is_dir())

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from stillsight.agents.errors import RunError, TrainingFault
 from stillsight.agents.flags import CommandLine, Positional
 from stillsight.agents.measure.measure_config import SPIN
-from stillsight.agents.runs.trust import Trust, import_from_here, open_run
+from stillsight.agents.runs.trust import Trust, import_from_here, names_typed, open_run
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.encoders.errors import EncoderError, printable_lines, refused, unknown
 from stillsight.encoders.system.stopping import Stop, answering
@@ -361,9 +361,9 @@ def _refuse_early(folder: Path, configs: Sequence[Any]) -> None:
 def _import_from_here(parts: Sequence[Any]) -> None:
     """Let a `module:name` that was typed, after --trust too, lie in the current folder, where a console script does not
     look. What a run folder or a SPEC.toml names never brings the folder onto the path."""
-    typed = [getattr(part, flag, None) for part in parts for flag in ("encoder", "env", "algo", "trust")]
+    typed = [name for part in parts for name in names_typed(part)]
     typed += [name for part in parts for name, _ in getattr(part, "tapped", ())]  # of NAME:TAP the name
-    import_from_here(name for given in typed for name in ([given] if isinstance(given, str) else given or ()))
+    import_from_here(typed)
 
 
 def command_line(name: str) -> CommandLine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -84,6 +85,27 @@ def double_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     harmless = {*sys.stdlib_module_names, "_pytest"}
     late = sorted(name for name in set(sys.modules) - known if name.partition(".")[0] not in harmless)
     assert not late, "imported here, these hold float64 for float32 from now on; import them before"
+
+
+@pytest.fixture
+def ends() -> Iterator[None]:
+    """End a test that waits for a pipe, or reads a device without an end, before it takes the machine's time or memory:
+    an alarm interrupts the system's call, and memory ends at 4 GiB more than now."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError("it waits for something that never comes")
+
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 4 * 2**30, hard))
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(120)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -17,10 +17,11 @@ from stillsight.agents.benchmark.running.local import run_local
 from stillsight.agents.benchmark.running.plan import plan
 from stillsight.agents.benchmark.running.ray_cluster import run_ray
 from stillsight.agents.benchmark.running.reference import measure_references
-from stillsight.agents.benchmark.running.results import Results
+from stillsight.agents.benchmark.running.results import WHAT, Results
 from stillsight.agents.runs.lock import LOCK_FILE, Lock
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.encoders.atomic import writing
+from stillsight.encoders.system.plain_file import below
 from stillsight.encoders.system.stopping import Stop
 
 BENCHMARKS = Path("results/benchmarks")
@@ -76,7 +77,7 @@ def benchmark(path: Path | None, config: BenchmarkConfig) -> int:
 def run(spec: Spec, results: Results, folder: Path, config: BenchmarkConfig, display: ProgressDisplay) -> None:
     """Run what is missing, until nothing new can be said: cells whose rate is tuned follow those that tune it."""
     measure_references(spec, results, display)
-    runs = folder / "runs"
+    runs = below(folder, "runs", what=WHAT)
     tried: set[str] = set()
     while True:
         cells = [cell for cell in missing(spec, results) if cell.key not in tried]

@@ -14,8 +14,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from stillsight.agents.buffers.footprint import check_memory, needed_bytes, replay_layout
 
-RING = ("frames", "actions", "rewards", "dones", "ages", "valid")
-"""Arrays `[slots, n_envs, ...]`; the others that a checkpoint keeps are `[n_envs, ...]`."""
+RING, REST = ("frames", "actions", "rewards", "dones", "ages", "valid"), ("heads", "newest", "after")
+"""What a checkpoint keeps: arrays `[slots, n_envs, ...]`, and others `[n_envs, ...]`."""
 
 _ENDED = -1
 """Stands for `newest` where the next frame begins a trajectory, whatever it looks like."""
@@ -234,7 +234,7 @@ class FrameReplayBuffer(ReplayBuffer):
     def state(self) -> dict[str, Any]:
         """Everything that was stored, as tensors, without the slots that were never written."""
         rings = {name: getattr(self, name)[: self.pos] for name in RING}
-        rest = {name: getattr(self, name) for name in ("heads", "newest", "after")}
+        rest = {name: getattr(self, name) for name in REST}
         arrays = {name: torch.from_numpy(array) for name, array in {**rings, **rest}.items()}
         return {"slots": len(self.frames), "pos": self.pos, "n_steps": self.n_steps, "arrays": arrays}
 
@@ -242,16 +242,38 @@ class FrameReplayBuffer(ReplayBuffer):
         """Put back what `state` gave.
 
         Raises:
-            ValueError: it is of a buffer of another shape, or of one that did not keep episodes apart.
+            ValueError: it is of a buffer of another shape, of one that did not keep episodes apart, or of none.
         """
         if state.get("n_steps", 1) == 1 < self.n_steps:  # see `add`
             raise ValueError(f"the stored replay memory was kept for n_steps=1, not {self.n_steps}")
         if state["slots"] != len(self.frames):  # a ring cannot be cut or grown where it is wrapped around
             raise ValueError(f"the stored replay memory holds {state['slots']} slots, not {len(self.frames)}")
-        for name, tensor in state["arrays"].items():
-            array = getattr(self, name)
-            if tuple(tensor.shape[1:]) != array.shape[1:]:
-                raise ValueError(f"the stored replay memory holds {name} {tuple(tensor.shape)}, not {array.shape}")
-            array[: len(tensor)] = tensor.cpu().numpy()
-        self.pos, self.full = state["pos"], state["pos"] == len(self.frames)
+        pos, slots = state["pos"], len(self.frames)
+        if type(pos) is not int or not 0 <= pos <= slots:
+            raise ValueError(f"the stored replay memory says that {pos!r:.60} of its {slots} slots were written")
+        arrays = {name: tensor.cpu().numpy() for name, tensor in state["arrays"].items()}
+        if set(arrays) != {*RING, *REST}:
+            raise ValueError(f"the stored replay memory holds {', '.join(sorted(map(str, arrays)))}")
+        for name, array in arrays.items():
+            here = getattr(self, name)
+            shape = (pos if name in RING else len(here), *here.shape[1:])
+            if array.shape != shape:
+                raise ValueError(f"the stored replay memory holds {name} {array.shape}, not {shape}")
+            if array.dtype != here.dtype:
+                raise ValueError(f"the stored replay memory holds {name} of {array.dtype}, not {here.dtype}")
+        self._check_places(arrays)
+        for name, array in arrays.items():
+            getattr(self, name)[: len(array)] = array
+        self.pos, self.full = pos, pos == slots
         self.held = int(self.valid.sum())
+
+    def _check_places(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Raise `ValueError` for numbers by which something would be looked up that is not there."""
+        slots, space = len(self.frames), self.action_space
+        allowed = {"heads": (0, slots - 1), "newest": (_ENDED, slots - 1), "ages": (0, self.count - 1)}
+        if isinstance(space, spaces.Discrete):
+            allowed["actions"] = (int(space.start), int(space.start + space.n) - 1)
+        for name, (least, most) in allowed.items():
+            array = arrays[name]
+            if array.size and not least <= array.min() <= array.max() <= most:
+                raise ValueError(f"the stored replay memory holds {name} beyond {least} to {most}")

@@ -19,13 +19,14 @@ from torch import Tensor
 from stillsight.agents.doctor.child import tell
 from stillsight.agents.doctor.outcome import Outcome
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs import checkpoint
+from stillsight.agents.runs import checkpoint, schema
 from stillsight.agents.runs.lock import LOCK_FILE
 from stillsight.agents.runs.reader import IMPORTED, read_config, read_json
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.trust import open_run, read_run
 from stillsight.encoders.atomic import is_partial
 from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.system.plain_file import open_plain
 from stillsight.encoders.weights.weights_file import read_state_dict
 
 LOGS = {"metrics": True, "episodes": False, "eval": True, "evaluations": None}
@@ -119,7 +120,7 @@ def _lock(folder: Path) -> list[Outcome]:
     path = folder / LOCK_FILE
     if path.is_symlink() or not path.is_file():
         return []
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -146,7 +147,7 @@ def _log(path: Path, name: str, counted: str, most: int) -> tuple[Rows, list[Out
         counted: what its rows count.
         most: rows of episodes that one step can end.
     """
-    content = path.read_text(errors="replace")
+    content = schema.read_bounded(path, schema.LARGEST_STREAM).decode(errors="replace")
     advice = f"stillsight COMMAND --resume {path.parent}, which cuts what it does again"
     rows: Rows = []
     for number, line in enumerate(content.splitlines(), 1):
@@ -199,7 +200,9 @@ def _checkpoints(folder: Path) -> tuple[dict[str, Any], list[Outcome]]:
             other = "best" if path.stem == "last" else "last"
             outcomes.append(Outcome(name, "wrong", str(error), f"--checkpoint {other}, or restore the file"))
             continue
-        bad = sum(int((~tensor.isfinite()).sum()) for tensor in _tensors(tree) if tensor.is_floating_point())
+        floats = (tensor for tensor in _tensors(tree) if tensor.is_floating_point())
+        # Of floats of a byte torch does not say it of every kind.
+        bad = sum(int((~(one if one.itemsize > 1 else one.float()).isfinite()).sum()) for one in floats)
         step = f", step {tree['step']:,}" if isinstance(tree.get("step"), int) else ""
         if bad:
             found = f"{bad:,} of its numbers are NaN or infinite{step}"

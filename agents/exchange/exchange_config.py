@@ -47,6 +47,7 @@ class ImportConfig:
 
     trust: bool = False
     """Unpickle what stock SB3 wrote into the zip, which runs whatever code its author put there: for files of your
-    own. A zip as `stillsight export` wrote it needs no trust: it also holds plain records, and these alone are read."""
+    own. A zip as `stillsight export` wrote it needs no trust: it also holds plain records, and these alone are read.
+    Only where these ask for code that stillsight does not know of itself, say an encoder module:name, does it, too."""
     out: Path | None = None
     """The run folder; results/runs/<name of the zip> by default."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,13 @@ from rich.console import Console
 from stillsight.agents.errors import RunError
 from stillsight.agents.exchange.exchange_config import ExportConfig
 from stillsight.agents.exchange.sb3_model import observation_space, stock_model
-from stillsight.agents.exchange.sb3_zip import POLICY_FILE, RUN_FILE, TEXT_FILE
+from stillsight.agents.exchange.sb3_zip import FORMAT, POLICY_FILE, RUN_FILE, TEXT_FILE
 from stillsight.agents.playing.player import Player, load
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.records import plain
 from stillsight.agents.training import model_state
 from stillsight.encoders.atomic import replacing, to_json
 from stillsight.encoders.encoder import fingerprint
-
-FORMAT = 1
-"""Of `RUN_FILE`."""
 
 
 def export(folder: Path, config: ExportConfig) -> Path:
@@ -69,7 +67,7 @@ def run_record(player: Player) -> dict[str, Any]:
     }
 
 
-def facts(run: dict[str, Any]) -> dict[str, Any]:
+def facts(run: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of itself, out of a run's record."""
     return {name: run[name] for name in ("step", "encoder", "tap", "unfreeze", "frozen_sha256")}
 

@@ -19,13 +19,14 @@ from torch import Tensor
 
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.exchange.exchange_config import ImportConfig
-from stillsight.agents.exchange.sb3_export import FORMAT, facts
-from stillsight.agents.exchange.sb3_zip import AGAIN, POLICY_FILE, bounded, parsed, read_run
+from stillsight.agents.exchange.sb3_export import facts
+from stillsight.agents.exchange.sb3_zip import AGAIN, POLICY_FILE, bounded, content, extract, parsed, read_run
 from stillsight.agents.runs import checkpoint, schema
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.reader import IMPORTED, RUNS
-from stillsight.agents.runs.records import plain, revive
+from stillsight.agents.runs.records import plain
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
+from stillsight.agents.runs.trust import Trust, flags, read_record, values_of
 from stillsight.agents.training import model_state
 from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.atomic import to_json, write_atomically
@@ -60,38 +61,57 @@ def import_(path: Path, config: ImportConfig) -> Path:
                 if run is None:
                     run, tree = _unpickled(archive, path)
                 else:
-                    with archive.open(POLICY_FILE) as packed, stored.open("wb") as file:
-                        shutil.copyfileobj(packed, file)
+                    with stored.open("wb") as file:
+                        extract(archive, POLICY_FILE, path, file)
                     try:
                         tree = checkpoint.load(stored)
                     except CheckpointError as error:
                         told = str(error).replace(str(stored), f"{POLICY_FILE} in {path}")
                         raise CheckpointError(f"{told} {AGAIN}") from error
-            _write(folder, run, tree, {"from": str(path), "sha256": file_hash(path), "kind": kind})
+            made = _checked(run, tree, path, Trust(all=config.trust))
+            _write(folder, made, run["spaces"], tree, {"from": str(path), "sha256": file_hash(path), "kind": kind})
         except OSError as error:
             raise RunError(f"The run folder {folder} cannot be made ({error}). Choose another: --out.") from error
-    print(f"{folder}: the policy of {path}. Play it: stillsight evaluate {folder}")
+    print(f"{folder}: the policy of {path}. Play it: stillsight evaluate {folder}{flags(made)}")
     return folder
 
 
-def _write(folder: Path, run: Mapping[str, Any], tree: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
-    """Write the run folder, all of it or nothing."""
-    if run.get("format") != FORMAT or not isinstance(run.get("config"), dict):
-        raise RunError(
-            f"{origin['from']} was exported by another version (format {run.get('format')!r}, and this one reads "
-            f"{FORMAT}). Install that version, or export the run again."
+def _checked(run: schema.ExportRecord, tree: Mapping[str, Any], path: Path, trust: Trust) -> RlConfig:
+    """The configuration of a run that came in the zip at `path`, as that of a run folder is checked where it is opened.
+
+    Raises:
+        RunError: it is none, asks for what nobody allowed, or is of another run than the policy `tree`.
+        EncoderError: a number in it is out of range.
+    """
+    where = f"The run's record in {path}"
+    if (command := run["config"].get("command")) != "rl":
+        schema.refuse(where, f"its command is {command!a:.60}, and only runs of rl hold an agent", AGAIN)
+    _, config = read_record(run["config"], where, AGAIN)
+    assert isinstance(config, RlConfig)
+    trust.check(values_of(config), where)
+    config.check_ranges()
+    Spaces.from_json(run["spaces"], where, AGAIN)
+    held = path / POLICY_FILE
+    model_state.check_finite(tree, held)
+    checkpoint.facts(tree, schema.AgentFacts, held)
+    differing = [name for name, value in facts(run).items() if tree.get(name, value) != value]
+    if differing:
+        schema.refuse(
+            held, f"its {differing[0]} is {tree[differing[0]]!r:.60}, and the run's record says another", AGAIN
         )
-    where = f"The run's record in {origin['from']}"
-    config = plain(replace(revive(RlConfig, run["config"], where), out=None, resume=None))
-    spaces = Spaces.from_json(run.get("spaces", {})).to_json()
-    model_state.check_finite(tree, Path(str(origin["from"])) / POLICY_FILE)
-    checkpoint.facts(tree, schema.AgentFacts, Path(str(origin["from"])) / POLICY_FILE)
+    return replace(config, out=None, resume=None)
+
+
+def _write(
+    folder: Path, config: RlConfig, spaces: Mapping[str, Any], tree: Mapping[str, Any], origin: Mapping[str, Any]
+) -> None:
+    """Write the run folder, all of it or nothing."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
     try:
         partial.chmod(0o755)
-        write_atomically(partial / "config.json", to_json({"command": "rl", **config}, indent=2) + "\n")
-        write_atomically(partial / SPACES_FILE, to_json(spaces, indent=2) + "\n")
+        write_atomically(partial / "config.json", to_json({"command": "rl", **plain(config)}, indent=2) + "\n")
+        write_atomically(partial / SPACES_FILE, to_json(Spaces.from_json(spaces).to_json(), indent=2) + "\n")
         write_atomically(partial / "machine.json", to_json({"sessions": [machine()]}, indent=2) + "\n")
         write_atomically(partial / IMPORTED, to_json(dict(origin), indent=2) + "\n")
         checkpoint.save(partial / "checkpoints" / "best.safetensors", tree)
@@ -101,7 +121,7 @@ def _write(folder: Path, run: Mapping[str, Any], tree: Mapping[str, Any], origin
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _unpickled(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _unpickled(archive: zipfile.ZipFile, path: Path) -> tuple[schema.ExportRecord, dict[str, Any]]:
     """The run's record and what the policy learned, from what SB3 itself saved: the one place that runs pickles.
 
     Raises:
@@ -109,8 +129,10 @@ def _unpickled(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, Any], di
     """
     print(f"stillsight: --trust: running the pickles in {path}.", file=sys.stderr)
     try:
-        data = json_to_data(archive.read("data").decode())
-        policy = torch.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
+        data = json_to_data(content(archive, "data", path).decode())
+        policy = torch.load(io.BytesIO(content(archive, "policy.pth", path)), map_location="cpu", weights_only=True)
+    except RunError:
+        raise
     except Exception as error:  # whatever a pickle raises
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise RunError(
@@ -120,22 +142,21 @@ def _unpickled(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, Any], di
     eyes = kwargs.get("features_extractor_kwargs") or {}
     if getattr(kwargs.get("features_extractor_class"), "__name__", "") != "PixelFeatures" or not eyes.get("run"):
         raise RunError(_objection(path, data))
-    run = parsed(str(eyes["run"]).encode(), f"The run's record in {path}")
-    run["step"] = int(data.get("num_timesteps", 0))
-    try:
-        return run, {"policy": _renamed(policy, run, path), **facts(run)}
-    except KeyError as error:
-        raise RunError(f"The run's record in {path} is damaged (it has no {error}). Export the run again.") from error
+    where = f"The run's record in {path}"
+    run = parsed(str(eyes["run"]).encode(), where)
+    run["step"] = schema.convert(data.get("num_timesteps", 0), schema.Step, where, AGAIN)
+    _, config = read_record(run["config"], where, AGAIN)
+    return run, {"policy": _renamed(policy, config.mode, path), **facts(run)}
 
 
-def _renamed(policy: Mapping[str, Tensor], run: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+def _renamed(policy: Mapping[str, Tensor], mode: Mode, path: Path) -> dict[str, Tensor]:
     """What a stock policy around `PixelFeatures` learned, under the names of the run's own policy.
 
     Raises:
         RunError: its actor has come to see with other eyes than its critic.
     """
     state = {name.replace("features_extractor.trained.", "features_extractor."): t for name, t in policy.items()}
-    if not Mode(run["config"]["mode"]).trained:
+    if not mode.trained:
         return state
     for actor, critic in (("actor.", "critic."), ("actor_target.", "critic_target.")):
         seen = f"{actor}features_extractor.learned."

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import lzma
 import zipfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, NoReturn
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
 from stillsight.encoders.device import available_memory
+from stillsight.encoders.system.plain_file import open_plain
 
 RUN_FILE, POLICY_FILE, TEXT_FILE = "stillsight/run.json", "stillsight/policy.safetensors", "README.txt"
 """What `export` adds to what SB3 writes, and SB3 passes over: the run's records, what it learned, how to use it."""
+
+FORMAT = 1
+"""Of `RUN_FILE`."""
 
 ENTRIES = 1_000
 """Files that a zip may hold; SB3 writes about ten."""
@@ -24,6 +31,9 @@ AGAIN = "Get it again, or export the run again."
 """What to do about a record that is damaged."""
 RECORD = 2**20
 """Bytes that the run's records may have."""
+BLOCK = 2**20
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError, ValueError)
+"""What a damaged zip raises, by how it is compressed; OSError is what bz2 does, and RuntimeError zipfile."""
 
 
 @contextmanager
@@ -35,12 +45,51 @@ def bounded(path: Path) -> Iterator[zipfile.ZipFile]:
     """
     if not path.is_file():
         raise RunError(f"There is no file {path}. Give the zip that SB3 saved, or `stillsight export` wrote.")
+    with ExitStack() as opened:
+        try:
+            archive = opened.enter_context(zipfile.ZipFile(opened.enter_context(open_plain(path))))
+        except _UNREADABLE as error:
+            _refuse_damaged(path, error)
+        _check_size(path, archive.infolist())
+        yield archive
+
+
+def _refuse_damaged(path: Path, error: Exception) -> NoReturn:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    raise RunError(f"{path} is no zip, or a damaged one ({reason}). Nothing was written. Get it again.") from error
+
+
+def extract(archive: zipfile.ZipFile, name: str, path: Path, target: IO[bytes]) -> None:
+    """Expand the file `name` of the zip at `path`, which `bounded` opened, into `target`.
+
+    Raises:
+        RunError: it is damaged.
+        OSError: `target` cannot be written.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            _check_size(path, archive.infolist())
-            yield archive
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is no zip, or a damaged one ({error}). Nothing was written. Get it again.") from error
+        packed = archive.open(name)
+    except (KeyError, *_UNREADABLE) as error:
+        _refuse_damaged(path, error)
+    with packed:
+        while True:
+            try:
+                block = packed.read(BLOCK)
+            except _UNREADABLE as error:
+                _refuse_damaged(path, error)
+            if not block:
+                return
+            target.write(block)
+
+
+def content(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
+    """What the file `name` of the zip at `path` holds.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    expanded = io.BytesIO()
+    extract(archive, name, path, expanded)
+    return expanded.getvalue()
 
 
 def _check_size(path: Path, entries: list[zipfile.ZipInfo]) -> None:
@@ -58,24 +107,32 @@ def _check_size(path: Path, entries: list[zipfile.ZipInfo]) -> None:
         raise RunError(f"{path} is encrypted. Decrypt it first: SB3 does not read it either.")
 
 
-def read_run(archive: zipfile.ZipFile, path: Path) -> dict[str, Any] | None:
+def read_run(archive: zipfile.ZipFile, path: Path) -> schema.ExportRecord | None:
     """What `export` wrote of the run into the zip; None for a zip that it did not write.
 
     Raises:
-        RunError: it is damaged.
+        RunError: it is damaged, or of another version.
     """
     if not {RUN_FILE, POLICY_FILE} <= set(archive.namelist()):
         return None
     if archive.getinfo(RUN_FILE).file_size > RECORD:
         raise RunError(f"{RUN_FILE} in {path} has more than {RECORD:,} bytes, and is no record of a run. Get it again.")
-    return parsed(archive.read(RUN_FILE), f"{RUN_FILE} in {path}")
+    return parsed(content(archive, RUN_FILE, path), f"{RUN_FILE} in {path}")
 
 
-def parsed(text: bytes, where: str) -> dict[str, Any]:
-    """A JSON object.
+def parsed(text: bytes, where: str) -> schema.ExportRecord:
+    """The record of a run in a zip.
 
     Raises:
-        RunError: it is none.
+        RunError: it is none, or one of another version.
     """
-    content: dict[str, Any] = schema.convert(schema.parse(text, where, advice=AGAIN), dict[str, Any], where, AGAIN)
-    return content
+    record = schema.parse(text, where, advice=AGAIN)
+    version = schema.convert(record, schema.Versioned, where, AGAIN)["format"]
+    if version != FORMAT:
+        raise RunError(
+            f"{where} was exported by another version (format {version}, and this one reads {FORMAT}). Install that "
+            "version, or export the run again."
+        )
+    schema.convert(record, schema.ExportRecord, where, AGAIN)
+    known: schema.ExportRecord = record
+    return known

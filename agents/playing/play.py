@@ -14,7 +14,8 @@ from rich.console import Console
 from stillsight.agents.errors import RunError
 from stillsight.agents.playing.play_config import EvaluateConfig, shifted
 from stillsight.agents.playing.player import Player, load
-from stillsight.agents.playing.reevaluate import keep, reevaluate
+from stillsight.agents.playing.reevaluate import EVALUATIONS, keep, reevaluate
+from stillsight.agents.runs.place import place
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain
 from stillsight.agents.runs.trust import Trust, open_run
@@ -176,6 +177,7 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
             out=config.out or folder,
             printed=config.json,
         )
+    place(config.out or folder, EVALUATIONS)  # now, and not after all games
     player = load(folder, config.checkpoint, weights=config.weights, device=config.device, trust=config.trust)
     options, limit = config.options(player.config), config.limit(player.config)
     last = 0.0

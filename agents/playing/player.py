@@ -19,10 +19,11 @@ from stillsight.agents.features.encoded_vec_env import EncodedVecEnv
 from stillsight.agents.features.extractor import encoder_state
 from stillsight.agents.playing.pixel_policy import PixelPolicy
 from stillsight.agents.runs import checkpoint, history, schema
+from stillsight.agents.runs.reader import IMPORTED
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.agents.training import model_state
-from stillsight.agents.training.build import assemble, check_frozen, prepare
+from stillsight.agents.training.build import assemble, check_frozen, check_step, prepare
 from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder, fingerprint
@@ -220,7 +221,6 @@ def load(
     opened = open_run(folder, Trust(tuple(trust)), weights=weights, device=device)
     if opened.command != "rl":
         raise RunError(f"{folder} is a {opened.command} run, and only rl runs hold an agent that can play.")
-    name, stored = history.find(folder, which, read_policy)
     config = opened.expect(RlConfig)
     trained = config.seed
     config = replace(config, seed=trained if seed is None else seed)
@@ -229,6 +229,15 @@ def load(
     prepare(config, encoder, known.pixels, batch=1)
     venv = EncodedVecEnv(NoEnvironment(known), None if config.in_policy else encoder, config.frame_stack or 1)
     model = assemble(config, encoder, venv, playing=True)
+
+    def read(path: Path) -> dict[str, Any]:
+        stored = read_policy(path)
+        if not (folder / IMPORTED).exists():  # which SB3 may have trained on for any time
+            check_step(config, stored, path)
+        model_state.check_learned(model, stored, path)
+        return stored
+
+    name, stored = history.find(folder, which, read)
     check_frozen(encoder, stored, folder)
     model_state.restore_learned(model, stored)
     return Player(config, encoder, known, model, step=stored["step"], checkpoint=name)

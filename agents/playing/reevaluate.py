@@ -24,6 +24,8 @@ ROUNDING = 0.005
 """Largest difference from the recorded accuracy that is put down to another device or precision: half a point, or
 two images where there are few."""
 
+EVALUATIONS = "evaluations.jsonl"
+"""File of a run folder to which the results of `stillsight evaluate` are appended."""
 ELSEWHERE = "The result stands above; to keep it elsewhere, type --out FOLDER."
 
 
@@ -57,9 +59,13 @@ def reevaluate(
 
     Raises:
         EncoderError: see `classify.load` and `load_dataset`.
-        RunError: the data are not those of the run, or the accuracy is not the one that it recorded.
+        RunError: the data are not those of the run, the accuracy is not the one that it recorded, or what is to be
+            written is a link, a pipe or a device.
         DiskFault: the result was printed, and could not be kept.
     """
+    kept = out or folder
+    target = place(kept, f"report-{split}")
+    place(kept, EVALUATIONS)
     moved: dict[str, Any] = {}
     if data is not None:
         named = str(read_run(folder).record.get("dataset"))
@@ -98,8 +104,6 @@ def reevaluate(
             f"{folder} has an accuracy of {reached:.2%} on its {split} images, and its summary.json says "
             f"{recorded:.2%}: the files are not of one run. Restore them, or start a new run."
         )
-    kept = out or folder
-    target = place(kept, f"report-{split}")
     unwritten: DiskFault | None = None
     try:
         headline = report.write(target, logits, images.labels, images.images, dataset.classes)
@@ -128,7 +132,7 @@ def keep(folder: Path, result: Mapping[str, Any]) -> None:
     Raises:
         DiskFault: it cannot be written there.
     """
-    path = place(folder, "evaluations.jsonl")
+    path = place(folder, EVALUATIONS)
     try:
         with writing(path):
             folder.mkdir(parents=True, exist_ok=True)

@@ -19,8 +19,10 @@ from stillsight.encoders.weights import tensor_file
 
 STRUCTURE = "structure"
 """Key of the file's header under which the nesting and the plain values are kept, as JSON."""
-ENTRY = 100
-"""Bytes that safetensors' header takes for a tensor, about, its name left out."""
+_UNREADABLE = (
+    *(DamagedFileError, OSError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError),
+)
+"""What a file of other content raises where it is read: torch's RuntimeError and Python's RecursionError among them."""
 
 
 def save(path: Path, tree: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
@@ -57,14 +59,16 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """
     try:
         found = tensor_file.read(path, device, own=True)
-        structure = json.loads(found.metadata[STRUCTURE], parse_constant=_refuse_constant)
+        # Versions that wrote no hash wrote -Infinity, which is no JSON, as json does.
+        constant = float if found.sha256 is None else _refuse_constant
+        structure = json.loads(found.metadata[STRUCTURE], parse_constant=constant)
         tree = _unflatten(structure, found.tensors)
         if not isinstance(tree, dict):
             raise DamagedFileError("it holds no state by name")
         return tree
     except FileNotFoundError as error:
         raise CheckpointError(f"There is no checkpoint {path}. `stillsight list runs` shows the runs.") from error
-    except (DamagedFileError, OSError, KeyError, ValueError, TypeError, RecursionError) as error:
+    except _UNREADABLE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
             f"The checkpoint {path} is damaged or incomplete ({reason}). Nothing was changed."

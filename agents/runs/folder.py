@@ -15,7 +15,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.runs import checkpoint, history
 from stillsight.agents.runs.lock import Lock, LockedError
 from stillsight.agents.runs.machine import machine
-from stillsight.agents.runs.place import place
+from stillsight.agents.runs.place import STREAMS, check_places, place
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.reader import checkpoint_path, is_unbegun, read_config, read_sessions
 from stillsight.agents.runs.records import append_line, plain, read_lines
@@ -190,7 +190,7 @@ class Run:
         """Keep every other writer out, and remove what a killed one left half written.
 
         Raises:
-            RunError: there is another, or the folder cannot be written.
+            RunError: there is another, the folder cannot be written, or something is in the way of what is written.
         """
         try:
             self._lock.take()
@@ -198,6 +198,7 @@ class Run:
             raise RunError(
                 f"The run folder {self.folder} cannot be written ({error}). Make it yours, or copy it."
             ) from error
+        check_places(self.folder)
         for inside in (self.folder, self.place("checkpoints")):
             sweep(inside, alone=True)
 
@@ -254,7 +255,7 @@ class Run:
         """
         self._begin()  # sinks are made there
         borderline = []
-        for stream in ("metrics", "episodes", "eval"):
+        for stream in STREAMS:
             path = self.place(f"{stream}.jsonl")
             if path.exists():
                 rows = [row for row in read_lines(path) if row.get(counted, math.inf) <= last]
@@ -287,8 +288,9 @@ class Run:
         """
         self._begin()
         path = self.place("checkpoints", f"{name}.safetensors")
-        for rows in self.folder.glob("*.jsonl"):
-            sync(rows)
+        for stream in STREAMS:  # whatever else is called .jsonl is not ours, and may be a pipe
+            with contextlib.suppress(FileNotFoundError):
+                sync(self.place(f"{stream}.jsonl"))
         checkpoint.save(path, tree, metadata)
 
     def place(self, *parts: str) -> Path:

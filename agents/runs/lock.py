@@ -14,9 +14,12 @@ from filelock import FileLock, Timeout
 
 from stillsight.agents.errors import RunError
 from stillsight.encoders.atomic import to_json
+from stillsight.encoders.system.plain_file import below, open_plain, read_plain
 
 LOCK_FILE = ".lock"
 """File in a folder that its writer holds locked, by flock, and that says who that is."""
+LARGEST = 4096
+"""Bytes of it that are read; ours has a hundred."""
 
 
 class LockedError(RunError):
@@ -42,6 +45,7 @@ class Lock:
 
         Raises:
             LockedError: another process has it, or another part of this one.
+            NotPlainError: the file is a link, a pipe or a device.
             OSError: the folder cannot be written.
         """
         if self._lock.is_locked:
@@ -49,8 +53,10 @@ class Lock:
         known = self._acquire()
         holder = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}
         if known or not (self.folder / LOCK_FILE).stat().st_size:  # else, where disks know no locks, filelock wrote it
-            with contextlib.suppress(OSError):  # a courtesy, which a full disk does without
-                (self.folder / LOCK_FILE).write_text(to_json(holder))
+            # A courtesy, which a full disk does without.
+            with contextlib.suppress(OSError), open_plain(self.folder / LOCK_FILE, "r+b") as file:
+                file.write(to_json(holder).encode())
+                file.truncate()
 
     def give_back(self) -> None:
         """Let go of it and leave no file; nothing happens where it was not taken."""
@@ -60,14 +66,19 @@ class Lock:
             self._lock.release()
 
     def check(self) -> None:
-        """Raise `LockedError` if somebody has it; nothing is left behind."""
+        """Raise `LockedError` if somebody has it; nothing is left behind.
+
+        Raises:
+            NotPlainError: the file is a link, a pipe or a device.
+        """
         if (self.folder / LOCK_FILE).exists() and not self._lock.is_locked:
             self._acquire()
             self._lock.release()
 
     def _acquire(self) -> dict[str, Any]:
         """Take it, and return who had it before."""
-        known = _read(self.folder / LOCK_FILE)  # before: older versions of filelock empty the file that they ask for
+        place = below(self.folder, LOCK_FILE, what=f"{self.what} folder")
+        known = _read(place)  # before: older versions of filelock empty the file that they ask for
         try:
             self._lock.acquire()
         except Timeout:
@@ -92,7 +103,7 @@ class Lock:
 def _read(path: Path) -> dict[str, Any]:
     """What a holder wrote; nothing where that cannot be read."""
     try:
-        known = json.loads(path.read_text())
-    except (OSError, ValueError):
+        known = json.loads(read_plain(path, LARGEST))
+    except (OSError, ValueError, RecursionError):  # ValueError: of JSON, and what is no plain file
         return {}
     return known if isinstance(known, dict) and {"pid", "host", "since"} <= set(known) else {}

@@ -7,17 +7,22 @@ import dataclasses
 import enum
 import fcntl
 import io
+import itertools
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
-from stillsight.encoders.atomic import finite, to_json, writing
+from stillsight.encoders.atomic import finite, replacing, to_json, writing
+from stillsight.encoders.system.plain_file import open_plain
 
 Config = TypeVar("Config")
+TRIES = 100
+"""How often a file of rows is opened again because another one has its name by then."""
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
@@ -27,11 +32,10 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
 
     Raises:
         DiskFault: the disk is full, or the file cannot be written.
+        NotPlainError: it is a link, a pipe or a device.
     """
     line = (to_json(plain(row)) + "\n").encode()
-    with writing(path), path.open("a+b", buffering=0) as file:
-        with contextlib.suppress(OSError):  # a disk that knows no locks
-            fcntl.flock(file, fcntl.LOCK_EX)  # two evaluations of one run may end at once
+    with writing(path), _appending(path) as file:
         _mend(file)
         before = file.seek(0, os.SEEK_END)
         try:
@@ -41,6 +45,34 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
             with contextlib.suppress(OSError):  # a disk that filled up in the middle of the row
                 file.truncate(before)
             raise
+
+
+def _appending(path: Path) -> io.FileIO:
+    """Open and lock a JSON-lines file of one name.
+
+    One that has other names (hard links) is copied first, and the copy takes its place. A backup by `cp -al` has such
+    files, and a stranger's archive may: rows would show up in a file that is not this run's. To refuse it would help
+    nobody, since the copy is right in both cases; a checkpoint is replaced in the same way.
+    """
+    for tries in itertools.count():
+        file = open_plain(path, "a+b")
+        try:
+            with contextlib.suppress(OSError):  # a disk that knows no locks
+                fcntl.flock(file, fcntl.LOCK_EX)  # two evaluations of one run may end at once
+            there = os.fstat(file.fileno())
+            # Another may have copied it while we waited; and some network disks number their files anew each time.
+            if tries < TRIES and not os.path.samestat(os.stat(path, follow_symlinks=False), there):
+                file.close()
+                continue
+            if there.st_nlink <= 1 or tries >= TRIES:
+                return file
+            with replacing(path) as partial:
+                shutil.copyfile(path, partial, follow_symlinks=False)
+            file.close()
+        except BaseException:
+            file.close()
+            raise
+    raise AssertionError("unreachable")
 
 
 def _mend(file: io.FileIO) -> None:

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, NoReturn, NotRequired, TypedDict, Ty
 import msgspec
 
 from stillsight.agents.errors import RunError
+from stillsight.encoders.errors import DamagedFileError
+from stillsight.encoders.system.plain_file import NotPlainError, read_plain
 
 Kind = TypeVar("Kind")
 
@@ -36,7 +38,13 @@ Scalar = bool | int | float | str | None
 Flat = dict[str, Scalar | list[Scalar]]
 """A configuration as JSON knows it."""
 
+MOST_STEPS = 10**15
+"""Environment steps that a run may have; a thousand years of them."""
+LARGEST_COUNT = 2**53
+"""Of what is counted for its own sake: images, updates, episodes. No whole number above it is exact as a float."""
+
 Count = Annotated[int, msgspec.Meta(ge=0)]
+Step = Annotated[int, msgspec.Meta(ge=0, le=MOST_STEPS)]
 Side = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_SIDE)]
 Choices = Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -118,7 +126,7 @@ class TrialRecord(TypedDict):
 class AgentFacts(TypedDict):
     """What stands in a checkpoint of an agent beside what it learned."""
 
-    step: Count
+    step: Step
     frozen_sha256: str
 
 
@@ -131,17 +139,29 @@ class BestFacts(AgentFacts):
 class LearningFacts(AgentFacts):
     """What stands in a checkpoint from which learning goes on."""
 
+    counters: dict[str, bool | int | float]
     replay: str | None
     ledger: LedgerRecord
+    records: NotRequired[NotedRecord]
+    ancestor: NotRequired[dict[str, Scalar] | None]
 
 
 class LedgerRecord(TypedDict, total=False):
     """What adds up over the sessions of a run."""
 
-    images: Count
-    seconds: float
+    images: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_COUNT)]
+    seconds: Annotated[float, msgspec.Meta(ge=0, le=LARGEST_COUNT)]
     best: float
     encoder_sha256: str
+
+
+class NotedRecord(TypedDict):
+    """What an algorithm has noted and not yet written, see `model_state.records`."""
+
+    episodes: list[tuple[float, Count, float]]
+    successes: list[bool]
+    values: dict[str, bool | int | float]
+    counts: dict[str, Count]
 
 
 class Discrete(msgspec.Struct, tag_field="kind", tag="Discrete"):
@@ -181,6 +201,24 @@ class SpacesRecord(msgspec.Struct):
     offset: int | list[int] = 0
 
 
+class Versioned(TypedDict):
+    """What every version of a record says."""
+
+    format: int
+
+
+class ExportRecord(Versioned):
+    """What must be known of a run to play its policy, in a zip that `export` wrote."""
+
+    config: Flat
+    spaces: dict[str, Any]
+    step: Step
+    encoder: str
+    tap: str | None
+    unfreeze: str | None
+    frozen_sha256: str
+
+
 RESTORE = "Restore it, or start a new run."
 """What to do about a damaged file, unless there is something better."""
 
@@ -201,16 +239,16 @@ def read_bounded(path: Path, limit: int = LARGEST_RECORD) -> bytes:
     """The content of a regular file of at most `limit` bytes.
 
     Raises:
-        RunError: it is larger, or cannot be read.
+        RunError: it is larger, no plain file, or cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(limit + 1)
+        return read_plain(path, limit)
+    except NotPlainError as error:
+        raise RunError(str(error)) from error
+    except DamagedFileError as error:
+        refuse(path, error)
     except OSError as error:
         raise RunError(f"{path} cannot be read ({error.strerror}). Give yourself the right to read it.") from error
-    if len(content) > limit:
-        refuse(path, f"it has more than {limit:,} bytes, and none of ours has so many")
-    return content
 
 
 def parse(content: bytes, what: object, *, strict: bool = True, advice: str = RESTORE) -> Any:

@@ -44,18 +44,24 @@ class Spaces:
         return record
 
     @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Spaces:
+    def from_json(
+        cls, record: Mapping[str, Any], what: str = f"The run's {SPACES_FILE}", advice: str = REMOVE
+    ) -> Spaces:
         """What `to_json` gave.
+
+        Args:
+            record: as JSON gave it.
+            what: the file that it is from, for messages.
+            advice: what to do about one that is damaged.
 
         Raises:
             RunError: it is something else.
         """
-        what = f"The run's {SPACES_FILE}"
-        known: schema.SpacesRecord = schema.convert(record, schema.SpacesRecord, what, REMOVE)
+        known: schema.SpacesRecord = schema.convert(record, schema.SpacesRecord, what, advice)
         try:
             action = _space(known.action)
         except (TypeError, ValueError, AssertionError, OverflowError) as error:
-            schema.refuse(what, error, REMOVE)
+            schema.refuse(what, error, advice)
         offset = tuple(known.offset) if isinstance(known.offset, list) else known.offset
         return cls(known.pixels, action, offset)
 

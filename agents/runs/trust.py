@@ -173,13 +173,16 @@ class Trust:
     Attributes:
         names: what was typed after --trust, each exactly what a file asks for: `module:name`, a Gymnasium id,
             NAME=VALUE of --env-set or --set, or a folder.
+        all: whatever it asks for: --trust was typed where it is a switch, as `import` has it. False where it was not,
+            and None where --trust takes names.
     """
 
     names: tuple[str, ...] = ()
+    all: bool | None = None
 
     def allows(self, wanted: str) -> bool:
         """Whether a user named this; a folder may be named by another path to it."""
-        return wanted in self.names or os.path.abspath(wanted) in map(os.path.abspath, self.names)
+        return self.all is True or wanted in self.names or os.path.abspath(wanted) in map(os.path.abspath, self.names)
 
     def check(self, values: Values, source: object) -> tuple[Place, ...]:
         """See `check_all`, of one configuration."""
@@ -212,7 +215,7 @@ class Trust:
         if refused:
             raise RunError(
                 f"{source} asks for {'; for '.join(refused.values())}. A file does not decide that: look at what it "
-                f"is, and to allow it type --trust {shlex.join(refused)}."
+                f"is, and to allow it type --trust{'' if self.all is False else f' {shlex.join(refused)}'}."
             )
         return tuple(one for one in asked if isinstance(one, Place))
 
@@ -256,6 +259,16 @@ def import_from_here(names: Iterable[str]) -> None:
     here = os.getcwd()
     if here not in sys.path and any(":" in name and "=" not in name for name in names):
         sys.path.append(here)  # last: nothing here takes the place of what is installed
+
+
+def names_typed(config: object) -> tuple[str, ...]:
+    """The names in a command's configuration by which code is found, those after --trust among them.
+
+    Where --trust is a switch, as that of `import` is, it names nothing.
+    """
+    given = [getattr(config, field, None) for field in (*NAMES, "trust")]
+    several = [value if isinstance(value, list | tuple) else [value] for value in given]
+    return tuple(name for values in several for name in values if isinstance(name, str))
 
 
 def values_of(config: Any) -> dict[str, Any]:
@@ -317,21 +330,35 @@ def read_run(folder: Path) -> OpenedRun:
         RunError: there is no run in `folder`, or its config.json is damaged.
     """
     record = read_config(folder)
-    path = folder / "config.json"
+    command, config = read_record(record, folder / "config.json")
+    return OpenedRun(folder, command, config, record)
+
+
+def read_record(record: Mapping[str, Any], source: object, advice: str = schema.RESTORE) -> tuple[str, Any]:
+    """The command and the configuration in what config.json says, its types checked; see `read_run`.
+
+    Args:
+        record: as JSON gave it.
+        source: the file, for messages.
+        advice: what to do about one that is damaged.
+
+    Raises:
+        RunError: it is no such record.
+    """
     command = record.get("command")
     if not isinstance(command, str) or command not in CONFIGS:
-        schema.refuse(path, f"its command is {_shown(command)}, and must be {' or '.join(CONFIGS)}")
+        schema.refuse(source, f"its command is {_shown(command)}, and must be {' or '.join(CONFIGS)}", advice)
     needed = ("env", "algo", "encoder", "mode") if command == "rl" else ("dataset", "encoder", "mode")
     if lacking := [name for name in needed if name not in record]:
-        schema.refuse(path, f"it lacks {', '.join(lacking)}")
-    config = revive(resolve_name(CONFIGS[command]), {k: v for k, v in record.items() if k not in USERS}, path)
+        schema.refuse(source, f"it lacks {', '.join(lacking)}", advice)
+    config = revive(resolve_name(CONFIGS[command]), {k: v for k, v in record.items() if k not in USERS}, source)
     for name in fields(config):
         value = getattr(config, name.name)
         for text in map(str, value if isinstance(value, tuple) else (value,)):
             free = name.name == "dataset" or isinstance(value, Path)  # files may be called anything
             if len(text) > schema.LONGEST_TEXT or not (free or text.isprintable()):
-                schema.refuse(path, f"its {name.name} is {_shown(text)}")
-    return OpenedRun(folder, command, config, record)
+                schema.refuse(source, f"its {name.name} is {_shown(text)}", advice)
+    return command, config
 
 
 def open_run(folder: Path, trust: Trust = NOTHING, *, writes: bool = False, **typed: Any) -> OpenedRun:

@@ -11,7 +11,7 @@ from typing import Any
 from gymnasium import Space
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from stillsight.agents.errors import RunError
+from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.features.acting import check_masks
 from stillsight.agents.features.encoded_vec_env import EncodedVecEnv
 from stillsight.agents.features.extractor import encoder_state
@@ -55,6 +55,15 @@ def check_frozen(encoder: Encoder, stored: Mapping[str, Any], folder: Path) -> N
             f"{folder} was trained on frozen {encoder.name} weights with sha256 "
             f"{stored['frozen_sha256'][:12]}, and {encoder.provenance.name} gives {present[:12]}. "
             "Say where the right ones are: --weights FILE."
+        )
+
+
+def check_step(config: RlConfig, stored: Mapping[str, Any], path: Path) -> None:
+    """Raise `CheckpointError` for a checkpoint of a step that a run of `config` never comes to."""
+    if stored["step"] > config.most_steps:
+        raise CheckpointError(
+            f"The checkpoint {path} says that it is of step {stored['step']:,}, and by its config.json the run has "
+            f"{config.steps:,} steps. Restore the one or the other."
         )
 
 

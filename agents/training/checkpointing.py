@@ -7,7 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.place import place
 from stillsight.agents.runs.trust import flags
 from stillsight.agents.training import model_state as state
-from stillsight.agents.training.build import Agent, check_frozen
+from stillsight.agents.training.build import Agent, check_frozen, check_step
 from stillsight.agents.training.continuing import games
 from stillsight.encoders.encoder import fingerprint
 from stillsight.encoders.errors import DiskFault
@@ -333,6 +333,9 @@ class Savepoints:
         stored = checkpoint.load(path, self.agent.model.device)
         facts = checkpoint.facts(stored, schema.LearningFacts, path)
         state.check_finite(stored, path)
+        before = self.run.changed.get("steps", (0, 0))[0]  # of a run that becomes shorter, which is refused otherwise
+        check_step(replace(self.agent.config, steps=max(self.agent.config.steps, before)), stored, path)
+        state.check_fit(self.agent.model, stored, path)
         name = facts["replay"]
         if name is not None and not re.fullmatch(r"replay-\d+", name):
             raise CheckpointError(f"The checkpoint {path} names a replay memory {name!r} that cannot be its own.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import ClassVar, Literal
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.reader import read_config
+from stillsight.agents.runs.schema import MOST_STEPS
 from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.agents.training.algorithms import AlgorithmSpec, check_actions, spec
 from stillsight.agents.training.continuing.resuming import resumed
@@ -24,9 +26,6 @@ from stillsight.envs.registry import resolve
 
 MOST_ENVS = 4_096
 """Environments side by side that may be asked for; each is a game of its own, and more are a slip of the finger."""
-
-MOST = 10**15
-"""Steps that may be asked for; a thousand years of them."""
 
 MAX_STEPS = 10_000
 """Agent steps after which an evaluation stops an episode, unless asked otherwise. The longest game of Pong in
@@ -204,6 +203,23 @@ class RlConfig(EncoderConfig):
             checkpoint_every=tenth if self.checkpoint_every is None else self.checkpoint_every,
         )
 
+    @property
+    def most_steps(self) -> int:
+        """Environment steps beyond which the run has no checkpoint: --steps, and the rollout that was under way then.
+
+        Raises:
+            RunError: there is no such algorithm, or it is not installed.
+        """
+        row, chosen = spec(self.algo), overrides(self.set, "--set")
+        name = "train_freq" if row.off_policy else "n_steps"
+        parameter = inspect.signature(row.load_class()).parameters.get(name)
+        rollout = chosen.get(name, None if parameter is None else parameter.default)
+        if isinstance(rollout, list | tuple) and len(rollout) == 2 and rollout[1] == "step":
+            rollout = rollout[0]
+        if type(rollout) is not int or rollout < 1:  # whole episodes, or a class of which that is not known
+            return MOST_STEPS
+        return self.steps + rollout * (self.n_envs or row.n_envs)
+
     def check(self) -> None:
         """Refuse names and combinations that cannot work, before torch is imported.
 
@@ -237,7 +253,7 @@ class RlConfig(EncoderConfig):
         """
         super().check_ranges()
         for flag, least, most in (
-            ("steps", 1, MOST),
+            ("steps", 1, MOST_STEPS),
             ("n_envs", 1, MOST_ENVS),
             ("frame_stack", 1, 1_000_000),
             ("head", 1, 1_000_000_000),
@@ -245,9 +261,9 @@ class RlConfig(EncoderConfig):
             ("standardise", 0, 1_000_000_000),
             ("eval_episodes", 1, 1_000_000),
             ("eval_envs", 1, MOST_ENVS),
-            ("eval_max_steps", 0, MOST),
-            ("eval_every", 0, MOST),
-            ("checkpoint_every", 0, MOST),
+            ("eval_max_steps", 0, MOST_STEPS),
+            ("eval_every", 0, MOST_STEPS),
+            ("checkpoint_every", 0, MOST_STEPS),
             ("keep", 0, 1_000_000),
         ):
             value = getattr(self, flag)

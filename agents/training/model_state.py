@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import random
 from collections import deque
@@ -13,9 +14,11 @@ import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import Tensor
+from torch.optim import Optimizer
 
 from stillsight.agents.buffers.replay import FrameReplayBuffer
 from stillsight.agents.errors import CheckpointError
+from stillsight.agents.runs import schema
 from stillsight.envs.state import generator_state, set_generator
 
 _NOT_COUNTERS = ("verbose", "start_time", "n_envs", "seed")
@@ -23,6 +26,17 @@ _NOT_COUNTERS = ("verbose", "start_time", "n_envs", "seed")
 
 _MISFITS = (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError)
 """What torch, numpy and SB3 raise of a state that is of another model, or of none."""
+
+LARGEST_WEIGHT = 1e12
+"""Of a policy, by its size. Networks that act have weights of a few units, and float32 ends at 3e38: products of such
+numbers over the layers of a policy would leave it."""
+KINDS = frozenset(
+    {torch.float64, torch.float32, torch.float16, torch.bfloat16}
+    | {torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool}
+)
+"""Types of the tensors of policies and optimizers; which of them each has, the built model says, see `check_fit`."""
+COUNTED = ("num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_episode_num", "_n_updates", "_n_calls")
+"""Counters of SB3, which begin at 0."""
 
 
 def _reason(error: Exception) -> str:
@@ -133,6 +147,11 @@ def check_finite(state: Mapping[str, Any], path: Path) -> None:
     if not kept:
         raise CheckpointError(f"The checkpoint {path} holds no policy. Take another one with --checkpoint.")
     for name, tensor in _tensors(kept):
+        if tensor.dtype not in KINDS:
+            raise CheckpointError(
+                f"The checkpoint {path} is of no use: the numbers of {name} are {_kind(tensor)}, which no policy has. "
+                "Nothing was changed."
+            )
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             bad = int((~tensor.isfinite()).sum())
             raise CheckpointError(
@@ -150,12 +169,181 @@ def _tensors(node: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
         yield from _tensors(value, f"{path}.{key}" if path else str(key))
 
 
+def check_fit(model: BaseAlgorithm, state: Mapping[str, Any], path: Path | None = None) -> None:
+    """Refuse what `capture` gave of another model: tensors of other names, types, shapes or sizes, optimizers of other
+    settings, and hyperparameters that are not this model's.
+
+    A run's hyperparameters stand in its config.json, by which the model was built. What a checkpoint says of them only
+    has to agree; what adds up or falls while an agent learns is state, and stays the checkpoint's.
+
+    Args:
+        model: built by the run's configuration; it is not changed.
+        state: from `capture`.
+        path: of its file.
+
+    Raises:
+        CheckpointError: what does not fit.
+    """
+    try:
+        _check_capture(model, state)
+    except _MISFITS as error:
+        raise _misfit(error, path) from error
+
+
+def check_learned(model: BaseAlgorithm, state: Mapping[str, Any], path: Path | None = None) -> None:
+    """Refuse what `learned` or `capture` gave of a policy with tensors of other names, types, shapes or sizes.
+
+    Args:
+        model, state, path: as in `check_fit`.
+
+    Raises:
+        CheckpointError: what does not fit.
+    """
+    try:
+        _check_tensors("policy", _policy(state), model.policy.state_dict())
+    except _MISFITS as error:
+        raise _misfit(error, path) from error
+
+
+def _policy(state: Mapping[str, Any]) -> Any:
+    return state["policy"] if "policy" in state else state["parameters"]["policy"]
+
+
+def _misfit(error: Exception, path: Path | None) -> CheckpointError:
+    which = "The checkpoint" if path is None else f"The checkpoint {path}"
+    return CheckpointError(
+        f"{which} does not fit this agent ({_reason(error)}). Restore it, or the config.json beside it."
+    )
+
+
+def _check_capture(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
+    """Raise one of `_MISFITS` for a captured state that is not one of `model`."""
+    parameters, built = state["parameters"], model.get_parameters()
+    if set(parameters) != set(built):
+        raise ValueError(f"it holds {', '.join(sorted(map(str, parameters)))}, not {', '.join(sorted(built))}")
+    for name, ours in built.items():
+        owner = _found(model, name)
+        if isinstance(owner, Optimizer):
+            _check_optimizer(name, parameters[name], owner)
+        else:
+            _check_tensors(name, parameters[name], ours)
+    _, variables = model._get_torch_save_params()
+    present = {name: tensor for name in variables if (tensor := _attribute(model, name)) is not None}
+    _check_tensors("variables", state["variables"], present)
+    _check_counters(model, state["counters"])
+    counted = state["counters"].get("num_timesteps")
+    if "step" in state and counted != state["step"]:
+        raise ValueError(f"num_timesteps is {counted!r:.60}, and it says that it is of step {state['step']!r:.60}")
+
+
+def _check_tensors(what: str, kept: Mapping[str, Any], built: Mapping[str, Any]) -> None:
+    """Raise `ValueError` unless tensors are of the names, types and shapes of those of the model, and of sane size."""
+    tensors = {name: tensor for name, tensor in built.items() if isinstance(tensor, Tensor)}
+    lacking, strange = sorted(set(tensors) - set(kept)), sorted(map(str, set(kept) - set(built)))
+    if lacking or strange:
+        raise ValueError(f"{what} has no {lacking[0]}" if lacking else f"{what} has no place for {strange[0]}")
+    for name, tensor in tensors.items():
+        _check_alike(f"{what}.{name}", kept[name], tensor)
+        if tensor.is_floating_point() and tensor.numel() and float(kept[name].detach().abs().max()) > LARGEST_WEIGHT:
+            raise ValueError(f"{what}.{name} holds numbers beyond {LARGEST_WEIGHT:g}, with which nothing can act")
+
+
+def _check_alike(name: str, kept: Any, built: Tensor) -> None:
+    if not isinstance(kept, Tensor):
+        raise ValueError(f"{name} is a {type(kept).__name__}, not a tensor")
+    if (kept.dtype, kept.shape) != (built.dtype, built.shape):
+        raise ValueError(f"{name} is {_kind(kept)} {list(kept.shape)}, not {_kind(built)} {list(built.shape)}")
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _check_optimizer(what: str, kept: Mapping[str, Any], optimizer: Optimizer) -> None:
+    """Raise one of `_MISFITS` unless a stored optimizer has the settings of `optimizer`, and moments that fit it.
+
+    Its rates are left out: SB3 sets them before each update, by the schedule of the run.
+    """
+    built = optimizer.state_dict()
+    groups = kept["param_groups"]
+    if len(groups) != len(built["param_groups"]):
+        raise ValueError(f"{what} has {len(groups)} groups of parameters, not {len(built['param_groups'])}")
+    for group, ours in zip(groups, built["param_groups"], strict=True):
+        for name, value in group.items():
+            if name not in ours:
+                raise ValueError(f"{what} has no setting {name}")
+            if name == "lr":
+                _check_number(f"{what}: its rate", value)
+            elif _listed(value) != _listed(ours[name]):
+                raise ValueError(f"{what}: {name} is {value!r:.60}, and {ours[name]!r:.60} by the run's configuration")
+    parameters = dict(enumerate(one for group in optimizer.param_groups for one in group["params"]))
+    expected = _moments(optimizer)
+    for number, moments in kept["state"].items():
+        if number not in parameters:
+            raise ValueError(f"{what} has no parameter {number!r:.20}")
+        if expected is not None and moments and set(moments) != set(expected):
+            raise ValueError(f"{what} keeps {', '.join(sorted(map(str, moments)))}, not {', '.join(sorted(expected))}")
+        for name, value in moments.items():
+            shaped = expected[name] if expected is not None else isinstance(value, Tensor) and value.dim() > 0
+            if shaped:
+                _check_alike(f"{what}.{number}.{name}", value, parameters[number])
+            elif isinstance(value, Tensor) and value.numel() != 1:
+                raise ValueError(f"{what}.{number}.{name} is {list(value.shape)}, not a number")
+            elif value is not None:
+                _check_number(f"{what}.{number}.{name}", value.detach().item() if isinstance(value, Tensor) else value)
+
+
+def _moments(optimizer: Optimizer) -> dict[str, bool] | None:
+    """What an optimizer of this kind keeps of a parameter -> whether it is of the parameter's shape; None where that
+    cannot be seen. A twin of it is asked, which makes one step."""
+    parameter = torch.nn.Parameter(torch.zeros(2, 3))
+    parameter.grad = torch.zeros(2, 3)
+    taken = inspect.signature(type(optimizer)).parameters
+    try:
+        twin = type(optimizer)([parameter], **{name: one for name, one in optimizer.defaults.items() if name in taken})
+        twin.step()
+    except Exception:  # of anybody's own class
+        return None
+    return {name: isinstance(value, Tensor) and value.shape == (2, 3) for name, value in twin.state[parameter].items()}
+
+
+def _listed(value: Any) -> Any:
+    """A value of a setting as a checkpoint gives it back, where tuples are lists."""
+    return [_listed(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _check_counters(model: BaseAlgorithm, counters: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for a hyperparameter that is not the model's, and for what is no counter of it."""
+    arguments = {name for cls in type(model).__mro__[:-1] for name in inspect.signature(cls).parameters}
+    for name, value in counters.items():  # a file may say anything, and must replace no method
+        if not isinstance(value, bool | int | float) or hasattr(type(model), name):
+            raise ValueError(f"{name} is no counter")
+        ours = vars(model).get(name, value)
+        if name.removeprefix("_") in arguments:
+            if ours != value or isinstance(ours, bool) != isinstance(value, bool):
+                raise ValueError(f"{name} is {value!r}, and {ours!r:.60} by the run's configuration")
+            continue
+        if not isinstance(ours, bool | int | float) or isinstance(ours, bool) != isinstance(value, bool):
+            raise ValueError(f"{name} is no counter")
+        if name in COUNTED:
+            _check_number(name, value)
+        elif not abs(value) <= schema.LARGEST_COUNT:
+            raise ValueError(f"{name} is {value!r}, and nothing is counted so far")
+
+
+def _check_number(name: str, value: Any) -> None:
+    """Raise `ValueError` for what is no number from 0 to `schema.LARGEST_COUNT`."""
+    if not (isinstance(value, int | float) and 0 <= value <= schema.LARGEST_COUNT):
+        raise ValueError(f"{name} is {value!r:.60}, and must be a number from 0 to {schema.LARGEST_COUNT:,}")
+
+
 def restore(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
     """Put a captured state back.
 
     Raises:
         CheckpointError: it belongs to another kind of model.
     """
+    check_fit(model, state)
     try:
         model.set_parameters(state["parameters"], exact_match=True, device=model.device)
         with torch.no_grad():
@@ -164,11 +352,7 @@ def restore(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
                 if tensor is None:
                     raise KeyError(f"no {name} here")
                 tensor.copy_(value)
-        counters = dict(state["counters"])
-        for name, value in counters.items():  # a file may say anything, and must replace no method
-            if not isinstance(value, bool | int | float) or hasattr(type(model), name):
-                raise ValueError(f"{name} is no counter")
-        vars(model).update(counters)
+        vars(model).update(state["counters"])
         _set_random_state(model, state["random"])
     except _MISFITS as error:
         raise CheckpointError(f"The checkpoint does not fit this agent ({_reason(error)}).") from error
@@ -180,9 +364,9 @@ def restore_learned(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: it belongs to another kind of model.
     """
+    check_learned(model, state)
     try:
-        policy = state["policy"] if "policy" in state else state["parameters"]["policy"]
-        model.policy.load_state_dict(policy)
+        model.policy.load_state_dict(_policy(state))
     except _MISFITS as error:
         raise CheckpointError(f"The checkpoint does not fit this agent ({_reason(error)}).") from error
 
@@ -208,10 +392,16 @@ def restore_replay(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
 
 
 def _attribute(model: BaseAlgorithm, path: str) -> Tensor | None:
+    value = _found(model, path)
+    return value if isinstance(value, Tensor) else None
+
+
+def _found(model: BaseAlgorithm, path: str) -> Any:
+    """What lies at the dotted `path` in a model; None where nothing does."""
     value: Any = model
     for name in path.split("."):
         value = getattr(value, name, None)
-    return value if isinstance(value, Tensor) else None
+    return value
 
 
 def _random_state(model: BaseAlgorithm) -> dict[str, Any]:
@@ -229,6 +419,8 @@ def _set_random_state(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
     *internal, gauss_next = state["python"]
     random.setstate((3, tuple(internal), gauss_next))
     rest = state["numpy"]["rest"]
+    if not 0 <= rest[0] <= 624:  # of the 624 words of MT19937; numpy reads behind them without a word
+        raise ValueError(f"the random generator stands at {rest[0]!r}")
     np.random.set_state(("MT19937", state["numpy"]["keys"].numpy().astype(np.uint32), rest[0], rest[1], rest[2]))
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):

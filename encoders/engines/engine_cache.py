@@ -13,6 +13,10 @@ from torch import Tensor, nn
 from stillsight.encoders import device as devices
 from stillsight.encoders.atomic import to_json, write_atomically, writing
 from stillsight.encoders.errors import DiskFault, say_once
+from stillsight.encoders.system.plain_file import read_plain
+
+LARGEST = 2**24
+"""Bytes of the file of choices, each of which takes about two hundred."""
 
 
 def memory() -> Path:
@@ -50,7 +54,7 @@ def remember(key: str, name: str) -> None:
 def _known() -> dict[str, object]:
     """What the file holds; nothing where it is missing or damaged, which costs a measurement."""
     try:
-        known = json.loads(memory().read_text())
+        known = json.loads(read_plain(memory(), LARGEST))
     except (OSError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}

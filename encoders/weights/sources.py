@@ -12,6 +12,7 @@ from typing import Any
 
 from stillsight.encoders.encoder import Provenance
 from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.system.plain_file import open_plain
 from stillsight.encoders.weights import first_use, licences
 from stillsight.encoders.weights.download import DownloadError, RefusedError, download
 from stillsight.encoders.weights.published import (
@@ -187,5 +188,5 @@ def _provenance(kind: str, path: Path, *, name: str = "", licence: str = "", oth
 
 def file_hash(path: Path) -> str:
     """sha256 of a file's bytes."""
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

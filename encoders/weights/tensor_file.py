@@ -22,6 +22,7 @@ from torch import Tensor
 from stillsight.encoders.atomic import replacing, sync, writing
 from stillsight.encoders.device import available_memory
 from stillsight.encoders.errors import DamagedFileError, DiskFault
+from stillsight.encoders.system.plain_file import NotPlainError, open_plain
 
 HASH, CHECKED = "content_sha256", "content_checked"
 """Keys of the header: the hash, and that there is one. A file that has one of them and not the other was damaged."""
@@ -30,8 +31,9 @@ BEGINNING = b'{"__metadata__":{"' + HASH.encode() + b'":"'
 DIGITS = 64
 MOST_HEADER = 16 * 2**20
 """Bytes that a header may have. The optimizer of the largest network of this project has one of 1 MB."""
-MOST_DIMENSIONS, LONGEST = 64, 2**40
-"""Of a tensor, and of one dimension."""
+MOST_DIMENSIONS, LONGEST, LARGEST = 64, 2**40, 2**50
+"""Dimensions of a tensor, numbers along one of them, and numbers in all: torch counts strides in 64 bits, those of a
+tensor without numbers too, which would come to so much if the sides that are 0 were 1."""
 BLOCK = 8 * 2**20
 
 KINDS = {
@@ -255,7 +257,9 @@ def _check_entries(entries: Mapping[str, _Entry], length: int) -> None:
         if entry.dtype not in KINDS:
             raise DamagedFileError(f"its tensor {name[:80]!r} is of the unknown type {entry.dtype[:20]!r}")
         needed = math.prod(entry.shape) * KINDS[entry.dtype].itemsize
-        if begin != place or end - begin != needed or any(side > LONGEST for side in entry.shape):
+        if any(side > LONGEST for side in entry.shape) or math.prod(side or 1 for side in entry.shape) > LARGEST:
+            raise DamagedFileError(f"its tensor {name[:80]!r} is of a shape that no tensor has")
+        if begin != place or end - begin != needed:
             raise DamagedFileError(f"its header says of the tensor {name[:80]!r} what cannot be")
         place = end
     if place != length:
@@ -307,9 +311,10 @@ def _blocks(content: memoryview) -> Iterator[memoryview]:
 
 
 def _opened(path: Path) -> io.BufferedReader:
-    if path.exists() and not path.is_file():  # to open a pipe would wait for whoever writes to it
-        raise DamagedFileError("it is no file")
-    return path.open("rb")
+    try:
+        return open_plain(path)
+    except NotPlainError as error:
+        raise DamagedFileError(error.reason) from error
 
 
 _unchecked: set[Path] = set()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stillsight.encoders.errors import DamagedFileError, EncoderError
+from stillsight.encoders.system.plain_file import open_plain
 from stillsight.encoders.weights import tensor_file
 
 DEPTH = 3
@@ -46,7 +47,7 @@ INSIDE: Mapping[str, tuple[str, str]] = {
 
 def is_safetensors(path: Path) -> bool:
     """Whether a file is one by its first bytes, whatever its name: the length of a header, and the header's brace."""
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         start = file.read(9)
     return len(start) == 9 and start[8:] == b"{" and not start.startswith(b"PK")
 

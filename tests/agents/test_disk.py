@@ -18,6 +18,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.playing.play_config import EvaluateConfig
 from stillsight.agents.playing.video import film
 from stillsight.agents.runs import folder as run_folder
+from stillsight.agents.runs import records
 from stillsight.agents.runs.records import append_line
 from stillsight.encoders.atomic import replacing, write_atomically, writing
 from stillsight.encoders.engines import engine_cache
@@ -33,14 +34,22 @@ def _once() -> None:
 
 def refuse(monkeypatch: pytest.MonkeyPatch, number: int, ending: str) -> None:
     """Let every file whose name ends so be refused when it is opened to be written."""
-    opened = Path.open
+    opened, appended = Path.open, records.open_plain
 
-    def open_(path: Path, mode: str = "r", *arguments: Any, **named: Any) -> Any:
+    def check(path: Path, mode: str) -> None:
         if path.name.endswith(ending) and mode[0] in "wax":
             raise OSError(number, os.strerror(number), str(path))
+
+    def open_(path: Path, mode: str = "r", *arguments: Any, **named: Any) -> Any:
+        check(path, mode)
         return opened(path, mode, *arguments, **named)
 
+    def open_plain(path: Path, mode: Any = "rb") -> Any:
+        check(path, mode)
+        return appended(path, mode)
+
     monkeypatch.setattr(Path, "open", open_)
+    monkeypatch.setattr(records, "open_plain", open_plain)
 
 
 @pytest.mark.parametrize("number", sorted(CAUSES))

@@ -12,6 +12,7 @@ STREAMS = ("metrics", "episodes", "eval")
 TIMES = re.compile(
     r"seconds|_per_s\b|^images_encoded$|^time/|^time$|took|joules|energy|memory|date|fps|bytes|machine"
     r"|sessions|versions|commit|command|host|cost|\bout\b|resume|resumed|folder|engine|sha256\.time"
+    r"|^_num_timesteps_at_start$"  # of the session, for its rate
 )
 """Names of numbers that differ from run to run, and say nothing of what was learned."""
 PASSING = re.compile(

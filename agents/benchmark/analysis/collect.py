@@ -111,7 +111,7 @@ def collect(folder: Path, expected: Sequence[str] | None = None, tasks: Sequence
     return Grid(
         _settings(pooled, _references(folder / "references.json"), {task.name: task for task in tasks}),
         tuple(sorted([*problems, *mismatched], key=lambda problem: (problem.kind, problem.key))),
-        spec.read_text() if spec.is_file() else "",
+        schema.read_bounded(spec).decode(errors="replace") if spec.is_file() else "",
         None if expected is None else len(expected),
         tuple(tuning),
     )

@@ -16,6 +16,8 @@ from stillsight.agents.benchmark.grid.spec import Spec, Task, merged_flags
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.trust import NAMES, NOTHING, Trust, values_of
 from stillsight.agents.training.seeds import TUNING
+from stillsight.encoders.errors import DamagedFileError
+from stillsight.encoders.system.plain_file import NotPlainError, read_plain
 from stillsight.envs.registry import presumed
 from stillsight.envs.shifts import find
 
@@ -35,17 +37,15 @@ def read_spec(path: Path, *, check: bool = True, trust: Trust = NOTHING) -> Spec
         RunError: no such file, no TOML, unknown names, nothing to run, or it asks for what nobody allowed.
         EncoderError, EnvError: a cell that could not run.
     """
-    if path.exists() and not path.is_file():
-        raise RunError(f"{path} cannot be read (it is no file). Give the path of a SPEC.toml.")
     try:
-        content = path.open("rb").read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise RunError(f"{path} has more than {LARGEST:,} bytes, and no SPEC.toml needs so many.")
-        text = content.decode().replace("\r\n", "\n")
+        text = read_plain(path, LARGEST).decode().replace("\r\n", "\n")
         name = path.absolute().parent.name if path.stem == "SPEC" else path.stem
         return parse_spec(text, name, check=check, trust=trust, source=str(path))
-    except OSError as error:
-        raise RunError(f"{path} cannot be read ({error.strerror}). Give the path of a SPEC.toml.") from error
+    except DamagedFileError:
+        raise RunError(f"{path} has more than {LARGEST:,} bytes, and no SPEC.toml needs so many.") from None
+    except (NotPlainError, OSError) as error:
+        reason = error.reason if isinstance(error, NotPlainError) else error.strerror
+        raise RunError(f"{path} cannot be read ({reason}). Give the path of a SPEC.toml.") from error
     except UnicodeDecodeError as error:
         raise RunError(f"{path} is no TOML: it is not written in UTF-8. Give the path of a SPEC.toml.") from error
 

@@ -85,7 +85,8 @@ def _start(cell: Cell, results: Results, runs: Path, slot: int, gpus: int, trust
         environment["CUDA_VISIBLE_DEVICES"] = str(slot % gpus)
     with writing(runs / f"{cell.key}.log"):
         runs.mkdir(parents=True, exist_ok=True)
-        log = (runs / f"{cell.key}.log").open("w")
+        (runs / f"{cell.key}.log").unlink(missing_ok=True)  # which may be a link, or have a second name
+        log = (runs / f"{cell.key}.log").open("x")
     process = subprocess.Popen(
         # -P: without the current folder before what is installed, where a torch.py of anybody's may lie.
         [sys.executable, "-P", "-m", "stillsight.agents.benchmark.running.worker"],

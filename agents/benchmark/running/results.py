@@ -10,7 +10,11 @@ from fsspec.implementations.local import LocalFileSystem
 
 from stillsight.agents.benchmark.grid.cell import Cell, CellError
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs import schema
 from stillsight.encoders.atomic import partial_suffix, sweep, writing
+from stillsight.encoders.system.plain_file import below
+
+WHAT = "benchmark folder"
 
 
 class Results:
@@ -68,9 +72,12 @@ class Results:
 
         Raises:
             DiskFault: it cannot be written there.
+            NotPlainError: a link, a pipe or a device is in its place.
         """
         folder, _, last = f"{self.root}/{name}".rpartition("/")
         partial = f"{folder}/.{last}.{partial_suffix()}"
+        if isinstance(self.files, LocalFileSystem):
+            below(Path(self.root), name, what=WHAT)
         with writing(Path(f"{folder}/{last}")):
             self.files.makedirs(folder, exist_ok=True)
             try:
@@ -86,7 +93,7 @@ class Results:
         """The text of a small file; None if there is none.
 
         Raises:
-            RunError: it is no text.
+            RunError: it is no text, or no plain file.
         """
         content = self._content(name)
         try:
@@ -97,6 +104,9 @@ class Results:
             ) from error
 
     def _content(self, name: str) -> bytes | None:
+        if isinstance(self.files, LocalFileSystem):
+            path = Path(self.root) / name
+            return schema.read_bounded(path) if path.exists() else None
         try:
             content: bytes = self.files.cat_file(f"{self.root}/{name}")
         except FileNotFoundError:

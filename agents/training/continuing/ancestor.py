@@ -11,6 +11,7 @@ from typing import Any
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import checkpoint, history
 from stillsight.agents.runs.reader import read_config
+from stillsight.encoders.system.plain_file import NotPlainError, open_plain
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,12 @@ def ancestor_sha256(folder: Path, name: str) -> str:
     """Hash of the file of that checkpoint: what a run begins with, whatever its folder is called.
 
     Raises:
-        RunError: see `ancestor_file`.
+        RunError: see `ancestor_file`; or its file cannot be read.
     """
-    with ancestor_file(folder, name).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    path = ancestor_file(folder, name)
+    try:
+        with open_plain(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (NotPlainError, OSError) as error:
+        reason = error.reason if isinstance(error, NotPlainError) else error.strerror
+        raise RunError(f"--from {folder}: its checkpoint {path} cannot be read ({reason}). Restore it.") from error

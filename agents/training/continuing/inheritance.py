@@ -10,12 +10,12 @@ import gymnasium as gym
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import checkpoint, schema
-from stillsight.agents.runs.reader import read_json
+from stillsight.agents.runs.reader import IMPORTED, read_json
 from stillsight.agents.runs.records import plain
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.agents.training import model_state
-from stillsight.agents.training.build import Agent, check_frozen
+from stillsight.agents.training.build import Agent, check_frozen, check_step
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.continuing.ancestor import Ancestor, ancestor_file, ancestor_sha256
 
@@ -57,6 +57,8 @@ def inherit(agent: Agent) -> Ancestor:
     stored = checkpoint.load(path, agent.model.device)
     checkpoint.facts(stored, schema.AgentFacts, path)
     model_state.check_finite(stored, path)
+    if not (folder / IMPORTED).exists():  # which SB3 may have trained on for any time
+        check_step(source, stored, path)
     check_frozen(agent.encoder, stored, folder)
     model_state.restore_learned(agent.model, stored)
     return Ancestor(folder, path.stem, int(stored["step"]), ancestor_sha256(folder, path.stem))

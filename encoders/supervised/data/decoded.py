@@ -21,6 +21,7 @@ from stillsight.encoders.errors import DamagedFileError, DiskFault, EncoderError
 from stillsight.encoders.supervised.data import picture
 from stillsight.encoders.supervised.data.disk import check_room
 from stillsight.encoders.supervised.data.picture import Interpolation
+from stillsight.encoders.system.plain_file import below
 from stillsight.encoders.weights import tensor_file
 
 Progress = Callable[[str, int, int], None]
@@ -66,10 +67,11 @@ def decode_all(
 
     Raises:
         EncoderError: images of several sizes without a `side`, or too little memory or disk.
+        NotPlainError: what lies in the cache is a link, a pipe or a device.
     """
-    file = None if cache is None else cache / f"images-{_key(paths, side, interpolation)}.safetensors"
-    if file is None:
+    if cache is None:
         return _decode(paths, folder, side, interpolation, progress)
+    file = below(cache, f"images-{_key(paths, side, interpolation)}.safetensors", what="cache")
     kept = _recall(file)
     if kept is not None:
         return kept

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from stillsight.encoders.device import available_memory
 from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.system.plain_file import NotPlainError, open_plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +78,10 @@ def decode(path: Path) -> Picture:
     traits: list[str] = []
     try:
         Image.init()
-        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as file:
+        with (
+            open_plain(path) as opened,
+            Image.open(opened, formats=[name for name in FORMATS if name in Image.OPEN]) as file,
+        ):
             _check_room(file)
             # A phone's MPO is a JPEG with a preview behind it, which nobody takes for another page.
             if file.format != "MPO" and getattr(file, "is_animated", False):
@@ -93,6 +97,8 @@ def decode(path: Path) -> Picture:
                     traits.append("dark")
                 image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
             pixels = np.asarray(_opaque(image, traits))
+    except NotPlainError as error:
+        raise EncoderError(f"{path} cannot be read as a picture ({error.reason}).") from error
     except Exception as error:  # decoders of arbitrary bytes raise whatever they like
         raise EncoderError(f"{path} cannot be read as a picture ({_reason(error, path)}).") from error
     return Picture(np.ascontiguousarray(pixels.transpose(2, 0, 1)), tuple(traits))

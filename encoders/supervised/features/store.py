@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import BinaryIO, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from stillsight.encoders.atomic import write_atomically
-from stillsight.encoders.errors import DiskFault, EncoderError, say_once
+from stillsight.encoders.errors import DamagedFileError, DiskFault, EncoderError, say_once
 from stillsight.encoders.supervised.data.disk import check_room
+from stillsight.encoders.system.plain_file import below, open_plain, read_plain
 
 IMAGE, ROW = 16, 8
 """Bytes of the digest of an image and of a row of features."""
 ENTRY = IMAGE + ROW
 FORGOTTEN = b"forgotten".ljust(ENTRY, b"\0")
 """In the place of the entry of a row that was damaged, which was said and is not said again."""
+BLOCK = 4096
+"""Entries that are read at a time."""
+MOST_REFERENCE = 2**26
+"""Bytes of numbers that a caller may keep to know its rows by; ours are the features of two images."""
 
 
 def digests(images: Tensor) -> list[bytes]:
@@ -40,23 +48,27 @@ class Store:
     so. `reference` holds numbers by which a caller can tell whether the rows are still those that it would compute.
 
     Where the disk refuses (it is another user's or read-only, it fails or fills up), what is there is read all the
-    same, and rows that are added stay in memory: they are computed again the next time, which is said once.
+    same, and rows that are added stay in memory: they are computed again the next time, which is said once. So it is
+    where a file has a second name (a hard link), because what is written would stand in the other as well.
 
     Args:
-        folder: made if it is missing.
+        folder: made if it is missing. What it lies in may be a link; itself and its files may not.
         width: numbers in a row.
 
     Raises:
         EncoderError: `folder` or what it lies in is a file.
+        NotPlainError: `folder` is a link, or one of its files is a link, a pipe or a device.
     """
 
     def __init__(self, folder: Path, width: int) -> None:
         self.folder, self.width = folder, width
         self.places: dict[bytes, int] = {}
         self._count = 0
-        self._files: list[IO[bytes]] = []
+        self._files: list[BinaryIO] = []
         self._writable = True
         self._unkept: dict[bytes, np.ndarray] = {}
+        for name in ("index", "rows.f32", "reference"):
+            self._path(name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._read()
@@ -81,27 +93,35 @@ class Store:
 
     def _read(self) -> None:
         """Open and lock the files, and find the whole rows."""
-        folder, width = self.folder, self.width
-        self._lock(self._open("index"))
-        self._open("rows.f32")
-        entries = (folder / "index").read_bytes()
-        size = width * 4
-        content = (folder / "rows.f32").stat().st_size
-        self._count = min(len(entries) // ENTRY, content // size)
-        lost = max(-(-len(entries) // ENTRY), -(-content // size)) - self._count
+        index = self._open("index")
+        self._lock(index)
+        rows = self._open("rows.f32")
+        size = self.width * 4
+        indexed, content = os.fstat(index.fileno()).st_size, os.fstat(rows.fileno()).st_size
+        self._count = min(indexed // ENTRY, content // size)
+        lost = max(-(-indexed // ENTRY), -(-content // size)) - self._count
         if self._count:
             mapped = self._mapped()
-            for place in range(self._count):
-                first = place * ENTRY
-                image, digest = entries[first : first + IMAGE], entries[first + IMAGE : first + ENTRY]
+            for place, (image, digest) in enumerate(self._entries(index)):
                 if digest in (_digest(image, mapped[place]), _digest(b"", mapped[place])):
                     self.places[image] = place
                 elif image + digest != FORGOTTEN:
                     lost += 1
                     self._forget(place)
         if lost:
-            rows, images = ("1 row", "its image is") if lost == 1 else (f"{lost} rows", "their images are")
-            say_once(f"{rows} of the cache {folder} damaged or incomplete: {images} encoded again.")
+            damaged, images = ("1 row", "its image is") if lost == 1 else (f"{lost} rows", "their images are")
+            say_once(f"{damaged} of the cache {self.folder} damaged or incomplete: {images} encoded again.")
+
+    def _entries(self, index: BinaryIO) -> Iterator[tuple[bytes, bytes]]:
+        """Of each whole row the digest of its image, and that of both.
+
+        They are read a block at a time: a file may claim any size.
+        """
+        for first in range(0, self._count, BLOCK):
+            index.seek(first * ENTRY)
+            block = index.read(min(BLOCK, self._count - first) * ENTRY)
+            for start in range(0, len(block), ENTRY):
+                yield block[start : start + IMAGE], block[start + IMAGE : start + ENTRY]
 
     def _forget(self, place: int) -> None:
         """Write in the place of a damaged row's entry that nothing is there."""
@@ -110,13 +130,18 @@ class Store:
             self._files[0].write(FORGOTTEN)
             self._files[0].flush()
 
-    def _open(self, name: str) -> IO[bytes]:
-        if self._writable:
-            (self.folder / name).touch()
-        self._files.append((self.folder / name).open("r+b" if self._writable else "rb"))
-        return self._files[-1]
+    def _path(self, name: str) -> Path:
+        """Of one of the files, none of which may lead elsewhere."""
+        return below(self.folder.parent, self.folder.name, name, what="cache")
 
-    def _lock(self, file: IO[bytes]) -> None:
+    def _open(self, name: str) -> BinaryIO:
+        file = open_plain(self._path(name), "r+b") if self._writable else open_plain(self._path(name))
+        self._files.append(file)
+        if self._writable and os.fstat(file.fileno()).st_nlink > 1:
+            raise OSError(errno.EMLINK, f"its file {name} is a hard link, and would be written under its other name")
+        return file
+
+    def _lock(self, file: BinaryIO) -> None:
         how = fcntl.LOCK_EX if self._writable else fcntl.LOCK_SH
         try:
             fcntl.flock(file, how | fcntl.LOCK_NB)
@@ -164,7 +189,7 @@ class Store:
         self._count += len(images)
 
     @staticmethod
-    def _write(file: IO[bytes], offset: int, content: bytes) -> None:
+    def _write(file: BinaryIO, offset: int, content: bytes) -> None:
         file.seek(offset)
         file.write(content)
         file.truncate()  # whatever a killed process left behind
@@ -197,8 +222,8 @@ class Store:
     def reference(self) -> Tensor | None:
         """What `refer_to` wrote, float32 `[n]`; None if nothing was, or not whole."""
         try:
-            content = (self.folder / "reference").read_bytes()
-        except OSError:
+            content = read_plain(self._path("reference"), MOST_REFERENCE)
+        except (OSError, DamagedFileError):
             return None
         numbers, digest = content[:-ROW], content[-ROW:]
         if len(numbers) % 4 or hashlib.blake2b(numbers, digest_size=ROW).digest() != digest:
@@ -210,13 +235,12 @@ class Store:
         content = numbers.numpy().astype("<f4", copy=False).tobytes()
         if self._writable:
             try:
-                path = self.folder / "reference"
-                write_atomically(path, content + hashlib.blake2b(content, digest_size=ROW).digest())
+                write_atomically(self._path("reference"), content + hashlib.blake2b(content, digest_size=ROW).digest())
             except OSError as error:
                 self._do_without(error)
 
     def _mapped(self) -> np.ndarray:
-        return np.memmap(self.folder / "rows.f32", "<f4", "r", shape=(self._count, self.width))
+        return np.memmap(self._files[1], "<f4", "r", shape=(self._count, self.width))
 
 
 def _digest(image: bytes, row: np.ndarray) -> bytes:

@@ -24,6 +24,7 @@ from stillsight.agents.benchmark.running.local import run_local
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.trust import Trust
+from stillsight.encoders import EncoderError
 
 HEAD = """
 seeds = 2
@@ -134,6 +135,40 @@ def test_a_worker_that_is_asked_to_stop_has_not_failed(tmp_path: Path, monkeypat
     (ended,) = run_local([cell], Results(tmp_path), tmp_path / "runs", 1)
     assert ended.error == "its process was stopped by SIGTERM"
     assert Results(tmp_path).read(cell.key) is None
+
+
+@pytest.mark.usefixtures("ends")
+def test_no_benchmark_writes_through_what_lies_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, diary = tmp_path / "benchmark", tmp_path / "diary.txt"
+    (folder / "runs").mkdir(parents=True)
+    (folder / "cells").mkdir()
+    diary.write_text("kept")
+    results = Results(folder)
+    (cell, *_) = missing(parse_spec(GRID), results)
+    script = tmp_path / "loud"
+    script.write_text("#!/bin/sh\necho loud\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    log = folder / "runs" / f"{cell.key}.log"
+    log.symlink_to(diary)
+    list(run_local([cell], results, folder / "runs", 1))
+    assert log.read_text() == "loud\n"
+    record = folder / "cells" / f"{cell.key}.json"
+    record.unlink()
+    os.mkfifo(record)
+    with pytest.raises(RunError, match="it is no file but a pipe"):
+        results.read(cell.key)
+    record.unlink()
+    record.symlink_to(diary)
+    with pytest.raises(EncoderError, match="no link inside a benchmark folder"):
+        results.write(cell.failed("no luck"))
+    (folder / "elsewhere").mkdir()
+    (folder / "runs").rename(folder / "old")
+    (folder / "runs").symlink_to(tmp_path)
+    (folder / "SPEC.toml").write_text(GRID)
+    with pytest.raises(EncoderError, match=f"{folder}/runs is a link to {tmp_path}"):
+        benchmark(folder / "SPEC.toml", BenchmarkConfig(out=folder))
+    assert diary.read_text() == "kept"
 
 
 def test_what_a_killed_benchmark_left_half_written_is_swept(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import gymnasium as gym
@@ -178,6 +179,12 @@ def test_what_stock_sb3_has_trained_on_is_imported_and_plays_alike(
     assert not again.exists()
     assert main(["import", str(later), "--out", str(again), "--trust"]) == 0
     assert f"--trust: running the pickles in {later}." in capsys.readouterr().err
+    afresh, elsewhere = tmp_path / "afresh", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    words = ["-m", "stillsight", "import", str(later), "--out", str(afresh), "--trust"]
+    done = subprocess.run([sys.executable, "-P", *words], cwd=elsewhere, capture_output=True, text=True)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    assert (afresh / "checkpoints/best.safetensors").is_file()
     np.testing.assert_array_equal(played(again, frames), stock(tmp_path, "ppo", later, frames))
     before, after = (checkpoint.load(folder / "checkpoints/best.safetensors") for folder in (run, again))
     name = "features_extractor.learned.steps.0.conv1.weight"
@@ -380,6 +387,51 @@ def not_finite(folder: Path) -> bytes:
     return path.read_bytes()
 
 
+def changed(run: dict[str, Any], **values: object) -> dict[str, str]:
+    """The record of an exported run with other values in its configuration."""
+    return {sb3_zip.RUN_FILE: json.dumps({**run, "config": {**run["config"], **values}})}
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+@pytest.mark.parametrize("name", [sb3_zip.RUN_FILE, sb3_zip.POLICY_FILE])
+def test_damage_in_a_compressed_zip_is_laid_to_the_zip(
+    method: int, name: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent, packed, out = tmp_path / "agent.zip", tmp_path / "packed.zip", tmp_path / "out"
+    export(trained, agent)
+    with zipfile.ZipFile(agent) as archive, zipfile.ZipFile(packed, "w", method) as other:
+        for one in archive.namelist():
+            other.writestr(one, archive.read(one))
+        entry = other.getinfo(name)
+    content = bytearray(packed.read_bytes())
+    begin = entry.header_offset + 30 + len(name) + 20  # behind the local header, and what lzma says of itself
+    content[begin : begin + entry.compress_size // 2] = b"\xff" * (entry.compress_size // 2)
+    packed.write_bytes(content)
+    capsys.readouterr()
+    assert main(["import", str(packed), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert f"{packed} is no zip, or a damaged one (" in error, error
+    assert len(error.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_code_that_an_export_asks_for_is_allowed_by_the_switch_and_named_after(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent, bad, out = tmp_path / "agent.zip", tmp_path / "bad.zip", tmp_path / "out"
+    export(trained, agent)
+    with zipfile.ZipFile(agent) as archive:
+        whole = {name: archive.read(name) for name in archive.namelist()}
+    run = json.loads(whole[sb3_zip.RUN_FILE])
+    with zipfile.ZipFile(bad, "w") as other:
+        for name, text in {**whole, **changed(run, encoder="os:getcwd")}.items():
+            other.writestr(name, text)
+    assert main(["import", str(bad), "--out", str(out), "--trust"]) == 0
+    assert f"stillsight evaluate {out} --trust os:getcwd" in capsys.readouterr().out
+    assert main(["evaluate", str(out)]) == 2
+    assert "asks for the encoder os:getcwd" in capsys.readouterr().err
+
+
 def test_damaged_zips_are_one_sentence(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     agent, out = tmp_path / "agent.zip", tmp_path / "out"
     assert main(["import", str(agent), "--out", str(out)]) == 2
@@ -400,6 +452,16 @@ def test_damaged_zips_are_one_sentence(trained: Path, tmp_path: Path, capsys: py
         },
         "steps": {sb3_zip.RUN_FILE: json.dumps({**run, "config": {**run["config"], "steps": "x"}})},
         "recursion": {sb3_zip.RUN_FILE: b"[" * 500_000},
+        "Expected object, got array - at config": {sb3_zip.RUN_FILE: json.dumps({**run, "config": []})},
+        "Expected int, got str - at step": {sb3_zip.RUN_FILE: json.dumps({**run, "step": "x"})},
+        "Expected int >= 0 - at step": {sb3_zip.RUN_FILE: json.dumps({**run, "step": -5})},
+        "its step is 64, and the run's record says another": {sb3_zip.RUN_FILE: json.dumps({**run, "step": 95})},
+        "--steps -5 is too small": changed(run, steps=-5),
+        "its command is 'cifar'": changed(run, command="cifar"),
+        "asks for the encoder os:system, whose code would be imported. A file does not decide that: look at what it "
+        "is, and to allow it type --trust.": changed(run, encoder="os:system"),
+        "Expected str, got array - at env": changed(run, env=["a"]),
+        "Expected object, got int - at spaces": {sb3_zip.RUN_FILE: json.dumps({**run, "spaces": 3})},
         "are NaN or infinite, which training saves never": {sb3_zip.POLICY_FILE: not_finite(tmp_path)},
         f"{sb3_zip.POLICY_FILE} in {tmp_path / 'bad.zip'} is damaged or incomplete": {
             sb3_zip.POLICY_FILE: whole[sb3_zip.POLICY_FILE][:1000]

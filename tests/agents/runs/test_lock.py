@@ -175,3 +175,28 @@ def test_whatever_else_lies_in_a_folder_makes_it_somebodys(tmp_path: Path) -> No
         with pytest.raises(RunError, match="already exists, and holds no run"):
             Run(folder, "rl", {})
     assert not is_unbegun(tmp_path / "nowhere")
+
+
+@pytest.mark.usefixtures("ends")
+def test_a_lock_that_is_no_plain_file_is_one_sentence(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (trained / "done").unlink()
+    os.mkfifo(trained / LOCK_FILE)
+    assert main(["rl", "--resume", str(trained), "--steps", "200"]) == 2
+    assert f"{trained}/.lock is no place in {trained}" in capsys.readouterr().err
+    (trained / LOCK_FILE).unlink()
+    (trained / LOCK_FILE).symlink_to("/dev/zero")
+    assert main(["rl", "--resume", str(trained), "--steps", "200"]) == 2
+    assert f"{trained}/.lock is a link to /dev/zero" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no link inside a benchmark folder"):
+        Lock(trained, "benchmark").check()
+
+
+def test_no_more_of_a_lock_is_read_than_ours_can_have(tmp_path: Path) -> None:
+    import fcntl
+
+    holder = {"pid": 1, "host": "x" * 10_000, "since": "ever"}
+    (tmp_path / LOCK_FILE).write_text(json.dumps(holder))
+    with (tmp_path / LOCK_FILE).open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(LockedError, match="another process"):
+            Lock(tmp_path).take()

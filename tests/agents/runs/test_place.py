@@ -10,8 +10,11 @@ import pytest
 
 from stillsight.agents.cli import main
 from stillsight.agents.errors import RunError
+from stillsight.agents.playing import play as playing
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.place import place
+from stillsight.agents.training import learn as training
+from stillsight.agents.training.continuing.ancestor import ancestor_sha256
 
 
 def test_a_place_is_below_the_folder_and_no_link(tmp_path: Path) -> None:
@@ -30,6 +33,65 @@ def test_a_place_is_below_the_folder_and_no_link(tmp_path: Path) -> None:
     for parts in (("..", "a"), ("/etc/passwd",), ("metrics.jsonl",)):
         with pytest.raises(RunError, match="is no place in"):
             place(folder, *parts)
+
+
+IN_THE_WAY = (
+    *("summary.json", "done", "config.json", "machine.json", "spaces.json", "metrics.jsonl", "eval.jsonl"),
+    *(f"checkpoints/{name}.safetensors" for name in ("best", "last", "encoder", "step-100", "replay-96")),
+)
+
+
+@pytest.mark.usefixtures("ends")
+def test_what_is_in_the_way_is_found_before_training(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def learn(*_: object, **__: object) -> None:
+        pytest.fail("training began")
+
+    monkeypatch.setattr(training, "learn", learn)
+    again = ["rl", "--resume", str(trained), "--steps", "200"]
+    for name in IN_THE_WAY:
+        path, kept = trained / name, trained / "kept"
+        if path.exists():
+            path.rename(kept)
+        for lay in (os.mkfifo, os.mkdir):
+            lay(path)
+            assert main(again) == 2, name
+            if name != "config.json":  # which is read first
+                assert f"{path} is no place" in capsys.readouterr().err
+            path.unlink() if lay is os.mkfifo else path.rmdir()
+        if kept.exists():
+            kept.rename(path)
+    (trained / "tensorboard").write_text("a file")
+    assert main(again) == 2
+    assert "tensorboard is no place that can be written to: it is a file, and a run" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ends")
+def test_what_the_run_does_not_write_is_nobodys_concern(trained: Path) -> None:
+    os.mkfifo(trained / "notes.jsonl")
+    (trained / "notes").symlink_to(trained.parent)
+    assert main(["rl", "--resume", str(trained), "--steps", "200"]) == 0
+    assert (trained / "done").exists()
+
+
+@pytest.mark.usefixtures("ends")
+def test_results_are_played_only_where_they_can_be_kept(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(playing, "play_seeds", lambda *_, **__: pytest.fail("it was played"))
+    os.mkfifo(trained / "evaluations.jsonl")
+    assert main(["evaluate", str(trained), "--episodes", "1", "--device", "cpu"]) == 2
+    assert "evaluations.jsonl is no place in" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("ends")
+def test_a_policy_is_not_waited_for(trained: Path) -> None:
+    best = trained / "checkpoints" / "best.safetensors"
+    best.unlink(missing_ok=True)
+    os.mkfifo(best)
+    with pytest.raises(RunError, match=rf"--from {trained}: its checkpoint {best} cannot be read \(it is no file"):
+        ancestor_sha256(trained, "best")
 
 
 def test_no_write_of_a_run_follows_a_link(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from stillsight.agents.errors import RunError
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.records import append_line, plain, read_lines
+from stillsight.encoders import EncoderError
 
 ODD = {
     "loss": math.nan,
@@ -113,3 +116,30 @@ def test_rows_of_two_processes_do_not_mix(tmp_path: Path) -> None:
     both = [subprocess.Popen([sys.executable, "-c", program, str(path), name]) for name in "ab"]
     assert [process.wait() for process in both] == [0, 0]
     assert sorted(row["who"] for row in read_lines(path)) == ["a"] * 200 + ["b"] * 200
+
+
+def test_rows_are_not_written_under_another_name_of_the_file(tmp_path: Path) -> None:
+    path, other = tmp_path / "evaluations.jsonl", tmp_path / "backup.jsonl"
+    append_line(path, {"step": 1})
+    os.link(path, other)
+    append_line(path, {"step": 2})
+    append_line(path, {"step": 3})
+    assert other.read_text() == '{"step": 1}\n'
+    assert [row["step"] for row in map(json.loads, path.read_text().splitlines())] == [1, 2, 3]
+    assert sorted(os.listdir(tmp_path)) == ["backup.jsonl", "evaluations.jsonl"]
+
+
+@pytest.mark.usefixtures("ends")
+def test_rows_go_into_no_link_and_no_pipe(tmp_path: Path) -> None:
+    path, diary = tmp_path / "metrics.jsonl", tmp_path / "diary.txt"
+    diary.write_text("kept")
+    path.symlink_to(diary)
+    with pytest.raises(EncoderError, match="it is no file but a link"):
+        append_line(path, {"step": 1})
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(EncoderError, match="it is no file but a pipe"):
+        append_line(path, {"step": 1})
+    with pytest.raises(RunError, match="it is no file but a pipe"):
+        read_lines(path)
+    assert diary.read_text() == "kept"

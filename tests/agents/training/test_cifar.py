@@ -330,3 +330,31 @@ def test_a_network_that_shares_a_module_is_trained_saved_and_read(
     assert main(["predict", str(tmp_path / "second"), *pictures, "--json", "--device", "cpu", *allowed]) == 0
     told = [json.loads(line)["predictions"][0]["class"] for line in capsys.readouterr().out.splitlines()]
     assert told == ["red", "green"]
+
+
+@pytest.mark.usefixtures("ends")
+def test_a_strangers_run_writes_into_no_file_of_the_user(
+    paint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder, diary = tmp_path / "e", tmp_path / "diary.txt"
+    diary.write_text("kept")
+    assert main(["cifar", *words(paint, Path("e")), "--mode", "random", "--shots", "5"]) == 0
+    (tmp_path / "cache").rename(folder / "cache")
+    record = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(record | {"cache": "e/cache"}))
+    for path in (folder / "done", folder / "summary.json"):
+        path.unlink()
+    (store,) = (path for path in (folder / "cache").iterdir() if path.is_dir())
+    (store / "index").write_bytes(b"")
+    (store / "rows.f32").unlink()
+    (store / "rows.f32").symlink_to(diary)
+    capsys.readouterr()
+    assert main(["cifar", "--resume", "e"]) == 2
+    assert (
+        f"rows.f32 is a link to {diary}, and stillsight writes through no link inside a cache"
+        in capsys.readouterr().err
+    )
+    assert diary.read_text() == "kept"
+    (store / "rows.f32").unlink()
+    assert main(["cifar", "--resume", "e"]) == 0

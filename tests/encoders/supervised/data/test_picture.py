@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -14,6 +15,7 @@ from torch.nn import functional as F
 
 from stillsight.encoders import EncoderError
 from stillsight.encoders.supervised.data import picture
+from stillsight.encoders.supervised.data.decoded import decode_all
 
 
 def noise(count: int = 4, side: int = 32, seed: int = 0) -> Tensor:
@@ -164,3 +166,34 @@ def test_a_picture_of_more_pixels_than_any_camera_takes_is_refused(tmp_path: Pat
         EncoderError, match=r"cannot be read as a picture \(Image size \(400000000 pixels\) exceeds limit"
     ):
         picture.decode(path)
+
+
+@pytest.mark.usefixtures("ends")
+def test_a_pipe_is_no_picture(tmp_path: Path) -> None:
+    path = tmp_path / "fifo.png"
+    os.mkfifo(path)
+    with pytest.raises(EncoderError, match=f"^{path} cannot be read as a picture .it is no file but a pipe.[.]$"):
+        picture.decode(path)
+
+
+@pytest.mark.usefixtures("ends")
+def test_decoded_images_are_kept_behind_no_link(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    cache = tmp_path / "cache"
+
+    def decoded() -> None:
+        decode_all([tmp_path / "a.png"], tmp_path, None, "bilinear", cache, None)
+
+    decoded()
+    (kept,) = cache.iterdir()
+    diary = tmp_path / "diary.txt"
+    kept.rename(diary)
+    before = diary.read_bytes()
+    kept.symlink_to(diary)
+    with pytest.raises(EncoderError, match=f"{kept} is a link to {diary}, and .* no link inside a cache"):
+        decoded()
+    kept.unlink()
+    os.mkfifo(kept)
+    with pytest.raises(EncoderError, match=f"{kept} is no place in {cache}"):
+        decoded()
+    assert diary.read_bytes() == before

@@ -29,10 +29,12 @@ from torch.nn import functional as F
 from stillsight.encoders import Backbone, Encoder, EncoderError, Preprocessing, build
 from stillsight.encoders.supervised.data.split import Dataset, Split
 from stillsight.encoders.supervised.features import frozen_features as cached
+from stillsight.encoders.supervised.features import store as store_file
 from stillsight.encoders.supervised.features.frozen_features import PARTS, View, features, key
 from stillsight.encoders.supervised.features.store import ENTRY, Store, digests
 from stillsight.encoders.supervised.training.augment import augment, draw
 from stillsight.encoders.supervised.training.recipe import Recipe
+from stillsight.encoders.system.plain_file import open_plain
 
 Coloured = Callable[[int, int], Split]
 
@@ -85,6 +87,60 @@ def test_rows_come_back_by_their_images_in_any_order(tmp_path: Path) -> None:
         assert torch.equal(store.get(images), values)
         assert torch.equal(store.get([images[7], images[0], images[7]]), values[[7, 0, 7]])
         assert rows(1, seed=1)[0][0] not in store
+
+
+@pytest.mark.usefixtures("ends")
+@pytest.mark.parametrize("name", ["index", "rows.f32", "reference"])
+@pytest.mark.parametrize("writable", [True, False])
+def test_nothing_in_a_cache_is_followed_or_waited_for(
+    tmp_path: Path, name: str, writable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not writable:  # as another user's, where rows are read alone
+        monkeypatch.setattr(Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "no")))
+    folder, diary = tmp_path / "store", tmp_path / "diary.txt"
+    os.mkdir(folder)
+    diary.write_text("kept")
+    path = folder / name
+    for target in (diary, tmp_path / "new", Path("/dev/zero")):
+        path.symlink_to(target)
+        with pytest.raises(EncoderError, match=f"{path} is a link to {target}, and .* no link inside a cache"):
+            Store(folder, 5)
+        path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(EncoderError, match=f"{path} is no place in .*: it is no file but a pipe. Remove it"):
+        Store(folder, 5)
+    assert diary.read_text() == "kept"
+    assert sorted(os.listdir(tmp_path)) == ["diary.txt", "store"]
+
+
+def test_a_store_is_no_link_and_its_cache_may_be_one(tmp_path: Path) -> None:
+    images, values = rows(3)
+    (tmp_path / "disk" / "elsewhere").mkdir(parents=True)
+    (tmp_path / "cache").symlink_to(tmp_path / "disk")
+    with Store(tmp_path / "cache" / "store", 5) as store:
+        store.add(images, values)
+        assert torch.equal(store.get(images), values)
+    (tmp_path / "cache" / "other").symlink_to(tmp_path / "disk" / "elsewhere")
+    with pytest.raises(EncoderError, match="no link inside a cache"):
+        Store(tmp_path / "cache" / "other", 5)
+    assert not list((tmp_path / "disk" / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("name", ["index", "rows.f32"])
+def test_a_store_of_hard_links_is_read_and_not_written(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, values = rows(6)
+    folder = tmp_path / name / "store"
+    with Store(folder, 5) as store:
+        store.add(images[:4], values[:4])
+    os.link(folder / name, tmp_path / "other name")
+    before = (tmp_path / "other name").read_bytes()
+    with Store(folder, 5) as store:
+        store.add(images[4:], values[4:])
+        assert torch.equal(store.get(images), values)
+    assert (tmp_path / "other name").read_bytes() == before
+    assert f"its file {name} is a hard link" in capsys.readouterr().err
 
 
 @settings(deadline=None, max_examples=15)
@@ -161,13 +217,19 @@ class Weighed(bytes):
         return super().__hash__()
 
 
+class Weighing(io.BufferedRandom):
+    """A file whose content is `Weighed`."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        return Weighed(super().read(size))
+
+
 def test_opening_a_store_reads_each_entry_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     count = 1_000
     images, values = rows(count)
     with Store(tmp_path, 5) as store:
         store.add(images, values)
-    read = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: Weighed(read(path)))
+    monkeypatch.setattr(store_file, "open_plain", lambda path, mode: Weighing(open_plain(path, mode).detach()))
     monkeypatch.setattr(Weighed, "copied", 0)
     with Store(tmp_path, 5) as store:
         assert torch.equal(store.get(images), values)
@@ -556,14 +618,13 @@ def test_a_cache_on_a_disk_that_can_only_be_read_is_read(
     colours: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     right = features(eyes(), colours, tmp_path, silent)
-    touch = Path.touch
 
-    def refuse(path: Path, *arguments: Any, **named: Any) -> None:
-        if path.is_relative_to(tmp_path):
+    def refuse(path: Path, mode: Any = "rb") -> Any:
+        if mode != "rb":
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
-        touch(path, *arguments, **named)
+        return open_plain(path)
 
-    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(store_file, "open_plain", refuse)
     encoder = eyes()
     read = features(encoder, colours, tmp_path, silent)
     assert encoded(encoder) == 0, "all of them are there"

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from stillsight.agents.errors import RunError, TrainingFault
 from stillsight.agents.flags import CommandLine, Positional
 from stillsight.agents.measure.measure_config import SPIN
+from stillsight.agents.runs.reader import read_config
 from stillsight.agents.runs.trust import Trust, import_from_here, names_typed, open_run
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.encoders.errors import EncoderError, printable_lines, refused, unknown
@@ -314,6 +315,8 @@ def _run(name: str, words: list[str]) -> int:
             config.check()
         if hasattr(config, "check_given"):
             config.check_given(given)
+        if getattr(config, "from_run", None) is not None:
+            read_config(config.from_run)  # there is such a run; the rest is looked at once the agent is built
     for value, argument in zip(positional, command.positional, strict=True):
         if argument.shown == RUN:
             _refuse_early(value, configs)

@@ -279,10 +279,10 @@ def _main(given: list[str]) -> int:
         with answering():
             return _run(given[0], given[1:])
     except (EncoderError, EnvError, RunError) as error:
-        print(f"stillsight: {printable_lines(error)}", file=sys.stderr)
+        _tell(error)
         return 2
     except (EnvFault, TrainingFault) as fault:
-        print(printable_lines("\n".join([*getattr(fault, "__notes__", ()), f"stillsight: {fault}"])), file=sys.stderr)
+        _tell(fault, *getattr(fault, "__notes__", ()))
         return 1
     except Stop as stop:
         print(f"stillsight: {stop}", file=sys.stderr)
@@ -290,14 +290,16 @@ def _main(given: list[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        print(
-            printable_lines("\n".join([*getattr(error, "__notes__", ()), f"stillsight: {refused(error)}"])),
-            file=sys.stderr,
-        )
+        _tell(refused(error), *getattr(error, "__notes__", ()))
         return 1
     except KeyboardInterrupt:
         print("stillsight: stopped.", file=sys.stderr)
         return 130
+
+
+def _tell(sentence: object, *notes: str) -> None:
+    """Print a sentence on the standard error, after what is noted beside it; names of strangers are not obeyed."""
+    print(printable_lines("\n".join([*notes, f"stillsight: {sentence}"])), file=sys.stderr)
 
 
 def _run(name: str, words: list[str]) -> int:

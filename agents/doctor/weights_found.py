@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 
 from stillsight.agents.doctor.child import tell
-from stillsight.agents.doctor.outcome import Outcome
+from stillsight.agents.doctor.outcome import Outcome, remove
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.weights.sources import FOLDER_VARIABLE, check_hash, file_hash, locate, official_file
 from stillsight.encoders.zoo.registry import ENCODERS
@@ -32,7 +31,7 @@ def weights() -> list[Outcome]:
         try:
             check_hash(path, file_hash(path), prefix)
         except (EncoderError, OSError) as error:
-            outcomes.append(Outcome(f"weights of {row.name}", "wrong", str(error), f"rm -- {shlex.quote(str(path))}"))
+            outcomes.append(Outcome(f"weights of {row.name}", "wrong", str(error), remove(path)))
         else:
             outcomes.append(Outcome(f"weights of {row.name}", "ok", f"{kind}, {path}"))
     if missing:

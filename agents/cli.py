@@ -16,6 +16,7 @@ from typing import Any, Literal
 from stillsight.agents.errors import RunError, TrainingFault
 from stillsight.agents.flags import CommandLine, Positional
 from stillsight.agents.measure.measure_config import SPIN
+from stillsight.agents.runs.reader import read_config
 from stillsight.agents.runs.trust import Trust, import_from_here, names_typed, open_run
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.encoders.errors import EncoderError, printable_lines, refused, unknown
@@ -309,10 +310,10 @@ def _main(given: list[str]) -> int:
         with answering():
             return _run(given[0], given[1:])
     except (EncoderError, EnvError, RunError) as error:
-        print(f"stillsight: {printable_lines(error)}", file=sys.stderr)
+        _tell(error)
         return 2
     except (EnvFault, TrainingFault) as fault:
-        print(printable_lines("\n".join([*getattr(fault, "__notes__", ()), f"stillsight: {fault}"])), file=sys.stderr)
+        _tell(fault, *getattr(fault, "__notes__", ()))
         return 1
     except Stop as stop:
         print(f"stillsight: {stop}", file=sys.stderr)
@@ -320,14 +321,16 @@ def _main(given: list[str]) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        print(
-            printable_lines("\n".join([*getattr(error, "__notes__", ()), f"stillsight: {refused(error)}"])),
-            file=sys.stderr,
-        )
+        _tell(refused(error), *getattr(error, "__notes__", ()))
         return 1
     except KeyboardInterrupt:
         print("stillsight: stopped.", file=sys.stderr)
         return 130
+
+
+def _tell(sentence: object, *notes: str) -> None:
+    """Print a sentence on the standard error, after what is noted beside it; names of strangers are not obeyed."""
+    print(printable_lines("\n".join([*notes, f"stillsight: {sentence}"])), file=sys.stderr)
 
 
 def _run(name: str, words: list[str]) -> int:
@@ -345,6 +348,8 @@ def _run(name: str, words: list[str]) -> int:
             config.check()
         if hasattr(config, "check_given"):
             config.check_given(given)
+        if getattr(config, "from_run", None) is not None:
+            read_config(config.from_run)  # there is such a run; the rest is looked at once the agent is built
     for value, argument in zip(positional, command.positional, strict=True):
         if argument.shown == RUN:
             _refuse_early(value, configs)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from stillsight.encoders.errors import printable
 
 State = Literal["ok", "note", "wrong"]
+
+
+def remove(path: Path) -> str:
+    """The command that removes a file, whatever its name does to a shell."""
+    return f"rm -- {shlex.quote(str(path))}"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from stillsight.agents.doctor.child import tell
-from stillsight.agents.doctor.outcome import Outcome
+from stillsight.agents.doctor.outcome import Outcome, remove
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import checkpoint, schema
 from stillsight.agents.runs.lock import LOCK_FILE
@@ -89,7 +89,7 @@ def _spaces(folder: Path) -> list[Outcome]:
     try:
         known = Spaces.from_json(read_json(folder / SPACES_FILE, ""))
     except (RunError, OSError, RecursionError, AttributeError) as error:
-        return [Outcome(SPACES_FILE, "wrong", str(error), _remove(folder / SPACES_FILE))]
+        return [Outcome(SPACES_FILE, "wrong", str(error), remove(folder / SPACES_FILE))]
     return [Outcome(SPACES_FILE, "ok", f"pixels {list(known.pixels)}, actions {known.action}")]
 
 
@@ -100,7 +100,7 @@ def _links(folder: Path) -> list[Outcome]:
     for path in _files(folder):
         if path.is_symlink() and not path.resolve().is_relative_to(inside):
             found = f"leads out of the folder, to {os.readlink(path)}"
-            outcomes.append(Outcome(str(path.relative_to(folder)), "wrong", found, _remove(path)))
+            outcomes.append(Outcome(str(path.relative_to(folder)), "wrong", found, remove(path)))
     return outcomes
 
 
@@ -108,11 +108,6 @@ def _files(folder: Path) -> Iterator[Path]:
     """Everything in a folder, links themselves and not what they lead to."""
     for place, folders, files in os.walk(folder, followlinks=False):
         yield from (Path(place) / name for name in sorted([*folders, *files]))
-
-
-def _remove(path: Path) -> str:
-    """The command that removes a file, whatever its name does to a shell."""
-    return f"rm -- {shlex.quote(str(path))}"
 
 
 def _lock(folder: Path) -> list[Outcome]:
@@ -133,7 +128,7 @@ def _left_over(folder: Path) -> list[Outcome]:
     """Temporary files of a process that was killed while it wrote."""
     left = [path for path in _files(folder) if is_partial(path)]
     return [
-        Outcome(str(path.relative_to(folder)), "note", "is left over from a write that was killed", _remove(path))
+        Outcome(str(path.relative_to(folder)), "note", "is left over from a write that was killed", remove(path))
         for path in left
     ]
 
@@ -218,7 +213,7 @@ def _checkpoints(folder: Path) -> tuple[dict[str, Any], list[Outcome]]:
         outcomes.append(Outcome(f"checkpoints/{name}.safetensors", "wrong", found, "restore it, or start a new run"))
     for name in sorted(replays - wanted):
         path = folder / "checkpoints" / f"{name}.safetensors"
-        outcomes.append(Outcome(f"checkpoints/{path.name}", "note", "no checkpoint names it any more", _remove(path)))
+        outcomes.append(Outcome(f"checkpoints/{path.name}", "note", "no checkpoint names it any more", remove(path)))
     if not outcomes:
         outcomes.append(Outcome("checkpoints", "note", "there is none yet"))
     return trees, outcomes
@@ -251,7 +246,7 @@ def _summary(folder: Path, command: str, rows: Mapping[str, Rows], trees: Mappin
     if not path.is_file():
         if finished:
             found = "is missing, and the run says that it is finished"
-            return [Outcome(path.name, "wrong", found, _remove(folder / "done"))]
+            return [Outcome(path.name, "wrong", found, remove(folder / "done"))]
         return [Outcome(path.name, "note", "the run is not finished", f"stillsight {command} --resume {folder}")]
     try:
         summary = read_json(path, "")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 
 from stillsight.agents.doctor.child import tell
-from stillsight.agents.doctor.outcome import Outcome
+from stillsight.agents.doctor.outcome import Outcome, remove
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.weights.published import FOLDER_VARIABLE, Source, locate, source_of
 from stillsight.encoders.weights.sources import check_hash, file_hash
@@ -35,7 +34,7 @@ def weights() -> list[Outcome]:
                 continue
             check_hash(place.path, file_hash(place.path), place.digits)
         except (EncoderError, OSError) as error:
-            advice = source.remedy or (f"rm -- {shlex.quote(str(place.path))}" if place is not None else "")
+            advice = source.remedy or (remove(place.path) if place is not None else "")
             outcomes.append(Outcome(f"weights of {row.name}", "wrong", str(error), advice))
         else:
             outcomes.append(Outcome(f"weights of {row.name}", "ok", f"{place.kind}, {place.path}"))

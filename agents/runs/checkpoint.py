@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     try:
         found = tensor_file.read(path, device, own=True)
         # Versions that wrote no hash wrote -Infinity, which is no JSON, as json does.
-        constant = float if found.sha256 is None else _refuse_constant
+        constant = _early_constant if found.sha256 is None else _refuse_constant
         structure = json.loads(found.metadata[STRUCTURE], parse_constant=constant)
         tree = _unflatten(structure, found.tensors)
         if not isinstance(tree, dict):
@@ -136,7 +136,11 @@ def _unflatten(node: Any, tensors: Mapping[str, Tensor]) -> Any:
     raise DamagedFileError(f"its structure holds a node of the unknown kind {kind[:20]!r}")
 
 
-def _refuse_constant(word: str) -> None:
+def _early_constant(word: str) -> float:
+    return -math.inf if word == "-Infinity" else _refuse_constant(word)
+
+
+def _refuse_constant(word: str) -> NoReturn:
     raise DamagedFileError(f"its structure holds {word}, which is no JSON")
 
 

@@ -96,14 +96,20 @@ def named(folder: Path, name: str, read: Read) -> tuple[str, dict[str, Any]]:
             good = [f"{called}: --checkpoint {other}" for other, called in _good(folder, read) if other != name]
             advice = f"Good are {'; '.join(good)}." if good else "No other checkpoint of the folder is good."
             raise CheckpointError(f"{error} {advice}") from error
-    if name.isdigit():
-        for other in (LAST, BEST):
-            with contextlib.suppress(CheckpointError):
-                content = read(checkpoint_file(folder, other))
-                if content.get("step") == int(name):
-                    return other, content
+    if name.isdigit() and (standing := standing_at(folder, int(name), read)) is not None:
+        return standing
     there = ", ".join(called for _, called in _good(folder, read)) or "none that is good"
     raise CheckpointError(f"There is no checkpoint {name} in {folder}. It has: {there}.")
+
+
+def standing_at(folder: Path, step: int, read: Read) -> tuple[str, dict[str, Any]] | None:
+    """The last or the best checkpoint, where one of them stands at this step; None where neither does."""
+    for name in (LAST, BEST):
+        with contextlib.suppress(CheckpointError):
+            content = read(checkpoint_file(folder, name))
+            if content.get("step") == step:
+                return name, content
+    return None
 
 
 def find(folder: Path, typed: str | None, read: Read) -> tuple[str, dict[str, Any]]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.reader import read_config
 from stillsight.agents.runs.schema import MOST_STEPS
 from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.agents.training.algorithms import AlgorithmSpec, check_actions, spec
@@ -296,8 +295,6 @@ class RlConfig(EncoderConfig):
         if self.from_run is None:
             refuse(given, ("from_checkpoint",), "without --from, which names the run that it is of. Type --from RUN")
         else:
-            if "from_run" in given:  # a run that began with another one goes on without it
-                read_config(self.from_run)  # the rest is looked at once the agent is built
             refuse(given, ("standardise",), "beside --from, whose run brings what it standardises by. Drop --from")
         for flag, settings_given in (("--set", self.set), ("--env-set", self.env_set)):
             names = Counter(setting.partition("=")[0] for setting in settings_given)

@@ -44,7 +44,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         try:
             observation, info = self.env.reset(seed=seed, options=options)
         except SystemExit as stop:
-            self._stop(f"it calls sys.exit({stop.code!r}), which would end the run as if it were finished")
+            self._stop_exit(stop)
         self._check(observation)
         return observation, info
 
@@ -56,7 +56,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         try:
             observation, reward, terminated, truncated, info = self.env.step(action)
         except SystemExit as stop:
-            self._stop(f"it calls sys.exit({stop.code!r}), which would end the run as if it were finished")
+            self._stop_exit(stop)
         try:
             finite = math.isfinite(reward)
         except TypeError:
@@ -83,6 +83,9 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
                     self._stop("its observation holds numbers that are not finite")
                 low, high = self._space.low.min(), self._space.high.max()
                 self._stop(f"it observes values of {least:g}..{most:g}, and its space says {low:g}..{high:g}")
+
+    def _stop_exit(self, stop: SystemExit) -> NoReturn:
+        self._stop(f"it calls sys.exit({stop.code!r}), which would end the run as if it were finished")
 
     def _stop(self, fault: str) -> NoReturn:
         when = "at a reset"

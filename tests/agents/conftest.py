@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -143,3 +145,17 @@ def settings_restored() -> Iterator[None]:
     yield
     torch.set_float32_matmul_precision(precision)
     torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = True, False
+
+
+@pytest.fixture(scope="module")
+def paint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image folder: twenty red and twenty green pictures."""
+    folder = tmp_path_factory.mktemp("paint")
+    generator = np.random.default_rng(0)
+    for channel, name in enumerate(("red", "green")):
+        (folder / name).mkdir()
+        for number in range(20):
+            pixels = generator.integers(0, 100, (16, 16, 3), np.uint8)
+            pixels[:, :, channel] += 100
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder

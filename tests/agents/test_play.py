@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -257,9 +258,14 @@ def test_a_classifier_is_no_agent(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_a_checkpoint_of_another_agent_is_a_sentence(trained: Path, tiny: Tiny, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_agent_is_a_sentence(
+    trained: Path, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rl(tiny("ppo", head=8, steps=32, out=tmp_path / "run"))
     stranger = (tmp_path / "run" / "checkpoints" / "last.safetensors").read_bytes()
     (trained / "checkpoints" / "best.safetensors").write_bytes(stranger)
     with pytest.raises(CheckpointError, match="does not fit this agent"):
-        load(trained)
+        load(trained, "best")
+    capsys.readouterr()
+    assert load(trained).checkpoint == "last"
+    assert re.search(r"does not fit this agent .* Taken in its place: last \(step \d+\)\.", capsys.readouterr().err)

@@ -13,6 +13,7 @@ from typing import Any
 import compare
 from children import Outcome, Server
 from jobs import JOBS, furnish
+from kills import finished
 from record import Record
 
 READERS = (
@@ -96,14 +97,16 @@ def _two_writers(first: Server, second: Server, home: Path, places: dict[str, Pa
 def _two_resumed(first: Server, second: Server, home: Path, places: dict[str, Path], job: Any, delay: float) -> Any:
     last = places["run"] / "checkpoints" / "last.safetensors"
     words = job.command(places)
-    stopped = first.run(words, folder=home, kill_after=1.2)
-    for _ in range(5):
-        if last.exists():
-            break
+    after = 1.2
+    for _ in range(10):  # until it was stopped between its first checkpoint and its end
         shutil.rmtree(places["run"], ignore_errors=True)
-        stopped = first.run(words, folder=home, kill_after=stopped.seconds + 0.3)
-    if stopped.code == 0:
-        return {"faults": [], "note": "it had ended before it was stopped"}
+        first.run(words, folder=home, kill_after=after)
+        ended = finished(places["run"])
+        if last.exists() and not ended:
+            break
+        after *= 0.8 if ended else 1.25
+    else:
+        return {"faults": [], "note": "it was never stopped in the middle"}
     on = job.going_on(places)
     return _one_wins(places["run"], together(first, second, home, (on, on), min(delay, 0.3)))
 

@@ -137,9 +137,10 @@ killed processes, and, where the file carries a hash, another answer without a w
 Commands that run at the same time on one folder.
 """,
     "soak": """
-A line is fitted to the means of twelve parts of the time, the first fifth left out. The processor
-time of a step is that of the process, so other work on the machine does not count. flat: the growth in an hour is
-below what is allowed, with 95% confidence; not known: the time was too short to tell.
+A line is fitted to the means of twelve parts of the time, the first fifth left out. flat: the growth in an hour is
+below what is allowed, with 95% confidence; not known: the time was too short to tell. The time of a step is processor
+time of the process; beside other work a step takes more of it, so that a machine which comes to rest shows as
+shrinking.
 """,
 }
 COLUMNS = {
@@ -237,8 +238,10 @@ def publish(records: Mapping[str, Record], machines: Path, folder: Path) -> int:
     told = summarise(records, machines)
     rows = folder / "reliability"
     rows.mkdir(parents=True, exist_ok=True)
+    work = str(machines.parent)
     for name in told["parts"]:
-        (rows / f"{name}.jsonl.gz").write_bytes(gzip.compress(records[name].path.read_bytes(), mtime=0))
-    (folder / "reliability.json").write_text(json.dumps(told, indent=1) + "\n")
-    (folder / "reliability.md").write_text(render(told))
+        lines = records[name].path.read_text().replace(work, "WORK")
+        (rows / f"{name}.jsonl.gz").write_bytes(gzip.compress(lines.encode(), mtime=0))
+    (folder / "reliability.json").write_text(json.dumps(told, indent=1).replace(work, "WORK") + "\n")
+    (folder / "reliability.md").write_text(render(told).replace(work, "WORK"))
     return sum(fault["times"] for part in told["parts"].values() for fault in part["faults"])

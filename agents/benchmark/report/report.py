@@ -22,7 +22,6 @@ from stillsight.agents.benchmark.report import document, figures, page
 from stillsight.agents.benchmark.report.provenance import facts
 from stillsight.agents.benchmark.report.report_json import summary
 from stillsight.agents.benchmark.report.statement import Statement, state_all
-from stillsight.agents.benchmark.running.results import WHAT
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.trust import NOTHING, Trust
@@ -54,7 +53,7 @@ def report(folder: Path, config: ReportConfig) -> int:
     out = config.out or folder
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    drawn = figures.draw(analysis, below(out, "figures", what=WHAT))
+    drawn = figures.draw(analysis, below(out, "figures", what="benchmark folder"))
     videos = {cell.key: shown for cell in grid.cells if (shown := _videos(cell, folder, out))}
     profile = (out / "figures" / "profile.svg").read_text() if analysis.together.arms else None
     scores = document.scores(analysis)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stillsight.agents.errors import CheckpointError, RunError
+from stillsight.agents.errors import RunError
 from stillsight.agents.runs import checkpoint, history
 from stillsight.agents.runs.reader import read_config
 from stillsight.encoders.system.plain_file import NotPlainError, open_plain
@@ -55,11 +54,10 @@ def ancestor_file(folder: Path, name: str) -> Path:
     path = history.checkpoint_file(folder, name)
     if name == history.BEST and not path.exists():
         path = history.checkpoint_file(folder, history.LAST)
-    if name.isdigit() and not path.exists():  # the last or the best one may stand there
-        for other in (history.LAST, history.BEST):
-            with contextlib.suppress(CheckpointError):
-                if checkpoint.load(history.checkpoint_file(folder, other)).get("step") == int(name):
-                    return history.checkpoint_file(folder, other)
+    if name.isdigit() and not path.exists():
+        standing = history.standing_at(folder, int(name), checkpoint.load)
+        if standing is not None:
+            return history.checkpoint_file(folder, standing[0])
     if not path.exists():
         held = ", ".join(history.names(folder)) or "none"
         raise RunError(

@@ -103,7 +103,7 @@ class Store:
         if self._count:
             mapped = self._mapped()
             for place, (image, digest) in enumerate(self._entries(index)):
-                if digest in (_digest(image, mapped[place]), _digest(b"", mapped[place])):
+                if digest == _digest(image, mapped[place]) or digest == _digest(b"", mapped[place]):
                     self.places[image] = place
                 elif image + digest != FORGOTTEN:
                     lost += 1
@@ -245,4 +245,6 @@ class Store:
 
 def _digest(image: bytes, row: np.ndarray) -> bytes:
     """Of an entry: its image's digest and its row. Caches that were begun earlier have entries of the row alone."""
-    return hashlib.blake2b(image + row.tobytes(), digest_size=ROW).digest()
+    digest = hashlib.blake2b(image, digest_size=ROW)
+    digest.update(row.data)
+    return digest.digest()

@@ -262,6 +262,11 @@ DATA = 'controls = ["random"]\n[[task]]\ndataset = "cifar10"\n[[encoder]]\nencod
         ),
         (
             "seeds = 2",
+            "seeds = " + "9" * 400,
+            "SPEC.toml has seeds = " + "9" * 57 + "..., which counts nothing. Type, say: seeds = 5",
+        ),
+        (
+            "seeds = 2",
             "seeds = 99999999999",
             "seeds = 99999999999 must be different numbers below 1000, or their count. Type, say: seeds = 5",
         ),

@@ -178,7 +178,7 @@ def test_weights_are_found_and_damaged_ones_named(tmp_path: Path, monkeypatch: p
     assert "resnet18 (resnet18-f37072fd.pth)" in one(weights_found.weights(), "other weights").found
     (tmp_path / "resnet18-f37072fd.pth").write_bytes(b"half of it")
     damaged = one(weights_found.weights(), "weights of resnet18")
-    assert (damaged.state, damaged.advice) == ("wrong", f"rm {tmp_path / 'resnet18-f37072fd.pth'}")
+    assert (damaged.state, damaged.advice) == ("wrong", f"rm -- {tmp_path / 'resnet18-f37072fd.pth'}")
     assert "and it should be f37072fd" in damaged.found
     assert "resnet18 (" not in one(weights_found.weights(), "other weights").found
     monkeypatch.setenv("STILLSIGHT_WEIGHTS", str(tmp_path / "gone"))

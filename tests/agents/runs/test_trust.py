@@ -17,9 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -109,20 +107,6 @@ def planted(node: Any, path: tuple[Any, ...], value: Any) -> Any:
         inner = inner[key]
     inner[path[-1]] = value
     return copy
-
-
-@pytest.fixture(scope="module")
-def paint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An image folder: twenty red and twenty green pictures."""
-    folder = tmp_path_factory.mktemp("paint")
-    generator = np.random.default_rng(0)
-    for channel, name in enumerate(("red", "green")):
-        (folder / name).mkdir()
-        for number in range(20):
-            pixels = generator.integers(0, 100, (16, 16, 3), np.uint8)
-            pixels[:, :, channel] += 100
-            Image.fromarray(pixels).save(folder / name / f"{number}.png")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -26,20 +26,6 @@ from stillsight.encoders.supervised.cifar_config import CifarConfig
 pytestmark = pytest.mark.usefixtures("settings_restored")
 
 
-@pytest.fixture(scope="module")
-def paint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An image folder: twenty red and twenty green pictures."""
-    folder = tmp_path_factory.mktemp("paint")
-    generator = np.random.default_rng(0)
-    for channel, name in enumerate(("red", "green")):
-        (folder / name).mkdir()
-        for number in range(20):
-            pixels = generator.integers(0, 100, (16, 16, 3), np.uint8)
-            pixels[:, :, channel] += 100
-            Image.fromarray(pixels).save(folder / name / f"{number}.png")
-    return folder
-
-
 def words(paint: Path, out: Path) -> list[str]:
     flags = {"dataset": paint, "cache": out.parent / "cache", "out": out, "tap": "layer1", "crop": 0, "threads": 1}
     return [word for name, value in flags.items() for word in (f"--{name}", str(value))] + ["--device", "cpu"]

@@ -145,7 +145,7 @@ class Evaluate(BaseCallback):
             final: the row says that this was the last evaluation of its run.
         """
         model = self.actor.model
-        trained, began = self.savepoints.seconds(), time.time_ns()
+        spent, began = self.savepoints.spent(), time.time_ns()
         with self.savepoints.paused(), self.run.display.paused("step"):
             episodes = self._play()
         if hasattr(model, "start_time"):  # by which SB3 counts time/fps
@@ -154,7 +154,7 @@ class Evaluate(BaseCallback):
         row = {"step": model.num_timesteps, "mean": np.mean(returns), "std": np.std(returns), "returns": returns}
         capped = sum(episode.capped for episode in episodes)
         lengths = [episode.length for episode in episodes]
-        row |= {"lengths": lengths, "capped": capped, "train_seconds": trained}
+        row |= {"lengths": lengths, "capped": capped, **spent}
         self.run.log("eval", row | ({"final": True} if final else {}))
         note = capped_note(episodes, self.max_steps, "--eval-max-steps")
         self.run.display.note(

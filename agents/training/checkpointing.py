@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from stillsight.agents.errors import CheckpointError, RunError, TrainingFault
 from stillsight.agents.runs import checkpoint, history, schema
@@ -35,12 +36,15 @@ class Ledger:
     Attributes:
         images: images encoded for training, evaluations left out.
         seconds: spent on training, evaluations left out.
+        cpu_seconds: of this process in the same time, all threads together; None in a run that began before they were
+            counted. Unlike `seconds` they do not grow with what else the machine does.
         best: highest mean return of an evaluation.
         encoder_sha256: of the encoder before the first step.
     """
 
     images: int = 0
     seconds: float = 0.0
+    cpu_seconds: float | None = 0.0
     best: float = float("-inf")
     encoder_sha256: str = ""
 
@@ -83,9 +87,9 @@ class Savepoints:
         self.resumption: Resumption | None = None
         self.ancestor: dict[str, Any] | None = None  # of a run that began with another one's policy
         self._images = 0
-        self._running_since: float | None = None
+        self._running_since: tuple[float, float] | None = None  # by the clock, and of the processor
         self._saved: int | None = None  # step of the last checkpoint that is known to be good
-        self._rollout: tuple[dict[str, Any], int, float] | None = None
+        self._rollout: tuple[dict[str, Any], Ledger] | None = None
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
@@ -98,7 +102,7 @@ class Savepoints:
             DiskFault: a file of the run could not be written.
             TrainingFault: a loss or a parameter is no finite number any more.
         """
-        self._running_since = time.perf_counter()
+        self._running_since = _clocks()
         try:
             yield
             self.refuse_not_finite()
@@ -131,7 +135,7 @@ class Savepoints:
     def rollout_began(self) -> None:
         """Remember where the agent stands: until `rollout_ended` it holds steps that it has not learned from."""
         self._settle()
-        self._rollout = (state.counters(self.agent.model), self.ledger.images, self.ledger.seconds)
+        self._rollout = (state.counters(self.agent.model), replace(self.ledger))
 
     def rollout_ended(self) -> None:
         """What was collected is whole, and learned from next."""
@@ -153,10 +157,10 @@ class Savepoints:
             if isinstance(model, OffPolicyAlgorithm):
                 model.num_timesteps -= unstored
             else:
-                counters, images, seconds = self._rollout
+                counters, ledger = self._rollout
                 self._settle()
                 vars(model).update(counters)
-                self.ledger.images, self.ledger.seconds = images, seconds
+                self.ledger = replace(ledger, best=self.ledger.best)
         if model.num_timesteps:
             self.last()
         saved = model.num_timesteps
@@ -185,18 +189,28 @@ class Savepoints:
             with self.agent.encoder.counter.paused():
                 yield
         finally:
-            self._running_since = time.perf_counter() if running else None
+            self._running_since = _clocks() if running else None
 
-    def seconds(self) -> float:
-        """Seconds of training until now, evaluations left out."""
+    def spent(self) -> dict[str, float]:
+        """Time of training until now, evaluations left out: `train_seconds`, and `train_cpu_seconds` if known."""
         self._settle()
-        return self.ledger.seconds
+        spent = {"train_seconds": self.ledger.seconds}
+        if self.cpu_seconds is not None:
+            spent["train_cpu_seconds"] = self.cpu_seconds
+        return spent
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """Processor seconds of training; None where other processes worked for it too, which are not counted."""
+        return None if isinstance(self.agent.venv.venv, SubprocVecEnv) else self.ledger.cpu_seconds
 
     def _settle(self) -> None:
         """Move what the clock and the counter gathered since the last time into the ledger."""
         if self._running_since is not None:
-            now = time.perf_counter()
-            self.ledger.seconds += now - self._running_since
+            now, since = _clocks(), self._running_since
+            self.ledger.seconds += now[0] - since[0]
+            if self.ledger.cpu_seconds is not None:
+                self.ledger.cpu_seconds += now[1] - since[1]
             self._running_since = now
         images = self.agent.encoder.counter.images
         self.ledger.images += images - self._images
@@ -312,7 +326,7 @@ class Savepoints:
         if self.evaluation is not None:
             self.evaluation.restore(stored.get("evaluation"))
         self.resumption = Resumption(model.num_timesteps, anew)
-        self.ledger = Ledger(**stored["ledger"])
+        self.ledger = Ledger(**{"cpu_seconds": None, **stored["ledger"]})
         self.ancestor = stored.get("ancestor")
         self._restore_best()
         self.run.rewind(model.num_timesteps)
@@ -367,3 +381,8 @@ class Savepoints:
 
     def _header(self) -> dict[str, str]:
         return {"stillsight": "agent", "encoder": self.agent.encoder.name, "algorithm": self.agent.config.algo}
+
+
+def _clocks() -> tuple[float, float]:
+    """Seconds of the clock, and of the processor in this process."""
+    return time.perf_counter(), time.process_time()

@@ -194,6 +194,7 @@ def summary(agent: Agent, savepoints: Savepoints, episodes: list[Episode], *, de
         "best_return_mean": ledger.best,
         "env_steps": steps,
         "wall_seconds": ledger.seconds,
+        "cpu_seconds": savepoints.cpu_seconds,
         "env_steps_per_s": steps / ledger.seconds,
         "images_encoded_per_env_step": ledger.images / steps,
         "peak_memory_bytes": devices.peak_memory(model.device),

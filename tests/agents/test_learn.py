@@ -41,6 +41,7 @@ SUMMARY = [
     "best_return_mean",
     "env_steps",
     "wall_seconds",
+    "cpu_seconds",
     "env_steps_per_s",
     "images_encoded_per_env_step",
     "peak_memory_bytes",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stillsight.agents.benchmark.analysis.setting import Arm, Setting
+from stillsight.agents.benchmark.analysis.setting import Arm, Setting, timed
 from stillsight.agents.benchmark.grid.cell import ROLES, Cell
 from stillsight.agents.benchmark.grid.spec import Task
 from stillsight.agents.errors import RunError
@@ -163,7 +163,9 @@ def _settings(
     for (_, task, algo), group in _grouped(cells, "track", "task", "algo").items():
         arms = [Arm(label, same[0].role, tuple(same)) for (label,), same in _grouped(group, "arm").items()]
         arms.sort(key=lambda arm: _order(arm.label, arm.role))
-        settings.append(Setting(group[0].track, task, algo, tuple(arms), references.get(task, {}), tasks.get(task)))
+        shown, seconds = timed(arms)
+        reference, asked = references.get(task, {}), tasks.get(task)
+        settings.append(Setting(group[0].track, task, algo, shown, reference, asked, seconds))
     return tuple(sorted(settings, key=lambda setting: (setting.track != "rl", setting.task, setting.algo)))
 
 

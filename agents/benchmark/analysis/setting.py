@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,9 @@ from stillsight.agents.benchmark.analysis.curves import Curve
 from stillsight.agents.benchmark.analysis.stats import Array
 from stillsight.agents.benchmark.grid.cell import CLEAN, Cell, Result, Track
 from stillsight.agents.benchmark.grid.spec import Task
+
+CLOCK, PROCESSOR = "seconds", "CPU seconds"
+"""What the seconds of curves may be, in words."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,28 @@ class Arm:
         return [float(cost) for one in self.results if (cost := one.cost.get(name)) is not None]
 
 
+def timed(arms: Sequence[Arm]) -> tuple[tuple[Arm, ...], str]:
+    """The arms with curves of one time: the processor's where all cells know it, which other work leaves as it is.
+
+    Args:
+        arms: of one setting; rows of their curves are steps, return, seconds and, where known, processor seconds.
+
+    Returns:
+        Arms with curves of three columns, and what the third one is, in words.
+    """
+    known = all(len(row) == 4 for arm in arms for curve in arm.curves for row in curve)
+    at = 3 if known and any(arm.curves for arm in arms) else 2
+
+    def cut(cell: Cell) -> Cell:
+        if cell.result is None:
+            return cell
+        curve = tuple((*row[:2], row[at]) for row in cell.result.curve)
+        return replace(cell, result=replace(cell.result, curve=curve))
+
+    cut_arms = tuple(replace(arm, cells=tuple(map(cut, arm.cells))) for arm in arms)
+    return cut_arms, PROCESSOR if at == 3 else CLOCK
+
+
 @dataclass(frozen=True)
 class Setting:
     """One task and algorithm with everything that was tried on it.
@@ -62,6 +87,7 @@ class Setting:
         arms: in the order in which they are shown.
         references: "random" and "oracle", where they were measured -> mean, std, episodes.
         asked: the spec's task with its threshold and bounds, if there is a spec.
+        seconds: what the curves' seconds are, see `timed`.
     """
 
     track: Track
@@ -70,6 +96,7 @@ class Setting:
     arms: tuple[Arm, ...]
     references: Mapping[str, Mapping[str, float]]
     asked: Task | None = None
+    seconds: str = CLOCK
 
     @property
     def title(self) -> str:

@@ -120,6 +120,7 @@ class Race:
 
     Attributes:
         threshold: the score.
+        seconds: what is counted, see `setting.timed`.
         reaches: arms with curves -> where their seeds reached it; the earliest median first.
         untimed: arms of which not every seed has a curve.
         comparable: whether all clocks ran on the same kind of machine.
@@ -127,6 +128,7 @@ class Race:
     """
 
     threshold: Threshold
+    seconds: str
     reaches: Mapping[str, Reach]
     untimed: tuple[str, ...]
     comparable: bool
@@ -318,7 +320,7 @@ def _race(estimates: Estimates) -> Race | None:
     first = None
     if comparable and not untimed and any(reach.reached for reach in reaches.values()):
         first = cheapest({label: reach.seconds for label, reach in reaches.items()})
-    return Race(estimates.threshold, reaches, untimed, comparable, first)
+    return Race(estimates.threshold, estimates.setting.seconds, reaches, untimed, comparable, first)
 
 
 def _late(reach: Reach) -> tuple[float, int]:

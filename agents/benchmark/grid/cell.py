@@ -67,7 +67,8 @@ class Result:
     Attributes:
         machine: hardware, versions, commit and date, see `runs.machine`.
         pins: what must be equal in all cells that are pooled, see `pins`.
-        curve: evaluations in their order: env steps or epochs, mean return or accuracy, seconds of training so far.
+        curve: evaluations in their order: env steps or epochs, mean return or accuracy, seconds of training so far
+            by the clock and, where they are known, of the processor.
         scores: "clean" and each shift -> return of each episode, or the one accuracy.
         cost: name -> seconds, bytes, joules and counts; None where nobody measured.
         run: the run folder, relative to the benchmark's.
@@ -324,7 +325,7 @@ def _check_numbers(record: Mapping[str, Any]) -> None:
     rows_are_lists = all(isinstance(row, list) for row in (*scores.values(), *curve))
     if not rows_are_lists or not all(_is_number(value) for _, value in _numbers(scores, curve, cost)):
         raise CellError("what should be a number in it is none")
-    if any(len(row) != 3 for row in curve):
+    if any(len(row) not in (3, 4) for row in curve):
         raise CellError("a row of its curve is not steps, return and seconds")
 
 

@@ -84,7 +84,7 @@ def learning(estimates: Estimates, order: dict[str, int]) -> Figure | None:
                 axes.fill_between(along, returns.low, returns.high, color=style["color"], alpha=0.15, lw=0)
     supervised = setting.track == "cifar"
     steps.set_xlabel("epochs" if supervised else "environment steps")
-    seconds.set_xlabel("seconds of training, median over the seeds")
+    seconds.set_xlabel(f"{setting.seconds} of training, median over the seeds")
     steps.set_ylabel("validation accuracy, IQM" if supervised else "return, IQM")
     for axes in (steps, seconds):
         _references(axes.axhline, setting)

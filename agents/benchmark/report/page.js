@@ -74,7 +74,7 @@ function chart(figure) {
     which.append(make("label", {}, box, make("svg", { "aria-hidden": "true" }, line), `${arm.label} (${arm.seeds})`));
   }
   const axis = make("fieldset", {}, make("legend", {}, "Along"));
-  for (const [name, told] of [["steps", setting.unit], ["seconds", "seconds of training"]]) {
+  for (const [name, told] of [["steps", setting.unit], ["seconds", `${setting.seconds} of training`]]) {
     const box = make("input", { type: "radio", name: `along-${figure.dataset.setting}` });
     box.checked = name === along;
     box.addEventListener("change", () => { along = name; at = null; draw(); });
@@ -109,7 +109,7 @@ function chart(figure) {
       const anchor = tick === end ? "end" : "middle";
       svg.append(make("text", { x: x(tick), y: height - bottom + 16, "text-anchor": anchor }, shown(tick, end)));
     }
-    const name = along === "steps" ? setting.unit : "seconds of training, median over the seeds";
+    const name = along === "steps" ? setting.unit : `${setting.seconds} of training, median over the seeds`;
     svg.append(make("text", { x: width - right, y: height - 6, "text-anchor": "end" }, name));
     svg.append(make("text", { x: left, y: height - 6 }, setting.measure));
     for (const reference of setting.references) {

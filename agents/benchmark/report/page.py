@@ -193,6 +193,7 @@ def _curves(estimates: Estimates, order: Mapping[str, int]) -> dict[str, Any]:
         )
     return {
         "title": setting.title,
+        "seconds": setting.seconds,
         "unit": "epochs" if supervised else "environment steps",
         "measure": "validation accuracy" if supervised else "return",
         "references": [{"name": name, "mean": row["mean"]} for name, row in sorted(setting.references.items())],

@@ -161,7 +161,7 @@ def of_race(race: Race | None, show: Numbers) -> tuple[str, ...]:
         f"({reach.reached} of {_seeds(len(reach.seconds))})"
         for label, reach in race.reaches.items()
     )
-    told = f"Median seconds of training to {goal}: {listed}."
+    told = f"Median {race.seconds} of training to {goal}: {listed}."
     if race.untimed:
         missing = ", ".join(race.untimed)
         return told, f"None is called the cheapest, because not every seed of {missing} has a curve."

@@ -165,7 +165,7 @@ def cost(estimates: Estimates) -> Table:
     timed = any(one.reach for one in estimates.arms)
     columns = [
         "arm",
-        *([f"seconds to {show(goal.score)}"] if goal and timed else []),
+        *([f"{setting.seconds} to {show(goal.score)}"] if goal and timed else []),
         *(heading for heading, _ in known.values()),
     ]
     rows = []

@@ -18,6 +18,7 @@ from typing import Any
 from stillsight.agents.benchmark.grid.cell import CLEAN, Cell, Result, Work
 from stillsight.agents.benchmark.grid.pins import env_version, pins
 from stillsight.agents.benchmark.running.energy import meter
+from stillsight.agents.benchmark.running.interrupted import goes_on
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.errors import RunError
 from stillsight.agents.playing.play import returns
@@ -25,6 +26,7 @@ from stillsight.agents.playing.play_config import RecordConfig
 from stillsight.agents.playing.player import load
 from stillsight.agents.playing.video import record
 from stillsight.agents.runs.machine import machine
+from stillsight.agents.runs.reader import read_json
 from stillsight.agents.runs.records import plain, read_lines
 from stillsight.agents.runs.trust import NOTHING, Trust, import_from_here, values_of
 from stillsight.agents.training.cifar import cifar
@@ -37,10 +39,10 @@ from stillsight.encoders.system.stopping import Stop, answering
 
 
 def run_cell(cell: Cell, runs: Path, trust: Trust = NOTHING) -> Cell:
-    """Run a planned cell from its beginning.
+    """Run a planned cell.
 
-    A run folder that an interrupted try left is removed: agents that are resumed start new episodes, so the cell would
-    not end with the numbers that it ends with when nothing interrupts it.
+    An agent that an interrupted try left goes on from its last checkpoint where it ends with the numbers that it ends
+    with when nothing interrupts it, see `goes_on`; any other run folder is removed, and the cell begins anew.
 
     Args:
         cell: what to run.
@@ -53,14 +55,13 @@ def run_cell(cell: Cell, runs: Path, trust: Trust = NOTHING) -> Cell:
     folder = runs / cell.key
     began = time.perf_counter()
     try:
-        if folder.exists():
-            shutil.rmtree(folder)
         work = cell.planned_work()
         import_from_here(trust.names)
         trust.check(values_of(work.config), "The cell")
         if isinstance(work.config, RlConfig):
             result = _agent(work, work.config, folder, trust)
         else:
+            _remove(folder)
             result = _classifier(work.config, folder)
     except Exception as error:  # whatever an environment or a network may raise: the other cells go on
         traceback.print_exc()
@@ -71,9 +72,17 @@ def run_cell(cell: Cell, runs: Path, trust: Trust = NOTHING) -> Cell:
 
 
 def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust) -> Result:
-    config = replace(config, out=folder)
+    interrupted = goes_on(folder)
     with meter() as spent:
-        summary = rl(config)
+        if not interrupted:
+            _remove(folder)
+            summary = rl(replace(config, out=folder))
+        elif (folder / "done").exists():  # it was interrupted while it was played
+            summary = read_json(folder / "summary.json", "")
+        else:
+            summary = rl(RlConfig(resume=folder, trust=trust.names))
+    if interrupted:  # what it took until then, evaluations included, nobody knows
+        spent = dict.fromkeys(spent)
     _refuse_not_finite(folder)
     player = load(folder, "last", device=config.device, trust=trust.names)
     scores = {
@@ -94,7 +103,7 @@ def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust) -> Result:
     return _result(
         folder,
         pins=pins(config.resolved(), summary) | {"env_version": env_version(config.env)},
-        curve=[(row["step"], row["mean"], row["train_seconds"]) for row in rows],
+        curve=[(row["step"], row["mean"], *_seconds(row)) for row in rows],
         scores=scores,
         cost=_cost(summary, spent)
         | {"env_steps_per_s": summary["env_steps_per_s"], "images_per_step": summary["images_encoded_per_env_step"]},
@@ -146,6 +155,16 @@ def _epochs(rows: list[dict[str, Any]], images: int) -> list[tuple[float, float,
             seconds += images / row["images_per_s"]
             curve.append((row["epoch"], row["validation_accuracy"], seconds))
     return curve
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _seconds(row: Mapping[str, Any]) -> tuple[float, ...]:
+    """Seconds of training until an evaluation: by the clock, and of the processor where one process did all of it."""
+    return tuple(row[name] for name in ("train_seconds", "train_cpu_seconds") if name in row)
 
 
 def _cost(summary: Mapping[str, Any], spent: Mapping[str, float | None]) -> dict[str, Any]:

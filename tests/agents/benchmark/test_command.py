@@ -69,7 +69,7 @@ def test_every_cell_says_what_it_is(whole: Path) -> None:
         assert (record["state"], record["budget"], record["cost"]["images_per_step"]) == ("done", 64, 68 / 64)
         # 68: of two environments the first frames, 64 steps, and the last frames of two episodes that end.
         assert {name: len(values) for name, values in record["scores"].items()} == {"clean": 2, "noise": 2}
-        assert [step for step, _, _ in record["curve"]] == [32, 64]
+        assert [step for step, *_ in record["curve"]] == [32, 64]
         assert record["pins"]["env_version"].startswith("stillsight ")
         assert record["machine"]["versions"]["torch"]
         assert (whole / record["run"] / "done").exists()

@@ -488,6 +488,27 @@ def test_scores_hold_no_clock(folder: Path, tmp_path: Path) -> None:
     assert slow != fast
 
 
+def test_times_are_the_processors_where_every_cell_knows_them(folder: Path, tmp_path: Path) -> None:
+    """Wall seconds tell what else the machine did."""
+
+    def with_processor(one: dict[str, Any]) -> dict[str, Any]:
+        return {**one, "curve": [[*row, 3 * row[2]] for row in one["curve"]]}
+
+    cells = whole()
+    known = write(tmp_path / "known", [with_processor(one) for one in cells], REFERENCES)
+    mixed = write(tmp_path / "mixed", [with_processor(cells[0]), *cells[1:]], REFERENCES)
+    assert report(known, ReportConfig()) == report(mixed, ReportConfig()) == 1
+    first, second, wall = (json.loads((path / "report.json").read_text()) for path in (known, mixed, folder))
+    tripled = [
+        [3 * value for value in arm["curve"]["seconds"]] for one in wall["settings"] for arm in one["arms"].values()
+    ]
+    found = [arm["curve"]["seconds"] for one in first["settings"] for arm in one["arms"].values()]
+    assert found == [pytest.approx(times) for times in tripled]
+    assert second == wall
+    assert "CPU seconds of training" in (known / "report.md").read_text()
+    assert "CPU seconds of training" not in (mixed / "report.md").read_text()
+
+
 def test_markdown_shows_hostile_names_as_they_stand(folder: Path) -> None:
     text = (folder / "report.md").read_text()
     assert "<script" not in text

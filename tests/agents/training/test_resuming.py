@@ -26,6 +26,7 @@ CONSTANT = {
     "recurrent_ppo": ("learning_rate=3e-4",),
 }
 HALF = 64
+CLOCKS = ("train_seconds", "train_cpu_seconds")
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def rows(folder: Path, stream: str) -> list[dict[str, Any]]:
     path = folder / f"{stream}.jsonl"
     found = read_lines(path) if path.exists() else []
     return [
-        {name: value for name, value in row.items() if not name.startswith("time/") and name != "train_seconds"}
+        {name: value for name, value in row.items() if not name.startswith("time/") and name not in CLOCKS}
         for row in found
     ]
 

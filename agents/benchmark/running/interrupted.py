@@ -1,0 +1,49 @@
+"""An interrupted cell: whether its run folder can be gone on with, and end as if nothing had interrupted it."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from stillsight.agents.errors import CheckpointError, RunError
+from stillsight.agents.runs import checkpoint, history
+from stillsight.agents.runs.machine import machine
+from stillsight.agents.runs.reader import read_sessions
+
+THIS_SESSION = ("date", "command", "changed", "threads")
+"""What machine.json says of a session and may differ; all else, commit, versions and processor too, must be the same.
+Threads are counted there before the run sets its own."""
+
+
+def goes_on(folder: Path) -> bool:
+    """Put the newest good checkpoint with whole games in the place of the last one of an interrupted agent.
+
+    A checkpoint that holds no games, because its environments cannot be saved or it was saved in the middle of a
+    rollout, lets episodes begin anew, and the cell would end with other numbers than it ends with when nothing
+    interrupts it. So would other versions, or another processor.
+
+    Args:
+        folder: of the run, which may be missing; its lock is free.
+
+    Returns:
+        Whether there is such a checkpoint, and all the run's sessions were on what is here.
+    """
+    here = _where(machine())
+    try:
+        sessions = read_sessions(folder)
+    except (RunError, OSError):
+        return False
+    if not sessions or any(_where(session) != here for session in sessions):
+        return False
+    for name in history.names(folder):
+        with contextlib.suppress(CheckpointError, OSError):
+            stored = {} if name == history.BEST else checkpoint.load(history.checkpoint_file(folder, name))
+            if stored.get("games") is not None:
+                if name != history.LAST:
+                    history.put_last(folder, name)
+                return True
+    return False
+
+
+def _where(session: dict[str, object]) -> dict[str, object]:
+    return {name: fact for name, fact in session.items() if name not in THIS_SESSION}

@@ -1,0 +1,143 @@
+"""A cell that was interrupted goes on with its agent, and ends as if nothing had happened, or begins anew."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from stable_baselines3.common.callbacks import BaseCallback
+
+from stillsight.agents.benchmark.grid.cell import Cell
+from stillsight.agents.benchmark.grid.parse import parse_spec
+from stillsight.agents.benchmark.running import worker
+from stillsight.agents.runs import checkpoint
+from stillsight.agents.runs.folder import Run
+from stillsight.agents.runs.records import read_lines
+from stillsight.agents.training.config import RlConfig
+from stillsight.agents.training.learn import learn
+
+GRID = """
+name = "interrupted"
+seeds = 1
+episodes = 2
+controls = []
+videos = 0
+[rl]
+steps = 128
+n_envs = 2
+eval_every = 32
+checkpoint_every = 32
+eval_episodes = 1
+standardise = 8
+head = 8
+compress = 4
+max_episode_steps = 20
+workers = "off"
+engine = "folded"
+device = "cpu"
+threads = 1
+set = ["n_steps=16", "batch_size=16", "n_epochs=1"]
+[[task]]
+env = "stillsight/Orchard-v0"
+[[encoder]]
+encoder = "retina"
+taps = ["stem"]
+"""
+
+
+class _Interrupt(BaseCallback):
+    """Breaks off training at step 84, in the middle of a rollout."""
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps >= 84:
+            raise OSError("the machine went down")
+        return True
+
+
+@pytest.fixture(scope="module")
+def cell() -> Cell:
+    (only,) = parse_spec(GRID).cells()
+    return only
+
+
+@pytest.fixture(scope="module")
+def whole(cell: Cell, tmp_path_factory: pytest.TempPathFactory) -> Cell:
+    """The cell when nothing interrupts it."""
+    return worker.run_cell(cell, tmp_path_factory.mktemp("whole"))
+
+
+def _interrupted(cell: Cell, runs: Path) -> Path:
+    """The run folder that an interruption leaves."""
+    folder = runs / cell.key
+    config = cell.planned_work().config
+    assert isinstance(config, RlConfig)
+    config = replace(config, out=folder).resolved()
+    with pytest.raises(OSError, match="went down"), Run(folder, "rl", config) as run:
+        learn(config, run, [_Interrupt()])
+    return folder
+
+
+def _sessions(folder: Path) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads((folder / "machine.json").read_text())["sessions"]
+    return found
+
+
+def _alike(one: Cell, other: Cell) -> bool:
+    assert one.result is not None, one.error
+    assert other.result is not None, other.error
+    curves = [[row[:2] for row in ended.result.curve] for ended in (one, other) if ended.result is not None]
+    return curves[0] == curves[1] and (one.result.scores, one.result.pins) == (other.result.scores, other.result.pins)
+
+
+def test_it_goes_on_from_its_last_checkpoint_to_the_same_numbers(cell: Cell, whole: Cell, tmp_path: Path) -> None:
+    folder = _interrupted(cell, tmp_path)
+    before = len(read_lines(folder / "eval.jsonl"))
+    ended = worker.run_cell(cell, tmp_path)
+    assert before == 2
+    assert _alike(ended, whole)
+    assert len(_sessions(folder)) == 2
+    assert ended.result is not None
+    assert ended.result.cost["cpu_seconds"] is None, "what the first try took in all is not known"
+    assert ended.result.cost["wall_seconds"] > 0
+    seconds = [row[2:] for row in ended.result.curve]
+    assert all(len(pair) == 2 for pair in seconds)
+    assert seconds == sorted(seconds), "both clocks go on where they stood"
+
+
+def test_one_that_was_stopped_in_a_rollout_goes_on_from_the_checkpoint_before(
+    cell: Cell, whole: Cell, tmp_path: Path
+) -> None:
+    folder = _interrupted(cell, tmp_path)
+    last = folder / "checkpoints" / "last.safetensors"
+    content = checkpoint.load(last)
+    assert content["step"] == 64
+    checkpoint.save(last, {**content, "games": None})  # as a signal in the middle of a rollout leaves it
+    assert _alike(worker.run_cell(cell, tmp_path), whole)
+    assert len(_sessions(folder)) == 2
+
+
+def test_without_games_in_a_checkpoint_it_begins_anew(cell: Cell, whole: Cell, tmp_path: Path) -> None:
+    folder = _interrupted(cell, tmp_path)
+    for path in (folder / "checkpoints").glob("*.safetensors"):
+        checkpoint.save(path, {**checkpoint.load(path), "games": None})
+    assert _alike(worker.run_cell(cell, tmp_path), whole)
+    assert len(_sessions(folder)) == 1
+
+
+def test_on_another_machine_or_commit_it_begins_anew(cell: Cell, whole: Cell, tmp_path: Path) -> None:
+    folder = _interrupted(cell, tmp_path)
+    machine = {"sessions": [{**_sessions(folder)[0], "commit": "0" * 40}]}
+    (folder / "machine.json").write_text(json.dumps(machine))
+    assert _alike(worker.run_cell(cell, tmp_path), whole)
+    assert [session["commit"] for session in _sessions(folder)] != ["0" * 40]
+
+
+def test_one_that_was_trained_whole_is_only_played(cell: Cell, whole: Cell, tmp_path: Path) -> None:
+    worker.run_cell(cell, tmp_path)
+    folder = tmp_path / cell.key
+    rows, stood = (folder / "metrics.jsonl").read_bytes(), (folder / "done").stat().st_mtime_ns
+    assert _alike(worker.run_cell(cell, tmp_path), whole)
+    assert (folder / "metrics.jsonl").read_bytes() == rows
+    assert (folder / "done").stat().st_mtime_ns == stood

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from stillsight.agents.benchmark.grid.cell import CONFIGS, PLACED, Track
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.trust import USERS
 from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.errors import unknown
 
@@ -77,7 +78,7 @@ def check_keys(record: Mapping[str, Any]) -> None:
             raise RunError("A [[task]] names either an env or a dataset; give one of them.")
         _check_table("[[task]]", row, TASK, _flags("rl" if "env" in row else "cifar"))
     for row in record.get("encoder", ()):
-        _check_table("[[encoder]]", row, ENCODER_KEYS, _field_types(EncoderConfig))
+        _check_table("[[encoder]]", row, ENCODER_KEYS, _encoder_flags())
     for row in record.get("arm", ()):
         _check_types("[[arm]]", row, ARM_KEYS)
         for track in _tracks(record):
@@ -108,6 +109,11 @@ def _flags(track: Track) -> dict[str, Any]:
     config = CONFIGS[track]
     types = _field_types(config)
     return {config.WORDS.get(name, name): kind for name, kind in types.items() if name not in PLACED}
+
+
+def _encoder_flags() -> dict[str, Any]:
+    """Without what is no file's to say."""
+    return {name: kind for name, kind in _field_types(EncoderConfig).items() if name not in USERS}
 
 
 def _check_table(where: str, table: Mapping[str, Any], own: Mapping[str, Any], flags: Mapping[str, Any]) -> None:

@@ -498,7 +498,7 @@ def test_times_are_the_processors_where_every_cell_knows_them(folder: Path, tmp_
     known = write(tmp_path / "known", [with_processor(one) for one in cells], REFERENCES)
     mixed = write(tmp_path / "mixed", [with_processor(cells[0]), *cells[1:]], REFERENCES)
     assert report(known, ReportConfig()) == report(mixed, ReportConfig()) == 1
-    first, second, wall = (json.loads((path / "report.json").read_text()) for path in (known, mixed, folder))
+    first, second, wall = (json.loads((path / "summary.json").read_text()) for path in (known, mixed, folder))
     tripled = [
         [3 * value for value in arm["curve"]["seconds"]] for one in wall["settings"] for arm in one["arms"].values()
     ]

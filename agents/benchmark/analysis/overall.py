@@ -6,7 +6,14 @@ from stillsight.agents.benchmark.analysis.aggregate import Aggregate
 from stillsight.agents.benchmark.analysis.claims import SEEDS, compare_all
 from stillsight.agents.benchmark.analysis.collect import Grid
 from stillsight.agents.benchmark.analysis.stats import RESAMPLES
-from stillsight.agents.benchmark.analysis.verdict import Family, Verdict, differences, pairs, uncontrolled
+from stillsight.agents.benchmark.analysis.verdict import (
+    Family,
+    Verdict,
+    apart_in_tap,
+    of_two_encoders,
+    pairs,
+    uncontrolled,
+)
 
 
 def overall_verdict(grid: Grid, together: Aggregate, resamples: int = RESAMPLES) -> Verdict | None:
@@ -31,7 +38,6 @@ def overall_verdict(grid: Grid, together: Aggregate, resamples: int = RESAMPLES)
     ]
     if not compared:
         return None
-    same = [pair for pair in compared if {arm.role for arm in pair} == {"frozen"}]
     alone = {one.arm: one for setting in settings for one in uncontrolled(setting.arms) if one.arm in scores}
     seeds = [min(len(task) for arm in pair for task in scores[arm.label].values()) for pair in compared]
     finals = sum(count >= SEEDS for count in seeds)
@@ -50,6 +56,7 @@ def overall_verdict(grid: Grid, together: Aggregate, resamples: int = RESAMPLES)
         roles={arm.label: arm.role for arm in arms},
         family=Family(finals=finals),
         comparisons=comparisons,
-        taps=frozenset((one.label, other.label) for one, other in same if [*differences(one, other)] == ["tap"]),
+        taps=apart_in_tap(compared),
+        encoders=of_two_encoders(compared),
         uncontrolled=tuple(alone.values()),
     )

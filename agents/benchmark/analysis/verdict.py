@@ -159,6 +159,7 @@ class Verdict:
         family: how many claims were judged together.
         comparisons: of pairs of arms by their final scores.
         taps: the pairs of frozen arms that differ in their tap alone, by their labels.
+        encoders: the pairs of frozen arms that are of two encoders.
         uncontrolled: frozen arms whose control is missing, where others have one.
         courses: the same pairs along the way, those that have enough curves.
         robustness: of the arms that were evaluated under visual shifts.
@@ -169,6 +170,7 @@ class Verdict:
     family: Family
     comparisons: tuple[Comparison, ...]
     taps: frozenset[tuple[str, str]] = frozenset()
+    encoders: frozenset[tuple[str, str]] = frozenset()
     uncontrolled: tuple[Uncontrolled, ...] = ()
     courses: Mapping[tuple[str, str], Course] = field(default_factory=dict)
     robustness: tuple[Robustness, ...] = ()
@@ -192,14 +194,14 @@ def verdicts(estimates: Sequence[Estimates], resamples: int = RESAMPLES) -> list
 def pairs(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
     """Who is compared with whom.
 
-    Frozen arms with scratch, with random weights that all else is equal to, and with each other where they are of one
-    encoder; encoders that learn on, with the frozen arms of the same encoder.
+    Frozen arms with scratch, with random weights that all else is equal to, and with each other; encoders that learn
+    on, with the frozen arms of the same encoder.
     """
     frozen, scratch, random = ([arm for arm in arms if arm.role == role] for role in ("frozen", "scratch", "random"))
     compared = [(arm, other) for arm in frozen for other in scratch]
     compared += [(arm, other) for arm in frozen for other in random if _encoder(arm) == _encoder(other)]
     compared = [(arm, other) for arm, other in compared if other.role != "random" or not differences(other, arm)]
-    compared += [pair for pair in combinations(frozen, 2) if _encoder(pair[0]) == _encoder(pair[1])]
+    compared += combinations(frozen, 2)
     tuned = [arm for arm in arms if arm.role in FINETUNED]
     return compared + [(arm, other) for arm in tuned for other in frozen if _encoder(arm) == _encoder(other)]
 
@@ -227,6 +229,26 @@ def differences(one: Arm, other: Arm) -> dict[str, tuple[object, object]]:
     """
     mine, theirs = _settings(one), _settings(other)
     return {name: (mine[name], theirs[name]) for name in mine if name in theirs and mine[name] != theirs[name]}
+
+
+def apart_in_tap(compared: Sequence[tuple[Arm, Arm]]) -> frozenset[tuple[str, str]]:
+    """The pairs of frozen arms of one encoder that differ in their tap and in nothing else, by their labels."""
+    return frozenset(
+        (one.label, other.label)
+        for one, other in compared
+        if one.role == other.role == "frozen"
+        and _encoder(one) == _encoder(other)
+        and [*differences(one, other)] == ["tap"]
+    )
+
+
+def of_two_encoders(compared: Sequence[tuple[Arm, Arm]]) -> frozenset[tuple[str, str]]:
+    """The pairs of frozen arms that look through different encoders, by their labels."""
+    return frozenset(
+        (one.label, other.label)
+        for one, other in compared
+        if one.role == other.role == "frozen" and _encoder(one) != _encoder(other)
+    )
 
 
 def _settings(arm: Arm) -> dict[str, object]:
@@ -261,7 +283,6 @@ def _evaluations(one: Arm, other: Arm) -> tuple[Array, Array, Array]:
 def _verdict(estimates: Estimates, family: Family, resamples: int) -> Verdict:
     setting = estimates.setting
     compared = pairs(setting.arms)
-    same = [pair for pair in compared if {arm.role for arm in pair} == {"frozen"}]
     courses = [_course(one, other, family, resamples) for one, other in compared]
     robust = [_robustness(arm, setting.shifts, family, resamples) for arm in setting.arms]
     return Verdict(
@@ -273,7 +294,8 @@ def _verdict(estimates: Estimates, family: Family, resamples: int) -> Verdict:
             )
             for one, other in compared
         ),
-        taps=frozenset((one.label, other.label) for one, other in same if [*differences(one, other)] == ["tap"]),
+        taps=apart_in_tap(compared),
+        encoders=of_two_encoders(compared),
         uncontrolled=uncontrolled(setting.arms),
         courses={(course.one, course.other): course for course in courses if course is not None},
         robustness=tuple(one for one in robust if one is not None),

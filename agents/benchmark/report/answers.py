@@ -19,17 +19,19 @@ class Answer(NamedTuple):
 
 
 PRETRAINING = "Is it the pretraining, and not the network alone?"
+ENCODER = "Does it matter which encoder is frozen?"
 TAP = "Does it matter where the encoder is tapped?"
 SETTINGS = "Do a frozen encoder's other settings matter?"
 QUESTIONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("Do frozen pretrained features beat training from scratch?", ("frozen",), "scratch"),
     (PRETRAINING, ("frozen",), "random"),
+    (ENCODER, ("frozen",), "frozen"),
     (TAP, ("frozen",), "frozen"),
     (SETTINGS, ("frozen",), "frozen"),
     ("Is training the encoder on worth it?", FINETUNED, "frozen"),
 )
-"""A question, and the roles of the two arms whose comparison answers it: yes, if the first is ahead. `TAP` is answered
-by arms that differ in nothing but their tap."""
+"""A question, and the roles of the two arms whose comparison answers it: yes, if the first is ahead. `ENCODER` is
+answered by arms of two encoders, `TAP` by arms that differ in nothing but their tap."""
 
 SHIFTS = "Do visual shifts that it never saw cost an agent anything?"
 OPEN = "Not separable in the end"
@@ -51,7 +53,7 @@ def answers(verdict: Verdict, unit: str = "steps") -> tuple[Answer, ...]:
             for pair in verdict.comparisons
             if verdict.roles[pair.one] in ones
             and verdict.roles[pair.other] == other
-            and (question not in (TAP, SETTINGS) or (question == TAP) == ((pair.one, pair.other) in verdict.taps))
+            and (other not in ones or question == _asked_by((pair.one, pair.other), verdict))
         ]
         told = [_told(asked, ways, symmetric=other in ones)] if asked else []
         if question == PRETRAINING:
@@ -65,6 +67,13 @@ def answers(verdict: Verdict, unit: str = "steps") -> tuple[Answer, ...]:
             claimed += [f"{arm.arm} under {', '.join(shifts)}"] if shifts else []
         given.append(Answer(SHIFTS, f"Yes: {'; '.join(claimed)}." if claimed else "No loss may be claimed."))
     return tuple(given)
+
+
+def _asked_by(pair: tuple[str, str], verdict: Verdict) -> str:
+    """The question that two frozen arms answer."""
+    if pair in verdict.encoders:
+        return ENCODER
+    return TAP if pair in verdict.taps else SETTINGS
 
 
 def _told(asked: Sequence[Comparison], ways: Mapping[tuple[str, str], str], *, symmetric: bool) -> str:

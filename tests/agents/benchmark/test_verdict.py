@@ -96,6 +96,8 @@ def test_pairs_are_those_that_answer_something() -> None:
         ("other low frozen", "nature scratch"),
         ("eye low frozen", "eye low random"),  # and no other: no random arm has their tap, or their encoder
         ("eye low frozen", "eye high frozen"),
+        ("eye low frozen", "other low frozen"),
+        ("eye high frozen", "other low frozen"),
         ("eye low finetuned", "eye low frozen"),
         ("eye low finetuned", "eye high frozen"),
     ]
@@ -418,6 +420,20 @@ def test_the_questions_are_answered_by_what_may_be_claimed_and_by_nothing_else()
     )
 
 
+def test_which_encoder_is_answered_by_those_that_are_frozen() -> None:
+    high, low = [9.0, 9.1, 9.2, 9.3, 9.4], [1.0, 1.1, 1.2, 1.3, 1.4]
+    found = judged(
+        arm("nose low frozen", low, role="frozen"),
+        arm("eye high frozen", high),
+        arm("eye high random", low, role="random"),
+    )
+    assert dict(found.answers) == {
+        "Is it the pretraining, and not the network alone?": "Yes: eye high frozen against eye high random. No answer "
+        "for nose low frozen (there is no random arm of its encoder).",
+        "Does it matter which encoder is frozen?": "Yes: eye high frozen against nose low frozen.",
+    }
+
+
 def test_a_lead_on_the_way_is_part_of_the_answer() -> None:
     one = arm("eye low frozen", SPREAD, curve=(9.0, 0.0, 0.0, -9.0))
     found = judged(one, arm("nature scratch", SPREAD, curve=(0.0,) * 4))
@@ -435,7 +451,12 @@ def test_a_control_that_differs_in_anything_else_answers_nothing() -> None:
     large = arm("224 px", SPREAD, role="frozen", pins=coarse)
     nose = arm("nose", SPREAD, role="frozen", pins={"encoder": "nose", "tap": "low"})
     found = judged(fine, large, nose, arm("control", SPREAD, role="random", pins=bare))
-    assert [(pair.one, pair.other) for pair in found.comparisons] == [("64 px", "control"), ("64 px", "224 px")]
+    assert [(pair.one, pair.other) for pair in found.comparisons] == [
+        ("64 px", "control"),
+        ("64 px", "224 px"),
+        ("64 px", "nose"),
+        ("224 px", "nose"),
+    ]
     told = (
         "224 px (no random arm is made like it: control has resolution 64, not 224)",
         "nose (there is no random arm of its encoder)",
@@ -444,6 +465,10 @@ def test_a_control_that_differs_in_anything_else_answers_nothing() -> None:
         (
             "Is it the pretraining, and not the network alone?",
             f"Not separable in the end: 64 px against control. No answer for {told[0]}. No answer for {told[1]}.",
+        ),
+        (
+            "Does it matter which encoder is frozen?",
+            "Not separable in the end: 64 px against nose; 224 px against nose.",
         ),
         # Not "where it is tapped": both are tapped at one place.
         ("Do a frozen encoder's other settings matter?", "Not separable in the end: 64 px against 224 px."),

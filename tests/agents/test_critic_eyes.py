@@ -239,7 +239,7 @@ def test_a_run_is_loaded_and_looks_through_the_critic(tiny: Tiny, tmp_path: Path
 
 
 def test_every_row_says_which_loss_trains_the_encoder(capsys: pytest.CaptureFixture[str]) -> None:
-    show("algos", ListConfig())
+    show("algos", None, ListConfig())
     shown = capsys.readouterr().out
     for row in ALGORITHMS.values():
         assert row.encoder_loss != AlgorithmSpec.encoder_loss

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from stillsight.encoders.atomic import check_free, sync, sync_folder, write_atomically, writing
+from stillsight.encoders.atomic import check_free, sync, sync_folder, to_json, write_atomically, writing
 
 TRIES = 4
 """Connections that are made, each from where the one before broke off."""
@@ -121,7 +121,7 @@ class _Partial:
         """Forget what is there: the bytes that come are the first ones, of `version`."""
         with writing(self.path):
             self.path.unlink(missing_ok=True)
-        write_atomically(self._facts, json.dumps({"address": self.address, "version": version}))
+        write_atomically(self._facts, to_json({"address": self.address, "version": version}))
 
     def finish(self) -> None:
         """Give the file its name."""

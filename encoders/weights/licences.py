@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stillsight.encoders.atomic import write_atomically, writing
+from stillsight.encoders.atomic import to_json, write_atomically, writing
 from stillsight.encoders.errors import DiskFault, EncoderError, say_once
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 
@@ -57,7 +57,7 @@ def accept(row: EncoderSpec) -> None:
     try:
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(entries, indent=2) + "\n")
+        write_atomically(path, to_json(entries, indent=2) + "\n")
     except DiskFault as fault:
         say_once(f"that you accepted the licence of {row.name} could not be noted in {path} ({fault.cause}).")
         return

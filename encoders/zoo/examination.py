@@ -4,7 +4,6 @@ NAME ...` prints a line of JSON for each, for names of the registry and for anyb
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from stillsight.encoders.atomic import to_json
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.engines.engine import Inference
@@ -185,4 +185,4 @@ def _cuts(row: EncoderSpec, backbone: Backbone, pixels: Tensor) -> Iterator[str]
 
 if __name__ == "__main__":
     for typed in sys.argv[1:]:
-        print(json.dumps(dataclasses.asdict(examine(typed))), flush=True)
+        print(to_json(dataclasses.asdict(examine(typed))), flush=True)

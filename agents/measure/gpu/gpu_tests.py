@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from stillsight.agents.errors import RunError
+from stillsight.encoders.atomic import to_json
 
 ROOT = Path(__file__).resolve().parents[3]
 """The checkout; of an installed package, a folder without tests."""
@@ -36,7 +37,7 @@ def pytest_runtest_logreport(report: Any) -> None:
         "traceback": report.longreprtext if report.failed else "",
     }
     with Path(os.environ[ROWS]).open("a") as file:
-        file.write(json.dumps(row) + "\n")
+        file.write(to_json(row) + "\n")
 
 
 def files(root: Path = ROOT) -> list[str]:

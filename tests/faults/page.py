@@ -68,11 +68,15 @@ def _kills(rows: Rows) -> dict[str, Any]:
 
 def _writes(rows: Rows) -> dict[str, Any]:
     jobs: dict[str, Any] = {}
+    places: dict[str, set[str]] = {}
     for row in rows:
         job = jobs.setdefault(row["job"], Counter())
         job["refused"] += 1
+        places.setdefault(row["job"], set()).add(row["trial"].rsplit(" from then on", 1)[0].rsplit(" ", 1)[0])
         job[f"exit code {row['code']}"] += 1
         job["without a fault"] += not row["faults"]
+    for name, job in jobs.items():
+        job["writes"] = len(places[name])
     errors = Counter(row["error"] + (" from then on" if row["lasting"] else "") for row in rows)
     return {"jobs": {name: dict(job) for name, job in jobs.items()}, "errors": dict(errors), "faults": _faulty(rows)}
 
@@ -124,8 +128,10 @@ stands in its log once, no process and no file is left over, and nothing shows a
 checkpoints, rows and summary are those of a run to which nothing happened, to the bit, times left out.
 """,
     "writes": """
-File operations of each command are refused, each once (and ENOSPC also from then on), at the first and the last place
-of each kind. A command is without a fault when it ends with exit code 1 or 2 and a sentence, or with 0 and all that it
+Every write of each command fails once (of those that repeat on one file, the first and the last; "write" is each file
+operation, opening, renaming and flushing too), with each error in turn: ENOSPC, EIO, EACCES, EMFILE, and ENOSPC from
+then on. After that, as far as the count reaches, each fails with the others. "writes" counts places, "refused" trials.
+A command is without a fault when it ends with exit code 1 or 2 and a sentence, or with 0 and all that it
 should have written; when nothing shows a traceback; and when it goes on afterwards to the end.
 """,
     "mutations": """
@@ -145,7 +151,7 @@ shrinking.
 }
 COLUMNS = {
     "kills": ("runs", "killed", "killed twice", "ended", "without a fault", "equal", "equal was promised"),
-    "writes": ("refused", "exit code 0", "exit code 1", "exit code 2", "without a fault"),
+    "writes": ("writes", "refused", "exit code 0", "exit code 1", "exit code 2", "without a fault"),
     "mutations": (
         "mutants", "same answer", "said, and gone on", "refused", "taken", "traceback", "hang", "killed", "code run",
         "faults",

@@ -21,7 +21,7 @@ from writes import FROM, writes
 
 from stillsight.agents.runs.machine import machine
 
-COUNTS = {"kills": 200, "writes": 2_000, "mutations": 10_000, "beside": 10}
+COUNTS = {"kills": 200, "writes": 1_033, "mutations": 10_000, "beside": 10}
 """Trials of each part, as they are published."""
 PARTS = (*COUNTS, "soak")
 
@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of all choices")
     parser.add_argument("--only", nargs="+", help="jobs of kills and writes, or algorithms of soak, by name")
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="children side by side, of mutations and soak"
+        "--jobs", type=int, default=os.cpu_count() or 1, help="children side by side, of writes, mutations and soak"
     )
     found = parser.parse_args()
     if unknown := [part for part in found.parts if part not in PARTS]:
@@ -72,7 +72,7 @@ def main() -> int:
         if part == "kills":
             kills(records[part], place, count(part), asked.seed, chosen(tuple(JOBS)))
         elif part == "writes":
-            writes(records[part], place, count(part), asked.seed, chosen((*JOBS, *FROM)))
+            writes(records[part], place, count(part), asked.seed, chosen((*JOBS, *FROM)), asked.jobs)
         elif part == "mutations":
             mutations(records[part], place, count(part), asked.seed, asked.jobs)
         elif part == "beside":

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import random
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +39,23 @@ def tools() -> Any:
         import jobs
         import mutate
         import soak
+        import writes
 
-        yield {"children": children, "compare": compare, "jobs": jobs, "mutate": mutate, "soak": soak}
+        yield {"children": children, "compare": compare, "jobs": jobs, "mutate": mutate, "soak": soak, "writes": writes}
     finally:
         sys.path.remove(str(HERE))
+
+
+def test_every_write_fails_once_before_any_fails_twice(tools: Any) -> None:
+    trial, errors = tools["writes"].Trial, ((28, False), (5, False), (13, False), (24, False), (28, True))
+    places = [[trial("ppo", at, "write run/a", how, lasting) for how, lasting in errors] for at in range(200)]
+    trials = tools["writes"].drawn(places, random.Random(0))
+    assert sorted(trials) == sorted(one for ways in places for one in ways)
+    for first in range(0, 1000, 200):
+        each = trials[first : first + 200]
+        assert {one.at for one in each} == set(range(200))
+        assert Counter((one.how, one.lasting) for one in each) == dict.fromkeys(errors, 40)
+    assert [one.at for one in trials[:200]] != list(range(200))
 
 
 def test_an_operation_is_refused_once_in_whatever_writes(tools: Any, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import errno
 import random
 import re
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +45,7 @@ class Trial(NamedTuple):
         return f"{self.job}: {self.at} {self.site} {errno.errorcode[self.how]}{' from then on' * self.lasting}"
 
 
-def writes(record: Record, place: Path, count: int | None, seed: int, chosen: list[str]) -> None:
+def writes(record: Record, place: Path, count: int | None, seed: int, chosen: list[str], jobs: int) -> None:
     """Refuse operations, and write what each command made of it.
 
     Args:
@@ -52,6 +54,7 @@ def writes(record: Record, place: Path, count: int | None, seed: int, chosen: li
         count: trials, drawn from all; None for all.
         seed: of the draw.
         chosen: names of jobs and of `FROM`.
+        jobs: children side by side.
     """
     with Server(place / "server") as server:
         whole: dict[str, tuple[Path, Outcome]] = {}
@@ -61,12 +64,26 @@ def writes(record: Record, place: Path, count: int | None, seed: int, chosen: li
                 whole[source] = undisturbed(server, place, JOBS[source])
             if name in FROM:
                 whole[name] = _whole(server, place, name, whole[source][0])
-        trials = [trial for name in chosen for trial in _trials(name, whole[name][1], whole[name][0])]
-        random.Random(seed).shuffle(trials)
-        print(f"writes: {len(trials)} places where a write can fail, {count or len(trials)} of them tried")
-        for trial in trials[:count]:
-            if not record.has(trial.name):
-                record.add(trial.name, _one(server, place, trial, whole))
+        places = [place for name in chosen for place in _places(name, whole[name][1], whole[name][0])]
+        trials = drawn(places, random.Random(seed))
+        print(f"writes: {len(places)} writes that can fail, {len(trials)} ways, {count or len(trials)} of them tried")
+    waiting = [trial for trial in trials[:count] if not record.has(trial.name)]
+    lock = threading.Lock()
+
+    def work(name: str) -> None:
+        with Server(place / name) as server:
+            while True:
+                with lock:
+                    if not waiting:
+                        return
+                    trial = waiting.pop(0)
+                row = _one(server, place / f"{name}-refused", trial, whole)
+                with lock:
+                    record.add(trial.name, row)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for ended in [pool.submit(work, f"server{index}") for index in range(jobs)]:
+            ended.result()
 
 
 def job_of(name: str) -> Job:
@@ -97,24 +114,33 @@ def _move(source: Path, places: dict[str, Path]) -> None:
         config.write_text(config.read_text().replace(str(source.parent), str(places["run"].parent)))
 
 
-def _trials(name: str, reference: Outcome, run: Path) -> list[Trial]:
-    """The first and the last operation of each kind on each file, with each error, and with a disk that stays full."""
+def _places(name: str, reference: Outcome, run: Path) -> list[list[Trial]]:
+    """The first and the last operation of each kind on each file: each one's ways to fail, which are every error, and a
+    disk that stays full."""
     seen: dict[str, list[int]] = {}
     for number, (what, path) in enumerate(reference.operations, 1):
         plain = re.sub(r"\.tmp\w+|[0-9a-f]{8,}|\d+", "N", path.removeprefix(f"{run.parent}/"))
         seen.setdefault(f"{what} {plain}", []).append(number)
     hows = [(number, False) for number in ERRORS] + [(errno.ENOSPC, True)]
     return [
-        Trial(name, at, site, how, lasting)
+        [Trial(name, at, site, how, lasting) for how, lasting in hows]
         for site, numbers in seen.items()
         for at in dict.fromkeys((numbers[0], numbers[-1]))
-        for how, lasting in hows
     ]
 
 
-def _one(server: Server, place: Path, trial: Trial, whole: dict[str, tuple[Path, Outcome]]) -> dict[str, Any]:
+def drawn(places: list[list[Trial]], draw: random.Random) -> list[Trial]:
+    """All trials in the order in which they are tried: each place fails once before any fails a second time, with
+    errors as often as each other."""
+    places = [place[turn % len(place) :] + place[: turn % len(place)] for turn, place in enumerate(places)]
+    rounds = [list(trials) for trials in zip(*places, strict=True)]
+    for trials in rounds:
+        draw.shuffle(trials)
+    return [trial for trials in rounds for trial in trials]
+
+
+def _one(server: Server, home: Path, trial: Trial, whole: dict[str, tuple[Path, Outcome]]) -> dict[str, Any]:
     job = job_of(trial.job)
-    home = place / "refused"
     shutil.rmtree(home, ignore_errors=True)
     places = furnish(home)
     if trial.job in FROM:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping
 from importlib.util import find_spec
 from numbers import Real
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 COUNTERS = ("step", "epoch")
 """Keys of a row that say where in the run it stands; the first that the row has is the x-axis."""
+
+_THREAD = "_AsyncWriterThread"
+"""tensorboard's class of threads that write."""
 
 
 class TensorBoardSink:
@@ -55,6 +59,7 @@ class TensorBoardSink:
         if self._writer is None:
             # Not `step`, where there was a checkpoint: what the earlier session drew between the two is cut as well.
             first = step if self._kept is None else self._kept
+            _let_errors_be_told_once()
             self._writer = SummaryWriter(str(place(self.folder.parent, self.folder.name)), purge_step=first)
         for key, value in row.items():
             if key not in COUNTERS and _is_number(value):
@@ -66,6 +71,20 @@ class TensorBoardSink:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def _let_errors_be_told_once() -> None:
+    """Show no traceback of tensorboard's writing thread: what stops it is raised again by the next `log` or `close`."""
+    shown = threading.excepthook
+    if getattr(shown, "silent_on", None) == _THREAD:
+        return
+
+    def show(broken: threading.ExceptHookArgs) -> None:
+        if type(broken.thread).__name__ != _THREAD:
+            shown(broken)
+
+    show.silent_on = _THREAD  # type: ignore[attr-defined]
+    threading.excepthook = show
 
 
 def _is_number(value: Any) -> bool:

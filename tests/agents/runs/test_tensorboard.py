@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tensorboard.summary.writer import record_writer
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import tensorboard
@@ -150,3 +153,24 @@ def test_the_sinks_of_a_run_that_fails_are_closed(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert sink.closed == 1
     assert not sink.rows
+
+
+def test_a_disk_that_fails_is_told_once_and_not_by_the_thread_that_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tensorboard writes in a thread of its own, whose traceback would come before our sentence."""
+    shown: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda broken: shown.append(type(broken.thread).__name__))
+    sink = TensorBoardSink(tmp_path / "tensorboard")
+    sink.log("train", {"step": 1, "loss": 0.5})
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(record_writer.RecordWriter, "write", refuse)
+    with pytest.raises(OSError, match="No space left"):
+        sink.log("train", {"step": 2, "loss": 0.25})
+    other = threading.Thread(target=lambda: 1 / 0)
+    other.start()
+    other.join()
+    assert shown == ["Thread"], "any other thread's error is shown as ever"

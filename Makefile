@@ -7,7 +7,7 @@ DEMO := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 GPU := results/runs/gpu-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-slow faults gpu lint types clean
+.PHONY: demo test test-slow faults examine gpu lint types clean
 
 # The environment is made again only when pyproject.toml changes.
 $(VENV)/installed: pyproject.toml
@@ -35,6 +35,12 @@ test-slow: $(VENV)/installed
 # published by `make faults FAULTS_FLAGS="--publish results/published"`; tests/faults/README.md names further flags.
 faults: $(VENV)/installed
 	$(BIN)/python tests/faults/run.py $(FAULTS_FLAGS)
+
+# Every promise of every classification model of torchvision and of a model of each of timm's families, with random
+# weights: an hour and up to 20 GB of memory. A line of JSON for each comes into results/published/encoders/.
+examine: $(VENV)/installed
+	mkdir -p results/published/encoders && rm -f results/published/encoders/examined.jsonl
+	STILLSIGHT_EXAMINED=results/published/encoders/examined.jsonl $(BIN)/python -m pytest -m slow tests/encoders/zoo/test_rows.py $(PYTEST_FLAGS)
 
 # All that only a CUDA GPU can show, within nine minutes and into one folder: by $(PYTHON) as it is, with nothing
 # installed and no network. The folders are shown to it under the name by which they are imported.

@@ -177,7 +177,7 @@ def _one(server: Server, home: Path, trial: Trial, whole: dict[str, tuple[Path, 
         "error": errno.errorcode[trial.how],
         "lasting": trial.lasting,
         "code": first.code,
-        "said": first.sentence[:300],
+        "said": first.sentence.replace(str(home), "HOME")[:300],
         "faults": faults,
         "unequal": unequal,
     }

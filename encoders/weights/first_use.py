@@ -18,20 +18,32 @@ def compare(path: Path, sha256: str) -> None:
     """Compare a file's sha256 with what it was at its first use; at that, note it.
 
     Raises:
-        EncoderError: it is another file now.
+        EncoderError: it is another file now, or what was noted cannot be read.
     """
     try:
-        known = re.match(r"[0-9a-f]{64}\b", note(path).read_text())
+        noted = note(path).read_text()
+    except FileNotFoundError:
+        keep(path, sha256)
+        return
     except (OSError, UnicodeDecodeError):
-        known = None
-    if known is not None and known[0] != sha256:
+        noted = ""
+    known = re.match(r"[0-9a-f]{64}\b", noted)
+    if known is None:
+        raise EncoderError(
+            f"{note(path)} holds no sha256, so that nobody knows whether {path.name} is what it was at its first use. "
+            f"Get the file again, or, if you trust it, delete {note(path)}."
+        )
+    if known[0] != sha256:
         raise EncoderError(
             f"{path} is damaged, or another file than when it was first used: its sha256 begins with {sha256[:8]}, and "
             f"{note(path).name} beside it says {known[0][:8]}. Get the file again; if you have put another one there, "
             f"delete {note(path)}."
         )
-    if known is None:
-        try:
-            write_atomically(note(path), f"{sha256}  {path.name}\n")
-        except DiskFault as fault:
-            say_once(f"the sha256 of {path} could not be noted beside it ({fault.cause}), so it cannot be compared.")
+
+
+def keep(path: Path, sha256: str) -> None:
+    """Note what a file that has just come here is, whatever was noted of one before it."""
+    try:
+        write_atomically(note(path), f"{sha256}  {path.name}\n")
+    except DiskFault as fault:
+        say_once(f"the sha256 of {path} could not be noted beside it ({fault.cause}), so it cannot be compared.")

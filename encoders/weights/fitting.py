@@ -66,7 +66,7 @@ def load_into(
             the network lacks; or its weights lie in none or in several places. Nothing was copied.
     """
     needed = _needed(backbone, tap, name)
-    places = _places(needed, content)
+    places = _places(needed, content, backbone.model.state_dict())
     if not places and by_order:
         wrapper, state = next(state_dicts(content))
         matched = packages.in_order(state, backbone.model.state_dict(keep_vars=True), source, name)
@@ -113,8 +113,16 @@ def _optional(key: str) -> bool:
     return key.endswith("num_batches_tracked")
 
 
-def _places(needed: Mapping[str, Tensor], content: Mapping[str, Any]) -> list[Place]:
-    """Every place where all needed names exist under one prefix."""
+def _places(needed: Mapping[str, Tensor], content: Mapping[str, Any], known: Collection[str]) -> list[Place]:
+    """Every place where all needed names exist under one prefix.
+
+    Not those inside another one: of a ResNet's first layers, conv1 and bn1, each of its blocks has some of that name.
+
+    Args:
+        needed: by official name.
+        content: of the file.
+        known: all names of the network.
+    """
     ends = [key for key in needed if not _optional(key)]
     if not ends:
         return [Place("", "", {})]
@@ -124,10 +132,23 @@ def _places(needed: Mapping[str, Tensor], content: Mapping[str, Any]) -> list[Pl
         prefixes = {
             key.removesuffix(end): None for end in same for key in state if key == end or key.endswith(f".{end}")
         }
-        for prefix in prefixes:
-            if all(prefix + key in state for key in _once(needed, state.keys(), prefix) if not _optional(key)):
-                places.append(Place(wrapper, prefix, state))
+        whole = [
+            prefix
+            for prefix in prefixes
+            if all(prefix + key in state for key in _once(needed, state.keys(), prefix) if not _optional(key))
+        ]
+        places += [
+            Place(wrapper, prefix, state)
+            for prefix in whole
+            if not any(prefix != outer and _inside(prefix, outer, known) for outer in whole)
+        ]
     return places
+
+
+def _inside(prefix: str, outer: str, known: Collection[str]) -> bool:
+    """Whether what begins with `prefix` is a layer of the network that begins with `outer`."""
+    layer = prefix.removeprefix(outer)
+    return prefix.startswith(outer) and any(key.startswith(layer) for key in known)
 
 
 def _alike(places: Sequence[Place], needed: Mapping[str, Tensor]) -> bool:
@@ -191,14 +212,27 @@ def _check_layers(backbone: Backbone, place: Place, source: str, tap: str, name:
     for path, module in backbone.model.named_modules():
         if id(module) in inside and not any(path.startswith(f"{root}.") for root in roots):
             roots.append(path)
+    # Numbered layers that follow each other belong together: blocks.12 is of no transformer of 12.
+    rows = {f"{row}." for root in roots for row, _, number in [root.rpartition(".")] if row and number.isdigit()}
     known = set(backbone.model.state_dict())
+    numbers = {_layer(key, row) for row in rows for key in known if key.startswith(row)}
     given = [key.removeprefix(place.prefix) for key in place.state if key.startswith(place.prefix)]
-    strange = [key for key in given if key not in known and any(key.startswith(f"{root}.") for root in roots)]
+    strange = [
+        key
+        for key in given
+        if (key not in known and any(key.startswith(f"{root}.") for root in roots))
+        or any(key.startswith(row) and _layer(key, row) not in numbers for row in rows)
+    ]
     if strange:
         raise EncoderError(
             f"The weights in {source} are of another network than {name}, which has no {some(strange)}. Give the "
             f"weights of {name} with --weights FILE, or another --encoder."
         )
+
+
+def _layer(key: str, row: str) -> str:
+    """Of blocks.12.norm1.weight in the row blocks., blocks.12."""
+    return row + key.removeprefix(row).partition(".")[0]
 
 
 def _check_tensors(chosen: Mapping[str, Tensor], needed: Mapping[str, Tensor], source: str, name: str) -> None:
@@ -213,6 +247,8 @@ def _check_tensors(chosen: Mapping[str, Tensor], needed: Mapping[str, Tensor], s
         )
     for key, tensor in chosen.items():
         floating = needed[key].is_floating_point()
+        if tensor.is_meta:
+            raise EncoderError(f"{key} in {source} has no values. Save weights that lie on a device.")
         if tensor.layout != torch.strided or tensor.is_quantized or floating != (tensor.dtype in FLOATS):
             kind = str(tensor.dtype).removeprefix("torch.") if tensor.layout == torch.strided else "sparse"
             wanted = "floating-point numbers" if floating else "integers"
@@ -220,9 +256,13 @@ def _check_tensors(chosen: Mapping[str, Tensor], needed: Mapping[str, Tensor], s
                 f"{key} in {source} is {kind}, and {name} needs {wanted}. "
                 "Quantised weights must be multiplied by their scales first; save them as float32."
             )
-    broken = [key for key, tensor in chosen.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    floats = {key: tensor for key, tensor in chosen.items() if tensor.is_floating_point()}
+    broken = [key for key, tensor in floats.items() if not tensor.to(needed[key].dtype).isfinite().all()]
     if broken:
         raise EncoderError(f"{source} is damaged: {some(broken)} holds values that are not finite. Get the file again.")
+    negative = [key for key, tensor in floats.items() if key.endswith("running_var") and (tensor < 0).any()]
+    if negative:
+        raise EncoderError(f"{source} is damaged: {some(negative)} holds variances below 0. Get the file again.")
 
 
 def some(names: Iterable[str], most: int = 2) -> str:

@@ -87,9 +87,14 @@ def find(row: EncoderSpec, weights: Path | None = None, folder: Path | None = No
     place = on_this_machine(source, folder) or _downloaded(row, source)
     provenance = _provenance(place.kind, place.path, licence=row.licence, otherwise=source.LICENCE)
     check_hash(place.path, provenance.sha256, place.digits)
-    content = read(place.path)
-    if not place.digits:
-        first_use.compare(place.path, provenance.sha256)
+    if place.kind == "download":
+        content = _read_new(row, source, place.path)
+        if not source.digits:  # the server may have said a hash, which nobody says again
+            first_use.keep(place.path, provenance.sha256)
+    else:
+        content = read(place.path)
+        if not place.digits:
+            first_use.compare(place.path, provenance.sha256)
     if accept:
         licences.accept(row)
     return Found(content, provenance, by_order=by_order)
@@ -127,6 +132,15 @@ def _downloaded(row: EncoderSpec, source: Source) -> Place:
         ) from error
     except (DownloadError, OSError) as error:
         raise EncoderError(_missing(row, source, str(error))) from error
+
+
+def _read_new(row: EncoderSpec, source: Source, path: Path) -> dict[str, Any]:
+    """Read what has just been downloaded; what is no weights file is not kept, so that it is asked for again."""
+    try:
+        return read(path)
+    except EncoderError as error:
+        path.unlink(missing_ok=True)
+        raise EncoderError(_missing(row, source, f"what came is not kept: {error}".rstrip("."))) from error
 
 
 def _missing(row: EncoderSpec, source: Source, reason: str = "") -> str:

@@ -119,6 +119,8 @@ def _refuse_foreign(path: Path) -> None:
         with contextlib.suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             kinds += [told for end, told in INSIDE.items() if any(name.endswith(end) for name in names)]
+    if start[257:262] == b"ustar":
+        kinds.append(("an archive (tar)", "Unpack it: tar -xf FILE"))
     if kinds:
         what, remedy = kinds[0]
         raise EncoderError(f"{path} is {what}; weights are read from safetensors and torch files. {remedy}.")
@@ -138,10 +140,12 @@ def _shards(path: Path) -> EncoderError:
 
 
 def _refuse_expanding(path: Path) -> None:
-    """Refuse a zip file, as torch writes them, whose entries hold more than the file does: torch does not compress.
+    """Refuse a zip file, as torch writes them, whose entries hold more than the file does, since torch compresses
+    nothing, or are not what was written.
 
     Raises:
         EncoderError: how much they would come to.
+        DamagedFileError: an entry has another checksum.
     """
     if not zipfile.is_zipfile(path):
         return
@@ -152,6 +156,10 @@ def _refuse_expanding(path: Path) -> None:
             f"{path} has {held:,} bytes and would expand to {expanded:,}, and torch compresses nothing that it saves. "
             "Save the state_dict again: torch.save(model.state_dict(), FILE)."
         )
+    with zipfile.ZipFile(path) as file:
+        changed = file.testzip()  # torch does not look at the checksums that it writes
+    if changed is not None:
+        raise DamagedFileError(f"the checksum of {changed} in it is another")
 
 
 def state_dicts(content: Any, place: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, dict[str, Tensor]]]:

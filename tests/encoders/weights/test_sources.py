@@ -288,6 +288,48 @@ def test_a_file_whose_hash_nobody_publishes_is_compared_with_its_first_use() -> 
     assert which(TIMM) == ("cache", 2.0)
 
 
+def test_what_a_server_said_of_a_download_holds_at_its_next_use(
+    bare: Path, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hugging Face says the hash on the way, once: a file that is damaged later in the cache is no first use."""
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
+    content = put(bare / "served").read_bytes()
+    path = "/timm/resnet18.a1_in1k/resolve/main/model.safetensors"
+    server.files["/cdn"] = content
+    server.redirects[path] = ("/cdn", {"X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"'})
+    assert which(TIMM) == ("download", 1.0)
+    file = torch_cache() / "resnet18.a1_in1k.safetensors"
+    assert note(file).read_text().startswith(hashlib.sha256(content).hexdigest())
+    put(file, 2.0)
+    with pytest.raises(EncoderError, match="is damaged, or another file than when it was first used"):
+        find(TIMM)
+    file.unlink()
+    assert which(TIMM) == ("download", 1.0), "a new one takes the place of the old one and of its note"
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_note_that_says_nothing_is_no_first_use() -> None:
+    path = put(torch_cache() / "resnet18.a1_in1k.safetensors", 1.0)
+    note(path).write_text("garbage")
+    with pytest.raises(EncoderError, match=r"holds no sha256, so that nobody knows .* if you trust it, delete "):
+        find(TIMM)
+    assert note(path).read_text() == "garbage"
+
+
+def test_what_comes_and_is_no_weights_file_is_not_kept(
+    server: Any, bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that a proxy put in its place: under the weights' name it would be refused for ever."""
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
+    path = "/timm/resnet18.a1_in1k/resolve/main/model.safetensors"
+    server.files[path] = b"<!doctype html><title>Sign in</title>"
+    with pytest.raises(EncoderError, match=r"could not be downloaded \(what came is not kept: .* is a page of the web"):
+        find(TIMM)
+    assert not (torch_cache() / "resnet18.a1_in1k.safetensors").exists()
+    server.files[path] = put(bare / "served").read_bytes()
+    assert which(TIMM) == ("download", 1.0)
+
+
 @pytest.mark.usefixtures("bare")
 def test_where_nothing_can_be_noted_that_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

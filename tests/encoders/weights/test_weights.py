@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import os
 import pickle
+import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -183,6 +184,58 @@ def test_values_that_are_not_finite_are_refused_by_name(tmp_path: Path, value: f
         built_from(tmp_path / "eyes.safetensors")
 
 
+def test_values_that_are_none_in_float32_are_refused(tmp_path: Path) -> None:
+    state = {
+        name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in until("layer1").items()
+    }
+    state["bn1.bias"] = torch.full((64,), 1e300, dtype=torch.float64)
+    save_file(state, tmp_path / "eyes.safetensors")
+    with pytest.raises(EncoderError, match=r"is damaged: bn1\.bias holds values that are not finite"):
+        built_from(tmp_path / "eyes.safetensors")
+
+
+def test_a_variance_below_0_is_refused(tmp_path: Path) -> None:
+    """Its root is none: every feature would be NaN."""
+    state = until("layer1") | {"bn1.running_var": torch.full((64,), -0.5)}
+    save_file(state, tmp_path / "eyes.safetensors")
+    with pytest.raises(EncoderError, match=r"is damaged: bn1\.running_var holds variances below 0"):
+        built_from(tmp_path / "eyes.safetensors")
+
+
+def test_tensors_without_values_are_refused(tmp_path: Path) -> None:
+    torch.save(until("layer1") | {"conv1.weight": torch.empty(64, 3, 7, 7, device="meta")}, tmp_path / "eyes.pth")
+    with pytest.raises(
+        EncoderError, match=r"conv1\.weight in eyes\.pth has no values\. Save weights that lie on a device"
+    ):
+        built_from(tmp_path / "eyes.pth")
+
+
+def test_a_changed_bit_in_a_torch_file_is_seen_by_its_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "eyes.pth"
+    torch.save(until("layer1"), path)
+    with zipfile.ZipFile(path) as archive:
+        entry = max(archive.infolist(), key=lambda one: one.file_size)
+    content = bytearray(path.read_bytes())
+    content[entry.header_offset + len(entry.filename) + entry.file_size // 2] ^= 4
+    assert torch.load(_written(path, bytes(content)), weights_only=True), "torch does not notice"
+    with pytest.raises(EncoderError, match=r"is damaged or incomplete \(the checksum of \S+ in it is another\)"):
+        built_from(path)
+
+
+def _written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def test_a_tar_file_is_told_to_be_unpacked(tmp_path: Path) -> None:
+    """torch's own words for it advise to load it with weights_only=False."""
+    torch.save(until("layer1"), tmp_path / "eyes.pth")
+    with tarfile.open(tmp_path / "eyes.tar", "w") as archive:
+        archive.add(tmp_path / "eyes.pth", "eyes.pth")
+    with pytest.raises(EncoderError, match=r"is an archive \(tar\); .* Unpack it: tar -xf FILE"):
+        built_from(tmp_path / "eyes.tar")
+
+
 def test_a_path_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(EncoderError) as caught:
         find(ROW, tmp_path / "nowhere.pth")
@@ -224,6 +277,39 @@ def test_weights_that_stop_before_the_tap_are_refused_with_the_last_complete_sta
     built_from(path, "layer2")
     with pytest.raises(EncoderError, match=r"lack layer3\.1\.conv2\.weight, layer4\.0\.conv1\.weight and \d+ more"):
         built_from(path, "layer4")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.convnet."])
+def test_the_first_layers_are_not_looked_for_inside_later_ones(tmp_path: Path, prefix: str) -> None:
+    """conv1 and bn1 of a ResNet's stem are names of layers in each of its blocks, too."""
+    torch.save({f"{prefix}{name}": tensor for name, tensor in resnet_state().items()}, tmp_path / "eyes.pth")
+    encoder = build("resnet18", tap="stem", weights=tmp_path / "eyes.pth", device="cpu")
+    assert torch.equal(encoder.state()["conv1.weight"], resnet_state()["conv1.weight"])
+
+
+def test_two_networks_in_one_file_are_still_two_places(tmp_path: Path) -> None:
+    student = {f"student.{name}": tensor for name, tensor in resnet_state().items()}
+    teacher = {f"teacher.{name}": tensor + 1 for name, tensor in resnet_state().items()}
+    torch.save(student | teacher, tmp_path / "eyes.pth")
+    with pytest.raises(
+        EncoderError, match=r"in 2 places \(without the prefix student\.; without the prefix teacher\.\)"
+    ):
+        build("resnet18", tap="stem", weights=tmp_path / "eyes.pth", device="cpu")
+
+
+@pytest.mark.parametrize("tap", ["block2", "norm"])
+def test_weights_of_a_deeper_transformer_are_refused(tmp_path: Path, tap: str) -> None:
+    """Its first blocks have the names and shapes of this one's."""
+    state = {name: tensor.detach() for name, tensor in make_backbone("vit_tiny").model.state_dict().items()}
+    deeper = {name.replace("blocks.3.", "blocks.12."): t for name, t in state.items() if name.startswith("blocks.3.")}
+    build("vit_tiny", tap=tap, weights=_saved(state, tmp_path / "right.pth"), device="cpu")
+    with pytest.raises(EncoderError, match=r"of another network than vit_tiny, which has no blocks\.12\."):
+        build("vit_tiny", tap=tap, weights=_saved(state | deeper, tmp_path / "deep.pth"), device="cpu")
+
+
+def _saved(state: dict[str, Tensor], path: Path) -> Path:
+    torch.save(state, path)
+    return path
 
 
 def test_a_hole_in_the_middle_is_not_hidden_by_what_follows(tmp_path: Path) -> None:
@@ -408,7 +494,7 @@ def test_every_rows_entry_exists_and_its_file_name_carries_its_hash(name: str) -
     assert weights is not None
     entry: WeightsEnum = get_weight(weights)
     digits = entry.url.rsplit("/", 1)[-1].rsplit("-", 1)[-1].removesuffix(".pth")
-    assert len(digits) == 8
+    assert len(digits) >= 8
     assert int(digits, 16) >= 0
 
 

@@ -16,7 +16,7 @@ from stillsight.encoders.taps.tap import POOLINGS
 from stillsight.encoders.weights import licences
 from stillsight.encoders.weights.published import Place, Source, locate, source_of, torch_cache
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
-from stillsight.encoders.zoo.registry import ENCODERS, matching, spec
+from stillsight.encoders.zoo.registry import ENCODERS, installed, matching, spec
 
 WIDTH = 100
 """Characters of a line, where the output is no terminal; facts about one encoder are broken there in any case."""
@@ -56,20 +56,24 @@ def show_encoders(words: str | None, resolution: int | None = None, *, accept: b
             raise RunError(
                 f"{flag} is for encoders that are named. Type, say: stillsight list encoders resnet18 {flag}"
             )
-        return Shown(_overview(list(ENCODERS.values())), after=OVERVIEW)
+        return Shown(_overview(list(ENCODERS.values())), after=_others() + OVERVIEW)
     import_from_here([words])
     names = matching(words)
+    if accept and len(names) > 1:
+        raise RunError(
+            f"--accept-license is for one encoder, and {len(names)} match {words!r}. Type, say: stillsight list "
+            f"encoders {names[0]} --accept-license"
+        )
+    if len(names) > MOST_MEASURED and not all(name in ENCODERS for name in names):  # each would have to be built
+        table = _table("encoder")
+        for name in names:
+            _add(table, name)
+        return Shown(table, after=_too_many(len(names), words))
     rows = [spec(name) for name in names or [words]]
     if len(rows) == 1:
         return _details(rows[0], resolution, accept)
-    if accept:
-        raise RunError(
-            f"--accept-license is for one encoder, and {len(rows)} match {words!r}. Type, say: stillsight list "
-            f"encoders {rows[0].name} --accept-license"
-        )
     if len(rows) > MOST_MEASURED:
-        told = f"{len(rows)} match {words!r}. What they cost is shown of up to {MOST_MEASURED}: type more of the name."
-        return Shown(_overview(rows), after=told)
+        return Shown(_overview(rows), after=_too_many(len(rows), words))
     return Shown(_costs(rows, resolution), after=EXPLAINED.replace("that stage", "the tap of cifar"))
 
 
@@ -77,6 +81,16 @@ OVERVIEW = (
     "All about one, or what some cost: stillsight list encoders resnet18, or a part of a name. Your own: --encoder "
     "module:function."
 )
+
+
+def _others() -> str:
+    """What installed packages bring; it is not imported for a list."""
+    brought = installed()
+    return f"Brought by installed packages: {', '.join(sorted(brought))}.\n" if brought else ""
+
+
+def _too_many(count: int, words: str) -> str:
+    return f"{count} match {words!r}. What they cost is shown of up to {MOST_MEASURED}: type more of the name."
 
 
 def _overview(rows: list[EncoderSpec]) -> Table:

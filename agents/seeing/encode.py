@@ -60,6 +60,10 @@ def encode(places: list[Path], config: EncodeConfig) -> Encoded:
     config.check()
     images, passed = find(places, config.every, config.skip_broken)
     encoder = build(config).eval()
+    if config.sheet is not None and "," in encoder.tap:
+        raise RunError(
+            f"A sheet shows the map of one tap, and --tap {encoder.tap} names several. Type one, or drop --sheet."
+        )
     display = ProgressDisplay()
     traits: Counter[str] = Counter()
     with devices.threads(config.threads):

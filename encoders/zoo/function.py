@@ -69,13 +69,34 @@ def call(path: str, arguments: Mapping[str, Any], *, pretrained: bool = False) -
         EncoderError: it cannot be imported, or returns something else.
     """
     told = {"pretrained": pretrained} if takes_pretrained(path) else {}
-    returned = load(path)(**arguments, **told)
+    function = load(path)
+    if lacking := _lacking(function, {**arguments, **told}):
+        raise EncoderError(
+            f"{path} wants {lacking}, and is called without it. Give it a default, or type another: --encoder "
+            "module:function."
+        )
+    returned = function(**arguments, **told)
     if not isinstance(returned, Backbone):
         raise EncoderError(
             f"{path} returned {type(returned).__name__}; it must return stillsight.encoders.Backbone(model, stages, "
             "...)."
         )
     return returned
+
+
+def _lacking(function: Callable[..., Any], given: Mapping[str, Any]) -> str:
+    """The arguments that a function needs and is not given, as they would be named; "" for none, or where nobody
+    knows."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return ""
+    needed = [
+        one.name
+        for one in parameters
+        if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD) and one.name not in given
+    ]
+    return ", ".join(needed)
 
 
 def describe(path: str) -> EncoderSpec:

@@ -160,6 +160,26 @@ def test_a_third_partys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 @pytest.mark.usefixtures("bare")
+def test_of_many_that_are_no_rows_only_the_names_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To tell more of each model of timm it would have to be built: minutes."""
+    names = [f"timm/model{number}" for number in range(encoder_table.MOST_MEASURED + 1)]
+    monkeypatch.setattr(encoder_table, "matching", lambda _: names)
+    lines = told("timm/", capsys)
+    assert [line.strip() for line in lines[1 : len(names) + 1]] == names
+    assert lines[-1].startswith("41 match 'timm/'.")
+
+
+@pytest.mark.usefixtures("bare")
+def test_what_installed_packages_bring_is_named_under_the_list(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(encoder_table, "installed", lambda: {"hawk": "hawk_eyes:hawk", "bee": "bees:eye"})
+    assert "Brought by installed packages: bee, hawk." in told("", capsys)
+
+
+@pytest.mark.usefixtures("bare")
 def test_many_are_shown_without_what_they_cost(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

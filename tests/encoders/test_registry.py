@@ -29,6 +29,9 @@ def good():
 
 def bare_network():
     return nn.Conv2d(3, 5, 3)
+
+def wants(size, *more, depth, wide=True):
+    return good()
 """
 
 
@@ -168,6 +171,7 @@ def test_a_third_party_that_returns_something_else_is_told_what_to_return(module
     [
         ("a_module_that_is_not_there:f", "cannot be imported: No module named 'a_module_that_is_not_there'"),
         ("broken_eyes:f", "cannot be imported: No module named 'a_package_that_nobody_wrote'"),
+        ("their_eyes:wants", "their_eyes:wants wants size, depth, and is called without it. Give it a default"),
         ("their_eyes:nothing", "The module 'their_eyes' has no function 'nothing'. Give --encoder module:function."),
         ("their_eyes:", "The module 'their_eyes' has no function ''. Give --encoder module:function."),
         (":good", "--encoder module:function"),

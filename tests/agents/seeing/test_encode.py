@@ -324,6 +324,10 @@ def test_a_third_partys_encoder_is_used_by_its_name(
             "encode photos tiny.png --out f.npy --tap stem --pooling flatten",
             "because they differ in size. Add",
         ),
+        (
+            "encode photos --sheet s.png --tap layer1,layer2 --pooling grid2",
+            "A sheet shows the map of one tap, and --tap layer1,layer2 names several. Type one, or drop --sheet.",
+        ),
         ("encode photos --out f.npy --encoder reznet18", "There is no encoder named 'reznet18'"),
     ],
 )

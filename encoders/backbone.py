@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from stillsight.encoders.errors import EncoderError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,3 +66,43 @@ class Backbone:
     pretrained: bool = False
     weights: str | None = None
     licence: str = ""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Which sides, in pixels, the images of a network may have.
+
+    Attributes:
+        name: of the encoder, for the message.
+        multiple: see `Backbone.multiple`.
+        fixed: see `Backbone.fixed`.
+    """
+
+    name: str = "encoder"
+    multiple: int = 1
+    fixed: int | None = None
+
+    def check(self, sides: Collection[int]) -> None:
+        """Refuse images with these sides where they do not fit: what is left over beside the last patch would be cut
+        off without a word.
+
+        Args:
+            sides: height and width, or one of them; in pixels.
+
+        Raises:
+            EncoderError: what they are, what is allowed, what to type.
+        """
+        found = " x ".join(map(str, dict.fromkeys(sides)))
+        if self.fixed is not None and any(side != self.fixed for side in sides):
+            raise EncoderError(
+                f"{self.name} takes images of {self.fixed} px alone, and these have {found} px. Add --resolution "
+                f"{self.fixed}."
+            )
+        rest = [side for side in sides if side % self.multiple]
+        if rest:
+            near = max(self.multiple, round(min(sides) / self.multiple) * self.multiple)
+            whose = "" if len(set(sides)) == 1 else f" of the images of {found} px"
+            raise EncoderError(
+                f"{self.name} cuts images into patches of {self.multiple} px, and {rest[0]} px{whose} is not a "
+                f"multiple of that. Add --resolution {near}."
+            )

@@ -24,6 +24,7 @@ from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.data import picture
 from stillsight.encoders.taps.pooling import Pooling
+from stillsight.encoders.taps.tap import stages_of
 from stillsight.encoders.zoo.registry import spec
 
 BATCH = 64
@@ -103,7 +104,8 @@ def features_of(
     for batch in _batches(images.decode(traits=traits)):
         if config.resolution is None:
             try:
-                row.check_size(min(batch[0].pixels.shape[1:]), encoder.tap, "--resolution")
+                height, width = batch[0].pixels.shape[1:]
+                row.check_size((height, width), stages_of(encoder.tap)[-1], "--resolution")
             except EncoderError as error:
                 raise EncoderError(f"{batch[0].name}: {error}") from error
         part = devices.encode_in_batches(encoder, _stacked(batch), encoder.device).numpy()

@@ -134,6 +134,16 @@ def test_colours_of_a_film_are_red_green_and_blue(tmp_path: Path) -> None:
     assert image.pixels[2].mean() < 40
 
 
+def test_a_picture_that_patches_do_not_fill_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path / "wide.png", (64, 90))
+    words = ["encode", str(tmp_path / "wide.png"), "--encoder", "vit_tiny", "--mode", "random", "--device", "cpu"]
+    words += ["--tap", "block0", "--pooling", "global", "--out", str(tmp_path / "f.npy")]
+    assert main(words) != 0
+    told = capsys.readouterr().err
+    assert "wide.png: vit_tiny cuts images into patches of 16 px, and 90 px of the images of 64 x 90 px" in told
+    assert main([*words, "--resolution", "64"]) == 0
+
+
 # The sheet -------------------------------------------------------------------------------------------------------
 
 

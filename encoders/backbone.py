@@ -45,6 +45,7 @@ class Backbone:
         control: tap and pooling for agents by default, which need to know where things are. None: the last stage whose
             maps are an eighth of the image's side or larger, on a grid.
         class_tokens: how many tokens stand before the patches: the class token and registers.
+        class_first: whether the first of them is the class token; False where they are registers alone.
         least: smallest side in pixels of the images that a stage can take, by stage, as far as it is known.
         multiple: image sides must be multiples of this many pixels (patch size of a vision transformer).
         fixed: the only side in pixels that images may have; None for any.
@@ -60,6 +61,7 @@ class Backbone:
     pooling: str = "global"
     control: tuple[str, str] | None = None
     class_tokens: int = 0
+    class_first: bool = True
     least: Mapping[str, int] | None = None
     multiple: int = 1
     fixed: int | None = None

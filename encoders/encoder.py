@@ -214,7 +214,10 @@ def _poolings(
     channels = _channels(backbone, stages) if any(tap.learns for tap in read) else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return {tap.stage: make_pooling(tap, channels.get(tap.stage, 0), backbone.class_tokens, layout) for tap in read}
+        tokens, first = backbone.class_tokens, backbone.class_first
+        return {
+            tap.stage: make_pooling(tap, channels.get(tap.stage, 0), tokens, layout, class_first=first) for tap in read
+        }
 
 
 @torch.no_grad()

@@ -63,7 +63,7 @@ class Cost:
         Raises:
             EncoderError: the pooling does not fit what the stage hands on.
         """
-        pool = Pooling(pooling, self.backbone.class_tokens)
+        pool = Pooling(pooling, self.backbone.class_tokens, class_first=self.backbone.class_first)
         features: Tensor = pool(torch.zeros(1, *self.stages[tap].shape))
         return features.shape[1]
 

@@ -183,6 +183,7 @@ def model(name: str, pooling: str | None = None) -> Backbone:
         tap=list(stages)[-1],
         pooling=pooling or ("cls" if has_class and getattr(network, "global_pool", "token") == "token" else "global"),
         class_tokens=tokens,
+        class_first=has_class,
         multiple=1 if patch is None else int(patch[0] if isinstance(patch, tuple | list) else patch),
     )
 

@@ -99,6 +99,18 @@ def test_registers_are_no_patches() -> None:
     assert encoder(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).shape == (1, 192 * 16)
 
 
+def test_a_register_is_no_class_token() -> None:
+    name = "timm/vit_betwixt_patch16_reg4_gap_256"
+    options: dict[str, Any] = {"tap": "embed", "device": "cpu", "precision": "float32"}
+    pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    for pooling in ("cls", "cls+global"):
+        encoder = build(name, "random", pooling=pooling, **options)
+        with pytest.raises(EncoderError, match=r"This encoder has no class token\. Allowed here: --pooling global"):
+            encoder(pixels)
+    assert build(name, "random", pooling="grid2", **options)(pixels).shape == (1, 640 * 4)
+    assert build("eupe_ti16", "random", pooling="cls", **options)(pixels).shape == (1, 192)
+
+
 def test_any_size_that_patches_divide_and_no_other() -> None:
     row = spec("timm/vit_tiny_patch16_224")
     row.check_size(48, "norm")

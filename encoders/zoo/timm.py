@@ -122,8 +122,6 @@ def describe(name: str) -> EncoderSpec:
     config = _published(own)
     measured = sizes(backbone, backbone.preprocessing.size or USUAL)
     licence = str(config.get("license") or "")
-    hub = str(config.get("hf_hub_id") or "")
-    file = str(config.get("hf_hub_filename") or "")
     return EncoderSpec(
         name=name,
         family=type(backbone.model).__name__,
@@ -133,13 +131,22 @@ def describe(name: str) -> EncoderSpec:
         tap=backbone.tap,
         pooling=backbone.pooling,
         control=control(backbone),
-        weights=None if not hub else f"hf:{hub}/{file}" if file else f"timm:{hub.removeprefix(PREFIX)}",
+        weights=_address(str(config.get("hf_hub_id") or ""), str(config.get("hf_hub_filename") or "")),
         licence=licence,
         accept=any(part in licence.lower() for part in NON_COMMERCIAL),
         summary=f"timm's {own}, {config.get('tag') or 'no published weights'}",
         multiple=measured.multiple,
         fixed=measured.fixed,
     )
+
+
+def _address(hub: str, file: str) -> str | None:
+    """Where weights are, as `EncoderSpec.weights` says it: in a repository on Hugging Face, timm's own or another's."""
+    if not hub:
+        return None
+    if file:
+        return f"hf:{hub}/{file}"
+    return f"timm:{hub.removeprefix(PREFIX)}" if hub.startswith(PREFIX) else f"hf:{hub}"
 
 
 def _published(name: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from stillsight.encoders import Backbone, EncoderError, build, spec
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.preprocess import Preprocess
+from stillsight.encoders.weights.published import source_of
 from stillsight.encoders.zoo import timm as door
 from stillsight.encoders.zoo.registry import make_backbone, matching
 
@@ -133,6 +134,17 @@ def test_what_timm_knows_stands_in_the_record() -> None:
     recipe = make_backbone("timm/resnet18").preprocessing
     config = timm.get_pretrained_cfg("resnet18")
     assert (recipe.mean, recipe.std, recipe.size) == (config.mean, config.std, config.input_size[-1])
+
+
+def test_weights_are_looked_for_where_timm_says_that_they_are() -> None:
+    row = spec("timm/rdnet_tiny.nv_in1k")
+    assert row.weights == "hf:naver-ai/rdnet_tiny.nv_in1k"
+    source = source_of(row)
+    assert source is not None
+    assert source.address == "https://huggingface.co/naver-ai/rdnet_tiny.nv_in1k/resolve/main/model.safetensors"
+    assert door._address("timm/resnet18.a1_in1k", "") == "timm:resnet18.a1_in1k"
+    assert door._address("someone/model", "open_clip.bin") == "hf:someone/model/open_clip.bin"
+    assert door._address("", "") is None
 
 
 def test_a_filter_of_timms_names_lists_them() -> None:

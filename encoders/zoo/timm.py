@@ -37,6 +37,7 @@ WAYS: tuple[Cut, ...] = ("sequence", "blocks", "rotary", "whole")
 CUTS: Mapping[str, Cut] = {
     **dict.fromkeys(("ResNet", "EfficientNet", "MobileNetV3", "RegNet", "ConvNeXt", "FastVit", "ByobNet"), "sequence"),
     **dict.fromkeys(("VisionTransformer", "VisionTransformerDistilled"), "blocks"),
+    "Hiera": "whole",  # up to its last pooling its tokens lie by mask units, and not in rows
 }
 """Class of timm -> the way of cutting it, where that needs no trial."""
 

@@ -235,6 +235,17 @@ def test_the_map_is_what_the_tap_hands_on(tmp_path: Path) -> None:
     np.testing.assert_allclose(handed.reshape(1, -1), own([pixels], tap="layer2", pooling="flatten"), atol=1e-6)
 
 
+def test_the_map_of_a_picture_that_is_not_square_lies_in_its_proportions(tmp_path: Path) -> None:
+    pixels = put(tmp_path / "a.png", (64, 96))
+    options: dict[str, Any] = {"mode": "random", "tap": "block0", "pooling": "flatten"}
+    handed = tapped_map(build("vit_tiny", **options, **EXACT), pixels)
+    assert handed.shape == (192, 4, 6)
+    np.testing.assert_allclose(handed.reshape(1, -1), own([pixels], "vit_tiny", **options), atol=1e-5)
+    path = tmp_path / "sheet.png"
+    encode([tmp_path / "a.png"], EncodeConfig(encoder="vit_tiny", sheet=path, **options, **EXACT))
+    assert path.is_file()
+
+
 def test_the_map_of_a_transformer_is_its_patches(tmp_path: Path) -> None:
     pixels = put(tmp_path / "a.png", (48, 48))
     encoder = build("vit_b_16", "random", tap="block0", pooling="flatten", **EXACT)

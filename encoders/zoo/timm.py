@@ -63,8 +63,11 @@ CLOSE = 1e-3
 """How far two ways to compute features may be apart, relative to the largest of them."""
 LARGEST_TRIAL = 500_000_000
 """Parameters of a network that is tried with numbers; of larger ones the shapes alone are looked at."""
-NON_COMMERCIAL = ("-nc", "dinov3", "apple", "noncommercial", "non-commercial", "fair-research")
-"""Parts of licences that must be accepted."""
+NON_COMMERCIAL = (
+    *("-nc", "dinov3", "apple", "noncommercial", "non-commercial", "fair-research", "seer-license", "sapiens"),
+    *("gemma", "nvidia-open-model"),
+)
+"""Parts of licences that must be accepted, because they are non-commercial or their owners ask for an agreement."""
 
 
 def library() -> Any:
@@ -134,11 +137,16 @@ def describe(name: str) -> EncoderSpec:
         control=control(backbone),
         weights=_address(str(config.get("hf_hub_id") or ""), str(config.get("hf_hub_filename") or "")),
         licence=licence,
-        accept=any(part in licence.lower() for part in NON_COMMERCIAL),
+        accept=must_accept(licence),
         summary=f"timm's {own}, {config.get('tag') or 'no published weights'}",
         multiple=measured.multiple,
         fixed=measured.fixed,
     )
+
+
+def must_accept(licence: str) -> bool:
+    """Whether a licence, as timm names it, must be accepted before weights under it are used."""
+    return any(part in licence.lower() for part in NON_COMMERCIAL)
 
 
 def _address(hub: str, file: str) -> str | None:

@@ -136,6 +136,19 @@ def test_what_timm_knows_stands_in_the_record() -> None:
     assert (recipe.mean, recipe.std, recipe.size) == (config.mean, config.std, config.input_size[-1])
 
 
+@pytest.mark.parametrize(
+    ("licence", "accept"),
+    [
+        *((one, True) for one in ("seer-license", "sapiens2-license", "gemma", "nvidia-open-model-license")),
+        *((one, True) for one in ("cc-by-nc-4.0", "dinov3-license", "apple-ascl", "apple-amlr")),
+        ("fair-noncommercial-research-license", True),
+        *((one, False) for one in ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "")),
+    ],
+)
+def test_licences_that_ask_for_an_agreement_are_accepted_first(licence: str, accept: bool) -> None:
+    assert door.must_accept(licence) is accept
+
+
 def test_weights_are_looked_for_where_timm_says_that_they_are() -> None:
     row = spec("timm/rdnet_tiny.nv_in1k")
     assert row.weights == "hf:naver-ai/rdnet_tiny.nv_in1k"

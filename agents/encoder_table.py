@@ -131,7 +131,9 @@ def _details(row: EncoderSpec, resolution: int | None, accept: bool) -> Shown:
         "weights": "; ".join(_weights_told(row)),
         "in rl": _use(cost, *row.control),
         "in cifar": _use(cost, row.tap, row.pooling),
-        "poolings": POOLINGS if cost.backbone.class_tokens else POOLINGS.replace(" cls (class token), cls+global,", ""),
+        "poolings": POOLINGS
+        if cost.backbone.class_tokens and cost.backbone.class_first
+        else POOLINGS.replace(" cls (class token), cls+global,", ""),
         "recipe": f"mean {_three(recipe.mean)}, std {_three(recipe.std)}, {recipe.interpolation}"
         + (f", made for {recipe.size} px" if recipe.size else "")
         + (f"; sides are multiples of {row.multiple} px" if row.multiple > 1 else ""),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from stillsight.encoders.errors import EncoderError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,6 +45,7 @@ class Backbone:
         control: tap and pooling for agents by default, which need to know where things are. None: the last stage whose
             maps are an eighth of the image's side or larger, on a grid.
         class_tokens: how many tokens stand before the patches: the class token and registers.
+        class_first: whether the first of them is the class token; False where they are registers alone.
         least: smallest side in pixels of the images that a stage can take, by stage, as far as it is known.
         multiple: image sides must be multiples of this many pixels (patch size of a vision transformer).
         fixed: the only side in pixels that images may have; None for any.
@@ -58,9 +61,50 @@ class Backbone:
     pooling: str = "global"
     control: tuple[str, str] | None = None
     class_tokens: int = 0
+    class_first: bool = True
     least: Mapping[str, int] | None = None
     multiple: int = 1
     fixed: int | None = None
     pretrained: bool = False
     weights: str | None = None
     licence: str = ""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Which sides, in pixels, the images of a network may have.
+
+    Attributes:
+        name: of the encoder, for the message.
+        multiple: see `Backbone.multiple`.
+        fixed: see `Backbone.fixed`.
+    """
+
+    name: str = "encoder"
+    multiple: int = 1
+    fixed: int | None = None
+
+    def check(self, sides: Collection[int]) -> None:
+        """Refuse images with these sides where they do not fit: what is left over beside the last patch would be cut
+        off without a word.
+
+        Args:
+            sides: height and width, or one of them; in pixels.
+
+        Raises:
+            EncoderError: what they are, what is allowed, what to type.
+        """
+        found = " x ".join(map(str, dict.fromkeys(sides)))
+        if self.fixed is not None and any(side != self.fixed for side in sides):
+            raise EncoderError(
+                f"{self.name} takes images of {self.fixed} px alone, and these have {found} px. Add --resolution "
+                f"{self.fixed}."
+            )
+        rest = [side for side in sides if side % self.multiple]
+        if rest:
+            near = max(self.multiple, round(min(sides) / self.multiple) * self.multiple)
+            whose = "" if len(set(sides)) == 1 else f" of the images of {found} px"
+            raise EncoderError(
+                f"{self.name} cuts images into patches of {self.multiple} px, and {rest[0]} px{whose} is not a "
+                f"multiple of that. Add --resolution {near}."
+            )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stillsight.encoders import device as devices
 from stillsight.encoders.adapt import Adaptation
-from stillsight.encoders.backbone import Backbone
+from stillsight.encoders.backbone import Backbone, Sides
 from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.encoders.frozen import Frozen
 from stillsight.encoders.learned import Learned
@@ -115,7 +115,8 @@ class Encoder(nn.Module):
         check_order(self.tap, tuple(stages))
         self.taps = taps(self.tap, self.pooling)
         poolings = _poolings(backbone, stages, self.taps, self.layout, seed)
-        pixels = Preprocess(self.preprocessing, resolution, self.counter, self.layout)
+        sides = Sides(name, backbone.multiple, backbone.fixed)
+        pixels = Preprocess(self.preprocessing, resolution, self.counter, self.layout, sides)
         before, after = _parts(pixels, stages, self._cut(list(stages)), poolings, self.layout)
         self.frozen = Frozen(before, _official(before, backbone.model), self.counter, precision)
         names = _official(after, backbone.model)
@@ -213,7 +214,10 @@ def _poolings(
     channels = _channels(backbone, stages) if any(tap.learns for tap in read) else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return {tap.stage: make_pooling(tap, channels.get(tap.stage, 0), backbone.class_tokens, layout) for tap in read}
+        tokens, first = backbone.class_tokens, backbone.class_first
+        return {
+            tap.stage: make_pooling(tap, channels.get(tap.stage, 0), tokens, layout, class_first=first) for tap in read
+        }
 
 
 @torch.no_grad()

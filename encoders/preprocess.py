@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stillsight.encoders.backbone import Preprocessing
+from stillsight.encoders.backbone import Preprocessing, Sides
 from stillsight.encoders.taps.handover import Layout
 
 
@@ -53,6 +53,7 @@ class Preprocess(nn.Module):
             its centre, as the ImageNet recipes do, would cut an agent's world.
         counter: of the images that pass; None where another counts them.
         layout: notes the size of the images.
+        sides: that images must have behind it.
     """
 
     mean: Tensor
@@ -64,8 +65,10 @@ class Preprocess(nn.Module):
         resolution: int | None,
         counter: ImageCounter | None,
         layout: Layout | None = None,
+        sides: Sides | None = None,
     ) -> None:
         super().__init__()
+        self.sides = sides or Sides()
         self.recipe, self.resolution, self.counter, self.layout = recipe, resolution, counter, layout or Layout()
         # Not persistent: the recipe is data of the registry, and a state_dict holds what the weights file holds.
         self.register_buffer("mean", torch.tensor(recipe.mean).view(1, 3, 1, 1) * 255, persistent=False)
@@ -85,12 +88,18 @@ class Preprocess(nn.Module):
         return (images - self.mean) / self.std
 
     def note(self, pixels: Tensor) -> None:
-        """Note the size of these images in the layout; not where a compiler or an exporter only looks."""
+        """Note the size of these images in the layout, and refuse one that the network would crop; not where a compiler
+        or an exporter only looks.
+
+        Raises:
+            EncoderError: see `Sides.check`.
+        """
         if not torch.compiler.is_compiling():
             height, width = pixels.shape[2:]
             self.layout.pixels = (height, width)
             self.layout.image = (height, width) if self.resolution is None else (self.resolution, self.resolution)
+            self.sides.check(self.layout.image)
 
     def uncounted(self) -> Preprocess:
         """The same recipe for an engine, whose images its caller counts."""
-        return Preprocess(self.recipe, self.resolution, None, self.layout)
+        return Preprocess(self.recipe, self.resolution, None, self.layout, self.sides)

@@ -23,7 +23,8 @@ from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.data import picture
-from stillsight.encoders.taps.pooling import Pooling
+from stillsight.encoders.taps.pooling import Pooling, as_map
+from stillsight.encoders.taps.tap import stages_of
 from stillsight.encoders.zoo.registry import spec
 
 BATCH = 64
@@ -107,7 +108,8 @@ def features_of(
     for batch in _batches(images.decode(traits=traits)):
         if config.resolution is None:
             try:
-                row.check_size(min(batch[0].pixels.shape[1:]), encoder.tap, "--resolution")
+                height, width = batch[0].pixels.shape[1:]
+                row.check_size((height, width), stages_of(encoder.tap)[-1], "--resolution")
             except EncoderError as error:
                 raise EncoderError(f"{batch[0].name}: {error}") from error
         part = devices.encode_in_batches(encoder, _stacked(batch), encoder.device).numpy()
@@ -173,7 +175,7 @@ def tapped_map(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:
         float32 `[C, h, w]`: patch tokens laid out as they lie in the image, a vector as a map of 1 x 1.
 
     Raises:
-        RunError: its patch tokens form no square.
+        RunError: its patch tokens form no grid in the proportions of the image.
     """
     handed: Tensor = torch.from_numpy(pixels)[None].to(encoder.device)
     class_tokens = 0
@@ -183,11 +185,13 @@ def tapped_map(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:
                 class_tokens = step.class_tokens
                 break
             handed = step(handed)
-    out = handed.float().cpu()[0]
+    out = handed.float().cpu()
     if out.dim() == 2:
-        patches = out[class_tokens:]
-        side = round(len(patches) ** 0.5)
-        if side * side != len(patches):
-            raise RunError(f"{encoder.tap} hands on {len(patches)} patches, which form no square. Drop --sheet.")
-        out = patches.T.reshape(-1, side, side)
-    return (out if out.dim() == 3 else out[:, None, None]).numpy()
+        return out[0, :, None, None].numpy()
+    try:
+        return as_map(out, class_tokens, encoder.layout, "global")[0].numpy()
+    except EncoderError as error:
+        patches = out.shape[1] - class_tokens
+        raise RunError(
+            f"{encoder.tap} hands on {patches} patches, which lie in no rows and columns of the image. Drop --sheet."
+        ) from error

@@ -49,7 +49,7 @@ class Cost:
         backbone: the network; its tensors may have no content.
         side: of the square images, in pixels.
         stages: by name, in order of execution, as far as images of that side get.
-        parameters: of the whole network as its author built it, its classifier included.
+        parameters: of the whole network as it was built: with its classifier, except timm's, which are built without.
     """
 
     backbone: Backbone
@@ -63,7 +63,7 @@ class Cost:
         Raises:
             EncoderError: the pooling does not fit what the stage hands on.
         """
-        pool = Pooling(pooling, self.backbone.class_tokens)
+        pool = Pooling(pooling, self.backbone.class_tokens, class_first=self.backbone.class_first)
         features: Tensor = pool(torch.zeros(1, *self.stages[tap].shape))
         return features.shape[1]
 

@@ -100,10 +100,12 @@ class ConvPooling(LearnedPooling):
         return compressed
 
 
-def make_pooling(tap: Tap, channels: int, class_tokens: int, layout: Layout) -> Pooling | LearnedPooling:
+def make_pooling(
+    tap: Tap, channels: int, class_tokens: int, layout: Layout, *, class_first: bool = True
+) -> Pooling | LearnedPooling:
     """The pooling of a tap; `channels` are those of its stage, for which only poolings that learn ask."""
     if not tap.learns:
-        return Pooling(tap.pooling, class_tokens, layout)
+        return Pooling(tap.pooling, class_tokens, layout, class_first=class_first)
     kind = AttentionPooling if tap.pooling.startswith("attention") else ConvPooling
     pooling = kind(tap.pooling, channels, class_tokens, layout)
     pooling.stage = tap.stage

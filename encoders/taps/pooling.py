@@ -23,17 +23,21 @@ class Pooling(nn.Module):
         name: see `tap.POOLINGS`; one that learns nothing.
         class_tokens: how many leading tokens are no patches: the class token and registers.
         layout: proportions of the image, in which patch tokens lie; without it they are taken for a square.
+        class_first: whether the first of the leading tokens is the class token; all are registers otherwise.
     """
 
-    def __init__(self, name: str, class_tokens: int = 0, layout: Layout | None = None) -> None:
+    def __init__(
+        self, name: str, class_tokens: int = 0, layout: Layout | None = None, *, class_first: bool = True
+    ) -> None:
         super().__init__()
         self.name = check_pooling(name)
         self.class_tokens, self.layout = class_tokens, layout
+        self.has_class = class_first and class_tokens > 0
 
     def forward(self, features: Tensor) -> Tensor:
         features = features.float()
         if self.name.startswith("cls"):
-            if features.dim() != 3 or not self.class_tokens:
+            if features.dim() != 3 or not self.has_class:
                 raise EncoderError("This encoder has no class token. Allowed here: --pooling global, grid4, flatten.")
             first = features[:, 0]
             return first if self.name == "cls" else torch.cat([first, features[:, self.class_tokens :].mean(1)], dim=1)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from stillsight.encoders.backbone import Sides
 from stillsight.encoders.errors import EncoderError, unknown
 
 
@@ -56,22 +57,29 @@ class EncoderSpec:
             raise EncoderError(unknown("stage", tap, self.stages, f"{self.name} can be tapped at", "--tap"))
         return tap
 
-    def check_size(self, side: int, tap: str, flag: str = "--size or --resolution") -> None:
-        """Raise `EncoderError` if images with this smaller side (pixels) cannot pass through `tap`."""
-        if self.fixed is not None and side != self.fixed:
-            raise EncoderError(
-                f"{self.name} takes images of {self.fixed} px alone, and these have {side} px. Add --resolution "
-                f"{self.fixed}."
-            )
+    @property
+    def sides(self) -> Sides:
+        """Which sides the images may have, beside the smallest ones."""
+        return Sides(self.name, self.multiple, self.fixed)
+
+    def check_size(self, size: int | tuple[int, int], tap: str, flag: str = "--size or --resolution") -> None:
+        """Refuse images that cannot pass through `tap`.
+
+        Args:
+            size: height and width in pixels, or a side of square ones.
+            tap: the last stage that runs.
+            flag: by which larger images are to be had.
+
+        Raises:
+            EncoderError: what they are, what is allowed, what to type.
+        """
+        sides = (size,) if isinstance(size, int) else size
+        if self.fixed is not None:
+            self.sides.check(sides)
         least = self.stages[tap]
-        if side < least:
+        if min(sides) < least:
             raise EncoderError(
-                f"{self.name} needs images of at least {least} px to reach {tap}, and these have {side} px. "
+                f"{self.name} needs images of at least {least} px to reach {tap}, and these have {min(sides)} px. "
                 f"Give larger images ({flag}), or an earlier stage (--tap)."
             )
-        if side % self.multiple:
-            near = max(self.multiple, round(side / self.multiple) * self.multiple)
-            raise EncoderError(
-                f"{self.name} cuts images into patches of {self.multiple} px, and {side} px is not a multiple of that. "
-                f"Add --resolution {near}."
-            )
+        self.sides.check(sides)

@@ -18,6 +18,8 @@ from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.engines.engine import Inference
 from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.taps.handover import Layout
+from stillsight.encoders.taps.pooling import as_map
 from stillsight.encoders.zoo.contract import check
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 from stillsight.encoders.zoo.registry import make_backbone, spec
@@ -28,6 +30,11 @@ SAME = 1e-3
 """How far features that should be equal may be apart, relative to the largest: other kernels round otherwise."""
 ALIKE = 0.98
 """Cosine that features in bf16 have with those in float32 at least; random weights are harder than trained ones."""
+LIT = 4
+"""Squares in a row of which one is lit, where a map is as fine as that."""
+LOCAL = 0.5
+"""Part of what all squares together move at a place that one must move, so that the place says where it is; and the
+part of the places of which that is asked."""
 ENGINE = 0.9999
 """The same of an engine that computes in float32."""
 
@@ -87,6 +94,7 @@ def _promises(row: EncoderSpec, backbone: Backbone, examined: Examination) -> It
     examined.dims = tuple(output.shape[2 if output.dim() == 3 else 1] for output in outputs)
     examined.side = max(*row.stages.values(), 1, PATCHES * row.multiple if row.multiple > 1 else 0)
     pixels = _pixels(3, examined.side)
+    yield from _places(row, backbone, examined.side)
     yield from _features(row, backbone, pixels, examined.dims)
     yield from _cuts(row, backbone, pixels)
 
@@ -118,6 +126,54 @@ def _smallest(row: EncoderSpec, backbone: Backbone) -> Generator[str, None, list
         if not all(output.numel() and bool(output.isfinite().all()) for output in outputs):
             yield f"images of {side} px give nothing, or no finite numbers, before {reached[-1]}"
     return outputs
+
+
+@torch.no_grad()
+def _places(row: EncoderSpec, backbone: Backbone, side: int) -> Iterator[str]:
+    """Light one square of an image after the other: the places of a map on which it is must be those that it moves
+    most. Deep stages, of which each place sees all of the image, say nothing of that."""
+    side = row.fixed or -(-max(side, LIT * row.multiple) // row.multiple) * row.multiple
+    edges = [round(number * side / LIT) for number in range(LIT + 1)]
+    generator = torch.Generator().manual_seed(0)
+    images = (torch.randn(1, 3, side, side, generator=generator) / 2).repeat(1 + LIT**2, 1, 1, 1)
+    for square in range(LIT**2):
+        top, left = divmod(square, LIT)
+        images[1 + square, :, edges[top] : edges[top + 1], edges[left] : edges[left + 1]] += 2
+    for stage, module in backbone.stages.items():
+        images = module.eval()(images)
+        right = placed(images, backbone.class_tokens, side)
+        if right is not None and right < LOCAL:
+            yield f"of {stage} {1 - right:.0%} of the places say most of a part of the image that they do not lie on"
+
+
+def placed(outputs: Tensor, class_tokens: int, side: int) -> float | None:
+    """Which part of the places of a stage are moved most by the square that they lie on.
+
+    Args:
+        outputs: of one image `[1 + LIT * LIT, ...]`: as it is, and with each of the squares lit, row by row.
+        class_tokens: see `Backbone`.
+        side: of the image, in pixels.
+
+    Returns:
+        0..1; None where the stage claims no places, fewer than squares, or most of them are moved by all squares.
+    """
+    if outputs.dim() == 2:
+        return None
+    try:
+        maps = as_map(outputs, class_tokens, Layout(image=(side, side)), f"grid{LIT}")
+    except EncoderError:  # its tokens lie in no rows, and no grid is to be had of them
+        return None
+    rows, columns = maps.shape[2:]
+    if min(rows, columns) < LIT:
+        return None
+    moved = (maps[1:] - maps[:1]).square().sum(1)
+    strongest, square = (moved / moved.sum(0).clamp_min(1e-30)).max(0)
+    local = strongest >= LOCAL
+    if local.float().mean() < LOCAL:
+        return None
+    down, right = ((2 * torch.arange(count) + 1) * LIT // (2 * count) for count in (rows, columns))
+    own = down[:, None] * LIT + right
+    return float((square == own)[local].float().mean())
 
 
 def _apart(one: Tensor, other: Tensor) -> float:

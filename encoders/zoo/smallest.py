@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ MULTIPLES = (1, 2, 4, 7, 8, 14, 16, 28, 32, 56, 64)
 """Of how many pixels the sides of images may have to be multiples."""
 USUAL = 224
 """Pixels of the side that most networks were made for."""
+ODD = 97
+"""Pixels of a side that is a multiple of nothing."""
 TRIED = 96
 """Pixels of images by which multiples are tried, and some multiples of each above it."""
 
@@ -55,7 +58,7 @@ def sizes(backbone: Backbone, usual: int) -> Sizes:
     """
     stages = backbone.stages
     device = next(backbone.model.parameters()).device
-    multiple = backbone.multiple
+    multiple = math.lcm(backbone.multiple, _patch(stages, device))
     if backbone.fixed is None:
         fitting = (unit for unit in MULTIPLES if unit % multiple == 0 or multiple % unit == 0)
         units = dict.fromkeys((multiple, *(unit for unit in fitting if unit > multiple)))
@@ -64,6 +67,30 @@ def sizes(backbone: Backbone, usual: int) -> Sizes:
         side = backbone.fixed or usual
         return Sizes(dict.fromkeys(stages, side), 1, side)
     return Sizes(_least(stages, multiple, device), multiple, None)
+
+
+@torch.no_grad()
+def _patch(stages: Mapping[str, nn.Module], device: torch.device) -> int:
+    """Side in pixels of the patches that the first convolution cuts images into, one beside the other; 1 where its
+    windows overlap, or where images were padded to whole patches before it. Of images with other sides it would leave
+    out what is left over."""
+    cut: list[int] = []
+
+    def look(layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+        if cut or not isinstance(layer, nn.Conv2d):
+            return
+        side = layer.kernel_size[0]
+        beside = layer.stride[0] == side and layer.padding in ("valid", (0, 0))
+        cut.append(side if beside and tuple(given[0].shape[1:]) == (3, ODD, ODD) else 1)
+
+    first = next(iter(stages.values()))
+    hooks = [layer.register_forward_pre_hook(look) for layer in first.modules() if isinstance(layer, nn.Conv2d)]
+    try:
+        handed_on({"first": first}, ODD, device)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return cut[0] if cut else 1
 
 
 def _takes_multiples(stages: Mapping[str, nn.Module], unit: int, device: torch.device) -> bool:

@@ -11,7 +11,14 @@ TIMM = "stillsight.encoders.zoo.timm:model"
 
 
 def torchvision(
-    name: str, family: str, stages: Mapping[str, int], control: str, weights: str, summary: str
+    name: str,
+    family: str,
+    stages: Mapping[str, int],
+    control: str,
+    weights: str,
+    summary: str,
+    *,
+    patch: int = 1,
 ) -> EncoderSpec:
     """A convolutional network of torchvision.
 
@@ -22,6 +29,7 @@ def torchvision(
         control: the stage that agents read, on a 6 x 6 grid.
         weights: torchvision's entry.
         summary: one line.
+        patch: side in pixels of the patches that it begins with, where its first convolution does not overlap.
     """
     return EncoderSpec(
         name=name,
@@ -32,20 +40,23 @@ def torchvision(
         tap=list(stages)[-1],
         control=(control, "grid6"),
         weights=weights,
+        multiple=patch,
         summary=summary,
     )
 
 
-def features(name: str, family: str, weights: str, least: Sequence[int], control: int, summary: str) -> EncoderSpec:
+def features(
+    name: str, family: str, weights: str, least: Sequence[int], control: int, summary: str, *, patch: int = 1
+) -> EncoderSpec:
     """A network that torchvision writes as one `features` sequence.
 
     Args:
-        name, family, weights, summary: see `torchvision`.
+        name, family, weights, summary, patch: see `torchvision`.
         least: smallest side in pixels of each of its items.
         control: number of the item that agents read.
     """
     stages = {f"features.{index}": side for index, side in enumerate(least)}
-    return torchvision(name, family, stages, f"features.{control}", weights, summary)
+    return torchvision(name, family, stages, f"features.{control}", weights, summary, patch=patch)
 
 
 def timm(
@@ -58,13 +69,14 @@ def timm(
     *,
     licence: str,
     accept: bool = False,
+    patch: int = 1,
 ) -> EncoderSpec:
     """A convolutional network of timm.
 
     Args:
         name: ours.
         model: timm's own, with the tag of its weights.
-        family, stages, control, summary: see `torchvision`.
+        family, stages, control, summary, patch: see `torchvision`.
         licence: of its weights.
         accept: whether that must be accepted once.
     """
@@ -79,6 +91,7 @@ def timm(
         weights=f"timm:{model}",
         licence=licence,
         accept=accept,
+        multiple=patch,
         summary=summary,
     )
 

@@ -37,6 +37,7 @@ WAYS: tuple[Cut, ...] = ("sequence", "blocks", "rotary", "whole")
 CUTS: Mapping[str, Cut] = {
     **dict.fromkeys(("ResNet", "EfficientNet", "MobileNetV3", "RegNet", "ConvNeXt", "FastVit", "ByobNet"), "sequence"),
     **dict.fromkeys(("VisionTransformer", "VisionTransformerDistilled"), "blocks"),
+    "Hiera": "whole",  # up to its last pooling its tokens lie by mask units, and not in rows
 }
 """Class of timm -> the way of cutting it, where that needs no trial."""
 
@@ -62,8 +63,11 @@ CLOSE = 1e-3
 """How far two ways to compute features may be apart, relative to the largest of them."""
 LARGEST_TRIAL = 500_000_000
 """Parameters of a network that is tried with numbers; of larger ones the shapes alone are looked at."""
-NON_COMMERCIAL = ("-nc", "dinov3", "apple", "noncommercial", "non-commercial", "fair-research")
-"""Parts of licences that must be accepted."""
+NON_COMMERCIAL = (
+    *("-nc", "dinov3", "apple", "noncommercial", "non-commercial", "fair-research", "seer-license", "sapiens"),
+    *("gemma", "nvidia-open-model"),
+)
+"""Parts of licences that must be accepted, because they are non-commercial or their owners ask for an agreement."""
 
 
 def library() -> Any:
@@ -122,8 +126,6 @@ def describe(name: str) -> EncoderSpec:
     config = _published(own)
     measured = sizes(backbone, backbone.preprocessing.size or USUAL)
     licence = str(config.get("license") or "")
-    hub = str(config.get("hf_hub_id") or "")
-    file = str(config.get("hf_hub_filename") or "")
     return EncoderSpec(
         name=name,
         family=type(backbone.model).__name__,
@@ -133,13 +135,27 @@ def describe(name: str) -> EncoderSpec:
         tap=backbone.tap,
         pooling=backbone.pooling,
         control=control(backbone),
-        weights=None if not hub else f"hf:{hub}/{file}" if file else f"timm:{hub.removeprefix(PREFIX)}",
+        weights=_address(str(config.get("hf_hub_id") or ""), str(config.get("hf_hub_filename") or "")),
         licence=licence,
-        accept=any(part in licence.lower() for part in NON_COMMERCIAL),
+        accept=must_accept(licence),
         summary=f"timm's {own}, {config.get('tag') or 'no published weights'}",
         multiple=measured.multiple,
         fixed=measured.fixed,
     )
+
+
+def must_accept(licence: str) -> bool:
+    """Whether a licence, as timm names it, must be accepted before weights under it are used."""
+    return any(part in licence.lower() for part in NON_COMMERCIAL)
+
+
+def _address(hub: str, file: str) -> str | None:
+    """Where weights are, as `EncoderSpec.weights` says it: in a repository on Hugging Face, timm's own or another's."""
+    if not hub:
+        return None
+    if file:
+        return f"hf:{hub}/{file}"
+    return f"timm:{hub.removeprefix(PREFIX)}" if hub.startswith(PREFIX) else f"hf:{hub}"
 
 
 def _published(name: str) -> dict[str, Any]:
@@ -183,6 +199,7 @@ def model(name: str, pooling: str | None = None) -> Backbone:
         tap=list(stages)[-1],
         pooling=pooling or ("cls" if has_class and getattr(network, "global_pool", "token") == "token" else "global"),
         class_tokens=tokens,
+        class_first=has_class,
         multiple=1 if patch is None else int(patch[0] if isinstance(patch, tuple | list) else patch),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,41 @@ def test_sides_that_patches_do_not_fill_are_refused_with_the_nearest_that_they_d
     ENCODERS["vit_b_16"].check_size(96, "norm")
     with pytest.raises(EncoderError, match=rf"patches of 16 px, and {side} px is not .* Add --resolution {near}\.$"):
         ENCODERS["vit_b_16"].check_size(side, "norm")
+
+
+def test_both_sides_of_an_image_are_looked_at() -> None:
+    row = ENCODERS["vit_b_16"]
+    row.check_size((64, 96), "norm")
+    with pytest.raises(
+        EncoderError, match=r"90 px of the images of 64 x 90 px is not a multiple .* --resolution 64\.$"
+    ):
+        row.check_size((64, 90), "norm")
+    with pytest.raises(EncoderError, match=r"takes images of 224 px alone, and these have 224 x 240 px\."):
+        replace(row, fixed=224).check_size((224, 240), "norm")
+
+
+@pytest.mark.parametrize(
+    ("name", "tap", "patch"),
+    [
+        ("vit_tiny", "embed", 16),
+        ("theia_tiny", "embed", 16),
+        ("convnextv2_atto", "stem", 4),
+        ("swin_t", "features.0", 4),
+    ],
+)
+def test_what_patches_leave_over_is_not_cut_off_without_a_word(name: str, tap: str, patch: int) -> None:
+    for mode in ("random", "scratch"):  # images come in before the cut, and behind it
+        encoder = build(name, mode, tap=tap, pooling="global", device="cpu", precision="float32")
+        assert len(encoder(torch.zeros(1, 3, 64, 96, dtype=torch.uint8))) == 1
+        with pytest.raises(EncoderError, match=rf"^{name} cuts images into patches of {patch} px, and 90 px of the"):
+            encoder(torch.zeros(1, 3, 64, 90, dtype=torch.uint8))
+    resized = build(name, "random", tap=tap, pooling="global", resolution=32, device="cpu", precision="float32")
+    assert len(resized(torch.zeros(1, 3, 64, 90, dtype=torch.uint8))) == 1
+
+
+@pytest.mark.parametrize(("name", "patch"), [("convnext_small", 4), ("wide_resnet50_2", 1)])
+def test_patches_of_a_first_convolution_are_measured(name: str, patch: int) -> None:
+    assert spec(name).multiple == patch
 
 
 def test_a_third_partys_function_is_an_encoder_like_any_other(module: str) -> None:

@@ -15,6 +15,7 @@ ROWS = (
         [4, 4, 8, 8, 16, 16, 32, 32],
         3,
         "ConvNeXt-T (Liu et al. 2022), ImageNet-1k",
+        patch=4,
     ),
     timm(
         "convnextv2_atto",
@@ -25,6 +26,7 @@ ROWS = (
         "ConvNeXt V2-A (Woo et al. 2023), ImageNet-1k",
         licence="CC-BY-NC-4.0",
         accept=True,
+        patch=4,
     ),
     timm(
         "convnextv2_tiny",
@@ -35,5 +37,6 @@ ROWS = (
         "ConvNeXt V2-T (Woo et al. 2023), ImageNet-22k",
         licence="CC-BY-NC-4.0",
         accept=True,
+        patch=4,
     ),
 )

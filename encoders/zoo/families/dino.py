@@ -56,6 +56,7 @@ ROWS = (
         "DINOv3 ConvNeXt-T (Simeoni et al. 2025)",
         licence="DINOv3",
         accept=True,
+        patch=4,
     ),
     _rotary(
         "eupe_ti16",

@@ -31,6 +31,7 @@ ROWS = (
         "features.3",
         "Swin_T_Weights.IMAGENET1K_V1",
         "Swin-T (Liu et al. 2021), ImageNet-1k",
+        patch=4,
     ),
     vit(
         "mae_b16",

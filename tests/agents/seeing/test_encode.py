@@ -134,6 +134,16 @@ def test_colours_of_a_film_are_red_green_and_blue(tmp_path: Path) -> None:
     assert image.pixels[2].mean() < 40
 
 
+def test_a_picture_that_patches_do_not_fill_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path / "wide.png", (64, 90))
+    words = ["encode", str(tmp_path / "wide.png"), "--encoder", "vit_tiny", "--mode", "random", "--device", "cpu"]
+    words += ["--tap", "block0", "--pooling", "global", "--out", str(tmp_path / "f.npy")]
+    assert main(words) != 0
+    told = capsys.readouterr().err
+    assert "wide.png: vit_tiny cuts images into patches of 16 px, and 90 px of the images of 64 x 90 px" in told
+    assert main([*words, "--resolution", "64"]) == 0
+
+
 # The sheet -------------------------------------------------------------------------------------------------------
 
 
@@ -223,6 +233,17 @@ def test_the_map_is_what_the_tap_hands_on(tmp_path: Path) -> None:
     handed = tapped_map(encoder, pixels)
     assert handed.shape == (128, 8, 12)
     np.testing.assert_allclose(handed.reshape(1, -1), own([pixels], tap="layer2", pooling="flatten"), atol=1e-6)
+
+
+def test_the_map_of_a_picture_that_is_not_square_lies_in_its_proportions(tmp_path: Path) -> None:
+    pixels = put(tmp_path / "a.png", (64, 96))
+    options: dict[str, Any] = {"mode": "random", "tap": "block0", "pooling": "flatten"}
+    handed = tapped_map(build("vit_tiny", **options, **EXACT), pixels)
+    assert handed.shape == (192, 4, 6)
+    np.testing.assert_allclose(handed.reshape(1, -1), own([pixels], "vit_tiny", **options), atol=1e-5)
+    path = tmp_path / "sheet.png"
+    encode([tmp_path / "a.png"], EncodeConfig(encoder="vit_tiny", sheet=path, **options, **EXACT))
+    assert path.is_file()
 
 
 def test_the_map_of_a_transformer_is_its_patches(tmp_path: Path) -> None:

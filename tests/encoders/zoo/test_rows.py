@@ -16,7 +16,7 @@ from stillsight.encoders import ENCODERS, Backbone, Preprocessing
 from stillsight.encoders.atomic import to_json
 from stillsight.encoders.zoo import registry
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
-from stillsight.encoders.zoo.examination import examine
+from stillsight.encoders.zoo.examination import _places, examine
 
 TIMM = (
     *("resnet18", "efficientnet_b0", "tf_efficientnet_lite0", "mobilenetv3_small_050", "mobilenetv4_conv_small"),
@@ -167,3 +167,45 @@ def test_a_promise_that_is_broken_is_named(kind: str, outcome: str) -> None:
 
 def test_a_name_that_there_is_not_is_an_outcome_too() -> None:
     assert examine("resnet81").outcome.startswith("There is no encoder named 'resnet81'")
+
+
+# Where things are --------------------------------------------------------------------------------------------------
+
+
+class Shuffled(nn.Module):
+    """Patch tokens of 4 px that lie column by column."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cut = nn.Conv2d(3, 8, 4, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens: Tensor = self.cut(images).transpose(2, 3).flatten(2).transpose(1, 2)
+        return tokens
+
+
+def shuffled() -> Backbone:
+    network = Shuffled()
+    return Backbone(
+        model=network, stages={"cut": network}, preprocessing=Preprocessing(), tap="cut", least={"cut": 4}, multiple=4
+    )
+
+
+def test_places_in_another_order_than_rows_are_found() -> None:
+    outcome = examine(f"{__name__}:shuffled").outcome
+    assert outcome == "of cut 75% of the places say most of a part of the image that they do not lie on"
+
+
+def test_hiera_is_one_stage_because_its_tokens_lie_in_no_rows_before_its_end() -> None:
+    assert list(registry.spec("timm/hiera_tiny_224").stages) == ["features"]
+    assert registry.spec("timm/hiera_tiny_224").tap == "features"
+
+
+def test_places_of_hieras_blocks_would_be_found() -> None:
+    timm = pytest.importorskip("stillsight.encoders.zoo.timm")
+    network = registry.make_backbone("timm/hiera_tiny_224").model
+    row = registry.spec("timm/hiera_tiny_224")
+    blocks = Backbone(model=network, stages=timm._stages(network, "blocks"), preprocessing=Preprocessing(), tap="embed")
+    [*broken] = _places(row, blocks, 224)
+    assert broken[0].startswith("of embed 9")
+    assert list(_places(row, registry.make_backbone("timm/hiera_tiny_224"), 224)) == []

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from stillsight.encoders import Backbone, EncoderError, build, spec
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.preprocess import Preprocess
+from stillsight.encoders.weights.published import source_of
 from stillsight.encoders.zoo import timm as door
 from stillsight.encoders.zoo.registry import make_backbone, matching
 
@@ -99,6 +100,18 @@ def test_registers_are_no_patches() -> None:
     assert encoder(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).shape == (1, 192 * 16)
 
 
+def test_a_register_is_no_class_token() -> None:
+    name = "timm/vit_betwixt_patch16_reg4_gap_256"
+    options: dict[str, Any] = {"tap": "embed", "device": "cpu", "precision": "float32"}
+    pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    for pooling in ("cls", "cls+global"):
+        encoder = build(name, "random", pooling=pooling, **options)
+        with pytest.raises(EncoderError, match=r"This encoder has no class token\. Allowed here: --pooling global"):
+            encoder(pixels)
+    assert build(name, "random", pooling="grid2", **options)(pixels).shape == (1, 640 * 4)
+    assert build("eupe_ti16", "random", pooling="cls", **options)(pixels).shape == (1, 192)
+
+
 def test_any_size_that_patches_divide_and_no_other() -> None:
     row = spec("timm/vit_tiny_patch16_224")
     row.check_size(48, "norm")
@@ -121,6 +134,30 @@ def test_what_timm_knows_stands_in_the_record() -> None:
     recipe = make_backbone("timm/resnet18").preprocessing
     config = timm.get_pretrained_cfg("resnet18")
     assert (recipe.mean, recipe.std, recipe.size) == (config.mean, config.std, config.input_size[-1])
+
+
+@pytest.mark.parametrize(
+    ("licence", "accept"),
+    [
+        *((one, True) for one in ("seer-license", "sapiens2-license", "gemma", "nvidia-open-model-license")),
+        *((one, True) for one in ("cc-by-nc-4.0", "dinov3-license", "apple-ascl", "apple-amlr")),
+        ("fair-noncommercial-research-license", True),
+        *((one, False) for one in ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "")),
+    ],
+)
+def test_licences_that_ask_for_an_agreement_are_accepted_first(licence: str, accept: bool) -> None:
+    assert door.must_accept(licence) is accept
+
+
+def test_weights_are_looked_for_where_timm_says_that_they_are() -> None:
+    row = spec("timm/rdnet_tiny.nv_in1k")
+    assert row.weights == "hf:naver-ai/rdnet_tiny.nv_in1k"
+    source = source_of(row)
+    assert source is not None
+    assert source.address == "https://huggingface.co/naver-ai/rdnet_tiny.nv_in1k/resolve/main/model.safetensors"
+    assert door._address("timm/resnet18.a1_in1k", "") == "timm:resnet18.a1_in1k"
+    assert door._address("someone/model", "open_clip.bin") == "hf:someone/model/open_clip.bin"
+    assert door._address("", "") is None
 
 
 def test_a_filter_of_timms_names_lists_them() -> None:

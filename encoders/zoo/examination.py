@@ -32,6 +32,8 @@ ALIKE = 0.98
 """Cosine that features in bf16 have with those in float32 at least; random weights are harder than trained ones."""
 LIT = 4
 """Squares in a row of which one is lit, where a map is as fine as that."""
+WIDE = 8
+"""Pixels that a lit square has in a row at least: on smaller ones a 3 x 3 convolution sees the next square as well."""
 LOCAL = 0.5
 """Part of what all squares together move at a place that one must move, so that the place says where it is; and the
 part of the places of which that is asked."""
@@ -132,7 +134,7 @@ def _smallest(row: EncoderSpec, backbone: Backbone) -> Generator[str, None, list
 def _places(row: EncoderSpec, backbone: Backbone, side: int) -> Iterator[str]:
     """Light one square of an image after the other: the places of a map on which it is must be those that it moves
     most. Deep stages, of which each place sees all of the image, say nothing of that."""
-    side = row.fixed or -(-max(side, LIT * row.multiple) // row.multiple) * row.multiple
+    side = row.fixed or -(-max(side, LIT * max(WIDE, row.multiple)) // row.multiple) * row.multiple
     edges = [round(number * side / LIT) for number in range(LIT + 1)]
     generator = torch.Generator().manual_seed(0)
     images = (torch.randn(1, 3, side, side, generator=generator) / 2).repeat(1 + LIT**2, 1, 1, 1)

@@ -69,6 +69,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     cluster.shutdown()
 
 
+@pytest.mark.slow
 def test_the_cells_of_a_lost_node_run_again_and_every_cell_ends_once(tmp_path: Path, nodes: Any) -> None:
     first, _ = nodes
     results = Counted(tmp_path)

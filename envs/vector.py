@@ -8,6 +8,7 @@ from functools import partial
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from stillsight.envs.errors import EnvError
+from stillsight.envs.layout import Layout
 from stillsight.envs.making import make_env
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve, suite_of
@@ -37,6 +38,7 @@ def make_vec(
     - `get_images()` gives an RGB frame per copy, uint8 `[H, W, 3]`: the environment's own, or natively what was last
       observed.
     - Choices are counted from 0, see `make_env`; `get_attr("seen")` says what a copy sees, in words.
+    - With several images, or vectors (`EnvOptions.pixels`, `state`), observations are dicts of arrays: `layout_of`.
     - When an episode ends, `infos[i]` holds `episode` (`r`: the unclipped return of the whole game, `l`: agent steps),
       `terminal_observation`, and `TimeLimit.truncated`.
 
@@ -101,3 +103,11 @@ def action_offset(venv: VecEnv) -> int | tuple[int, ...]:
         return 0
     offset = venv.get_attr("action_offset", 0)[0]
     return offset if isinstance(offset, int) else tuple(int(each) for each in offset)
+
+
+def layout_of(venv: VecEnv) -> Layout | None:
+    """What each environment of a VecEnv shows, with its texts where it is one of `make_vec`; None where that is neither
+    uint8 images `[3, H, W]` or `[H, W, 3]` nor a Dict of these and of float vectors `[D]`."""
+    if venv.has_attr("layout") and isinstance(told := venv.get_attr("layout", 0)[0], Layout):
+        return told
+    return Layout.of(venv.observation_space)

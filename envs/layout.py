@@ -16,6 +16,10 @@ Observation: TypeAlias = "np.ndarray[Any, Any] | Mapping[str, np.ndarray[Any, An
 """What one environment, or a batch of them, shows: the one image, or images and vectors by key."""
 
 
+MOST_IMAGES, MOST_VECTORS = 16, 256
+"""Of an observation. Robots have a few cameras; memory is taken by their number."""
+
+
 @dataclass(frozen=True)
 class Image:
     """An image: uint8 `shape`, 0..255, RGB.
@@ -55,7 +59,7 @@ class Layout:
         frames: of images and vectors in an observation of a policy, whose newest comes last; texts are not stacked.
 
     Raises:
-        EnvError: images of several shapes, two parts of one key, or nothing to see.
+        EnvError: images of several shapes, two parts of one key, too many parts, or nothing to see.
     """
 
     images: tuple[Image, ...]
@@ -66,7 +70,12 @@ class Layout:
     def __post_init__(self) -> None:
         object.__setattr__(self, "images", tuple(sorted(self.images, key=lambda image: image.key)))
         object.__setattr__(self, "vectors", tuple(sorted(self.vectors, key=lambda vector: vector.key)))
-        keys = [part.key for part in (*self.images, *self.vectors)]
+        if len(self.images) > MOST_IMAGES or len(self.vectors) > MOST_VECTORS:
+            raise EnvError(
+                f"An observation has {len(self.images)} images and {len(self.vectors)} vectors, and may have "
+                f"{MOST_IMAGES} and {MOST_VECTORS}. Name fewer: --pixels KEY ..., --state KEY ..."
+            )
+        keys = [*(image.key for image in self.images), *(vector.key for vector in self.vectors)]
         if not keys:
             raise EnvError("An observation was left without images and vectors. Name some: --pixels KEY, --state on.")
         if len(set(keys)) < len(keys):
@@ -210,10 +219,19 @@ def batch(observations: Sequence[Observation]) -> Observation:
     """Observations of several environments as one batch."""
     import numpy as np
 
-    first = observations[0]
-    if isinstance(first, Mapping):
-        return {key: np.stack([one[key] for one in observations]) for key in first}  # type: ignore[index]
-    return np.stack(observations)
+    if isinstance(observations[0], Mapping):
+        dicts = [one for one in observations if isinstance(one, Mapping)]
+        return {key: np.stack([one[key] for one in dicts]) for key in dicts[0]}
+    return np.stack([np.asarray(one) for one in observations])
+
+
+def joined(one: Observation, other: Observation) -> Observation:
+    """Two batches as one, the second behind the first."""
+    import numpy as np
+
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return {key: np.concatenate([part, other[key]]) for key, part in one.items()}
+    return np.concatenate([np.asarray(one), np.asarray(other)])
 
 
 def alone(observation: Observation) -> Observation:

@@ -108,6 +108,9 @@ def action_offset(venv: VecEnv) -> int | tuple[int, ...]:
 def layout_of(venv: VecEnv) -> Layout | None:
     """What each environment of a VecEnv shows, with its texts where it is one of `make_vec`; None where that is neither
     uint8 images `[3, H, W]` or `[H, W, 3]` nor a Dict of these and of float vectors `[D]`."""
-    if venv.has_attr("layout") and isinstance(told := venv.get_attr("layout", 0)[0], Layout):
-        return told
-    return Layout.of(venv.observation_space)
+    found = Layout.of(venv.observation_space)
+    if found is not None and venv.has_attr("layout"):
+        told = venv.get_attr("layout", 0)[0]  # of the environment; what stands around it may show something else
+        if isinstance(told, Layout) and (told.images, told.vectors) == (found.images, found.vectors):
+            return told
+    return found

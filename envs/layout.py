@@ -247,7 +247,7 @@ def alike(one: Observation, other: Observation) -> bool:
 
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return all(np.array_equal(part, other[key]) for key, part in one.items())
-    return bool(np.array_equal(one, other))  # type: ignore[arg-type]
+    return bool(np.array_equal(np.asarray(one), np.asarray(other)))
 
 
 def _sides(image: Image) -> str:

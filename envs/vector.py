@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from stillsight.envs.errors import EnvError
-from stillsight.envs.layout import Layout
+from stillsight.envs.layout import Layout, Observation
 from stillsight.envs.making import make_env
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve, suite_of
@@ -114,3 +116,8 @@ def layout_of(venv: VecEnv) -> Layout | None:
         if isinstance(told, Layout) and (told.images, told.vectors) == (found.images, found.vectors):
             return told
     return found
+
+
+def shown_by(observations: VecEnvObs) -> Observation:
+    """Observations of a VecEnv as a layout takes them apart: SB3's type has tuples, which no environment here gives."""
+    return observations if isinstance(observations, dict) else np.asarray(observations)

@@ -122,7 +122,7 @@ def stock_model(player: Player, run: Mapping[str, Any]) -> BaseAlgorithm:
     """
     config, row, venv = player.config, spec(player.config.algo), NoEnvironment(player.known)
     venv.observation_space = observation_space(player)
-    eyes = {
+    eyes: dict[str, Any] = {
         "frozen": _frozen_program(player.encoder, player.known.pixels) if player.known.layout.images else None,
         "trained": _trained_program(player),
         "features_dim": canonical(player.model.policy).features_dim,

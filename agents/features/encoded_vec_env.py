@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 from stillsight.agents.buffers.footprint import check_memory, stack_bytes
 from stillsight.agents.buffers.row import RowSpace, row_width
 from stillsight.agents.errors import RunError
 from stillsight.encoders.encoder import Encoder
 from stillsight.envs.layout import Observation, batch, joined
-from stillsight.envs.vector import layout_of
+from stillsight.envs.vector import layout_of, shown_by
 
 
 class FrameStack:
@@ -129,7 +129,7 @@ class EncodedVecEnv(VecEnvWrapper):
     def reset(self) -> np.ndarray:
         """Start all episodes; returns `[n_envs, frame_stack, *frame]`."""
         self._check_that_it_learns()
-        return self._stack.start(self.encode(_arrays(self.venv.reset())))
+        return self._stack.start(self.encode(shown_by(self.venv.reset())))
 
     @property
     def stacks(self) -> np.ndarray:
@@ -147,7 +147,7 @@ class EncodedVecEnv(VecEnvWrapper):
     def step_wait(self) -> VecEnvStepReturn:
         """One step everywhere, with all new frames and all last frames encoded in one batch."""
         observations, rewards, dones, infos = self.venv.step_wait()
-        shown = _arrays(observations)
+        shown = shown_by(observations)
         ended = np.flatnonzero(dones)
         if len(ended):
             shown = joined(shown, batch([infos[env]["terminal_observation"] for env in ended]))
@@ -155,11 +155,6 @@ class EncodedVecEnv(VecEnvWrapper):
         for env, last in zip(ended.tolist(), frames[len(dones) :], strict=True):
             infos[env]["terminal_observation"] = self._stack.after(env, last)
         return self._stack.push(frames[: len(dones)], dones), rewards, dones, infos
-
-
-def _arrays(observations: VecEnvObs) -> Observation:
-    """Observations of a VecEnv, which is also a tuple by its type and never is one here."""
-    return observations if isinstance(observations, dict) else np.asarray(observations)
 
 
 def _refusal(space: spaces.Space[Any]) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stillsight.agents.buffers.footprint import check_memory
 from stillsight.encoders.encoder import Encoder
 from stillsight.envs.random_play import random_play
-from stillsight.envs.vector import layout_of
+from stillsight.envs.vector import layout_of, shown_by
 
 FLOOR = 0.1
 """Smallest standard deviation to divide by, as a share of the mean one of its tap: a dead feature must not become
@@ -97,9 +97,9 @@ def gather_statistics(venv: VecEnv, encoder: Encoder, frames: int) -> Statistics
     assert layout is not None
     needed = len(layout.images) * math.prod(layout.pixels) + 4 * layout.state
     check_memory(2 * frames * needed, frames, what="first look", flag="--standardise ", fewer="--size")
-    shown, draw = [venv.reset()], random_play(venv)
+    shown, draw = [shown_by(venv.reset())], random_play(venv)
     while len(shown) * venv.num_envs < frames:
-        shown.append(venv.step(draw())[0])
+        shown.append(shown_by(venv.step(draw())[0]))
     images = np.concatenate([layout.images_of(one) for one in shown])[:frames]
     for place in range(images.shape[1]):
         warn_of_blank(images[:, place])

@@ -111,7 +111,7 @@ def _layout(known: schema.SpacesRecord, what: str, advice: str) -> Layout:
         schema.refuse(what, error, advice)
     if (known.pixels is not None) != layout.plain or known.pixels not in (None, layout.pixels):
         schema.refuse(what, f"its pixels are {known.pixels}, and its layout has {layout}", advice)
-    if not layout.plain and "" in (part.key for part in (*layout.images, *layout.vectors)):
+    if not layout.plain and "" in {*(image.key for image in layout.images), *(vector.key for vector in layout.vectors)}:
         schema.refuse(what, "a part of its layout has no key", advice)
     return layout
 

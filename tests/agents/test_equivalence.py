@@ -117,6 +117,7 @@ def _imported(tiny: Tiny) -> None:
         row.load_class()
     for algo in ("ppo", "sac"):
         train(tiny(algo, **CUTS["cut_after_the_stem"]), 40)
+        train(tiny(algo, **robot(algo, "two cameras and a state")), 40)
 
 
 @pytest.fixture(scope="module")

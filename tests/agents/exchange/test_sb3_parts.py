@@ -47,6 +47,7 @@ class Film(gym.Env):
 
     def reset(self, seed=None, options=None):
         super().reset(seed=seed)
+        self.at = 0
         return {key: part[0] for key, part in played.items()}, {}
 
     def step(self, action):

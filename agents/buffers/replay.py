@@ -236,7 +236,7 @@ class FrameReplayBuffer(ReplayBuffer):
 
     def _gather(self, places: np.ndarray) -> torch.Tensor:
         """The frames at `places` `[B, N]`, on the device: `[B, N, *frame]`, floats as float32."""
-        frames = self.frames.reshape(-1, *self.frames.shape[2:])
+        frames = self.frames.reshape(len(self.frames) * self.n_envs, *self.frames.shape[2:])
         # `take` is a fifth faster than indexing with two arrays, and wraps around the ring by itself.
         gathered = torch.from_numpy(frames.take(places, axis=0, mode="wrap")).to(self.device)
         gathered = gathered.float() if gathered.dtype == torch.float16 else gathered

@@ -217,10 +217,10 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(arm: Tiny, tmp_path: Path, sa
             raise KeyboardInterrupt
         return original(self)
 
-    for algo in ("ppo", "sac"):
+    for algo, changes in (("ppo", {}), ("sac", {}), ("td3", {"pixels": ("off",)})):
         whole, parts = tmp_path / f"{algo}-whole", tmp_path / f"{algo}-parts"
-        rl(arm(algo, steps=128, checkpoint_every=64, out=whole))
-        config = arm(algo, steps=128, checkpoint_every=64, out=parts)
+        rl(arm(algo, steps=128, checkpoint_every=64, out=whole, **changes))
+        config = arm(algo, steps=128, checkpoint_every=64, out=parts, **changes)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(callbacks.Episodes, "_on_step", on_step)
             with pytest.raises(RunError, match=r"Stopped at step 80"):

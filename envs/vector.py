@@ -10,12 +10,12 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from stillsight.envs.errors import EnvError
-from stillsight.envs.layout import Layout, Observation
 from stillsight.envs.making import make_env
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve, suite_of
 from stillsight.envs.suites import SUITES
 from stillsight.envs.worker_vec_env import WorkerVecEnv
+from stillsight.envs.wrappers.layout import Layout, Observation
 
 
 def make_vec(

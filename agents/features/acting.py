@@ -14,8 +14,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.features.encoded_vec_env import EncodedVecEnv, FrameStack
-from stillsight.envs.layout import Observation
 from stillsight.envs.random_play import MASKS
+from stillsight.envs.wrappers.layout import Observation
 
 
 def takes_masks(model: BaseAlgorithm | type[BaseAlgorithm]) -> bool:

@@ -15,8 +15,8 @@ from stillsight.agents.buffers.footprint import check_memory, stack_bytes
 from stillsight.agents.buffers.row import RowSpace, row_width
 from stillsight.agents.errors import RunError
 from stillsight.encoders.encoder import Encoder
-from stillsight.envs.layout import Observation, batch, joined
 from stillsight.envs.vector import layout_of, shown_by
+from stillsight.envs.wrappers.layout import Observation, batch, joined
 
 
 class FrameStack:

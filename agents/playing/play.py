@@ -24,8 +24,8 @@ from stillsight.agents.training.seeds import PLAY
 from stillsight.encoders.atomic import to_json
 from stillsight.encoders.system.stopping import Stop
 from stillsight.envs import make_env, reference_returns
-from stillsight.envs.layout import Layout
 from stillsight.envs.options import EnvOptions
+from stillsight.envs.wrappers.layout import Layout
 
 
 def play(

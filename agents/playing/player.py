@@ -29,8 +29,8 @@ from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder, fingerprint
 from stillsight.encoders.mode import Mode
 from stillsight.envs import make_vec
-from stillsight.envs.layout import Observation, alone, count
 from stillsight.envs.vector import action_offset, layout_of
+from stillsight.envs.wrappers.layout import Observation, alone, count
 
 
 @dataclass

@@ -17,7 +17,7 @@ import msgspec
 from stillsight.agents.errors import RunError
 from stillsight.encoders.errors import DamagedFileError
 from stillsight.encoders.system.plain_file import NotPlainError, read_plain
-from stillsight.envs.layout import MOST_IMAGES, MOST_VECTORS
+from stillsight.envs.wrappers.layout import MOST_IMAGES, MOST_VECTORS
 
 Kind = TypeVar("Kind")
 

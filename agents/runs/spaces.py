@@ -12,7 +12,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
 from stillsight.agents.runs.reader import read_json
 from stillsight.envs.errors import EnvError
-from stillsight.envs.layout import Image, Layout, Vector
+from stillsight.envs.wrappers.layout import Image, Layout, Vector
 
 if TYPE_CHECKING:
     from gymnasium import spaces

@@ -23,9 +23,9 @@ from stillsight.agents.training.seeds import STANDARDISE
 from stillsight.agents.training.settings import overrides
 from stillsight.encoders.encoder import Encoder, fingerprint
 from stillsight.envs import make_env, make_vec, workers_pay
-from stillsight.envs.layout import Layout
 from stillsight.envs.vector import layout_of
 from stillsight.envs.wrappers.actions import kind, objection
+from stillsight.envs.wrappers.layout import Layout
 
 
 @dataclass

@@ -12,7 +12,7 @@ import numpy as np
 from stillsight.agents.features.acting import Actor, masks_of
 from stillsight.agents.training.config import MAX_STEPS
 from stillsight.encoders.system import stopping
-from stillsight.envs.layout import Observation, alike, batch
+from stillsight.envs.wrappers.layout import Observation, alike, batch
 
 STILL = 1_000
 """Agent steps without a change of the picture and without a reward after which an episode is stopped, wherever there is

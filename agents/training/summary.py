@@ -20,8 +20,8 @@ from stillsight.agents.training.settings import overrides
 from stillsight.encoders import device as devices
 from stillsight.encoders.engines.engine import Engine
 from stillsight.encoders.taps.learned_pooling import pooling_parameters
-from stillsight.envs.layout import Layout
 from stillsight.envs.vec_state import vec_objection
+from stillsight.envs.wrappers.layout import Layout
 
 if TYPE_CHECKING:
     from stillsight.agents.training.build import Agent

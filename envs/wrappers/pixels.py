@@ -9,10 +9,10 @@ import cv2
 import gymnasium as gym
 import numpy as np
 
-from stillsight.envs import layout
 from stillsight.envs.errors import EnvFault
-from stillsight.envs.layout import Layout, Observation
+from stillsight.envs.wrappers import layout
 from stillsight.envs.wrappers.guard import Guard, Part
+from stillsight.envs.wrappers.layout import Layout, Observation
 from stillsight.envs.wrappers.picture import Image, Picture
 from stillsight.envs.wrappers.sight import Seen, SeenParts, name, resized, sight
 

@@ -24,7 +24,7 @@ from stillsight.agents.training import callbacks
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.encoders.building import build
 from stillsight.envs import make_env, make_vec
-from stillsight.envs.layout import Image, Layout, Vector
+from stillsight.envs.wrappers.layout import Image, Layout, Vector
 
 Tiny = Callable[..., RlConfig]
 

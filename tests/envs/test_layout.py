@@ -13,8 +13,8 @@ from gymnasium.utils.env_checker import check_env
 from robot_world import Robot
 
 from stillsight.envs import EnvError, EnvFault, EnvOptions, Pixels, make_env, make_vec
-from stillsight.envs.layout import Image, Layout, Vector, batch
 from stillsight.envs.vector import layout_of
+from stillsight.envs.wrappers.layout import Image, Layout, Vector, batch
 
 ID = "robot_world:Robot-v0"
 BOTH = ("image", "wrist")

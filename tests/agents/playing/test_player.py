@@ -18,7 +18,7 @@ from stillsight.agents import Player, RlConfig, load, rl
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.envs import make_env
-from stillsight.envs.layout import Image, Layout
+from stillsight.envs.wrappers.layout import Image, Layout
 
 Tiny = Callable[..., RlConfig]
 

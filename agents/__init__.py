@@ -12,6 +12,9 @@ The walk of a frame, from the environment to an action, in PPO:
 8. agents/features/head.py: standardised, compressed, mixed: what SB3's layers see.
 9. stable_baselines3: the action, and the update.
 10. agents/playing/player.py: the same walk from pixels to action, without the environment.
+
+Of several cameras and a state (envs/wrappers/layout.py), step 5 stacks rows (agents/buffers/row.py), and step 7 takes
+them apart.
 """
 
 from __future__ import annotations

@@ -28,6 +28,9 @@ def make_env(
 ) -> gym.Env[Any, Any]:
     """One environment that observes uint8 `[3, H, W]` and renders `rgb_array`; the order of its wrappers is the text.
 
+    With `options.pixels` or `options.state` an observation may be a dict of images uint8 `[3, H, W]` and of vectors
+    float32 `[D]`. `get_wrapper_attr("layout")` describes it (`Layout`), and names texts, which are not observed.
+
     `options` default to those of the id's row. `training=False` shows the true game: rewards are not clipped and a
     lost life ends nothing. The environment and its action space are seeded with `seed`. Choices are counted from 0:
     `Discrete(3, start=-1)` is `Discrete(3)` here, and the game gets -1, 0 or 1 (`FromZero.action_offset`).
@@ -46,7 +49,7 @@ def make_env(
     env = _make(env_id, options, suite)
     env = suite.wrap(env, options)  # which skips frames, too
     env = counted_from_zero(env)
-    env = Pixels(env, options.size)
+    env = Pixels(env, options.size, options.pixels, options.state)
     if options.shift is not None and options.shift_strength is not None:
         env = Shifted(env, options.shift, options.shift_strength)
     if options.max_episode_steps:

@@ -11,6 +11,9 @@ from stillsight.envs.shifts import find
 
 Scalar: TypeAlias = str | int | float | bool | None
 
+ON, OFF = "on", "off"
+"""What `state` takes beside keys, and `pixels` (off alone)."""
+
 SHIFT_STRENGTH = 0.5
 """Strength of a shift unless another is asked for."""
 
@@ -49,6 +52,11 @@ class EnvOptions:
     """0..1, where 0 changes no pixel. With a shift it is a number, 0.5 unless given; without one it is None."""
     step_timeout: float = 0.0
     """Seconds that a step or a reset may take, after which the environment hangs, see `Watched`; 0 waits for ever."""
+    pixels: tuple[str, ...] = ()
+    """Keys of the images of an observation that are seen, "rendering" for what `render()` draws; empty for its only
+    one, "off" alone for none."""
+    state: tuple[str, ...] = ()
+    """Keys of the vectors of an observation that are seen beside the images, "on" alone for all; empty for none."""
     kwargs: tuple[tuple[str, Scalar], ...] = ()
     """Keyword arguments for `gymnasium.make`, as (name, value) pairs so that the record is hashable."""
 
@@ -68,7 +76,26 @@ class EnvOptions:
                 f"A step timeout of {self.step_timeout:g} seconds was asked for; it is 0 (wait for ever) to "
                 f"{LONGEST_WAIT:,.0f}. Try --step-timeout 600."
             )
+        self._check_parts()
         self._check_shift()
+
+    def _check_parts(self) -> None:
+        for name in ("pixels", "state"):  # frozen, and JSON has lists
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.state == (OFF,):
+            object.__setattr__(self, "state", ())
+        for flag, keys, words in (("--pixels", self.pixels, (OFF,)), ("--state", self.state, (ON, OFF))):
+            said = next((word for word in words if word in keys), None)
+            if said is not None and len(keys) > 1:
+                raise EnvError(
+                    f"{flag} {' '.join(keys)} says {said} and names keys too. Type {flag} {said}, or keys alone."
+                )
+            if len(set(keys)) < len(keys):
+                raise EnvError(f"{flag} {' '.join(keys)} names a key twice. Name each once.")
+        if both := [key for key in self.pixels if key in self.state]:
+            raise EnvError(f"{both[0]!r} was named as an image and as numbers. Name it in --pixels or in --state.")
+        if self.pixels == (OFF,) and not self.state:
+            raise EnvError("--pixels off leaves nothing to see. Add the vectors: --state on.")
 
     def _check_shift(self) -> None:
         if self.shift is None:
@@ -99,6 +126,8 @@ class EnvOptions:
         shift: str | None = None,
         shift_strength: float | None = None,
         step_timeout: float | None = None,
+        pixels: tuple[str, ...] | None = None,
+        state: tuple[str, ...] | None = None,
         kwargs: Mapping[str, Scalar] | None = None,
     ) -> EnvOptions:
         """These options with a user's wishes on top: `None` keeps what is here, `kwargs` are added name by name."""
@@ -112,6 +141,8 @@ class EnvOptions:
             "shift": shift,
             "shift_strength": shift_strength,
             "step_timeout": step_timeout,
+            "pixels": pixels,
+            "state": state,
             "kwargs": None if kwargs is None else tuple({**dict(self.kwargs), **kwargs}.items()),
         }
         return replace(self, **{name: value for name, value in wishes.items() if value is not None})  # type: ignore[arg-type]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from stillsight.envs.errors import EnvError
 from stillsight.envs.making import make_env
@@ -13,6 +15,7 @@ from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve, suite_of
 from stillsight.envs.suites import SUITES
 from stillsight.envs.worker_vec_env import WorkerVecEnv
+from stillsight.envs.wrappers.layout import Layout, Observation
 
 
 def make_vec(
@@ -37,6 +40,7 @@ def make_vec(
     - `get_images()` gives an RGB frame per copy, uint8 `[H, W, 3]`: the environment's own, or natively what was last
       observed.
     - Choices are counted from 0, see `make_env`; `get_attr("seen")` says what a copy sees, in words.
+    - With several images, or vectors (`EnvOptions.pixels`, `state`), observations are dicts of arrays: `layout_of`.
     - When an episode ends, `infos[i]` holds `episode` (`r`: the unclipped return of the whole game, `l`: agent steps),
       `terminal_observation`, and `TimeLimit.truncated`.
 
@@ -101,3 +105,19 @@ def action_offset(venv: VecEnv) -> int | tuple[int, ...]:
         return 0
     offset = venv.get_attr("action_offset", 0)[0]
     return offset if isinstance(offset, int) else tuple(int(each) for each in offset)
+
+
+def layout_of(venv: VecEnv) -> Layout | None:
+    """What each environment of a VecEnv shows, with its texts where it is one of `make_vec`; None where that is neither
+    uint8 images `[3, H, W]` or `[H, W, 3]` nor a Dict of these and of float vectors `[D]`."""
+    found = Layout.of(venv.observation_space)
+    if found is not None and venv.has_attr("layout"):
+        told = venv.get_attr("layout", 0)[0]  # of the environment; what stands around it may show something else
+        if isinstance(told, Layout) and (told.images, told.vectors) == (found.images, found.vectors):
+            return told
+    return found
+
+
+def shown_by(observations: VecEnvObs) -> Observation:
+    """Observations of a VecEnv as a layout takes them apart: SB3's type has tuples, which no environment here gives."""
+    return observations if isinstance(observations, dict) else np.asarray(observations)

@@ -112,6 +112,8 @@ class Reporting(gym.Wrapper[Any, Any, Any, Any]):
         return None
 
     def _blank(self) -> Any:
+        if isinstance(self.observation_space, spaces.Dict):
+            return {key: np.zeros(part.shape or (), part.dtype) for key, part in self.observation_space.items()}
         return np.zeros(self.observation_space.shape or (), self.observation_space.dtype)
 
 

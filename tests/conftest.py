@@ -27,6 +27,11 @@ os.environ["XDG_CACHE_HOME"] = _CACHE.name
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Environments of tests, for the processes that tests start too: `--env robot_world:Robot-v0`.
+WORLDS = str(ROOT / "tests" / "worlds")
+sys.path.append(WORLDS)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), WORLDS]))
+
 # Tests compare numbers and run beside each other; more threads would make them neither exact nor faster.
 torch.set_num_threads(1)
 

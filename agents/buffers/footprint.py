@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_action_dim
 
+from stillsight.agents.buffers.row import exact_numbers
 from stillsight.agents.errors import RunError
 from stillsight.encoders.device import available_memory
 
@@ -28,6 +29,9 @@ def replay_layout(
         actions: their space; without it, one integer an action.
     """
     count, *frame = space.shape
+    exact = exact_numbers(space)
+    if exact:
+        frame[-1] -= exact
     # The smallest ring in which a transition does not overwrite its own history.
     ring = (max(buffer_size // n_envs, count + 2), n_envs)
     width, number = (1, np.dtype(np.int64)) if actions is None else (get_action_dim(actions), actions.dtype)
@@ -44,6 +48,8 @@ def replay_layout(
         "newest": ((n_envs,), np.int64),  # slot of the newest frame
         "after": ((n_envs, *space.shape), space.dtype),  # the observation that ends there: with it an episode goes on
     }
+    if exact:  # the end of each frame, in full precision
+        arrays["vectors"] = ((*ring, exact), space.dtype)
     return {name: (shape, np.dtype(kind)) for name, (shape, kind) in arrays.items()}
 
 

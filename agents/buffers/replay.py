@@ -13,9 +13,11 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
 from stillsight.agents.buffers.footprint import check_memory, needed_bytes, replay_layout
+from stillsight.agents.buffers.row import exact_numbers
 
 RING, REST = ("frames", "actions", "rewards", "dones", "ages", "valid"), ("heads", "newest", "after")
-"""What a checkpoint keeps: arrays `[slots, n_envs, ...]`, and others `[n_envs, ...]`."""
+"""What a checkpoint keeps: arrays `[slots, n_envs, ...]`, and others `[n_envs, ...]`; "vectors" is a ring too, where
+frames end with numbers that are kept in full precision."""
 
 _ENDED = -1
 """Stands for `newest` where the next frame begins a trajectory, whatever it looks like."""
@@ -43,7 +45,8 @@ class FrameReplayBuffer(ReplayBuffer):
         observation_space: Box `[count, *frame]`.
         action_space, device, n_envs: as SB3 passes them.
         optimize_memory_usage: refused; this buffer is what that option tries to be.
-        dtype: of stored float frames; float16 halves them. Pixels stay uint8.
+        dtype: of stored float frames; float16 halves them. Pixels stay uint8, and a state beside features float32 (see
+            `RowSpace`).
         n_steps: transitions in a return.
         gamma: discount in a return, the algorithm's own. Without a use where `n_steps` is 1.
 
@@ -79,6 +82,10 @@ class FrameReplayBuffer(ReplayBuffer):
         self.optimize_memory_usage, self.handle_timeout_termination = False, True
         self.n_steps, self.gamma = n_steps, float(gamma)
         self.held = 0  # transitions that can be sampled: the sum of `valid`, which takes a while at a million slots
+        self.exact = exact_numbers(observation_space)
+        self.rings = (*RING, "vectors") if self.exact else RING
+        if self.exact:
+            self.vectors = np.zeros(*arrays["vectors"])
         self.frames = np.zeros(*arrays["frames"])
         self.actions = np.zeros(*arrays["actions"])
         self.rewards = np.zeros(*arrays["rewards"])
@@ -151,7 +158,10 @@ class FrameReplayBuffer(ReplayBuffer):
             if self.valid[later, env] and self.ages[later, env] >= distance:
                 self.valid[later, env] = False
                 self.held -= 1
-        self.frames[head, env] = frame
+        if self.exact:
+            self.frames[head, env], self.vectors[head, env] = frame[: -self.exact], frame[-self.exact :]
+        else:
+            self.frames[head, env] = frame
         self.ages[head, env] = min(age, self.count - 1)
         self.newest[env] = head
         self.heads[env] = (head + 1) % slots
@@ -226,14 +236,18 @@ class FrameReplayBuffer(ReplayBuffer):
 
     def _gather(self, places: np.ndarray) -> torch.Tensor:
         """The frames at `places` `[B, N]`, on the device: `[B, N, *frame]`, floats as float32."""
-        frames = self.frames.reshape(-1, *self.frames.shape[2:])
+        frames = self.frames.reshape(len(self.frames) * self.n_envs, *self.frames.shape[2:])
         # `take` is a fifth faster than indexing with two arrays, and wraps around the ring by itself.
         gathered = torch.from_numpy(frames.take(places, axis=0, mode="wrap")).to(self.device)
-        return gathered.float() if gathered.dtype == torch.float16 else gathered
+        gathered = gathered.float() if gathered.dtype == torch.float16 else gathered
+        if not self.exact:
+            return gathered
+        numbers = self.vectors.reshape(-1, self.exact).take(places, axis=0, mode="wrap")
+        return torch.cat([gathered, torch.from_numpy(numbers).to(self.device)], dim=-1)
 
     def state(self) -> dict[str, Any]:
         """Everything that was stored, as tensors, without the slots that were never written."""
-        rings = {name: getattr(self, name)[: self.pos] for name in RING}
+        rings = {name: getattr(self, name)[: self.pos] for name in self.rings}
         rest = {name: getattr(self, name) for name in REST}
         arrays = {name: torch.from_numpy(array) for name, array in {**rings, **rest}.items()}
         return {"slots": len(self.frames), "pos": self.pos, "n_steps": self.n_steps, "arrays": arrays}
@@ -252,11 +266,11 @@ class FrameReplayBuffer(ReplayBuffer):
         if type(pos) is not int or not 0 <= pos <= slots:
             raise ValueError(f"the stored replay memory says that {pos!r:.60} of its {slots} slots were written")
         arrays = {name: tensor.cpu().numpy() for name, tensor in state["arrays"].items()}
-        if set(arrays) != {*RING, *REST}:
+        if set(arrays) != {*self.rings, *REST}:
             raise ValueError(f"the stored replay memory holds {', '.join(sorted(map(str, arrays)))}")
         for name, array in arrays.items():
             here = getattr(self, name)
-            shape = (pos if name in RING else len(here), *here.shape[1:])
+            shape = (pos if name in self.rings else len(here), *here.shape[1:])
             if array.shape != shape:
                 raise ValueError(f"the stored replay memory holds {name} {array.shape}, not {shape}")
             if array.dtype != here.dtype:

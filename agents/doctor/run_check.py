@@ -90,7 +90,11 @@ def _spaces(folder: Path) -> list[Outcome]:
         known = Spaces.from_json(read_json(folder / SPACES_FILE, ""))
     except (RunError, OSError, RecursionError, AttributeError) as error:
         return [Outcome(SPACES_FILE, "wrong", str(error), remove(folder / SPACES_FILE))]
-    return [Outcome(SPACES_FILE, "ok", f"pixels {list(known.pixels)}, actions {known.action}")]
+    return [Outcome(SPACES_FILE, "ok", f"{_seen(known)}, actions {known.action}")]
+
+
+def _seen(known: Spaces) -> str:
+    return f"pixels {list(known.pixels)}" if known.layout.plain else str(known.layout)
 
 
 def _links(folder: Path) -> list[Outcome]:

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gymnasium import spaces
 from rich.console import Console
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.exchange.exchange_config import ExportConfig
-from stillsight.agents.exchange.sb3_model import observation_space, stock_model
+from stillsight.agents.exchange.sb3_model import frames, observation_space, stock_model
 from stillsight.agents.exchange.sb3_zip import FORMAT, POLICY_FILE, RUN_FILE, TEXT_FILE
 from stillsight.agents.playing.player import Player, load
 from stillsight.agents.runs import checkpoint
@@ -76,31 +77,41 @@ def directions(player: Player, name: str) -> str:
     """What is in the zip called `name`, what it sees, and a script of stock SB3 that plays with it."""
     space, cls = observation_space(player), type(player.model)
     package = cls.__module__.partition(".")[0]
-    stacked = "" if len(space.shape) == 3 else f", {space.shape[0]} frames, the oldest first"
+    count = frames(player)
+    stacked = "" if count == 1 else f", {count} frames, the oldest first"
+    acts_on = (
+        f"pixels: {_box(space)}, RGB, channels first"
+        if isinstance(space, spaces.Box)
+        else (f"a dict of {_parts(space)}, and nothing else; images are RGB, channels first")
+    )
     options = {key: value for key, value in player.config.env_options().to_json().items() if value}
     shown = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in options.items()) or "nothing changed"
     replay = hasattr(player.model, "replay_buffer")
     room = f" Replay memory has no room yet: {cls.__name__}.load(..., buffer_size=100_000)." if replay else ""
+    if replay and getattr(player.model, "n_steps", 1) > 1 and isinstance(space, spaces.Dict):
+        room += " It learns on with 1-step returns: SB3 has no others of a Dict."
     return (
-        f"Stock {package} loads it, without stillsight. The policy acts on pixels: uint8 {list(space.shape)}, RGB, "
-        f"channels first{stacked}. In the run the game was shown with: {shown}. The encoder is in it, in float32; what "
+        f"Stock {package} loads it, without stillsight. The policy acts on {acts_on}{stacked}. "
+        f"In the run the game was shown with: {shown}. The encoder is in it, in float32; what "
         f"was frozen stays so where the policy learns on.{room}\n\n" + "\n".join(_script(player, name)) + "\n"
     )
 
 
 def _script(player: Player, name: str) -> list[str]:
     """The lines of a program that plays an episode."""
-    space, cls, offset = observation_space(player), type(player.model), player.known.offset
+    cls, offset, layout = type(player.model), player.known.offset, player.known.layout
+    shown = layout.space
+    sees = f"uint8 {list(layout.pixels)}, RGB" if layout.plain else f"a dict of {_parts(shown)}"
     action = f"action + {offset}" if offset else "action"
     stack = []
-    if len(space.shape) == 4:  # as the run stacked them: an episode begins with copies of its first frame
-        stack = [f"env = gym.wrappers.FrameStackObservation(env, {space.shape[0]})"]
+    if frames(player) > 1:  # as the run stacked them: an episode begins with copies of its first frame
+        stack = [f"env = gym.wrappers.FrameStackObservation(env, {frames(player)})"]
     return [
         "import gymnasium as gym",
         f"from {cls.__module__.partition('.')[0]} import {cls.__name__}",
         "",
         f'model = {cls.__name__}.load("{name}")',
-        f"env = ...  # {player.config.env}, whose observations are uint8 {list(player.known.pixels)}, RGB",
+        f"env = ...  # {player.config.env}, whose observations are {sees}",
         *stack,
         "observation, _ = env.reset()",
         "state, began, done = None, True, False",
@@ -109,3 +120,13 @@ def _script(player: Player, name: str) -> list[str]:
         f"    observation, reward, ended, cut, _ = env.step({action})",
         "    began, done = False, ended or cut",
     ]
+
+
+def _box(space: spaces.Space[Any]) -> str:
+    return f"{space.dtype} {list(space.shape or ())}"
+
+
+def _parts(space: spaces.Space[Any]) -> str:
+    """The parts of a Dict, in words."""
+    assert isinstance(space, spaces.Dict)
+    return ", ".join(f"{key} {_box(part)}" for key, part in space.items())

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from stillsight.agents.errors import RunError
 from stillsight.agents.exchange import pixel_features
 from stillsight.agents.exchange.pixel_features import PixelFeatures
-from stillsight.agents.features.extractor import EncoderExtractor, canonical
+from stillsight.agents.features.extractor import EncoderExtractor, canonical, join
 from stillsight.agents.playing.player import NoEnvironment, Player
 from stillsight.agents.training.algorithms import spec
 from stillsight.agents.training.settings import arguments, overrides
@@ -37,24 +37,43 @@ below it."""
 class Trained(nn.Module):
     """What learns of an `EncoderExtractor`, without what only training needs: frames `[N, frames, ...]` -> features.
 
+    Where it sees parts, frames are `[N, frames, images, ...]`, and states `[N, frames, numbers]` come second.
+
     Its parameters and buffers have the names that they have in the extractor.
 
     Args:
         learned: the extractor's own stages, or those of the critic that it looks through.
-        head: of the extractor.
+        head, state_head: of the extractor.
+        parts: whether it sees several images or a state.
     """
 
-    def __init__(self, learned: nn.ModuleList, head: nn.Module) -> None:
+    def __init__(
+        self, learned: nn.ModuleList, head: nn.Module, state_head: nn.Module | None = None, parts: bool = False
+    ) -> None:
         super().__init__()
         self.learned = nn.Module()
         self.learned.steps = learned
         self.head = head
+        self.state_head = state_head
+        self.parts = parts
 
-    def forward(self, frames: Tensor) -> Tensor:
-        each = frames.flatten(0, 1)
+    def forward(self, frames: Tensor, state: Tensor | None = None) -> Tensor:
+        images = frames if self.parts else frames.unsqueeze(2)
+        each = images.flatten(0, 2)
         for step in self.learned.steps:  # type: ignore[union-attr]
             each = step(each)
-        features: Tensor = self.head(each.float().unflatten(0, frames.shape[:2]))
+        return join(self.head, self.state_head, each.float().unflatten(0, images.shape[:3]), state)
+
+
+class TrainedOnState(nn.Module):
+    """The same of an extractor that sees no image: states `[N, frames, numbers]` -> features."""
+
+    def __init__(self, state_head: nn.Module) -> None:
+        super().__init__()
+        self.state_head = state_head
+
+    def forward(self, state: Tensor) -> Tensor:
+        features: Tensor = self.state_head(state)
         return features
 
 
@@ -70,12 +89,23 @@ class Source:
         return "PixelFeatures, from the source that is pickled here"
 
 
-def observation_space(player: Player) -> spaces.Box:
-    """What the stock model sees: uint8 `[frames, 3, H, W]`, oldest first, or `[3, H, W]` of a single frame."""
-    frames = player.model.observation_space.shape
-    assert frames is not None
-    shape = player.known.pixels if frames[0] == 1 else (frames[0], *player.known.pixels)
-    return spaces.Box(0, 255, shape, np.uint8)
+def observation_space(player: Player) -> spaces.Box | spaces.Dict:
+    """What the stock model sees: uint8 `[frames, 3, H, W]`, oldest first, or `[3, H, W]` of a single frame; a Dict of
+    such images and of vectors float32 `[frames, D]`, or `[D]`, where the run saw parts."""
+    layout, count = player.known.layout, frames(player)
+    lead = () if count == 1 else (count,)
+    images = {image.key: spaces.Box(0, 255, (*lead, *image.shape), np.uint8) for image in layout.images}
+    if layout.plain:
+        return next(iter(images.values()))
+    vectors = {vector.key: spaces.Box(-np.inf, np.inf, (*lead, vector.width), np.float32) for vector in layout.vectors}
+    return spaces.Dict({**images, **vectors})
+
+
+def frames(player: Player) -> int:
+    """How many frames an observation of the player's policy has."""
+    shape = player.model.observation_space.shape
+    assert shape is not None
+    return int(shape[0])
 
 
 def stock_model(player: Player, run: Mapping[str, Any]) -> BaseAlgorithm:
@@ -92,12 +122,17 @@ def stock_model(player: Player, run: Mapping[str, Any]) -> BaseAlgorithm:
     """
     config, row, venv = player.config, spec(player.config.algo), NoEnvironment(player.known)
     venv.observation_space = observation_space(player)
-    eyes = {
-        "frozen": _frozen_program(player.encoder, player.known.pixels),
+    eyes: dict[str, Any] = {
+        "frozen": _frozen_program(player.encoder, player.known.pixels) if player.known.layout.images else None,
         "trained": _trained_program(player),
-        "features_dim": config.head,
+        "features_dim": canonical(player.model.policy).features_dim,
         "run": to_json(run),
     }
+    policy = row.policy
+    if not player.known.layout.plain:
+        eyes["images"] = tuple(image.key for image in player.known.layout.images)
+        eyes["vectors"] = tuple(vector.key for vector in player.known.layout.vectors)
+        policy = policy.replace("Mlp", "MultiInput")
     policy_kwargs: dict[str, Any] = {
         "features_extractor_class": PixelFeatures,
         "features_extractor_kwargs": eyes,
@@ -108,10 +143,12 @@ def stock_model(player: Player, run: Mapping[str, Any]) -> BaseAlgorithm:
     chosen = overrides(config.set, "--set")
     if "buffer_size" in chosen:
         chosen["buffer_size"] = 1
+        if not player.known.layout.plain:  # SB3 has no n-step returns of a Dict
+            chosen.pop("n_steps", None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of minibatches that one environment does not fill
         model = type(player.model)(
-            row.policy, venv, policy_kwargs=policy_kwargs, seed=config.seed, device="cpu", **arguments(chosen, venv)
+            policy, venv, policy_kwargs=policy_kwargs, seed=config.seed, device="cpu", **arguments(chosen, venv)
         )
     with torch.no_grad():
         model.policy.load_state_dict(_policy_state(player, model))
@@ -138,9 +175,13 @@ def _extractors(policy: nn.Module, kind: type[nn.Module]) -> Iterator[tuple[str,
             yield name, module
 
 
-def _trained(extractor: EncoderExtractor) -> Trained:
+def _trained(extractor: EncoderExtractor) -> Trained | TrainedOnState:
     leader = extractor._leader[0] if extractor._leader else extractor
-    return Trained(_without_counter(leader.learned.steps), extractor.head)
+    if extractor.head is None:
+        assert extractor.state_head is not None
+        return TrainedOnState(extractor.state_head)
+    steps = _without_counter(leader.learned.steps)
+    return Trained(steps, extractor.head, extractor.state_head, extractor.row is not None)
 
 
 def _without_counter(steps: nn.ModuleList) -> nn.ModuleList:
@@ -153,19 +194,23 @@ def _frozen_program(encoder: Encoder, pixels: tuple[int, int, int]) -> np.ndarra
     if not len(encoder.frozen.steps):
         return None
     stages = nn.Sequential(*copy.deepcopy(_without_counter(encoder.frozen.steps)))
-    return _program(stages, torch.zeros((SAMPLE, *pixels)), encoder.name)
+    return _program(stages, (torch.zeros((SAMPLE, *pixels)),), encoder.name)
 
 
 def _trained_program(player: Player) -> np.ndarray:
     """What learns of the encoder, and the head, as a program."""
-    extractor = canonical(player.model.policy)
-    frames = player.model.observation_space.shape
-    assert frames is not None
-    frame = player.encoder.frozen.frame_shape(player.known.pixels)
-    return _program(copy.deepcopy(_trained(extractor)), torch.zeros((SAMPLE, frames[0], *frame)), player.encoder.name)
+    extractor, layout, count = canonical(player.model.policy), player.known.layout, frames(player)
+    samples: list[Tensor] = []
+    if layout.images:
+        frame = player.encoder.frozen.frame_shape(player.known.pixels)
+        images = () if layout.plain else (len(layout.images),)
+        samples.append(torch.zeros((SAMPLE, count, *images, *frame)))
+    if layout.vectors:
+        samples.append(torch.zeros((SAMPLE, count, layout.state)))
+    return _program(copy.deepcopy(_trained(extractor)), tuple(samples), player.encoder.name)
 
 
-def _program(module: nn.Module, sample: Tensor, name: str) -> np.ndarray:
+def _program(module: nn.Module, samples: tuple[Tensor, ...], name: str) -> np.ndarray:
     """`module` for any number of observations, as the bytes uint8 `[n]` of a file of `torch.export`.
 
     Raises:
@@ -175,8 +220,9 @@ def _program(module: nn.Module, sample: Tensor, name: str) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            observations = torch.export.Dim("observations")
             exported = torch.export.export(
-                module.eval(), (sample,), dynamic_shapes=({0: torch.export.Dim("observations")},)
+                module.eval(), samples, dynamic_shapes=tuple({0: observations} for _ in samples)
             )
             torch.export.save(exported, file)
     except Exception as error:  # whatever the code of a network raises when it is traced
@@ -191,19 +237,36 @@ def _program(module: nn.Module, sample: Tensor, name: str) -> np.ndarray:
 @torch.no_grad()
 def _check(player: Player, model: BaseAlgorithm) -> None:
     """Raise `RunError` unless every extractor of `model` gives what the player's gives, on pixels of noise."""
-    space = model.observation_space
-    assert isinstance(space, spaces.Box)
-    noise = np.random.default_rng(0).integers(0, 256, (SAMPLE + 1, *space.shape), np.uint8)
-    pixels = torch.from_numpy(noise).float()
-    stacks = pixels if pixels.dim() == 5 else pixels[:, None]
-    frames = nn.Sequential(*_without_counter(player.encoder.frozen.steps))(stacks.flatten(0, 1)).float()
-    seen = frames.unflatten(0, stacks.shape[:2])
+    observations, seen = _noise(player, model.observation_space)
     ours = dict(_extractors(player.model.policy, EncoderExtractor))
     for path, extractor in _extractors(model.policy, PixelFeatures):
-        expected, given = _trained(ours[path]).eval()(seen), extractor(pixels)
+        expected, given = _trained(ours[path]).eval()(*seen), extractor(observations)
         apart = (given - expected).abs().max().item() / max(1.0, expected.abs().max().item())
         if not apart <= TOLERANCE:
             raise RunError(
                 f"The exported encoder {player.encoder.name} computes something else than the run's (features of noise "
                 f"lie {apart:.2g} apart), so nothing was written. Share the run folder instead."
             )
+
+
+def _noise(player: Player, space: spaces.Space[Any]) -> tuple[Tensor | dict[str, Tensor], list[Tensor]]:
+    """Observations of noise as the stock model gets them, and as what learns gets them: frames, and states."""
+    layout, draws = player.known.layout, np.random.default_rng(0)
+    parts = space.spaces if isinstance(space, spaces.Dict) else {"": space}
+    shown = {}
+    for key, part in parts.items():
+        assert isinstance(part, spaces.Box)
+        shape = (SAMPLE + 1, *part.shape)
+        noise = draws.integers(0, 256, shape, np.uint8) if part.dtype == np.uint8 else draws.standard_normal(shape)
+        shown[key] = torch.from_numpy(noise).float()
+    single, seen = frames(player) == 1, []
+    if layout.images:
+        images = torch.stack([shown[image.key] for image in layout.images], dim=-4)  # before 3, H, W
+        stacks = images.unsqueeze(1) if single else images
+        each = nn.Sequential(*_without_counter(player.encoder.frozen.steps))(stacks.flatten(0, 2)).float()
+        several = each.unflatten(0, stacks.shape[:3])
+        seen.append(several.squeeze(2) if layout.plain else several)
+    if layout.vectors:
+        state = torch.cat([shown[vector.key] for vector in layout.vectors], dim=-1)
+        seen.append(state.unsqueeze(1) if single else state)
+    return (shown[layout.images[0].key] if layout.plain else shown), seen

@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stillsight.agents.errors import RunError
 from stillsight.agents.features.encoded_vec_env import EncodedVecEnv, FrameStack
 from stillsight.envs.random_play import MASKS
+from stillsight.envs.wrappers.layout import Observation
 
 
 def takes_masks(model: BaseAlgorithm | type[BaseAlgorithm]) -> bool:
@@ -87,7 +88,7 @@ class Actor:
 
     def act(
         self,
-        pixels: np.ndarray,
+        shown: Observation,
         *,
         deterministic: bool = True,
         began: np.ndarray | None = None,
@@ -96,7 +97,7 @@ class Actor:
         """Choose an action for each environment, `[N, ...]`.
 
         Args:
-            pixels: uint8 `[N, 3, H, W]`, the newest frames.
+            shown: uint8 `[N, 3, H, W]`, the newest frames; or a dict of such images and of vectors `[N, D]`.
             deterministic: take the most likely action.
             began: bool `[N]`, where an episode begins with this frame; all do after `reset`.
             masks: bool `[N, actions]`, what is allowed, for a policy that asks.
@@ -104,17 +105,17 @@ class Actor:
         Raises:
             RunError: masks are missing, have another shape, allow nothing, or are not asked for.
         """
-        frames = self.eyes.encode(pixels)
+        frames = self.eyes.encode(shown)
         if self._stack is None:
             shape = self.eyes.observation_space.shape
             assert shape is not None
-            self._stack = FrameStack(len(pixels), shape[0], shape[1:], frames.dtype)
-            began = np.ones(len(pixels), bool)
+            self._stack = FrameStack(len(frames), shape[0], shape[1:], frames.dtype)
+            began = np.ones(len(frames), bool)
             observation = self._stack.start(frames)
         else:
-            began = np.zeros(len(pixels), bool) if began is None else np.asarray(began, bool)
+            began = np.zeros(len(frames), bool) if began is None else np.asarray(began, bool)
             observation = self._stack.push(frames, began)
-        masked = self._masked(masks, len(pixels))
+        masked = self._masked(masks, len(frames))
         actions, self._memory = self.model.predict(observation, self._memory, began, deterministic, **masked)
         return np.asarray(actions)
 

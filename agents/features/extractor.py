@@ -10,11 +10,13 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
+from stillsight.agents.buffers.row import RowSpace
 from stillsight.agents.errors import RunError
 from stillsight.agents.features.fusion import Fusion
 from stillsight.agents.features.head import HEAD_FEATURES, Head
 from stillsight.agents.features.random_shift import RandomShift
 from stillsight.agents.features.standardise import Statistics
+from stillsight.agents.features.state_head import STATE_UNITS, StateHead, split_statistics
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.learned import Learned
 
@@ -26,15 +28,19 @@ class EncoderExtractor(BaseFeaturesExtractor):
     `Head`. What a frame is, it is told: what the frozen part gives, where an `EncodedVecEnv` with the same encoder runs
     that before the policy, or pixels, where the frozen part runs in here (`in_policy`).
 
+    Of a `RowSpace` each row is taken apart first: all images of a frame go through the learned part, their features
+    side by side through the head, and its state through a layer of its own (`StateHead`), whose result is joined behind
+    the head's.
+
     The frozen part is held by reference and is no sub-module: Stable-Baselines3 neither copies, averages, optimises,
     re-initialises nor saves it.
 
     Args:
         observation_space: of an `EncodedVecEnv`.
         encoder: the one that the `EncodedVecEnv` has; in-policy, that has none.
-        features_dim: width of the head.
+        features_dim: width of the head; that of the state's layer comes on top.
         compress: channels that the head's 1 x 1 convolution leaves at each place of each frame; 0 does without it.
-        statistics: of the features, which the head standardises by; `gather_statistics` gathers them.
+        statistics: of features and state, which are standardised by them; `gather_statistics` gathers them.
         shift: see pixels through `RandomShift`.
         in_policy: frames are pixels, and the frozen part runs here, at every look.
         fusion: of the frames of a stack, see `fusion.fuse`.
@@ -54,30 +60,48 @@ class EncoderExtractor(BaseFeaturesExtractor):
         in_policy: bool = False,
         fusion: Fusion = "stack",
     ) -> None:
-        super().__init__(observation_space, features_dim)
-        _check_frames(observation_space, encoder, in_policy)
+        row = observation_space if isinstance(observation_space, RowSpace) else None
+        images, state = (1, 0) if row is None else (row.images, row.state)
+        super().__init__(observation_space, features_dim * bool(images) + STATE_UNITS * bool(state))
+        self.row = row
+        if images:
+            _check_frames(observation_space, encoder, in_policy)
         self.shift = RandomShift() if shift else nn.Identity()
         encoder.in_policy = True
         self._frozen = (encoder.frozen,)  # in a tuple, because nn.Module would register it
         self.in_policy = in_policy
         self.learned = copy.deepcopy(encoder.learned)
         self._leader: tuple[EncoderExtractor, ...] = ()
-        count, *shape = observation_space.shape
-        _check_fusion(fusion, count)
-        with torch.no_grad(), encoder.counter.paused():
-            sample = torch.zeros((1, *shape), device=encoder.frozen.device)
-            if in_policy or not len(encoder.frozen.steps):
-                sample = encoder.frozen(sample)
-            width = self.learned(sample.to(_device(self.learned))).shape[1]
-        self.head = Head(count, encoder.blocks(width), compress, features_dim, statistics, fusion)
+        count, *shape = observation_space.shape if row is None else (row.shape[0], *row.part)
+        if images:
+            _check_fusion(fusion, count)
+        of_features, of_state = split_statistics(statistics, state)
+        self.head = None
+        if images:
+            with torch.no_grad(), encoder.counter.paused():
+                sample = torch.zeros((1, *shape), device=encoder.frozen.device)
+                if in_policy or not len(encoder.frozen.steps):
+                    sample = encoder.frozen(sample)
+                width = self.learned(sample.to(_device(self.learned))).shape[1]
+            self.head = Head(count, encoder.blocks(width), compress, features_dim, of_features, fusion, images)
+        self.state_head = StateHead(count, state, of_state) if state else None
 
     def forward(self, observations: Tensor) -> Tensor:
-        frames = self.shift(observations).flatten(0, 1)
-        if self.in_policy:
-            frozen = self._frozen[0]
-            frames = frozen(frames.to(frozen.device)).to(observations.device)
-        head: Tensor = self.head(self._look(frames).unflatten(0, observations.shape[:2]))
-        return head
+        if self.row is None:
+            frames, state = self.shift(observations).unsqueeze(2), None
+        else:
+            frames, state = self.row.split(observations)
+            if frames.shape[2] and not isinstance(self.shift, nn.Identity):  # each image by a draw of its own
+                moved = self.shift(frames.transpose(1, 2).flatten(0, 1))
+                frames = moved.unflatten(0, (len(frames), -1)).transpose(1, 2)
+        counts, features = frames.shape[:3], None
+        if self.head is not None:
+            each = frames.flatten(0, 2)
+            if self.in_policy:
+                frozen = self._frozen[0]
+                each = frozen(each.to(frozen.device)).to(observations.device)
+            features = self._look(each).unflatten(0, counts)
+        return join(self.head, self.state_head, features, state)
 
     def look_through(self, leader: EncoderExtractor) -> None:
         """Drop the learned part and use that of `leader` from now on, by reference and without training it."""
@@ -90,6 +114,16 @@ class EncoderExtractor(BaseFeaturesExtractor):
                 return self._leader[0]._look(frames)
         features: Tensor = self.learned(frames)
         return features
+
+
+def join(head: nn.Module | None, state_head: nn.Module | None, features: Tensor | None, state: Tensor | None) -> Tensor:
+    """Features `[N, frames, images, D]` and states `[N, frames, numbers]` -> `[N, features_dim]`.
+
+    What there is no head for is not looked at.
+    """
+    parts: list[Tensor] = [] if head is None or features is None else [head(features.flatten(2))]
+    parts += [] if state_head is None or state is None else [state_head(state)]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _check_fusion(fusion: Fusion, frames: int) -> None:

@@ -36,6 +36,7 @@ class Head(nn.Module):
         units: width of the result.
         statistics: of the features, see `Standardise`.
         fusion: of the frames, see `fuse`; differences are taken behind the convolution.
+        images: of a frame, whose features come one after the other; each has norms and convolutions of its own.
 
     Raises:
         RunError: the machine has no memory free for so many weights; nothing was taken.
@@ -49,10 +50,12 @@ class Head(nn.Module):
         units: int,
         statistics: Statistics | None = None,
         fusion: Fusion = "stack",
+        images: int = 1,
     ) -> None:
         super().__init__()
-        width = sum(block.width for block in blocks)
-        self.widths, self.blocks, self.fusion = [block.width for block in blocks], merged(blocks), fusion
+        width = images * sum(block.width for block in blocks)
+        self.widths, self.blocks = [block.width for block in blocks] * images, merged(blocks) * images
+        self.fusion, self.images = fusion, images
         self.standardise = Standardise(width, statistics, self.widths)
         norms = [nn.LayerNorm(each) for each in self.widths]
         self.norm = norms[0] if len(norms) == 1 else nn.ModuleList(norms)

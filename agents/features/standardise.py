@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from stillsight.agents.buffers.footprint import check_memory
 from stillsight.encoders.encoder import Encoder
 from stillsight.envs.random_play import random_play
+from stillsight.envs.vector import layout_of, shown_by
 
 FLOOR = 0.1
 """Smallest standard deviation to divide by, as a share of the mean one of its tap: a dead feature must not become
@@ -29,7 +30,7 @@ LARGEST = 10.0
 
 
 class Statistics(NamedTuple):
-    """Mean and standard deviation of each feature, float32 `[D]`."""
+    """Mean and standard deviation of each feature, float32 `[D]`, those of a state behind them."""
 
     mean: Tensor
     std: Tensor
@@ -69,36 +70,55 @@ BATCH = 64
 """Images encoded at once."""
 
 
+CONSTANT = 1e-6
+"""Spread of a number of a state, in units of its size, below which it counts as constant and is not divided by."""
+
+
 def gather_statistics(venv: VecEnv, encoder: Encoder, frames: int) -> Statistics:
-    """Gather mean and standard deviation of each feature over frames of random play.
+    """Gather mean and standard deviation of each feature, and of each number of a state, over frames of random play.
 
     The images are left out of the encoder's count: they are a constant, and no part of what a step costs.
 
     Args:
-        venv: uint8 pixels `[n_envs, 3, H, W]`; it is reset.
+        venv: uint8 pixels `[n_envs, 3, H, W]`, or dicts of such images and of vectors; it is reset.
         encoder: as training will begin with it, the trained part included.
         frames: how many are looked at, of all environments together.
 
     Frames that are all alike, or hold nothing but black and the next grey, are warned of on stderr.
 
+    Returns:
+        Those of the features of each image, one after the other, and then those of the state. Numbers that do not
+        change keep their scale.
+
     Raises:
         RunError: the machine has no memory free for so many frames.
     """
-    shape = venv.observation_space.shape
-    assert shape is not None
-    check_memory(2 * frames * math.prod(shape), frames, what="first look", flag="--standardise ", fewer="--size")
-    seen, draw = [np.asarray(venv.reset())], random_play(venv)
-    while len(seen) * venv.num_envs < frames:
-        seen.append(np.asarray(venv.step(draw())[0]))
-    looked_at = np.concatenate(seen)[:frames]
-    warn_of_blank(looked_at)
-    pixels = torch.from_numpy(looked_at)
-    was_training = encoder.training
-    encoder.eval()  # where BatchNorm learns, the look must not move its statistics
-    with torch.no_grad(), encoder.counter.paused():
-        features = torch.cat([encoder(part.to(encoder.device)).cpu() for part in pixels.split(BATCH)])
-    encoder.train(was_training)
-    return Statistics(features.mean(0), features.std(0, correction=0))
+    layout = layout_of(venv)
+    assert layout is not None
+    needed = len(layout.images) * math.prod(layout.pixels) + 4 * layout.state
+    check_memory(2 * frames * needed, frames, what="first look", flag="--standardise ", fewer="--size")
+    shown, draw = [shown_by(venv.reset())], random_play(venv)
+    while len(shown) * venv.num_envs < frames:
+        shown.append(shown_by(venv.step(draw())[0]))
+    images = np.concatenate([layout.images_of(one) for one in shown])[:frames]
+    for place in range(images.shape[1]):
+        warn_of_blank(images[:, place])
+    pixels = torch.from_numpy(images).flatten(0, 1)
+    parts: list[Statistics] = []
+    if layout.images:
+        was_training = encoder.training
+        encoder.eval()  # where BatchNorm learns, the look must not move its statistics
+        with torch.no_grad(), encoder.counter.paused():
+            features = torch.cat([encoder(part.to(encoder.device)).cpu() for part in pixels.split(BATCH)])
+        encoder.train(was_training)
+        features = features.reshape(len(images), -1)
+        parts.append(Statistics(features.mean(0), features.std(0, correction=0)))
+    if layout.vectors:
+        state = torch.from_numpy(np.concatenate([layout.state_of(one) for one in shown])[:frames]).double()
+        mean, std = state.mean(0), state.std(0, correction=0)
+        constant = std <= CONSTANT * mean.abs().clamp_min(CONSTANT)
+        parts.append(Statistics(mean.float(), torch.where(constant, 1.0, std).float()))
+    return parts[0] if len(parts) == 1 else Statistics(*(torch.cat(both) for both in zip(*parts, strict=True)))
 
 
 def warn_of_blank(pixels: np.ndarray) -> None:

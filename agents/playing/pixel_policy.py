@@ -11,13 +11,16 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from torch import Tensor, nn
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.features.extractor import EncoderExtractor, canonical
+from stillsight.agents.features.extractor import EncoderExtractor, canonical, join
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.preprocess import Preprocess
 
 
 class PixelPolicy(nn.Module):
     """Pixels 0..255 `[N, frames, 3, H, W]` (uint8 or float) -> what the policy says of them, float32 `[N, ...]`.
+
+    Of a policy that sees several images or a state: pixels `[N, frames, images, 3, H, W]`, images in the order of their
+    keys, and the state `[N, frames, numbers]` as a second argument, where it has one.
 
     What that is depends on the algorithm, see `says`: "logits" of each action (PPO, A2C, TRPO; discrete), "mean" of the
     actions before they are clipped (the same; continuous), "values" of each action (DQN, QR-DQN: the mean over the
@@ -42,16 +45,22 @@ class PixelPolicy(nn.Module):
         first = pixels.uncounted() if isinstance(pixels, Preprocess) else pixels
         self.frozen = nn.Sequential(first, *copy.deepcopy(stages)).to(encoder.frozen.device)
         self.learned = canonical(policy).learned
-        self.head = extractor.head
+        if extractor.head is None:
+            raise RunError("This policy sees no pixels, so no module begins with them. Use player.predict.")
+        self.head, self.state_head = extractor.head, extractor.state_head
         self.train(False)
 
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002 - nn.Module's signature
         """Stay in eval mode."""
         return super().train(False)
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        frames = self.frozen(pixels.flatten(0, 1)).float()
-        features = self.head(self.learned(frames).unflatten(0, pixels.shape[:2]))
+    def forward(self, pixels: Tensor, state: Tensor | None = None) -> Tensor:
+        if (state is None) != (self.state_head is None):
+            told = "sees a state, which comes as a second argument" if state is None else "sees no state, and got one"
+            raise RunError(f"This policy {told}. Call it as module(pixels{', state' if state is None else ''}).")
+        images = pixels if pixels.dim() == 6 else pixels.unsqueeze(2)
+        frames = self.frozen(images.flatten(0, 2)).float()
+        features = join(self.head, self.state_head, self.learned(frames).unflatten(0, images.shape[:3]), state)
         answer: Tensor = self._answer(self.heads, features)
         return answer
 

@@ -25,6 +25,7 @@ from stillsight.encoders.atomic import to_json
 from stillsight.encoders.system.stopping import Stop
 from stillsight.envs import make_env, reference_returns
 from stillsight.envs.options import EnvOptions
+from stillsight.envs.wrappers.layout import Layout
 
 
 def play(
@@ -71,14 +72,20 @@ def open_env(player: Player, options: EnvOptions, seed: int) -> gym.Env[Any, Any
         RunError: what it shows, or how it is acted in, is not what the agent was trained in.
     """
     env = make_env(player.config.env, options, training=False, seed=seed)
-    shape, known = env.observation_space.shape, player.known
-    if shape != known.pixels or env.action_space != known.action:
+    shown, known = Layout.of(env.observation_space), player.known
+    if shown is None or shown.form != known.layout.form or env.action_space != known.action:
         env.close()
         raise RunError(
-            f"This agent sees pixels {list(known.pixels)} and acts in {known.action}, and {player.config.env} as asked "
-            f"for here shows {list(shape or ())} and takes {env.action_space}. Drop the --env-set that changes it."
+            f"This agent sees {_words(known.layout)} and acts in {known.action}, and {player.config.env} as asked for "
+            f"here shows {_words(shown)} and takes {env.action_space}. Drop the --env-set that changes it."
         )
     return env
+
+
+def _words(layout: Layout | None) -> str:
+    if layout is None:
+        return "nothing that an agent sees"
+    return f"pixels {list(layout.pixels)}" if layout.plain else str(layout)
 
 
 def play_seeds(

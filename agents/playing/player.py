@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder, fingerprint
 from stillsight.encoders.mode import Mode
 from stillsight.envs import make_vec
-from stillsight.envs.vector import action_offset
+from stillsight.envs.vector import action_offset, layout_of
+from stillsight.envs.wrappers.layout import Observation, alone, count
 
 
 @dataclass
@@ -75,8 +76,9 @@ class Player:
         """Hash of the encoder as the policy uses it, parameters and buffers."""
         return fingerprint(encoder_state(self.encoder, self.model.policy))
 
-    def encode(self, pixels: np.ndarray) -> np.ndarray:
-        """Encode uint8 pixels `[N, 3, H, W]` as far as the frozen part goes: what the policy sees of each frame."""
+    def encode(self, pixels: Observation) -> np.ndarray:
+        """Encode uint8 pixels `[N, 3, H, W]`, or a batch of dicts, as far as the frozen part goes: what the policy sees
+        of each frame."""
         return self.actor.eyes.encode(pixels)
 
     def reset(self) -> None:
@@ -85,7 +87,7 @@ class Player:
 
     def predict(
         self,
-        pixels: np.ndarray,
+        pixels: Observation,
         deterministic: bool = True,
         began: Sequence[bool] | np.ndarray | None = None,
         masks: np.ndarray | None = None,
@@ -95,7 +97,8 @@ class Player:
         The player remembers the frames before it; call `reset` where all episodes begin, or say in which they do.
 
         Args:
-            pixels: uint8 `[3, H, W]`, as `make_env` gives them, or `[N, 3, H, W]`.
+            pixels: uint8 `[3, H, W]`, as `make_env` gives them, or `[N, 3, H, W]`; of an agent that sees several images
+                or a state, the dict that `make_env` gives, of one environment or of N side by side.
             deterministic: take the most likely action.
             began: bool `[N]`, in which environments an episode begins with this frame; by default in none after the
                 first call.
@@ -107,11 +110,10 @@ class Player:
             game of your own whose space starts elsewhere takes this plus `known.offset`.
 
         Raises:
-            RunError: pixels of another shape or dtype than the agent was trained on, or of another number of
+            RunError: an observation of another shape or dtype than the agent was trained on, or of another number of
                 environments than before without a `reset`; masks missing, of another shape, or not asked for.
         """
-        batch = self._checked(pixels)
-        single = np.ndim(pixels) == 3
+        batch, single = self._checked(pixels)
         allowed = np.asarray(masks)[None] if masks is not None and single else masks
         starting = None if began is None else np.asarray(began, bool)
         actions = self.actor.act(batch, deterministic=deterministic, began=starting, masks=allowed)
@@ -119,21 +121,33 @@ class Player:
         answer: np.ndarray = np.asarray(actions[0] if single else actions)[()]
         return answer
 
-    def _checked(self, pixels: np.ndarray) -> np.ndarray:
-        """`pixels` as a batch."""
-        given = np.asarray(pixels)
-        batch = given[None] if given.ndim == 3 else given
-        if given.dtype != np.uint8 or batch.shape[1:] != self.known.pixels:
+    def _checked(self, shown: Observation) -> tuple[Observation, bool]:
+        """`shown` as a batch, and whether it is of one environment."""
+        layout = self.known.layout
+        given: Observation = (
+            {key: np.asarray(part) for key, part in shown.items()}
+            if isinstance(shown, Mapping)
+            else (np.asarray(shown))
+        )
+        why = layout.objection(given)
+        if why is not None and layout.plain and not isinstance(given, Mapping):
             raise RunError(
-                f"This agent sees uint8 pixels {list(self.known.pixels)}, and got {given.dtype} {list(given.shape)}. "
+                f"This agent sees uint8 pixels {list(layout.pixels)}, and got {given.dtype} {list(given.shape)}. "
                 "Give one frame, or a batch [N, 3, H, W] of them, as stillsight.envs.make_env shows them."
             )
-        playing = self.actor.environments
-        if playing is not None and playing != len(batch):
+        if why is not None:
             raise RunError(
-                f"The agent was playing {playing} environments, and got frames of {len(batch)}. Call reset() first."
+                f"This agent sees {layout}, and got an observation that {why}. Give one of one environment, or a batch "
+                "of them, as stillsight.envs.make_env shows them with the run's options (player.config.env_options())."
             )
-        return batch
+        single = not layout.batched(given)
+        batch = alone(given) if single else given
+        playing = self.actor.environments
+        if playing is not None and playing != count(batch):
+            raise RunError(
+                f"The agent was playing {playing} environments, and got frames of {count(batch)}. Call reset() first."
+            )
+        return batch, single
 
 
 class NoEnvironment(VecEnv):
@@ -145,7 +159,8 @@ class NoEnvironment(VecEnv):
 
     def __init__(self, known: Spaces) -> None:
         self.render_mode = None
-        super().__init__(1, spaces.Box(0, 255, known.pixels, np.uint8), known.action)
+        self.layout = known.layout
+        super().__init__(1, known.layout.space, known.action)
 
     def reset(self) -> np.ndarray:
         """Raise `RunError`."""
@@ -226,7 +241,7 @@ def load(
     config = replace(config, seed=trained if seed is None else seed)
     encoder = build(_to_build(config, trained))
     known = read_spaces(folder, config)
-    prepare(config, encoder, known.pixels, batch=1)
+    prepare(config, encoder, known.layout, n_envs=1)
     venv = EncodedVecEnv(NoEnvironment(known), None if config.in_policy else encoder, config.frame_stack or 1)
     model = assemble(config, encoder, venv, playing=True)
 
@@ -273,8 +288,8 @@ def read_spaces(folder: Path, config: RlConfig) -> Spaces:
     if path.is_file():
         return Spaces.read(path)
     venv = make_vec(config.env, options=config.env_options(), training=False)
-    shape = venv.observation_space.shape
-    assert shape is not None
-    known = Spaces((int(shape[0]), int(shape[1]), int(shape[2])), venv.action_space, action_offset(venv))
+    layout = layout_of(venv)
+    assert layout is not None
+    known = Spaces(layout, venv.action_space, action_offset(venv))
     venv.close()
     return known

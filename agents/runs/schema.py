@@ -17,6 +17,7 @@ import msgspec
 from stillsight.agents.errors import RunError
 from stillsight.encoders.errors import DamagedFileError
 from stillsight.encoders.system.plain_file import NotPlainError, read_plain
+from stillsight.envs.wrappers.layout import MOST_IMAGES, MOST_VECTORS
 
 Kind = TypeVar("Kind")
 
@@ -31,6 +32,8 @@ LARGEST_SIDE = 4_096
 """Pixels that a side of an image may have: memory for it is taken before a checkpoint can contradict the file."""
 MOST_CHOICES = 100_000
 """Actions that an agent may choose from, and numbers that a continuous action may have."""
+LONGEST_KEY = 1_024
+"""Characters of the key of a part of an observation."""
 LONGEST_TEXT = 4_096
 """Characters of one setting; Linux's paths have no more."""
 
@@ -194,11 +197,38 @@ class MultiBinary(msgspec.Struct, tag_field="kind", tag="MultiBinary"):
     n: Choices | Annotated[list[Choices], msgspec.Meta(min_length=1, max_length=8)]
 
 
-class SpacesRecord(msgspec.Struct):
-    """spaces.json."""
+Key = Annotated[str, msgspec.Meta(max_length=LONGEST_KEY)]
 
-    pixels: tuple[Literal[3], Side, Side]
+
+class ImageRecord(msgspec.Struct):
+    """An image of an observation."""
+
+    key: Key
+    shape: tuple[Literal[3], Side, Side]
+
+
+class VectorRecord(msgspec.Struct):
+    """A vector of an observation."""
+
+    key: Key
+    width: Choices
+
+
+class LayoutRecord(msgspec.Struct):
+    """What one environment shows."""
+
+    images: Annotated[list[ImageRecord], msgspec.Meta(max_length=MOST_IMAGES)]
+    vectors: Annotated[list[VectorRecord], msgspec.Meta(max_length=MOST_VECTORS)] = []
+    texts: Annotated[list[Key], msgspec.Meta(max_length=MOST_VECTORS)] = []
+    frames: Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)] = 1
+
+
+class SpacesRecord(msgspec.Struct):
+    """spaces.json. Its pixels are left out where an observation is more or other than one image."""
+
     action: Discrete | Box | MultiDiscrete | MultiBinary
+    pixels: tuple[Literal[3], Side, Side] | None = None
+    layout: LayoutRecord | None = None
     offset: int | list[int] = 0
 
 

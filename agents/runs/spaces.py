@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
 from stillsight.agents.runs.reader import read_json
+from stillsight.envs.errors import EnvError
+from stillsight.envs.wrappers.layout import Image, Layout, Vector
 
 if TYPE_CHECKING:
     from gymnasium import spaces
@@ -26,19 +28,33 @@ class Spaces:
     """What an agent sees of one environment, before anything is encoded, and what it answers.
 
     Attributes:
-        pixels: (3, H, W) of an image, uint8.
+        layout: the images, vectors and texts of the environment.
         action: of one environment as `make_env` makes it: choices are counted from 0.
         offset: what to add to an action for the game itself, whose own choices may start elsewhere; one for each choice
             of a MultiDiscrete.
     """
 
-    pixels: tuple[int, int, int]
+    layout: Layout
     action: spaces.Space[Any]
     offset: int | tuple[int, ...] = 0
 
+    @property
+    def pixels(self) -> tuple[int, int, int]:
+        """(3, H, W) of an image, uint8; (3, 0, 0) where none is seen."""
+        return self.layout.pixels
+
     def to_json(self) -> dict[str, Any]:
         """As JSON knows it; `from_json` is the inverse."""
-        record: dict[str, Any] = {"pixels": list(self.pixels), "action": _action_to_json(self.action)}
+        action = _action_to_json(self.action)
+        record: dict[str, Any] = {"pixels": list(self.pixels)} if self.layout.plain else {}
+        if not self.layout.plain or self.layout.texts:
+            record["layout"] = {
+                "images": [{"key": image.key, "shape": list(image.shape)} for image in self.layout.images],
+                "vectors": [{"key": vector.key, "width": vector.width} for vector in self.layout.vectors],
+                "texts": list(self.layout.texts),
+                "frames": self.layout.frames,
+            }
+        record["action"] = action
         if self.offset:
             record["offset"] = list(self.offset) if isinstance(self.offset, tuple) else self.offset
         return record
@@ -63,7 +79,7 @@ class Spaces:
         except (TypeError, ValueError, AssertionError, OverflowError) as error:
             schema.refuse(what, error, advice)
         offset = tuple(known.offset) if isinstance(known.offset, list) else known.offset
-        return cls(known.pixels, action, offset)
+        return cls(_layout(known, what, advice), action, offset)
 
     @classmethod
     def read(cls, path: Path) -> Spaces:
@@ -73,6 +89,31 @@ class Spaces:
             RunError: it is damaged.
         """
         return cls.from_json(read_json(path, "", advice=REMOVE))
+
+
+def _layout(known: schema.SpacesRecord, what: str, advice: str) -> Layout:
+    """The layout in a record, in which the one image stands alone where it is all that is seen.
+
+    Raises:
+        RunError: there is none, or its parts do not go together.
+    """
+    told = known.layout
+    if told is None and known.pixels is None:
+        schema.refuse(what, "it says neither pixels nor layout", advice)
+    try:
+        if told is None:
+            assert known.pixels is not None
+            return Layout(images=(Image("", known.pixels),))
+        images = tuple(Image(image.key, image.shape) for image in told.images)
+        vectors = tuple(Vector(vector.key, vector.width) for vector in told.vectors)
+        layout = Layout(images=images, vectors=vectors, texts=tuple(told.texts), frames=told.frames)
+    except EnvError as error:
+        schema.refuse(what, error, advice)
+    if (known.pixels is not None) != layout.plain or known.pixels not in (None, layout.pixels):
+        schema.refuse(what, f"its pixels are {known.pixels}, and its layout has {layout}", advice)
+    if not layout.plain and "" in {*(image.key for image in layout.images), *(vector.key for vector in layout.vectors)}:
+        schema.refuse(what, "a part of its layout has no key", advice)
+    return layout
 
 
 def _action_to_json(space: spaces.Space[Any]) -> dict[str, Any]:

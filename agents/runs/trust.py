@@ -136,7 +136,7 @@ def _cache(_: Values, value: Any) -> Iterator[Request | Place]:
 
 
 def _nothing(_: Values, __: Any) -> Iterator[Request | Place]:
-    """Of names that a row of a registry decides, and of switches."""
+    """Of names that a row of a registry decides, of keys by which an observation is looked into, and of switches."""
     return iter(())
 
 
@@ -153,6 +153,7 @@ RULES: dict[str, Rule] = {
     "data": _data,
     "cache": _cache,
     **dict.fromkeys(("mode", "tap", "pooling", "fusion", "unfreeze", "shift", "device", "from_checkpoint"), _nothing),
+    **dict.fromkeys(("pixels", "state"), _nothing),
 }
 """Field of a configuration whose values are text -> what it may ask for. Numbers, truth values and choices of a few
 words need none."""

@@ -23,7 +23,9 @@ from stillsight.agents.training.seeds import STANDARDISE
 from stillsight.agents.training.settings import overrides
 from stillsight.encoders.encoder import Encoder, fingerprint
 from stillsight.envs import make_env, make_vec, workers_pay
+from stillsight.envs.vector import layout_of
 from stillsight.envs.wrappers.actions import kind, objection
+from stillsight.envs.wrappers.layout import Layout
 
 
 @dataclass
@@ -109,24 +111,27 @@ def make_venv(config: RlConfig, encoder: Encoder, *, n_envs: int, training: bool
     if wanted and config.workers == "auto":
         wanted = workers_pay(config.env, n_envs, options, seed=seed)
     workers = n_envs if wanted else 0
-    pixels = make_vec(config.env, n_envs, seed=seed, options=options, training=training, workers=workers)
-    shape = pixels.observation_space.shape
-    assert shape is not None
-    prepare(config, encoder, (3, shape[1], shape[2]), n_envs, forwards=config.steps // n_envs if training else 0)
-    return EncodedVecEnv(pixels, None if config.in_policy else encoder, config.frame_stack or 1)
+    shown = make_vec(config.env, n_envs, seed=seed, options=options, training=training, workers=workers)
+    layout = layout_of(shown)
+    assert layout is not None
+    prepare(config, encoder, layout, n_envs, forwards=config.steps // n_envs if training else 0)
+    return EncodedVecEnv(shown, None if config.in_policy else encoder, config.frame_stack or 1)
 
 
-def prepare(config: RlConfig, encoder: Encoder, pixels: tuple[int, int, int], batch: int, forwards: int = 0) -> None:
-    """Make the encoder ready for images of this shape; once, for the training environments, which come first.
+def prepare(config: RlConfig, encoder: Encoder, layout: Layout, n_envs: int, forwards: int = 0) -> None:
+    """Make the encoder ready for the images of a layout; once, for the training environments, which come first.
 
     Raises:
         EncoderError: the images are too small for it, or the engine that was asked for is not to be had.
     """
-    for side in sorted(set(pixels[1:])):  # both must be multiples of a patch
+    if not layout.images:
+        return
+    for side in sorted(set(layout.pixels[1:])):  # both must be multiples of a patch
         config.check_encoder(side)
     if not encoder.frozen.prepared:
         ahead = 0 if config.in_policy else forwards
-        encoder.frozen.prepare(pixels, wanted=config.engine, batch=batch, forwards=ahead)
+        batch = n_envs * len(layout.images)
+        encoder.frozen.prepare(layout.pixels, wanted=config.engine, batch=batch, forwards=ahead)
 
 
 def make_agent(config: RlConfig, encoder: Encoder, *, n_envs: int) -> Agent:

@@ -20,7 +20,7 @@ from stillsight.agents.training.settings import overrides, settings
 from stillsight.encoders.config import EncoderConfig, refuse
 from stillsight.encoders.taps.tap import taps
 from stillsight.encoders.zoo.registry import spec as encoder_spec
-from stillsight.envs.options import EnvOptions
+from stillsight.envs.options import OFF, EnvOptions
 from stillsight.envs.registry import resolve
 
 MOST_ENVS = 4_096
@@ -76,6 +76,12 @@ class RlConfig(EncoderConfig):
     size: int | None = None
     """Side of the environment's images in pixels, 0 for its native size; without it, the size of its row in `stillsight
     list envs`, or its native size where it has none."""
+    pixels: tuple[str, ...] = ()
+    """Images of a Dict observation that the agent sees, by their keys, several cameras side by side; rendering is what
+    the environment draws, and off shows none. Its only image by default."""
+    state: tuple[str, ...] = ()
+    """Numbers of the observation that the agent sees beside its images: on for all, or their keys; off by default. They
+    are standardised as features are (--standardise)."""
     frame_skip: int | None = None
     """Repeat each action this often; the environment's default otherwise."""
     clip_rewards: bool | None = None
@@ -166,6 +172,8 @@ class RlConfig(EncoderConfig):
             shift=self.shift,
             shift_strength=self.shift_strength,
             step_timeout=self.step_timeout,
+            pixels=self.pixels or None,
+            state=self.state or None,
             kwargs=overrides(self.env_set, "--env-set") or None,
         )
 
@@ -188,6 +196,8 @@ class RlConfig(EncoderConfig):
             max_episode_steps=options.max_episode_steps,
             shift=options.shift,
             shift_strength=options.shift_strength,
+            pixels=options.pixels,
+            state=options.state,
             batchnorm="frozen" if self.batchnorm is None and self.mode.trained else self.batchnorm,
             set=tuple(f"{name}={value!r}" for name, value in chosen.items()),
         ).completed()
@@ -238,6 +248,7 @@ class RlConfig(EncoderConfig):
         self._check_rate(row)
         self._check_augment(row)
         self._check_fusion()
+        self._check_blind()
         self.check_ranges()
         if self.tensorboard and find_spec("tensorboard") is None:
             raise RunError(
@@ -308,11 +319,22 @@ class RlConfig(EncoderConfig):
             refuse(given, ("replay_dtype", "in_policy", "engine"), f"{why} Type --unfreeze STAGE, or --mode frozen")
         elif self.in_policy:
             refuse(given, ("replay_dtype",), "with --in-policy, where replay memory keeps pixels. Drop --in-policy")
+        if self.pixels == (OFF,):
+            unseen = ("compress", "fusion", "augment", "in_policy", "engine", "replay_dtype", "size", "head")
+            refuse(given, unseen, "with --pixels off, where no image is seen. Drop --pixels off")
         row, chosen = encoder_spec(self.encoder), self.for_control()
         pooling = chosen.pooling or row.pooling
         if not any(tap.places for tap in taps(chosen.tap or row.tap, pooling)):
             why = "whose features are no channels" if pooling == "flatten" else "which leaves nothing to compress"
             refuse(given, ("compress",), f"with --pooling {pooling}, {why}. Type --pooling grid4")
+
+    def _check_blind(self) -> None:
+        """Refuse an encoder that is to learn where no image is seen."""
+        if self.pixels == (OFF,) and self.mode.trained:
+            raise RunError(
+                f"--pixels off shows an encoder nothing, and --mode {self.mode.value} is to train it. Type --mode "
+                "frozen, or drop --pixels off."
+            )
 
     def _check_augment(self, row: AlgorithmSpec) -> None:
         if self.augment == "none":

@@ -12,6 +12,7 @@ import numpy as np
 from stillsight.agents.features.acting import Actor, masks_of
 from stillsight.agents.training.config import MAX_STEPS
 from stillsight.encoders.system import stopping
+from stillsight.envs.wrappers.layout import Observation, alike, batch
 
 STILL = 1_000
 """Agent steps without a change of the picture and without a reward after which an episode is stopped, wherever there is
@@ -41,21 +42,21 @@ class _Game:
 
     env: gym.Env[Any, Any]
     seeds: list[int | None]
-    pixels: np.ndarray
+    shown: Observation
     total: float = 0.0
     length: int = 0
     still: int = 0
 
     def begin(self) -> None:
-        self.pixels, _ = self.env.reset(seed=self.seeds.pop(0))
+        self.shown, _ = self.env.reset(seed=self.seeds.pop(0))
         self.total, self.length, self.still = 0.0, 0, 0
 
     def step(self, action: Any, max_steps: int) -> Episode | None:
         """One step; the episode, if it ended."""
-        before = self.pixels
-        self.pixels, reward, terminated, truncated, _ = self.env.step(action)
+        before = self.shown
+        self.shown, reward, terminated, truncated, _ = self.env.step(action)
         self.total, self.length = self.total + float(reward), self.length + 1
-        happened = float(reward) != 0.0 or not np.array_equal(before, self.pixels)
+        happened = float(reward) != 0.0 or not alike(before, self.shown)
         self.still = 0 if happened else self.still + 1
         capped = max_steps > 0 and (self.length >= max_steps or self.still >= STILL)
         capped = capped and not (terminated or truncated)
@@ -106,8 +107,8 @@ def play_episodes(
     while live:
         stopping.check()
         masks = masks_of(actor.model, [games[index].env for index in live])
-        pixels = np.stack([games[index].pixels for index in live])
-        actions = actor.act(pixels, deterministic=deterministic, began=began, masks=masks)
+        shown = batch([games[index].shown for index in live])
+        actions = actor.act(shown, deterministic=deterministic, began=began, masks=masks)
         began, last, kept = np.zeros(len(live), bool), None, []
         for row, index in enumerate(live):
             game = games[index]

@@ -105,9 +105,7 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
         f"rl · {config.env} · {config.algo} · {config.mode.value} · seed {config.seed}",
         summary.card(agent) | summary.begins(agent, savepoints, run.changed),
     )
-    run.write_json(
-        SPACES_FILE, Spaces(agent.venv.pixel_shape, agent.venv.action_space, action_offset(agent.venv)).to_json()
-    )
+    run.write_json(SPACES_FILE, Spaces(agent.venv.layout, agent.venv.action_space, action_offset(agent.venv)).to_json())
     ours = [
         recording.Episodes(run, config.steps),
         recording.StaysFinite(savepoints),

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from gymnasium import Space
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from stillsight.agents.buffers.row import RowSpace
 from stillsight.agents.features.encoder_rate import optimizers
-from stillsight.agents.features.extractor import canonical
+from stillsight.agents.features.extractor import EncoderExtractor, canonical
 from stillsight.agents.features.head import Head
 from stillsight.agents.training.algorithms import spec
 from stillsight.agents.training.settings import overrides
@@ -19,6 +21,7 @@ from stillsight.encoders import device as devices
 from stillsight.encoders.engines.engine import Engine
 from stillsight.encoders.taps.learned_pooling import pooling_parameters
 from stillsight.envs.vec_state import vec_objection
+from stillsight.envs.wrappers.layout import Layout
 
 if TYPE_CHECKING:
     from stillsight.agents.training.build import Agent
@@ -42,26 +45,25 @@ def buffer_bytes(model: BaseAlgorithm) -> int:
 def card(agent: Agent) -> dict[str, str]:
     """What is about to happen, for people."""
     config, encoder, model = agent.config, agent.encoder, agent.model
-    options = config.env_options().to_json()
-    shape = agent.venv.observation_space.shape
-    assert shape is not None
+    options, layout = config.env_options().to_json(), agent.venv.layout
     source = encoder.provenance
     where = "inside the policy, at every look" if config.in_policy else "once per new frame, before the buffer"
     cut = {None: f"frozen, run {where}", "all": "trained from the first stage on"}.get(
         encoder.unfreeze, f"trained from {encoder.unfreeze} on; what lies before runs {where}"
     )
     return {
-        "env": f"{config.env} x {agent.venv.num_envs}, pixels {agent.venv.pixel_shape}, "
-        + ", ".join(f"{name} {value}" for name, value in options.items() if value),
+        "env": f"{config.env} x {agent.venv.num_envs}, {_shown(layout)}, "
+        + ", ".join(f"{name} {_typed(value)}" for name, value in options.items() if value),
         "sees": str(agent.venv.get_attr("seen", 0)[0]),
+        **({"text": f"{', '.join(layout.texts)}: known, and unused by this agent"} if layout.texts else {}),
         "steps": _steps(config.steps, model),
         "actions": str(model.action_space),
         "encoder": f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}{_pooled(agent)}; {cut}",
         **({"encoder learns": _learning(config)} if config.mode.trained else {}),
         "weights": f"{source.kind}: {source.name} {source.sha256[:12]}",
         "licence": source.licence,
-        "observation": f"{shape[0]} frames of {shape[1:]} {agent.venv.observation_space.dtype}",
-        "head": _head(canonical(model.policy).head),
+        "observation": _observation(agent.venv.observation_space),
+        "head": _heads(canonical(model.policy)),
         "settings": ", ".join(config.set),
         "learns": f"{trainable(agent):,} parameters",
         "buffer": f"{buffer_bytes(agent.model) / 1e6:,.1f} MB",
@@ -166,9 +168,40 @@ def _pooled(agent: Agent) -> str:
     return f" ({count:,} parameters, which learn with the policy)" if count else ""
 
 
+def _shown(layout: Layout) -> str:
+    """What an environment shows, in words."""
+    return f"pixels {layout.pixels}" if layout.plain else str(layout)
+
+
+def _typed(value: object) -> object:
+    """The value of an option as it is typed."""
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+
+def _observation(space: Space[Any]) -> str:
+    """What the policy gets, in words."""
+    shape = space.shape
+    assert shape is not None
+    if not isinstance(space, RowSpace):
+        return f"{shape[0]} frames of {shape[1:]} {space.dtype}"
+    parts = [f"{space.images} x {space.part}"] if space.images else []
+    parts += [f"{space.state} numbers of the state"] if space.state else []
+    return f"{shape[0]} frames of {' and '.join(parts)}, {shape[1]} {space.dtype} in a row"
+
+
+def _heads(extractor: EncoderExtractor) -> str:
+    """The head, and the state's own layer."""
+    parts = [] if extractor.head is None else [_head(extractor.head)]
+    if extractor.state_head is not None:
+        parts.append(f"the state standardised, Linear to {extractor.state_head.linear.out_features}, joined behind")
+    return "; ".join(parts)
+
+
 def _head(head: Head) -> str:
     shared = [layer for layer in head.convolutions if layer is not None]
-    taps = f" for each of {len(head.widths)} taps" if len(head.widths) > 1 else ""
+    count = len(head.widths) // head.images
+    each = [f"{count} taps"] * (count > 1) + [f"{head.images} images"] * (head.images > 1)
+    taps = f" for each of {' of each of '.join(each)}" if each else ""
     convolution = f"1 x 1 convolution to {shared[0].out_channels}, " if shared else ""
     if len(shared) > 1:
         convolution = f"{len(shared)} 1 x 1 convolutions to {shared[0].out_channels} each, "
@@ -197,6 +230,7 @@ def summary(agent: Agent, savepoints: Savepoints, episodes: list[Episode], *, de
         "cpu_seconds": savepoints.cpu_seconds,
         "env_steps_per_s": steps / ledger.seconds,
         "images_encoded_per_env_step": ledger.images / steps,
+        **({} if agent.venv.layout.plain else {"images_in_an_observation": len(agent.venv.layout.images)}),
         "peak_memory_bytes": devices.peak_memory(model.device),
         "buffer_bytes": buffer_bytes(agent.model),
         "trainable_parameters": trainable(agent),
@@ -237,9 +271,17 @@ def closing(result: dict[str, Any], folder: Path, trust: str = "") -> dict[str, 
     return {
         "return": f"{result['return_mean']:.2f} ± {result['return_std']:.2f} over {result['return_episodes']} episodes",
         "speed": f"{result['env_steps_per_s']:,.0f} env steps/s over {result['wall_seconds']:,.0f} s of training",
-        "images": f"{result['images_encoded_per_env_step']:.2f} encoded per env step",
+        "images": f"{result['images_encoded_per_env_step']:.2f} encoded per env step{_of_cameras(result)}",
         "encoder": f"{'unchanged to the bit' if same else 'trained'}, sha256 {result['encoder_sha256_after'][:12]}",
         "memory": f"{result['peak_memory_bytes'] / 1e9:.2f} GB at most",
         "folder": str(folder),
         "video": f"stillsight record {folder}{trust}",
     }
+
+
+def _of_cameras(result: Mapping[str, Any]) -> str:
+    """Of how many cameras the images are, in words; "" of one."""
+    cameras = result.get("images_in_an_observation", 1)
+    if cameras < 2:
+        return ""
+    return f", {result['images_encoded_per_env_step'] / cameras:.2f} of each of {cameras} cameras"

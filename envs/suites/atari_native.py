@@ -125,6 +125,8 @@ class NativeAtariVecEnv(VecEnv):
             return f"{env_id} is no {SUITE.kind}"
         if options.shift is not None:
             return f"it shows the game as it is, without the shift {options.shift!r}"
+        if options.pixels or options.state:
+            return "it shows the screen alone, and parts of an observation were named"
         import ale_py
 
         if tuple(int(part) for part in ale_py.__version__.split(".")[:3] if part.isdigit()) < OLDEST_ALE:

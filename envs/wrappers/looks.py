@@ -96,7 +96,8 @@ def overlay(random: np.random.Generator, strength: float) -> Look:
 
 
 class Shifted(gym.Wrapper[Any, Any, Any, Any]):
-    """Shows an environment of uint8 `[3, H, W]`, and what it renders, through a shift; its game stays as it is.
+    """Shows an environment of uint8 `[3, H, W]`, or of several, and what it renders, through a shift; its game stays as
+    it is.
 
     Observations and films are shifted alike, each at its own size: a film shows what the agent saw. An episode's draws
     come from a generator of their own, seeded by `reset(seed=...)`: one seed gives one look, and the game draws as
@@ -149,5 +150,11 @@ class Shifted(gym.Wrapper[Any, Any, Any, Any]):
         self._look = self._shift.begin(self._random.spawn(1)[0], self._strength)
         self._step = 0
 
-    def _shown(self, pixels: Image) -> Image:
+    def _shown(self, observation: Any) -> Any:
+        """An observation through the shift: each image of a dict alike, and its vectors as they are."""
+        if isinstance(observation, Mapping):
+            return {key: self._through(part) if part.ndim == 3 else part for key, part in observation.items()}
+        return self._through(observation)
+
+    def _through(self, pixels: Image) -> Image:
         return np.ascontiguousarray(self._look(pixels.transpose(1, 2, 0), self._step).transpose(2, 0, 1))

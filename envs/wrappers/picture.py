@@ -72,6 +72,27 @@ def read_picture(space: gym.Space[Any]) -> Picture | str | None:
     return Picture((height, width), read, (*changes, said) if said else changes)
 
 
+def read_one_channel(space: gym.Space[Any]) -> Picture | str | None:
+    """How to read an image of one channel whose numbers have other ends than grey has, as depth does: from the least to
+    the greatest as black to white. Why that cannot be, as the end of a sentence; None if it has no form of an image."""
+    if not isinstance(space, spaces.Box) or space.dtype is None or space.dtype.kind not in "uif":
+        return None
+    layout = _layout(space.shape)
+    if layout is None or layout[3] != _GREY:
+        return None
+    low, high = float(space.low.min()), float(space.high.max())
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        return f"its values, {low:g}..{high:g}, have no ends that could be black and white"
+    height, width, arrange, _ = layout
+
+    def read(array: NDArray[Any]) -> Image:
+        scaled = (np.asarray(array, np.float64) - low) * (255.0 / (high - low))
+        image: Image = arrange(np.rint(np.clip(scaled, 0.0, 255.0)).astype(np.uint8))
+        return image
+
+    return Picture((height, width), read, (f"one channel, {low:g}..{high:g} scaled to 0..255, repeated to three",))
+
+
 _GREY = ("grey, repeated to three channels",)
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
-from stillsight.envs.errors import EnvError
-from stillsight.envs.wrappers.picture import SMALLEST_IMAGE, Picture, read_picture
+from stillsight.envs.errors import EnvError, did_you_mean
+from stillsight.envs.options import OFF, ON
+from stillsight.envs.wrappers.numbers import MOST_NUMBERS, Numbers, read_numbers
+from stillsight.envs.wrappers.picture import SMALLEST_IMAGE, Picture, read_one_channel, read_picture
 
 Path: TypeAlias = tuple[Any, ...]
 """Keys of Dicts and places in Tuples, from an observation to one of its parts."""
@@ -64,71 +68,264 @@ class Seen:
         return "; ".join(words) + (f". Not seen: {', '.join(self.dropped)}" if self.dropped else "")
 
 
-class Sight(NamedTuple):
-    """Where the image of an environment is found, and how it is read.
+@dataclass(frozen=True, kw_only=True)
+class SeenParts:
+    """What an agent sees of an environment where that is more than one image; `str` says it in words.
 
     Attributes:
-        env: the environment, which renders where it observes no image.
-        pick: from an observation of `env` to the array that holds the image.
+        images: in the order of their keys.
+        vectors: "joints (float32 [7])", in the order of their keys.
+        dropped: what the environment observes and the agent does not see.
+    """
+
+    images: tuple[Seen, ...]
+    vectors: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        words = [str(image) for image in self.images]
+        words += [f"the numbers of {', '.join(self.vectors)}"] if self.vectors else []
+        return " + ".join(words) + (f". Not seen: {', '.join(self.dropped)}" if self.dropped else "")
+
+
+Pick: TypeAlias = Callable[[Any], Any]
+"""From an observation to a part of it."""
+
+
+class Eye(NamedTuple):
+    """An image of an environment.
+
+    Attributes:
+        key: that it is known by.
+        pick: from an observation to the array that holds it.
         space: of that array.
         picture: how the array is read.
         seen: the words for it, at native size.
     """
 
-    env: gym.Env[Any, Any]
-    pick: Callable[[Any], Any]
+    key: str
+    pick: Pick
     space: spaces.Box
     picture: Picture
     seen: Seen
 
 
-def sight(env: gym.Env[Any, Any]) -> Sight:
+class Sense(NamedTuple):
+    """A vector of an environment.
+
+    Attributes:
+        key: that it is known by.
+        pick: from an observation to what holds it.
+        space: of that.
+        numbers: how it is read.
+        words: for it.
+    """
+
+    key: str
+    pick: Pick
+    space: gym.Space[Any]
+    numbers: Numbers
+    words: str
+
+
+class Sight(NamedTuple):
+    """What an agent sees of an environment, where it is found, and how it is read.
+
+    Attributes:
+        env: the environment, which renders where the rendering is seen.
+        eyes, senses: its images and its vectors, in the order of their keys.
+        texts: keys of what is text.
+        dropped: what is not seen, in words.
+    """
+
+    env: gym.Env[Any, Any]
+    eyes: tuple[Eye, ...]
+    senses: tuple[Sense, ...]
+    texts: tuple[str, ...]
+    dropped: tuple[str, ...]
+
+
+RENDERING = "rendering"
+"""Key of what `render()` draws, among images."""
+
+WHOLE = "observation"
+"""Key of an observation that has no parts, where it stands beside the rendering."""
+
+
+class _Part(NamedTuple):
+    """A part of an observation: the way to it, its space, and how it is read as an image, or why that is not clear."""
+
+    path: Path
+    space: gym.Space[Any]
+    picture: Picture | str | None
+
+    @property
+    def key(self) -> str:
+        return key(self.path) if self.path else WHOLE
+
+
+def sight(env: gym.Env[Any, Any], pixels: Sequence[str] = (), state: Sequence[str] = ()) -> Sight:
     """What an agent sees of `env`.
 
-    Raises `EnvError` for several images, for an observation that looks like an image and whose meaning is not clear,
-    and for an environment that neither observes nor renders an image.
+    Args:
+        env: with any observation.
+        pixels, state: see `EnvOptions`.
+
+    Raises `EnvError` for several images of which none is named, for an observation that looks like an image and whose
+    meaning is not clear, for an environment that neither observes nor renders an image, and for names of parts that
+    there are not.
     """
+    pixels, state = tuple(pixels), tuple(state)
     stack = _frame_stack(env)
     space = env.observation_space if stack is None else stack.env.observation_space
-    images: list[tuple[Path, spaces.Box, Picture]] = []
-    unclear: list[tuple[Path, str]] = []
-    for path, part in parts(space):
-        picture = read_picture(part)
-        if isinstance(picture, str):
-            unclear.append((path, picture))
-        elif picture is not None:
-            assert isinstance(part, spaces.Box)
-            images.append((path, part, picture))
-    if len(images) > 1:
-        raise EnvError(
-            f"{name(env)} observes {len(images)} images ({', '.join(key(path) for path, _, _ in images)}); an agent "
-            "sees exactly one. Wrap the environment so that it returns one of them."
+    every = [_Part(path, part, read_picture(part)) for path, part in parts(space)]
+    chosen = _chosen_images(env, every, pixels)
+    vectors = _chosen_vectors(env, every, [part for part in chosen if part is not None], state)
+    texts = tuple(sorted(part.key for part in every if isinstance(part.space, spaces.Text)))
+    if chosen == [None] and not vectors:
+        return _rendered(env, texts)
+    shown: gym.Env[Any, Any] = env
+    above: Path = ()
+    if None in chosen:
+        _drawn(env)
+        shown = gym.wrappers.AddRenderObservation(env, render_only=False, render_key=RENDERING, obs_key=WHOLE)
+        if not isinstance(env.observation_space, spaces.Dict):
+            above = (WHOLE,)
+    taken = {part.path for part in (*chosen, *vectors) if part is not None}
+    dropped = tuple(f"{part.key} ({words(part.space)})" for part in every if part.path not in taken)
+    alone = len(chosen) == 1 and not vectors
+    eyes = []
+    for part in chosen:
+        if part is None:
+            box = shown.observation_space[RENDERING]  # type: ignore[index]
+            native = (int(box.shape[0]), int(box.shape[1]))
+            seen = Seen(source="rendering", form=words(box), native=native, size=native)
+            picture = Picture(native, lambda image: image, ())
+            eyes.append(Eye(RENDERING, _picker((RENDERING,), newest=False), box, picture, seen))
+            continue
+        assert isinstance(part.picture, Picture)
+        assert isinstance(part.space, spaces.Box)
+        native, changes = part.picture.native, part.picture.changes
+        if stack is not None:
+            changes = (f"the newest of {stack.stack_size} frames, and --frame-stack stacks them", *changes)
+        seen = Seen(
+            source="observation",
+            key=key(part.path),
+            form=words(part.space),
+            native=native,
+            size=native,
+            changes=changes,
+            dropped=dropped if alone else (),
         )
-    if not images and unclear:
-        path, why = unclear[0]
+        pick = _picker((*above, *part.path), newest=stack is not None)
+        eyes.append(Eye(part.key, pick, part.space, part.picture, seen))
+    senses = [_sense(part, _picker((*above, *part.path), newest=stack is not None)) for part in vectors]
+    return Sight(shown, _in_order(eyes), _in_order(senses), texts, dropped)
+
+
+Found = TypeVar("Found", Eye, Sense)
+
+
+def _in_order(found: Sequence[Found]) -> tuple[Found, ...]:
+    return tuple(sorted(found, key=lambda one: one.key))
+
+
+def _sense(part: _Part, pick: Pick) -> Sense:
+    numbers = read_numbers(part.space)
+    assert numbers is not None
+    told = f"{part.key} ({words(part.space)}{f', {numbers.changes}' if numbers.changes else ''}{_symbols(part.space)})"
+    return Sense(part.key, pick, part.space, numbers, told)
+
+
+def _chosen_images(env: gym.Env[Any, Any], every: Sequence[_Part], named: Sequence[str]) -> list[_Part | None]:
+    """The images that are seen; None stands for the rendering."""
+    if named == (OFF,):
+        return []
+    clear = [part for part in every if isinstance(part.picture, Picture)]
+    if named:
+        return [_named_image(env, every, one) for one in dict.fromkeys(named)]
+    if len(clear) > 1:
+        keys = [part.key for part in clear]
+        raise EnvError(
+            f"{name(env)} observes {len(clear)} images ({', '.join(keys)}), and which of them an agent is to see is "
+            f"not said. Type --pixels {shlex.join(keys)} for all of them, or name one: --pixels {shlex.quote(keys[0])}"
+        )
+    if clear:
+        return [clear[0]]
+    unclear = [part for part in every if isinstance(part.picture, str)]
+    if len(unclear) == 1 and isinstance(single := read_one_channel(unclear[0].space), Picture):
+        return [unclear[0]._replace(picture=single)]
+    if unclear:
+        path, _, why = unclear[0]
         where = f" under {key(path)!r}" if path else ""
         raise EnvError(
             f"{name(env)} observes {words(env.observation_space)}, which looks like an image{where} and is not clear: "
-            f"{why}. {WANTED} Wrap the environment so that it gives one; to see what it renders in place of it, wrap "
-            "it in gymnasium.wrappers.AddRenderObservation(env, render_only=True)."
+            f"{why}. {WANTED} Wrap the environment so that it gives one; to see what it renders in place of it, type "
+            f"--pixels {RENDERING}, or wrap it in gymnasium.wrappers.AddRenderObservation(env, render_only=True)."
         )
-    if not images:
-        return _rendered(env)
-    path, box, picture = images[0]
-    changes = picture.changes
-    if stack is not None:
-        changes = (f"the newest of {stack.stack_size} frames, and --frame-stack stacks them", *changes)
-    dropped = tuple(f"{key(p)} ({words(part)})" for p, part in parts(space) if p != path)
-    seen = Seen(
-        source="observation",
-        key=key(path),
-        form=words(box),
-        native=picture.native,
-        size=picture.native,
-        changes=changes,
-        dropped=dropped,
-    )
-    return Sight(env, _picker(path, newest=stack is not None), box, picture, seen)
+    return [None]
+
+
+def _named_image(env: gym.Env[Any, Any], every: Sequence[_Part], named: str) -> _Part | None:
+    """The part that is called `named`, as an image; None for the rendering."""
+    part = next((part for part in every if part.key == named), None)
+    if part is None and named == RENDERING:
+        return None
+    images = [part.key for part in every if _as_image(part.space, part.picture) is not None]
+    offered = f"It has {', '.join([*images, f'{RENDERING} (what render() draws)'])}"
+    if part is None:
+        raise EnvError(
+            f"{name(env)} observes no image {named!r}.{did_you_mean(named, [*images, RENDERING])} {offered}. Type, "
+            f"say: --pixels {shlex.quote((images or [RENDERING])[0])}"
+        )
+    picture = _as_image(part.space, part.picture)
+    if isinstance(picture, Picture):
+        return part._replace(picture=picture)
+    why = picture or f"it is {words(part.space)}"
+    also = f", or see it as numbers: --state {shlex.quote(named)}" if read_numbers(part.space) is not None else ""
+    raise EnvError(f"{named!r} of {name(env)} cannot be seen as an image: {why}. {offered}. Name one of these{also}.")
+
+
+def _as_image(space: gym.Space[Any], picture: Picture | str | None) -> Picture | str | None:
+    """How a part is read as an image where somebody names it: as a clear one, or as one channel of its own kind."""
+    return picture if isinstance(picture, Picture) else read_one_channel(space) or picture
+
+
+def _chosen_vectors(
+    env: gym.Env[Any, Any], every: Sequence[_Part], seen: Sequence[_Part], named: Sequence[str]
+) -> list[_Part]:
+    """The parts that are seen as numbers."""
+    if not named:
+        return []
+    looked_at = {part.path for part in seen}
+    numbers = [part for part in every if read_numbers(part.space) is not None and part.path not in looked_at]
+    plain = [part for part in numbers if part.picture is None]
+    offered = f"It has {', '.join(part.key for part in numbers)}" if numbers else "It has none"
+    if named == (ON,):
+        if not plain:
+            raise EnvError(
+                f"{name(env)} observes {words(env.observation_space)}, in which --state on finds no numbers beside its "
+                f"images. {offered}. {'Name one: --state KEY.' if numbers else 'Drop --state.'}"
+            )
+        chosen = plain
+    else:
+        keys = [part.key for part in numbers]
+        for one in named:
+            if one not in keys:
+                raise EnvError(
+                    f"{name(env)} observes no numbers {one!r} beside its images.{did_you_mean(one, keys)} {offered}. "
+                    f"{f'Type, say: --state {shlex.quote(keys[0])}' if keys else 'Drop --state.'}"
+                )
+        chosen = [part for part in numbers if part.key in named]
+    for part in chosen:
+        width = read_numbers(part.space)
+        assert width is not None
+        if not 0 < width.width <= MOST_NUMBERS:
+            raise EnvError(
+                f"{part.key!r} of {name(env)} has {width.width:,} numbers, and a vector has 1 to {MOST_NUMBERS:,}. "
+                "Name others: --state KEY."
+            )
+    return chosen
 
 
 def parts(space: gym.Space[Any], path: Path = ()) -> Iterator[tuple[Path, gym.Space[Any]]]:
@@ -168,9 +365,29 @@ DISPLAY = re.compile(r"display|opengl|glfw|\begl|osmesa|\bglx\b|\bx11\b|mujoco_g
 """What the errors of drawing libraries that found no screen to draw on have in them."""
 
 
-def _rendered(env: gym.Env[Any, Any]) -> Sight:
+def _rendered(env: gym.Env[Any, Any], texts: tuple[str, ...]) -> Sight:
     """`env` with `render()` in place of its observation, or the sentence that says why not."""
+    frame = _drawn(env)
+    drawn = gym.wrappers.AddRenderObservation(env, render_only=True)
+    space = drawn.observation_space
+    native = (frame.shape[0], frame.shape[1])
+    assert isinstance(space, spaces.Box)
+    dropped = tuple(
+        f"the observation {key(path)!r} ({words(part)}{_symbols(part)})"
+        if path
+        else f"the observation ({words(part)}{_symbols(part)})"
+        for path, part in parts(env.observation_space)
+    )
+    seen = Seen(source="rendering", form=words(space), native=native, size=native, dropped=dropped)
+    eye = Eye("", lambda observation: observation, space, Picture(native, lambda image: image, ()), seen)
+    return Sight(drawn, (eye,), (), texts, dropped)
+
+
+def _drawn(env: gym.Env[Any, Any]) -> NDArray[np.uint8]:
+    """A frame that `env` renders, uint8 `[H, W, 3]`, or the sentence that says why there is none."""
     subject = f"{name(env)} observes {words(env.observation_space)}, which is no image,"
+    if any(isinstance(read_picture(part), Picture) for _, part in parts(env.observation_space)):
+        subject = f"{name(env)} was asked for its rendering,"
     wanted = (
         "stillsight needs one image: uint8 or float, [H, W, 3], [3, H, W] or [H, W], at least "
         f"{SMALLEST_IMAGE} pixels a side, or an environment that renders rgb_array."
@@ -188,18 +405,7 @@ def _rendered(env: gym.Env[Any, Any]) -> Sight:
     if not (isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3):
         shape = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
         raise EnvError(f"{subject} and renders {shape} in place of uint8 [H, W, 3]. {wanted}")
-    drawn = gym.wrappers.AddRenderObservation(env, render_only=True)
-    space = drawn.observation_space
-    native = (frame.shape[0], frame.shape[1])
-    assert isinstance(space, spaces.Box)
-    dropped = tuple(
-        f"the observation {key(path)!r} ({words(part)}{_symbols(part)})"
-        if path
-        else f"the observation ({words(part)}{_symbols(part)})"
-        for path, part in parts(env.observation_space)
-    )
-    seen = Seen(source="rendering", form=words(space), native=native, size=native, dropped=dropped)
-    return Sight(drawn, lambda observation: observation, space, Picture(native, lambda image: image, ()), seen)
+    return frame
 
 
 def no_display(subject: str, error: BaseException) -> str | None:

@@ -117,6 +117,7 @@ def _imported(tiny: Tiny) -> None:
         row.load_class()
     for algo in ("ppo", "sac"):
         train(tiny(algo, **CUTS["cut_after_the_stem"]), 40)
+        train(tiny(algo, **robot(algo, "two cameras and a state")), 40)
 
 
 @pytest.fixture(scope="module")
@@ -170,10 +171,46 @@ def test_it_is_with_several_taps_poolings_that_learn_and_differences(
     assert_one_algorithm(precise, algo, 96, changes)
 
 
+PARTS: dict[str, dict[str, Any]] = {
+    "an image and a state": {"pixels": ("image",), "state": ("on",)},
+    "two cameras": {"pixels": ("image", "wrist")},
+    "two cameras and a state": {"pixels": ("image", "wrist"), "state": ("joints",)},
+}
+
+
+def robot(algo: str, parts: str, **changes: Any) -> dict[str, Any]:
+    """Changes of a configuration to an arm that is seen through these parts."""
+    env = "RobotArm-v0" if algo in ("sac", "td3", "tqc") else "Robot-v0"
+    return {"env": f"robot_world:{env}", **PARTS[parts], **changes}
+
+
+@pytest.mark.parametrize("parts", ["an image and a state", "two cameras"])
+@pytest.mark.parametrize("algo", ALGORITHMS)
+def test_it_is_with_several_images_and_with_a_state(precise: Tiny, algo: str, parts: str) -> None:
+    assert_one_algorithm(precise, algo, 96, robot(algo, parts))
+
+
+@pytest.mark.parametrize(
+    ("algo", "changes"),
+    [
+        ("ppo", CUTS["cut_after_layer1"]),
+        ("dqn", {"fusion": "stack+difference", "tap": "stem,layer1", "pooling": "grid2,global"}),
+        ("sac", CUTS["cut_after_layer1"]),
+        ("a2c", {"frame_stack": 1}),
+        ("recurrent_ppo", {"mode": "finetune", "tap": "layer1", "unfreeze": "layer1"}),
+    ],
+    ids=["a cut", "differences of two taps", "a cut, off policy", "single frames", "a cut, recurrent"],
+)
+def test_it_is_with_all_of_them_and_an_encoder_that_learns(precise: Tiny, algo: str, changes: dict[str, Any]) -> None:
+    assert_one_algorithm(precise, algo, 96, robot(algo, "two cameras and a state", **changes))
+
+
 def assert_one_algorithm(precise: Tiny, algo: str, steps: int, changes: dict[str, Any]) -> None:
     cached = train(precise(algo, **changes), steps)
     reference = train(in_policy(precise, algo, **changes), steps)
-    assert cached.images < reference.images / 3, "or both ran the same way and nothing was compared"
+    assert cached.images < reference.images / (3 if changes.get("frame_stack", 3) > 1 else 1.5), (
+        "or both ran the same way and nothing was compared"
+    )
     if cached.actions.dtype.kind == "i":
         assert len(np.unique(cached.actions)) == 3
     assert_same(cached, reference)
@@ -323,6 +360,57 @@ def test_the_check_sees_a_planted_fault(
     with pytest.raises(AssertionError):
         assert_same(cached, references[algo])
     assert difference(cached, references[algo])[0] > FAULT
+
+
+def the_cameras_change_places(agent: Agent) -> None:
+    row: Any = agent.venv.row
+    join = row.join
+    row.join = lambda seen, state: join(np.roll(seen.reshape(len(seen), row.images, -1), 1, axis=1), state)
+
+
+def the_state_is_that_of_the_step_before(agent: Agent) -> None:
+    row: Any = agent.venv.row
+    join, last = row.join, [np.zeros((0, 0))]
+
+    def faulty(seen: np.ndarray, state: np.ndarray) -> np.ndarray:
+        before, last[0] = last[0], state.copy()
+        return join(seen, before if before.shape == state.shape else state)
+
+    row.join = faulty
+
+
+def the_state_is_that_of_the_other_environment(agent: Agent) -> None:
+    row: Any = agent.venv.row
+    join = row.join
+    row.join = lambda seen, state: join(seen, np.roll(state, 1, axis=0))
+
+
+def memory_keeps_the_state_in_half_precision(agent: Agent) -> None:
+    row: Any = agent.venv.row
+    join = row.join
+    row.join = lambda seen, state: join(seen, state.astype(np.float16))
+
+
+@pytest.mark.parametrize("algo", ["ppo", "sac"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        the_cameras_change_places,
+        the_state_is_that_of_the_step_before,
+        the_state_is_that_of_the_other_environment,
+        memory_keeps_the_state_in_half_precision,
+    ],
+)
+def test_the_check_sees_a_planted_fault_of_parts(
+    precise: Tiny, references: dict[str, Trained], algo: str, fault: Fault
+) -> None:
+    changes, name = robot(algo, "two cameras and a state"), f"{algo}, parts"
+    if name not in references:
+        references[name] = train(in_policy(precise, algo, **changes), FAULT_STEPS)
+    cached = train(precise(algo, **changes), FAULT_STEPS, fault)
+    with pytest.raises(AssertionError):
+        assert_same(cached, references[name])
+    assert difference(cached, references[name])[0] > FAULT
 
 
 def test_another_seed_is_another_run(precise: Tiny) -> None:

@@ -14,7 +14,7 @@ from gymnasium import spaces
 
 from stillsight.envs import EnvOptions, make_env, make_vec
 from stillsight.envs.errors import EnvFault
-from stillsight.envs.wrappers.guard import Guard
+from stillsight.envs.wrappers.guard import Guard, Part
 
 ID = "StillsightPromise-v0"
 BYTES = spaces.Box(0, 255, (16, 20, 3), np.uint8)
@@ -205,6 +205,6 @@ def test_the_guard_costs_little_beside_a_step_of_pong() -> None:
         return float(np.median(times))
 
     env.reset(seed=0)
-    bare, guarded = Still(), Guard(Still(), lambda observation: observation, guard.observation_space)
+    bare, guarded = Still(), Guard(Still(), [Part(lambda observation: observation, guard.observation_space)])
     cost = seconds(guarded.step, 2000) - seconds(bare.step, 2000)
     assert cost < 0.02 * seconds(env.step, 200)

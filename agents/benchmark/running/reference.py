@@ -35,7 +35,8 @@ def measure_references(spec: Spec, results: Results, display: ProgressDisplay) -
             continue
         config = revive(RlConfig, dict(task.flags))
         options = plain({"env": config.env, **vars(config.env_options())})
-        del options["step_timeout"]  # which changes no game
+        for changes_no_game in ("step_timeout", "pixels", "state"):
+            del options[changes_no_game]
         known = references.get(task.name)
         # A record of an older version does not say its options, and stays.
         if known is not None and all(player.get("options", options) == options for player in known.values()):

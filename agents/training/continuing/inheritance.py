@@ -30,6 +30,8 @@ SAME: Mapping[str, str] = {
     "adapt": "--adapt",
     "lora_rank": "--lora-rank",
     "frame_stack": "--frame-stack",
+    "pixels": "--pixels",
+    "state": "--state",
     "fusion": "--fusion",
     "head": "--head",
     "compress": "--compress",
@@ -75,8 +77,10 @@ def _check_alike(source: RlConfig, agent: Agent, folder: Path) -> None:
     known = Spaces.from_json(
         read_json(folder / SPACES_FILE, f"{folder} has no {SPACES_FILE}, which says what its agent sees.")
     )
-    if known.pixels != venv.pixel_shape:
-        differing.append(f"pixels {list(known.pixels)} (here {list(venv.pixel_shape)}; --size)")
+    if known.layout.form != venv.layout.form:
+        plain_ones = known.layout.plain and venv.layout.plain
+        there, here = (list(layout.pixels) if plain_ones else str(layout) for layout in (known.layout, venv.layout))
+        differing.append(f"pixels {there} (here {here}; --size)" if plain_ones else f"{there} (here {here})")
     if not _alike(known.action, venv.action_space):
         differing.append(f"actions {known.action} (here {venv.action_space})")
     if differing:

@@ -120,7 +120,7 @@ def _names(config: Resumable) -> list[str]:
 
 def _alike(asked: Any, own: Any) -> bool:
     """Whether what was typed is what the run has; of settings, whether those that were typed are among its own."""
-    if isinstance(asked, tuple) and isinstance(own, tuple):
+    if isinstance(asked, tuple) and isinstance(own, tuple) and all("=" in one for one in asked):
         known = overrides(own, "--set")
         return all(name in known and known[name] == value for name, value in overrides(asked, "--set").items())
     return bool(asked == own)

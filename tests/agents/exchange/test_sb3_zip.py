@@ -345,7 +345,7 @@ def test_an_encoder_that_computes_something_else_when_exported_is_refused(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        sb3_model, "_frozen_program", lambda *_: sb3_model._program(Doubled(), torch.zeros(2, 3, 16, 16), "x")
+        sb3_model, "_frozen_program", lambda *_: sb3_model._program(Doubled(), (torch.zeros(2, 3, 16, 16),), "x")
     )
     assert main(["export", str(trained), "--sb3", str(tmp_path / "agent.zip")]) == 2
     assert "computes something else than the run's" in capsys.readouterr().err

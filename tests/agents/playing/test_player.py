@@ -18,6 +18,7 @@ from stillsight.agents import Player, RlConfig, load, rl
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.envs import make_env
+from stillsight.envs.wrappers.layout import Image, Layout
 
 Tiny = Callable[..., RlConfig]
 
@@ -85,7 +86,7 @@ def test_damaged_spaces_are_a_sentence(trained: Path) -> None:
     ],
 )
 def test_spaces_come_back_from_json_as_they_were(space: Space[Any]) -> None:
-    known = Spaces((3, 84, 64), space)
+    known = Spaces(Layout(images=(Image("", (3, 84, 64)),)), space)
     assert Spaces.from_json(known.to_json()) == known
 
 

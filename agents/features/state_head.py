@@ -1,0 +1,48 @@
+"""The state's own layer, beside the head: what a policy makes of joint angles, speeds and other numbers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stillsight.agents.buffers.footprint import check_memory, head_bytes
+from stillsight.agents.features.standardise import Standardise, Statistics
+
+STATE_UNITS = 256
+"""Width of the state's layer: that of the first layer of Haarnoja et al. 2018 (SAC), which sees a state alone."""
+
+
+class StateHead(nn.Module):
+    """Standardise, Linear, ReLU. What comes out is joined behind the head, for policies that have no layer of their own
+    there (PPO, A2C, DQN) would be linear in a state that was joined as it is.
+
+    Each number is standardised for itself, for they are of different units.
+
+    Args:
+        frames: in a stack; the states of all of them are seen side by side.
+        width: numbers of a state.
+        statistics: of them, see `Standardise`.
+
+    Raises:
+        RunError: the machine has no memory free for so many weights; nothing was taken.
+    """
+
+    def __init__(self, frames: int, width: int, statistics: Statistics | None = None) -> None:
+        super().__init__()
+        needed = head_bytes(frames * width, STATE_UNITS)
+        check_memory(needed, frames, what="state's layer", flag="--frame-stack ", fewer="--state KEY")
+        self.standardise = Standardise(width, statistics, [1] * width)
+        self.linear = nn.Linear(frames * width, STATE_UNITS)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """`[N, frames, width]` -> `[N, STATE_UNITS]`."""
+        return F.relu(self.linear(self.standardise(state.to(self.standardise.mean.dtype)).flatten(1)))
+
+
+def split_statistics(statistics: Statistics | None, state: int) -> tuple[Statistics | None, Statistics | None]:
+    """Those of the features, and those of the `state` numbers behind them."""
+    if statistics is None or not state:
+        return statistics, None
+    mean, std = (torch.as_tensor(part) for part in statistics)
+    return Statistics(mean[:-state], std[:-state]), Statistics(mean[-state:], std[-state:])

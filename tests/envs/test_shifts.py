@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stillsight.envs import SHIFTS, EnvError, EnvOptions, NativeAtariVecEnv, Shifted, make_env, make_vec
-from stillsight.envs.options import SHIFT_STRENGTH
 
 ORCHARD = "stillsight/Orchard-v0"
 Image = NDArray[np.uint8]
@@ -270,8 +269,8 @@ def test_native_atari_steps_aside_for_a_shift_and_refuses_it_where_insisted() ->
 
 
 def test_options_name_a_shift_with_a_concrete_strength() -> None:
-    assert EnvOptions(shift="hue").shift_strength == SHIFT_STRENGTH
-    assert EnvOptions(shift="hue") == EnvOptions(shift="hue", shift_strength=SHIFT_STRENGTH)
+    assert EnvOptions(shift="hue").shift_strength == 0.5
+    assert EnvOptions(shift="hue") == EnvOptions(shift="hue", shift_strength=0.5)
     assert EnvOptions().to_json()["shift_strength"] is None
     options = EnvOptions(size=0).merge(shift="blur", shift_strength=0.25)
     assert options == EnvOptions(size=0, shift="blur", shift_strength=0.25)

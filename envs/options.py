@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
 
 from stillsight.envs.errors import EnvError
-from stillsight.envs.shifts.terms import terms, written
+from stillsight.envs.shifts.terms import number, terms, written
 
 Scalar: TypeAlias = str | int | float | bool | None
 
@@ -80,6 +80,24 @@ class EnvOptions:
         shift, strength = written(terms(self.shift, self.shift_strength))
         object.__setattr__(self, "shift", shift)  # frozen, and concrete
         object.__setattr__(self, "shift_strength", strength)
+
+    def through(self, shift: str | None, strength: float | None = None) -> EnvOptions:
+        """These options with another shift: None leaves them as they are, "none" takes a shift away.
+
+        Raises `EnvError` for no such shift, a strength out of range, or a strength without a shift.
+        """
+        if shift is None and strength is None:
+            return self
+        return replace(self, shift=None if shift == "none" else shift, shift_strength=strength)
+
+    @property
+    def look(self) -> str:
+        """What is seen through, in words: "noise of strength 0.5"; "" for the game as it is."""
+        if self.shift is None:
+            return ""
+        return " and ".join(
+            f"{term.label} of strength {number(term.strength)}" for term in terms(self.shift, self.shift_strength)
+        )
 
     def merge(
         self,

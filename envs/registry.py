@@ -12,7 +12,7 @@ from pathlib import PurePath
 
 from stillsight.envs.errors import EnvError, did_you_mean
 from stillsight.envs.shifts.rows import DOMAIN_SCENES, MUJOCO_SCENES, SHIFTS, SUITE_SHIFTS, Shift
-from stillsight.envs.shifts.terms import terms
+from stillsight.envs.shifts.terms import check_path, terms
 from stillsight.envs.spec import EnvSpec
 from stillsight.envs.suites import SUITES
 from stillsight.envs.suites.suite import Suite
@@ -77,19 +77,26 @@ def resolve(env_id: str) -> EnvSpec:
 
 
 def shifts_of(env_id: str) -> dict[str, Shift]:
-    """The shifts that an environment can be shown through, by name: those of any picture, and those of its suite."""
+    """The shifts that an environment can be shown through, by name: those of any picture, and those of its suite. Raises
+    `EnvError`, see `resolve`."""
+    resolve(env_id)  # registers what tells its suite
     given = suite_of(env_id).shifts
     return SHIFTS | {name: row for name, row in SUITE_SHIFTS.items() if name in given}
 
 
 def check_shift(env_id: str, shift: str | None) -> None:
-    """Raise `EnvError` for a shift, as `terms.terms` reads it, that an environment's suite cannot give."""
-    known = {} if shift is None else shifts_of(env_id)
-    for term in () if shift is None else terms(shift):
+    """Raise `EnvError` for a shift, as `terms.terms` reads it, that an environment's suite cannot give, or whose
+    pictures are not there."""
+    if shift is None:
+        return
+    known = shifts_of(env_id)
+    for term in terms(shift):
+        if term.path:
+            check_path(term.path)
         if term.name not in known:
             raise EnvError(
                 f"{env_id} cannot give the shift {term.name!r}: only suites that draw it can, and "
-                f"{suite_of(env_id).name} does not. Its shifts: {', '.join(known)}. To see them: stillsight look {env_id}"
+                f"{suite_of(env_id).name} does not. It has {', '.join(known)}. To see them: stillsight look {env_id}"
             )
 
 

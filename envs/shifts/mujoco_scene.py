@@ -135,8 +135,8 @@ class Camera(MujocoScene):
     Around the point that it turns about (the origin for a camera that is fixed, the centre of mass of the first body
     for one that follows) it is moved by up to `strength` x 90 degrees each way, sideways, up and down, and never below
     the ground; it is turned about its own axis by up to as much; and it stands nearer by up to `strength` x 50 %, or
-    further by up to `strength` x 150 %. A camera that looks straight down may go to all sides. What is no camera of the model,
-    Gymnasium's default, cannot be turned about its axis.
+    further by up to `strength` x 150 %. A camera that looks straight down may go to all sides. What is no
+    camera of the model, Gymnasium's default, cannot be turned about its axis.
     """
 
     flying: ClassVar[bool] = False

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from stillsight.envs.errors import EnvError
+from stillsight.envs.shifts.terms import check_path
 
 if TYPE_CHECKING:
     from stillsight.envs.shifts.rows import Image
@@ -60,8 +61,7 @@ class Pictures:
         return lambda step: frames[turning(start + direction * step, len(frames))]
 
     def _sources(self) -> list[Path]:
-        if not self.path.exists():
-            raise EnvError(f"There is no {self.path}. Type an image, a film, or a folder of them after the @.")
+        check_path(self.path)
         if not self.path.is_dir():
             return [self.path] if self.path.suffix.lower() in IMAGES + FILMS else []
         return [path for path in sorted(self.path.iterdir()) if path.suffix.lower() in IMAGES + FILMS or _frames(path)]

@@ -6,6 +6,7 @@ Reading costs no import beyond the standard library, and opens no path.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from stillsight.envs.errors import EnvError
@@ -84,6 +85,17 @@ def written(asked: Iterable[Term]) -> tuple[str, float | None]:
     if len(several) == 1:
         return several[0].label, several[0].strength
     return "+".join(map(str, several)), None
+
+
+def spelled_out(shift: str) -> str:
+    """The same text with every strength in it, so that it means the same where a row's changes later; "none" stays."""
+    return shift if shift == "none" else "+".join(map(str, terms(shift)))
+
+
+def check_path(path: str | Path) -> None:
+    """Raise `EnvError` where there is nothing at the path of a user's pictures; nothing of them is read."""
+    if not Path(path).exists():
+        raise EnvError(f"There is no {path}. Type an image, a film, or a folder of them after the @.")
 
 
 def number(strength: float) -> str:

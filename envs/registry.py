@@ -77,8 +77,10 @@ def resolve(env_id: str) -> EnvSpec:
 
 
 def shifts_of(env_id: str) -> dict[str, Shift]:
-    """The shifts that an environment can be shown through, by name: those of any picture, and those of its suite. Raises
-    `EnvError`, see `resolve`."""
+    """The shifts that an environment can be shown through, by name: those of any picture, and those of its suite.
+
+    Raises `EnvError`, see `resolve`.
+    """
     resolve(env_id)  # registers what tells its suite
     given = suite_of(env_id).shifts
     return SHIFTS | {name: row for name, row in SUITE_SHIFTS.items() if name in given}

@@ -327,7 +327,7 @@ def test_a_look_is_restored_in_the_middle_of_an_episode(robot: Made) -> None:
 
 
 def test_depth_and_segmentation_stay_what_they_are_and_cameras_have_names(robot: Made) -> None:
-    env, physics = robot("background+colours:1")
+    _, physics = robot("background+colours:1")
     np.testing.assert_array_equal(physics.render(segmentation=True), Physics().render(segmentation=True))
     np.testing.assert_array_equal(physics.render(24, 32, depth=True), Physics().render(24, 32, depth=True))
     _, physics = robot("camera:1")

@@ -14,8 +14,8 @@ from stillsight.encoders.errors import printable
 if TYPE_CHECKING:
     from PIL import Image
 
-TILE = 132
-"""Pixels of the longer side of a picture; small ones are enlarged by a whole number up to it."""
+TILE = 150
+"""Pixels of the longer side of a picture, about: small ones are enlarged by a whole number."""
 GAP, HEAD, CAPTION, MARGIN = 8, 20, 16, 14
 """Pixels between two tiles, of a row's heading, of a tile's caption, and around all."""
 INK, FAINT, PAPER = (20, 20, 24), (110, 110, 118), (250, 250, 248)
@@ -97,12 +97,12 @@ def _broken(text: str, width: int) -> list[str]:
 
 
 def _sized(picture: np.ndarray) -> np.ndarray:
-    """A picture enlarged by a whole number, its pixels kept square, or reduced, so that it fits a tile."""
+    """A picture enlarged or reduced to about the size of a tile."""
     import cv2
 
     most = max(picture.shape[:2])
     if most <= TILE:
-        times = TILE // most
+        times = max(1, round(TILE / most))
         return np.ascontiguousarray(picture.repeat(times, axis=0).repeat(times, axis=1))
     size = tuple(max(1, round(side * TILE / most)) for side in (picture.shape[1], picture.shape[0]))
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)

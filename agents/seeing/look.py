@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from stillsight.envs.random_play import MASKS, sample
 from stillsight.envs.registry import check_shift, shifts_of, suite_of
 from stillsight.envs.shifts.rows import find
 from stillsight.envs.shifts.shifted import Shifted
-from stillsight.envs.shifts.terms import Term, number, terms
+from stillsight.envs.shifts.terms import Term, terms
 
 LOOKS = Path("results/look")
 FIRST = (0, 1, 2, 4, 8, 16)
@@ -138,8 +138,8 @@ class Replay(gym.Env[Any, Any]):
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
 
-    def __init__(self, seen: list[Any], space: gym.Space[Any]) -> None:
-        self.observation_space, self.action_space = space, gym.spaces.Discrete(1)
+    def __init__(self, seen: list[Any]) -> None:
+        self.observation_space = self.action_space = gym.spaces.Discrete(1)  # nobody asks for them
         self._seen, self._step = seen, 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -158,49 +158,54 @@ class Replay(gym.Env[Any, Any]):
 def _row(env_id: str, options: EnvOptions, shift: str, seed: int, played: Played, scenes: Mapping[str, str]) -> Row:
     """The row of a shift: weaker, as it is asked for, stronger, later, and in two other episodes.
 
-    The game is the same in all of them: the actions are those that were played.
+    The actions are those that were played. Where a shift changes pictures alone, so is the game, and what differs is
+    the look; a shift that the environment draws is seen in the game of that seed.
     """
     last = len(played.seen) - 1
     at = min(FIRST[-1], last)
     later = min(at + LATER, last)
     asked = terms(shift)
-    weaker, stronger = ([term._replace(strength=term.strength * by) for term in asked] for by in (0.5, 2.0))
     drawn = any(term.name in scenes for term in asked)
 
-    def seen(several: list[Term] | tuple[Term, ...], look_seed: int, *steps: int) -> list[np.ndarray]:
-        text = "+".join(map(str, several))
+    def seen(several: Sequence[Term], *looks: tuple[int, int]) -> list[np.ndarray]:
+        """What is seen under each of these seeds in each of these steps."""
+        text, steps = "+".join(map(str, several)), max(step for _, step in looks)
         env: gym.Env[Any, Any]
         if drawn:
             env = make_env(env_id, options.through(text), training=False, seed=seed)
         else:
-            env = Shifted(Replay(played.seen, gym.spaces.Discrete(1)), text)
+            env = Shifted(Replay(played.seen), text)
         with closing(env):
-            shown = [env.reset(seed=look_seed)[0]]
-            for action in played.actions[: max(steps)]:
-                observation, _, terminated, truncated, _ = env.step(action)
-                shown.append(observation)
-                if terminated or truncated:  # another episode of the game may be shorter
-                    break
-        return [first_image(shown[min(step, len(shown) - 1)]) for step in steps]
+            shown = {each: _again(env, each, played.actions[:steps]) for each in {look_seed for look_seed, _ in looks}}
+        return [first_image(shown[each][min(step, len(shown[each]) - 1)]) for each, step in looks]
 
-    full = all(term.strength == 1.0 for term in asked)
-    tiles = [(_strengths(weaker), seen(weaker, seed, at)[0])]
-    now, then = seen(asked, seed, at, later)
-    tiles += [(_strengths(asked), now)]
-    if full:
-        begun = seen(asked, seed, 0)[0]
+    (half,) = seen([term._replace(strength=term.strength / 2) for term in asked], (seed, at))
+    begun, now, then, *others = seen(asked, (seed, 0), (seed, at), (seed, later), (seed + 1, at), (seed + 2, at))
+    tiles = [(_strengths(asked, 0.5), half), (_strengths(asked), now)]
+    if all(term.strength == 1.0 for term in asked):
         tiles.insert(1, (f"{_strengths(asked)}, first frame", begun))
     else:
-        stronger = [term._replace(strength=min(1.0, term.strength)) for term in stronger]
-        tiles.append((_strengths(stronger), seen(stronger, seed, at)[0]))
+        twice = [term._replace(strength=min(1.0, 2 * term.strength)) for term in asked]
+        tiles += [(_strengths(twice), image) for image in seen(twice, (seed, at))]
     tiles.append((f"{later - at} steps later", then))
-    tiles += [(f"seed {seed + other}", seen(asked, seed + other, at)[0]) for other in (1, 2)]
+    tiles += [(f"seed {seed + number}", image) for number, image in enumerate(others, 1)]
     words = "; ".join(find(term.name).summary for term in asked)
     return Row("+".join(term.label for term in asked), words, tiles)
 
 
-def _strengths(several: list[Term] | tuple[Term, ...]) -> str:
-    return "strength " + " + ".join(number(round(term.strength, 4)) for term in several)
+def _again(env: gym.Env[Any, Any], seed: int, actions: Sequence[Any]) -> list[Any]:
+    """What is observed of an episode in which these actions are taken, as far as it goes."""
+    shown = [env.reset(seed=seed)[0]]
+    for action in actions:
+        observation, _, terminated, truncated, _ = env.step(action)
+        shown.append(observation)
+        if terminated or truncated:
+            break
+    return shown
+
+
+def _strengths(several: Sequence[Term], share: float = 1.0) -> str:
+    return "strength " + " + ".join(f"{term.strength * share:.3g}" for term in several)
 
 
 def _plain_rows(played: Played) -> Iterator[Row]:
@@ -261,7 +266,7 @@ def _write(path: Path, env_id: str, facts: Mapping[str, str], rows: list[Row]) -
     lines = [f"{name}: {facts[name]}" for name in ("sees", "observation", "actions", "random play")]
     lines.append(
         "Shifts: the same step of the same game at half, all and twice the strength that holds where none is typed; "
-        "the same episode later; and as it looks in two other episodes."
+        "the same episode later; and as other seeds look."
     )
     drawn = sheet(f"{env_id}, as an agent sees it", lines, rows)
     with writing(path):

@@ -10,6 +10,7 @@ A model is changed while a picture of it is drawn, and put back at once: physics
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -284,6 +285,9 @@ class Background(Sky):
 class Canvas:
     """Where an environment draws: it draws through the scenes that hang here, in order.
 
+    What draws keeps its canvas, and the canvas only a weak reference back: a renderer in a circle would be freed late,
+    and take away the OpenGL context that another one has made current.
+
     Attributes:
         model, data: of MuJoCo.
         scenes: that a picture is drawn with.
@@ -322,24 +326,25 @@ class PhysicsCanvas(Canvas):
 
     def __init__(self, physics: Any) -> None:
         super().__init__()
-        self._physics, self._render = physics, physics.render
-        self._signature = inspect.signature(physics.render)
+        self._physics, self._render = weakref.ref(physics), type(physics).render
+        self._signature = inspect.signature(self._render)
         self.model, self.data = physics.model.ptr, physics.data.ptr
         physics.render = self.render
 
     def render(self, *args: Any, **kwargs: Any) -> Any:
         """As dm_control's, through the scenes."""
-        asked = self._signature.bind(*args, **kwargs)
+        physics = self._physics()
+        asked = self._signature.bind(physics, *args, **kwargs)
         asked.apply_defaults()
         arguments = asked.arguments
         camera = arguments["camera_id"]
         if isinstance(camera, str):
-            camera = self._physics.model.name2id(camera, "camera")
+            camera = physics.model.name2id(camera, "camera")
         colours = not (arguments["depth"] or arguments["segmentation"])
 
         def ids() -> NDArray[np.int32]:
             several = {key: arguments[key] for key in ("height", "width", "camera_id", "scene_option")}
-            found: NDArray[np.int32] = self._render(**several, segmentation=True)
+            found: NDArray[np.int32] = self._render(physics, **several, segmentation=True)
             return found
 
         view = View(self.model, self.data, int(camera))
@@ -351,19 +356,22 @@ class RendererCanvas(Canvas):
 
     def __init__(self, renderer: Any) -> None:
         super().__init__()
-        self._renderer, self._render = renderer, renderer.render
+        self._renderer, self._render = weakref.ref(renderer), type(renderer).render
         self.model, self.data = renderer.model, renderer.data
         renderer.render = self.render
 
     def render(self, render_mode: str | None) -> Any:
         """As Gymnasium's, through the scenes; a window shows all as it is."""
+        renderer = self._renderer()
         if render_mode == "human":
-            return self._render(render_mode)
-        viewer = self._renderer._get_viewer(render_mode)
-        camera = self._renderer.camera_id
+            return self._render(renderer, render_mode)
+        viewer = renderer._get_viewer(render_mode)
+        camera = renderer.camera_id
         view = View(self.model, self.data, -1 if camera is None else int(camera), viewer.cam)
         colours = render_mode == "rgb_array"
-        return self.drawn(view, lambda: self._render(render_mode), (lambda: _ids(viewer)) if colours else None)
+        return self.drawn(
+            view, lambda: self._render(renderer, render_mode), (lambda: _ids(viewer)) if colours else None
+        )
 
 
 def _ids(viewer: Any) -> NDArray[np.int32]:

@@ -89,7 +89,9 @@ def keys_of(env: gym.Env[Any, Any]) -> tuple[dict[tuple[int, ...], Any], Any, di
     space = env.action_space
     if isinstance(space, spaces.Discrete) and space.n <= len(CHOICES):
         names = _meanings(env, int(space.n))
-        codes = {(pygame.key.key_code(key),): action for action, key in zip(range(int(space.n)), CHOICES, strict=False)}
+        codes: dict[tuple[int, ...], Any] = {
+            (pygame.key.key_code(key),): action for action, key in zip(range(int(space.n)), CHOICES, strict=False)
+        }
         noop = next((action for action, name in enumerate(names) if name.upper() in ("NOOP", "STAY", "IDLE")), 0)
         words = {CHOICES[action]: name for action, name in enumerate(names)}
         return codes, noop, words | {"no key": names[noop]}

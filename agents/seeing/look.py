@@ -96,10 +96,10 @@ def look(env_id: str, config: LookConfig) -> dict[str, Path]:
         facts["not here"] = f"{', '.join(absent)}, which need a scene or randomisation that it does not have"
     files = {"sheet": folder / "sheet.png"}
     _write(files["sheet"], env_id, facts, rows)
-    for shift in (None, *config.shift) if config.steps else ():
-        name = "random" if shift is None else f"random-{_file_name(shift)}"
+    filmed = {"random": options} | {f"random-{_file_name(shift)}": options.through(shift) for shift in config.shift}
+    for name, shown in filmed.items() if config.steps else ():
         files[name] = folder / f"{name}.mp4"
-        _film(files[name], env_id, options.through(shift), config, played)
+        _film(files[name], env_id, shown, config, played)
     display.card(f"look · {env_id} · seed {config.seed}", facts | {name: str(path) for name, path in files.items()})
     return files
 

@@ -43,7 +43,8 @@ def contrast(random: np.random.Generator, strength: float) -> Look:
 
     def look(image: Image, _: int) -> Image:
         means = np.array(cv2.mean(image)[:3])
-        return np.clip(np.rint(means + factor * (image - means)), 0.0, 255.0).astype(np.uint8)
+        shown: Image = np.clip(np.rint(means + factor * (image - means)), 0.0, 255.0).astype(np.uint8)
+        return shown
 
     return look
 

@@ -90,7 +90,8 @@ def waves(random: np.random.Generator) -> Callable[[int, int, int], Image]:
         a = 2 * np.pi * np.outer(y, rows)
         b = 2 * np.pi * (np.outer(columns, x)[None] + (phase + speed * step)[..., None])  # [channel, wave, column]
         crossed = np.sin(a) @ np.cos(b) + np.cos(a) @ np.sin(b)  # [channel, row, column], -3..3
-        return np.rint(np.clip(127.5 + 85.0 * crossed, 0.0, 255.0)).astype(np.uint8).transpose(1, 2, 0)
+        pixels: Image = np.rint(np.clip(127.5 + 85.0 * crossed, 0.0, 255.0)).astype(np.uint8)
+        return pixels.transpose(1, 2, 0)
 
     return pattern
 

@@ -333,7 +333,7 @@ class PhysicsCanvas(Canvas):
 
     def render(self, *args: Any, **kwargs: Any) -> Any:
         """As dm_control's, through the scenes."""
-        physics = self._physics()
+        physics: Any = self._physics()
         asked = self._signature.bind(physics, *args, **kwargs)
         asked.apply_defaults()
         arguments = asked.arguments
@@ -362,16 +362,14 @@ class RendererCanvas(Canvas):
 
     def render(self, render_mode: str | None) -> Any:
         """As Gymnasium's, through the scenes; a window shows all as it is."""
-        renderer = self._renderer()
+        renderer: Any = self._renderer()
         if render_mode == "human":
             return self._render(renderer, render_mode)
         viewer = renderer._get_viewer(render_mode)
         camera = renderer.camera_id
         view = View(self.model, self.data, -1 if camera is None else int(camera), viewer.cam)
-        colours = render_mode == "rgb_array"
-        return self.drawn(
-            view, lambda: self._render(renderer, render_mode), (lambda: _ids(viewer)) if colours else None
-        )
+        ids = (lambda: _ids(viewer)) if render_mode == "rgb_array" else None
+        return self.drawn(view, lambda: self._render(renderer, render_mode), ids)
 
 
 def _ids(viewer: Any) -> NDArray[np.int32]:
@@ -395,7 +393,8 @@ def _ids(viewer: Any) -> NDArray[np.int32]:
         if geom.segid != -1:
             table[geom.segid + 1] = geom.objid, geom.objtype
     numbers[numbers > viewer.scn.ngeom] = 0
-    return table[numbers[::-1]]  # OpenGL's first row is the lowest
+    seen: NDArray[np.int32] = table[numbers[::-1]]  # OpenGL's first row is the lowest
+    return seen
 
 
 def canvas(env: gym.Env[Any, Any]) -> Canvas:
@@ -430,7 +429,8 @@ def spherical(place: Array) -> Array:
 def cartesian(sphere: Array) -> Array:
     """The way back from `spherical`."""
     radius, sideways, polar = sphere
-    return radius * np.array([np.sin(polar) * np.cos(sideways), np.sin(polar) * np.sin(sideways), np.cos(polar)])
+    direction = np.array([np.sin(polar) * np.cos(sideways), np.sin(polar) * np.sin(sideways), np.cos(polar)])
+    return direction * float(radius)
 
 
 def looking(place: Array, target: Array, *, down: bool) -> Array:

@@ -91,7 +91,8 @@ def _read(source: str, _written: int) -> list[Image]:
         return [_image(frame, FILM_SIDE) for frame in _frames(path)[:MOST_FRAMES]]
     if path.suffix.lower() in IMAGES:
         return [_image(path, STILL_SIDE)]
-    film, frames = cv2.VideoCapture(source), []
+    film = cv2.VideoCapture(source)
+    frames: list[Image] = []
     while len(frames) < MOST_FRAMES:
         there, frame = film.read()
         if not there:
@@ -110,12 +111,13 @@ def _image(path: Path, side: int) -> Image:
     return _small(image, side)
 
 
-def _small(image: Any, side: int) -> Image:
+def _small(given: Any, side: int) -> Image:
     """An image of OpenCV's with its shorter side reduced to `side`, RGB."""
+    image: Image = given
     scale = side / min(image.shape[:2])
     if scale < 1.0:
         size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 

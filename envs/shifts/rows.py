@@ -13,15 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from stillsight.envs.errors import EnvError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from stillsight.envs.shifts.pictures import Pictures
 
 Image: TypeAlias = "NDArray[np.uint8]"
 Look: TypeAlias = "Callable[[Image, int], Image]"
@@ -44,8 +42,8 @@ class Shift:
     pictures: bool = False
     """Whether a user's own images or films can take the place of what it draws."""
 
-    def begin(self, random: np.random.Generator, strength: float, pictures: Pictures | None = None) -> Look:
-        """The look of an episode, from its draws and the strength, 0..1.
+    def begin(self, random: np.random.Generator, strength: float, pictures: Any = None) -> Look:
+        """The look of an episode, from its draws and the strength, 0..1, and from a user's own `pictures.Pictures`.
 
         The draws do not depend on the strength, so that one seed puts the same box in the same corner at every
         strength; at strength 0 the look is the identity.

@@ -184,5 +184,6 @@ def _check_cells(spec: Spec, trust: Trust, source: str) -> None:
     trust.check_all([*map(values_of, configs), *({"shift": shift} for shift in spec.shifts)], source)
     for config in configs:
         config.check()
-        for shift in spec.shifts if isinstance(config, RlConfig) else ():
-            check_shift(config.env, shift)
+        if isinstance(config, RlConfig):
+            for shift in spec.shifts:
+                check_shift(config.env, shift)

@@ -60,8 +60,7 @@ def play_by_keyboard(env_id: str, options: EnvOptions, seed: int) -> None:
         zoom=max(1, -(-WINDOW // min(frame.shape[:2]))),
         keys_to_action=keys,
         noop=noop,
-        seed=seed,
-        callback=watch,
+        callback=watch,  # and no seed, with which each episode would be the same
     )
 
 
@@ -84,26 +83,23 @@ def keys_of(env: gym.Env[Any, Any]) -> tuple[dict[tuple[int, ...], Any], Any, di
     Raises:
         RunError: its actions are several choices at once, or more than there are keys.
     """
-    import pygame
-
     space = env.action_space
     if isinstance(space, spaces.Discrete) and space.n <= len(CHOICES):
         names = _meanings(env, int(space.n))
-        codes: dict[tuple[int, ...], Any] = {
-            (pygame.key.key_code(key),): action for action, key in zip(range(int(space.n)), CHOICES, strict=False)
-        }
+        choices = zip(range(int(space.n)), CHOICES, strict=False)
+        codes: dict[tuple[int, ...], Any] = {(_code(key),): action for action, key in choices}
         noop = next((action for action, name in enumerate(names) if name.upper() in ("NOOP", "STAY", "IDLE")), 0)
         words = {CHOICES[action]: name for action, name in enumerate(names)}
         return codes, noop, words | {"no key": names[noop]}
     if isinstance(space, spaces.Box) and space.shape and np.prod(space.shape) <= len(AXES):
-        return _axes(space, pygame.key.key_code)
+        return _axes(space)
     raise RunError(
         f"{space} has no keys here: a person plays up to {len(CHOICES)} choices, or up to {len(AXES)} numbers. Drop "
         "--play for a sheet and a film."
     )
 
 
-def _axes(space: spaces.Box, code: Any) -> tuple[dict[tuple[int, ...], Any], Any, dict[str, str]]:
+def _axes(space: spaces.Box) -> tuple[dict[tuple[int, ...], Any], Any, dict[str, str]]:
     """Two keys for each number of a continuous action, which is at its end nearest to 0 where neither is pressed."""
     low, high = space.low.ravel(), space.high.ravel()
     rest = np.clip(np.zeros_like(low), low, high)
@@ -115,11 +111,18 @@ def _axes(space: spaces.Box, code: Any) -> tuple[dict[tuple[int, ...], Any], Any
         words |= {key: f"number {number} is {end:g}" for key, end in ends}
     actions = {}
     for pressed in itertools.product(*ways):
-        keys = tuple(sorted(code(key) for key, _ in pressed if key))
+        keys = tuple(sorted(_code(key) for key, _ in pressed if key))
         if keys:
             actions[keys] = np.array([value for _, value in pressed], space.dtype).reshape(space.shape)
     words["no key"] = f"all are {', '.join(f'{value:g}' for value in rest)}"
     return actions, rest.astype(space.dtype).reshape(space.shape), words
+
+
+def _code(key: str) -> int:
+    """pygame's number of a key; it can tell names only once a window is open."""
+    import pygame
+
+    return int(getattr(pygame, f"K_{key if len(key) == 1 else key.upper()}"))
 
 
 def _meanings(env: gym.Env[Any, Any], count: int) -> list[str]:

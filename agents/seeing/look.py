@@ -74,7 +74,7 @@ def look(env_id: str, config: LookConfig) -> dict[str, Path]:
         shown = options.through(config.shift[0]) if config.shift else options
         play_by_keyboard(env_id, shown, config.seed)
         return {}
-    folder = config.out or LOOKS / _file_name(env_id.rpartition("/")[2]).lower()
+    folder = config.out or LOOKS / _file_name(re.split("[:/]", env_id)[-1]).lower()
     display = ProgressDisplay()
     with closing(make_env(env_id, options, training=False, seed=config.seed)) as env:
         played = random_play(env, config.seed, max(config.steps, FIRST[-1] + LATER))

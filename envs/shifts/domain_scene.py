@@ -77,7 +77,7 @@ class CarRacingColours:
         finally:
             game._np_random, game.domain_randomize = own, False
         for colour, plain in self._plain.items():
-            setattr(game, colour, plain + self._strength * (getattr(game, colour) - plain))
+            setattr(game, colour, (1.0 - self._strength) * plain + self._strength * getattr(game, colour))
 
 
 class MiniWorldParameters:
@@ -92,6 +92,6 @@ class MiniWorldParameters:
         drawn = self._plain.copy()
         for parameter in (one for one in SEEN if one in drawn.params):
             default, low, high, kind = self._plain.params[parameter]
-            value = default + self._strength * (random.uniform(low, high) - default)
+            value = (1.0 - self._strength) * default + self._strength * random.uniform(low, high)
             drawn.set(parameter, value, type=kind)
         self._world.params = drawn

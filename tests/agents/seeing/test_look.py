@@ -141,7 +141,7 @@ def test_short_episodes_and_shifts_that_an_environment_does_not_have(
         ([ORCHARD, "--play", "--shift", "hue", "blur"], "several shifts were named. Join them: --shift A+B"),
         (
             [ORCHARD, "--play", "--out", "x"],
-            "--out has no effect with --play, which writes nothing. Drop --play, or drop --out.",
+            "--out has no effect with --play, which writes nothing. Drop --play, or",
         ),
         ([], "look"),
     ],

@@ -46,6 +46,7 @@ def jpeg(_random: np.random.Generator, strength: float) -> Look:
         # To OpenCV's order of channels and back, since JPEG keeps brightness better than colour.
         _, coded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, quality))
         decoded: Any = cv2.imdecode(coded, cv2.IMREAD_COLOR)
-        return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
+        shown: Image = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+        return shown
 
     return look

@@ -54,6 +54,7 @@ class Command:
 
 RUN = "RUN"
 FIRST = "results/runs/first"
+ENV = "stillsight/Orchard-v0"
 
 
 def _a_run(name: str) -> Positional:
@@ -116,6 +117,13 @@ COMMANDS: dict[str, Command] = {
             "photos --out features.npy --sheet sheet.png",
             "film.mp4 --every 10 --encoder resnet18 --tap layer2 --resolution 96 --sheet sheet.png",
         ),
+    ),
+    "look": Command(
+        f"{_AGENTS}.seeing.look_config:LookConfig",
+        f"{_AGENTS}.seeing.look:look",
+        "show an environment as an agent sees it, every shift, and random play; or play it yourself",
+        (Positional("env", str, "ENV", "A name of `list envs`, any Gymnasium id, or module:Id.", example=ENV),),
+        examples=(ENV, f"{ENV} --shift noise:0.8 hue+blur", f"{ENV} --play"),
     ),
     "record": Command(
         f"{_AGENTS}.playing.play_config:RecordConfig",

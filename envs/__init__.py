@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from stillsight.envs.orchard.orchard import BEST_RETURN as BEST_RETURN
     from stillsight.envs.orchard.orchard import Orchard as Orchard
     from stillsight.envs.reference import reference_returns as reference_returns
+    from stillsight.envs.shifts.shifted import Shifted as Shifted
     from stillsight.envs.suites.atari_native import NativeAtariVecEnv as NativeAtariVecEnv
     from stillsight.envs.vector import make_vec as make_vec
     from stillsight.envs.workers import workers_pay as workers_pay
-    from stillsight.envs.wrappers.looks import Shifted as Shifted
     from stillsight.envs.wrappers.pixels import Pixels as Pixels
 
 _LATER = {
@@ -30,7 +30,7 @@ _LATER = {
     "NativeAtariVecEnv": "suites.atari_native",
     "Orchard": "orchard.orchard",
     "Pixels": "wrappers.pixels",
-    "Shifted": "wrappers.looks",
+    "Shifted": "shifts.shifted",
     "make_env": "making",
     "make_vec": "vector",
     "reference_returns": "reference",

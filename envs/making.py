@@ -12,11 +12,11 @@ from stable_baselines3.common.monitor import Monitor
 
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions, Scalar
-from stillsight.envs.registry import resolve, suite_of
+from stillsight.envs.registry import check_shift, resolve, suite_of
+from stillsight.envs.shifts.shifted import Shifted
 from stillsight.envs.suites import SUITES
 from stillsight.envs.suites.suite import Suite
 from stillsight.envs.wrappers.actions import counted_from_zero
-from stillsight.envs.wrappers.looks import Shifted
 from stillsight.envs.wrappers.pixels import Pixels
 from stillsight.envs.wrappers.rules import LifeLoss, sign
 from stillsight.envs.wrappers.sight import no_display
@@ -45,13 +45,14 @@ def make_env(
     options = options or spec.options
     suite = suite_of(env_id)
     _check(env_id, options, suite)
+    check_shift(env_id, options.shift)
 
     env = _make(env_id, options, suite)
     env = suite.wrap(env, options)  # which skips frames, too
     env = counted_from_zero(env)
     env = Pixels(env, options.size, options.pixels, options.state)
-    if options.shift is not None and options.shift_strength is not None:
-        env = Shifted(env, options.shift, options.shift_strength)
+    if options.shift is not None:
+        env = Shifted(env, options.shift, options.shift_strength, suite.shifts)
     if options.max_episode_steps:
         env = gym.wrappers.TimeLimit(env, options.max_episode_steps)
     # Whatever changes rewards or ends for learning's sake stands outside Monitor, so that `info["episode"]["r"]` is

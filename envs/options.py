@@ -7,15 +7,12 @@ from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
 
 from stillsight.envs.errors import EnvError
-from stillsight.envs.shifts import find
+from stillsight.envs.shifts.terms import number, terms, written
 
 Scalar: TypeAlias = str | int | float | bool | None
 
 ON, OFF = "on", "off"
 """What `state` takes beside keys, and `pixels` (off alone)."""
-
-SHIFT_STRENGTH = 0.5
-"""Strength of a shift unless another is asked for."""
 
 LONGEST_WAIT = 1_000_000.0
 """Seconds that a step may be waited for: eleven days, which systems can still count in milliseconds."""
@@ -47,9 +44,11 @@ class EnvOptions:
     terminal_on_life_loss: bool = False
     """Atari only, training only: the loss of a life ends the episode, but the game goes on and is scored as a whole."""
     shift: str | None = None
-    """A row of `shifts.SHIFTS` through which the agent sees, in training as in evaluation; None shows all as it is."""
+    """What the agent sees through, in training as in evaluation, as `shifts.terms.terms` reads it: a row of
+    `shifts.SHIFTS`, "NAME:STRENGTH", "NAME@PATH", or several joined by "+"; None shows all as it is."""
     shift_strength: float | None = None
-    """0..1, where 0 changes no pixel. With a shift it is a number, 0.5 unless given; without one it is None."""
+    """0..1, where 0 changes no pixel. With one shift it is a number, the row's unless given; None with several, which
+    say their own, and without any."""
     step_timeout: float = 0.0
     """Seconds that a step or a reset may take, after which the environment hangs, see `Watched`; 0 waits for ever."""
     pixels: tuple[str, ...] = ()
@@ -105,14 +104,27 @@ class EnvOptions:
                     f"--shift hue --shift-strength {self.shift_strength:g}"
                 )
             return
-        find(self.shift)
-        if self.shift_strength is None:
-            object.__setattr__(self, "shift_strength", SHIFT_STRENGTH)  # frozen, and concrete
-        elif not 0.0 <= self.shift_strength <= 1.0:
-            raise EnvError(
-                f"A shift strength of {self.shift_strength:g} was asked for; it is 0 (nothing changes) to 1. "
-                f"Try {SHIFT_STRENGTH:g}."
-            )
+        shift, strength = written(terms(self.shift, self.shift_strength))
+        object.__setattr__(self, "shift", shift)  # frozen, and concrete
+        object.__setattr__(self, "shift_strength", strength)
+
+    def through(self, shift: str | None, strength: float | None = None) -> EnvOptions:
+        """These options with another shift: None leaves them as they are, "none" takes a shift away.
+
+        Raises `EnvError` for no such shift, a strength out of range, or a strength without a shift.
+        """
+        if shift is None and strength is None:
+            return self
+        return replace(self, shift=None if shift == "none" else shift, shift_strength=strength)
+
+    @property
+    def look(self) -> str:
+        """What is seen through, in words: "noise of strength 0.5"; "" for the game as it is."""
+        if self.shift is None:
+            return ""
+        return " and ".join(
+            f"{term.label} of strength {number(term.strength)}" for term in terms(self.shift, self.shift_strength)
+        )
 
     def merge(
         self,
@@ -145,7 +157,10 @@ class EnvOptions:
             "state": state,
             "kwargs": None if kwargs is None else tuple({**dict(self.kwargs), **kwargs}.items()),
         }
-        return replace(self, **{name: value for name, value in wishes.items() if value is not None})  # type: ignore[arg-type]
+        own = self
+        if shift is not None and ":" in shift.partition("@")[0]:  # it says its strength, which takes this one's place
+            own = replace(self, shift=None, shift_strength=None)
+        return replace(own, **{name: value for name, value in wishes.items() if value is not None})  # type: ignore[arg-type]
 
     def to_json(self) -> dict[str, object]:
         """A plain dict for `json.dump`, `kwargs` as a dict too."""

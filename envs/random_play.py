@@ -22,11 +22,14 @@ def random_play(venv: VecEnv) -> Callable[[], np.ndarray]:
     space = venv.action_space
     if not venv.has_attr(MASKS):
         return lambda: np.array([space.sample() for _ in range(venv.num_envs)])
-    return lambda: np.array([_sample(space, np.asarray(mask, bool)) for mask in venv.env_method(MASKS)])
+    return lambda: np.array([sample(space, mask) for mask in venv.env_method(MASKS)])
 
 
-def _sample(space: spaces.Space[Any], mask: np.ndarray) -> Any:
-    """A random element of `space` that `mask`, bool as `MaskablePPO` takes it, allows."""
+def sample(space: spaces.Space[Any], allowed: Any = None) -> Any:
+    """A random element of `space` that `allowed`, bool as `MaskablePPO` takes it, allows; any where it is None."""
+    if allowed is None:
+        return space.sample()
+    mask = np.asarray(allowed, bool)
     if isinstance(space, spaces.MultiDiscrete):
         ends = np.cumsum(space.nvec)[:-1]
         return space.sample(tuple(part.astype(np.int8) for part in np.split(mask, ends)))

@@ -11,6 +11,8 @@ from importlib.util import find_spec
 from pathlib import PurePath
 
 from stillsight.envs.errors import EnvError, did_you_mean
+from stillsight.envs.shifts.rows import DOMAIN_SCENES, MUJOCO_SCENES, SHIFTS, SUITE_SHIFTS, Shift
+from stillsight.envs.shifts.terms import check_path, terms
 from stillsight.envs.spec import EnvSpec
 from stillsight.envs.suites import SUITES
 from stillsight.envs.suites.suite import Suite
@@ -18,8 +20,9 @@ from stillsight.envs.suites.suite import Suite
 ROWS: dict[str, EnvSpec] = {row.id: row for suite in SUITES for row in suite.rows}
 """The known environments by id. A new one is a new row in its suite; a third party needs none (`module:Id`)."""
 
-OTHER = Suite(name="Gymnasium", noun="environment", default=EnvSpec(id=""))
-"""What holds for an id that is of no suite."""
+OTHER = Suite(name="Gymnasium", noun="environment", default=EnvSpec(id=""), shifts={**MUJOCO_SCENES, **DOMAIN_SCENES})
+"""What holds for an id that is of no suite. What it draws is known once it is made: then shifts that it cannot give are
+refused."""
 
 
 def presumed(env_id: str) -> EnvSpec:
@@ -71,6 +74,32 @@ def resolve(env_id: str) -> EnvSpec:
             f"some), and module:Id for one that another module registers: --env MODULE:{name}"
         )
     return replace(ROWS[name] if name in ROWS else suite_of(name).spec(name), id=env_id)
+
+
+def shifts_of(env_id: str) -> dict[str, Shift]:
+    """The shifts that an environment can be shown through, by name: those of any picture, and those of its suite.
+
+    Raises `EnvError`, see `resolve`.
+    """
+    resolve(env_id)  # registers what tells its suite
+    given = suite_of(env_id).shifts
+    return SHIFTS | {name: row for name, row in SUITE_SHIFTS.items() if name in given}
+
+
+def check_shift(env_id: str, shift: str | None) -> None:
+    """Raise `EnvError` for a shift, as `terms.terms` reads it, that an environment's suite cannot give, or whose
+    pictures are not there."""
+    if shift is None:
+        return
+    known = shifts_of(env_id)
+    for term in terms(shift):
+        if term.path:
+            check_path(term.path)
+        if term.name not in known:
+            raise EnvError(
+                f"{env_id} cannot give the shift {term.name!r}: only suites that draw it can, and "
+                f"{suite_of(env_id).name} does not. It has {', '.join(known)}. To see them: stillsight look {env_id}"
+            )
 
 
 def _require(env_id: str, spec: EnvSpec) -> None:

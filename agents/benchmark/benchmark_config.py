@@ -43,7 +43,7 @@ class BenchmarkConfig:
     seeds: int | None = None
     """Without a SPEC.toml: seeds of each cell; 5 by default, the fewest that a verdict is given on."""
     shifts: tuple[str, ...] = ()
-    """Without a SPEC.toml: visual shifts to play under: hue, noise, blur, occluder, overlay."""
+    """Without a SPEC.toml: visual shifts to play under, as `evaluate --shift` takes them."""
     out: Path | None = None
     """The benchmark's folder; results/benchmarks/<name> by default."""
     address: str | None = None
@@ -67,7 +67,8 @@ class BenchmarkConfig:
     @property
     def trusted(self) -> Trust:
         """What the cells may ask for: what was typed, here and by flags that stand for a SPEC.toml."""
-        return Trust((*self.trust, *self.env, *self.encoder, *self.algo))
+        pictures = [path for shift in self.shifts if (path := shift.partition("@")[2])]
+        return Trust((*self.trust, *self.env, *self.encoder, *self.algo, *pictures))
 
     def check(self) -> None:
         """Refuse flags without effect, before anything heavy is imported.

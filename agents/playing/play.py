@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.playing.play_config import EvaluateConfig, shifted
+from stillsight.agents.playing.play_config import EvaluateConfig
 from stillsight.agents.playing.player import Player, load
 from stillsight.agents.playing.reevaluate import EVALUATIONS, keep, reevaluate
 from stillsight.agents.runs.place import place
@@ -134,21 +134,21 @@ def returns(
 
     Args:
         player: who plays.
-        shift, strength: see `shifted`.
+        shift, strength: see `EnvOptions.through`; None as in the run's evaluations.
         episodes: how many, at least 1.
         seed: of the first episode; the others follow.
         deterministic: take the most likely action.
         watch: called after each episode with the number of episodes so far and the return.
 
     Raises:
-        EnvError: see `shifted`.
+        EnvError: see `EnvOptions.through` and `make_env`.
     """
 
     def tell(done: int, _: int, last: Episode | None) -> None:
         if watch is not None and last is not None:
             watch(done, last.total)
 
-    options = shifted(player.config.env_options(), shift, strength)
+    options = player.config.eval_options().through(shift, strength)
     played = play_seeds(player, options, episodes=episodes, seed=seed, deterministic=deterministic, watch=tell)
     return [episode.total for episode in played]
 
@@ -229,7 +229,7 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
         "deterministic": not config.stochastic,
         "seed": config.seed,
     }
-    seen = "" if options.shift is None else f" through {options.shift} of strength {options.shift_strength:g}"
+    seen = f" through {options.look}" if options.look else ""
     rows = {"agent": f"{np.mean(scores):.2f} ± {np.std(scores):.2f} over {len(scores)} episodes{seen}"}
     if (note := capped_note(played, limit, "--max-steps")) is not None:
         rows["capped"] = note

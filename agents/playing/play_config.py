@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ from stillsight.agents.training.seeds import PLAY
 from stillsight.agents.training.settings import overrides
 from stillsight.encoders.config import check_seed
 from stillsight.envs.options import EnvOptions
+from stillsight.envs.registry import check_shift
 
 SIDES = (16, 4_096)
 """Pixels that the shorter side of a film may have."""
@@ -38,10 +39,10 @@ class PlayChoice:
     weights: Path | None = None
     """The encoder's weights, if they are not any more where the run found them."""
     shift: str | None = None
-    """Show the game otherwise: hue, noise, blur, occluder or overlay; none for the game as it is. As in the run by
-    default."""
+    """Show the game otherwise: a name that `stillsight look ENV` shows, NAME:STRENGTH, NAME@PATH for pictures of your
+    own, or several joined by +; none for the game as it is. As in the run's evaluations by default."""
     shift_strength: float | None = None
-    """Strength of --shift, 0 (nothing changes) to 1; 0.5 by default."""
+    """Strength of --shift, 0 (nothing changes) to 1; by default that of its row in envs/README.md, 0.5 for most."""
     env_set: tuple[str, ...] = ()
     """Arguments of the environment itself, as name=value, on top of those of the run."""
     device: str = "auto"
@@ -62,7 +63,7 @@ class PlayChoice:
             raise RunError(
                 f"--max-steps {self.max_steps} is no number of steps. Type a number from 0, which is no limit."
             )
-        shifted(EnvOptions(), self.shift, self.shift_strength)
+        EnvOptions().through(self.shift, self.shift_strength)
         overrides(self.env_set, "--env-set")
 
     def options(self, config: RlConfig) -> EnvOptions:
@@ -72,10 +73,12 @@ class PlayChoice:
             config: of the run.
 
         Raises:
-            EnvError: no such shift, or a strength out of range.
+            EnvError: no such shift, one that this environment does not have, or a strength out of range.
         """
-        own = config.env_options().merge(kwargs=overrides(self.env_set, "--env-set") or None)
-        return shifted(own, self.shift, self.shift_strength)
+        own = config.eval_options().merge(kwargs=overrides(self.env_set, "--env-set") or None)
+        options = own.through(self.shift, self.shift_strength)
+        check_shift(config.env, options.shift)
+        return options
 
     def limit(self, config: RlConfig) -> int:
         """Agent steps after which an episode of a run is stopped; 0 for none."""
@@ -147,14 +150,3 @@ class RecordConfig(PlayChoice):
             )
         if self.out is not None and self.out.exists() and not self.out.is_dir():
             raise RunError(f"--out {self.out} is a file. Type a folder; each episode is a file of its own in it.")
-
-
-def shifted(options: EnvOptions, shift: str | None, strength: float | None = None) -> EnvOptions:
-    """`options` with another shift: None leaves them as they are, "none" takes a shift away.
-
-    Raises:
-        EnvError: no such shift, a strength out of range, or a strength without a shift.
-    """
-    if shift is None and strength is None:
-        return options
-    return replace(options, shift=None if shift == "none" else shift, shift_strength=strength)

@@ -245,8 +245,8 @@ def film_name(player: Player, config: RecordConfig, options: EnvOptions, seed: i
     named = [] if player.checkpoint.isdigit() else [player.checkpoint]
     parts = [*named, f"step-{player.step}", f"seed-{seed}"]
     if options.shift is not None:
-        parts.append(f"{options.shift}-{options.shift_strength:g}")
-    parts += [re.sub(r"[^\w.=+-]", "_", setting) for setting in config.env_set]
+        parts += [options.shift] if options.shift_strength is None else [f"{options.shift}-{options.shift_strength:g}"]
+    parts += config.env_set
     if config.stochastic:
         parts.append("stochastic")
     if config.max_steps is not None:
@@ -255,4 +255,4 @@ def film_name(player: Player, config: RecordConfig, options: EnvOptions, seed: i
         parts.append(f"size-{config.size}")
     if config.fps is not None:
         parts.append(f"fps-{config.fps}")
-    return "-".join(parts)
+    return re.sub(r"[^\w.=+-]", "_", "-".join(parts))

@@ -135,6 +135,12 @@ def _cache(_: Values, value: Any) -> Iterator[Request | Place]:
     yield Request(str(value), f"the folder {value} to write features into")
 
 
+def _shift(_: Values, value: Any) -> Iterator[Request | Place]:
+    path = "" if value is None else str(value).partition("@")[2]
+    if path:
+        yield Request(path, f"the pictures {path} to show an environment through")
+
+
 def _nothing(_: Values, __: Any) -> Iterator[Request | Place]:
     """Of names that a row of a registry decides, of keys by which an observation is looked into, and of switches."""
     return iter(())
@@ -146,13 +152,15 @@ RULES: dict[str, Rule] = {
     "algo": _algo,
     "env_set": _env_set,
     "set": _set,
+    "shift": _shift,
+    "eval_shift": _shift,
     "weights": _read("weights"),
     "weights_folder": _read("weights_folder"),
     "from_run": _read("from_run"),
     "dataset": _dataset,
     "data": _data,
     "cache": _cache,
-    **dict.fromkeys(("mode", "tap", "pooling", "fusion", "unfreeze", "shift", "device", "from_checkpoint"), _nothing),
+    **dict.fromkeys(("mode", "tap", "pooling", "fusion", "unfreeze", "device", "from_checkpoint"), _nothing),
     **dict.fromkeys(("pixels", "state"), _nothing),
 }
 """Field of a configuration whose values are text -> what it may ask for. Numbers, truth values and choices of a few
@@ -173,7 +181,7 @@ class Trust:
 
     Attributes:
         names: what was typed after --trust, each exactly what a file asks for: `module:name`, a Gymnasium id,
-            NAME=VALUE of --env-set or --set, or a folder.
+            NAME=VALUE of --env-set or --set, a folder, or pictures.
         all: whatever it asks for: --trust was typed where it is a switch, as `import` has it. False where it was not,
             and None where --trust takes names.
     """

@@ -21,7 +21,8 @@ from stillsight.encoders.config import EncoderConfig, refuse
 from stillsight.encoders.taps.tap import taps
 from stillsight.encoders.zoo.registry import spec as encoder_spec
 from stillsight.envs.options import OFF, EnvOptions
-from stillsight.envs.registry import resolve
+from stillsight.envs.registry import check_shift, resolve
+from stillsight.envs.shifts.terms import spelled_out
 
 MOST_ENVS = 4_096
 """Environments side by side that may be asked for; each is a game of its own, and more are a slip of the finger."""
@@ -91,10 +92,13 @@ class RlConfig(EncoderConfig):
     step_timeout: float = 600.0
     """Seconds that a step or a reset of an environment may take before the run ends, naming it; 0 waits for ever."""
     shift: str | None = None
-    """Train and evaluate under a visual shift: hue, noise, blur, occluder or overlay. `stillsight evaluate --shift`
-    plays an agent under one that it never saw."""
+    """Train and evaluate under a visual shift: a name that `stillsight look ENV` shows, NAME:STRENGTH, NAME@PATH for
+    pictures of your own, or several joined by +, say camera:0.2+colours:0.2+background@films. `stillsight evaluate
+    --shift` plays an agent under one that it never saw."""
     shift_strength: float | None = None
-    """Strength of --shift, 0 to 1; 0.5 by default."""
+    """Strength of --shift, 0 to 1; by default that of its row in envs/README.md, 0.5 for most."""
+    eval_shift: str | None = None
+    """Evaluate under this one, as --shift is written; none for the game as it is. As --shift by default."""
     env_set: tuple[str, ...] = ()
     """Arguments of the environment itself, as name=value."""
     set: tuple[str, ...] = ()
@@ -177,6 +181,11 @@ class RlConfig(EncoderConfig):
             kwargs=overrides(self.env_set, "--env-set") or None,
         )
 
+    def eval_options(self) -> EnvOptions:
+        """The environment's options in evaluations, and wherever else a trained agent plays: --eval-shift in place of
+        --shift."""
+        return self.env_options().through(self.eval_shift)
+
     def resolved(self) -> RlConfig:
         """With every default written out, so that config.json says what ran even where rows and presets change later.
 
@@ -198,6 +207,7 @@ class RlConfig(EncoderConfig):
             shift_strength=options.shift_strength,
             pixels=options.pixels,
             state=options.state,
+            eval_shift=self.eval_shift and spelled_out(self.eval_shift),
             batchnorm="frozen" if self.batchnorm is None and self.mode.trained else self.batchnorm,
             set=tuple(f"{name}={value!r}" for name, value in chosen.items()),
         ).completed()
@@ -241,6 +251,8 @@ class RlConfig(EncoderConfig):
         row = spec(self.algo)
         self.for_control().check_encoder()
         options = self.env_options()
+        for shift in (options.shift, self.eval_options().shift):
+            check_shift(self.env, shift)
         self.for_control().check_encoder(options.size or None)
         if not self.env_set:  # an argument may change the actions; then the made environment says what they are
             check_actions(row, resolve(self.env).actions, self.env)

@@ -76,7 +76,7 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
     check_environment(config)
     encoder = build(config, pinned=True)
     agent = make_agent(config, encoder, n_envs=config.n_envs or 1)
-    seed, options = config.seed + EVALUATION, config.env_options()
+    seed, options = config.seed + EVALUATION, config.eval_options()
     arenas = [
         make_env(config.env, options, training=False, seed=seed + index) for index in range(config.eval_envs or 1)
     ]

@@ -56,6 +56,7 @@ def card(agent: Agent) -> dict[str, str]:
         + ", ".join(f"{name} {_typed(value)}" for name, value in options.items() if value),
         "sees": str(agent.venv.get_attr("seen", 0)[0]),
         **({"text": f"{', '.join(layout.texts)}: known, and unused by this agent"} if layout.texts else {}),
+        **_shifts(config),
         "steps": _steps(config.steps, model),
         "actions": str(model.action_space),
         "encoder": f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}{_pooled(agent)}; {cut}",
@@ -70,6 +71,15 @@ def card(agent: Agent) -> dict[str, str]:
         "device": f"{model.device}, encoder on {encoder.frozen.device}",
         **({"engine": _engine(encoder.frozen.engine)} if len(encoder.frozen.steps) else {}),
     }
+
+
+def _shifts(config: RlConfig) -> dict[str, str]:
+    """What the agent learns and is tested through, which may be another; nothing where all is shown as it is."""
+    learns, tested = config.env_options().look, config.eval_options().look
+    if not learns and not tested:
+        return {}
+    plain = "the game as it is"
+    return {"shift": f"trains through {learns or plain}; is evaluated through {tested or plain}"}
 
 
 def begins(agent: Agent, savepoints: Savepoints, changed: Mapping[str, tuple[Any, Any]]) -> dict[str, str]:

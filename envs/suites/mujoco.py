@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stillsight.envs.shifts.rows import MUJOCO_SCENES
 from stillsight.envs.spec import EnvSpec
 from stillsight.envs.suites.suite import Suite
 
@@ -11,4 +12,5 @@ SUITE = Suite(
     default=EnvSpec(id=""),
     entry_point="gymnasium.envs.mujoco",
     state="stillsight.envs.suites.mujoco_state:MujocoState",
+    shifts=MUJOCO_SCENES,
 )

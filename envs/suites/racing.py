@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from stillsight.envs.options import EnvOptions
+from stillsight.envs.shifts.rows import DOMAIN_SCENES
 from stillsight.envs.spec import EnvSpec
 from stillsight.envs.suites.suite import Suite
 
@@ -28,4 +29,5 @@ SUITE = Suite(
     entry_point="gymnasium.envs.box2d.car_racing:CarRacing",
     replacement="stillsight.envs.suites.car_racing:Racing",
     wrapping="stillsight.envs.suites.car_racing:draw_what_is_seen",
+    shifts=DOMAIN_SCENES,
 )

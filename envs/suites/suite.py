@@ -81,6 +81,9 @@ class Suite:
     state: str | None = None
     """`module:Class` of a `stillsight.envs.state.StateOf`, which saves the bare environments of the suite in the middle
     of an episode; None where they cannot be, or do it themselves (`snapshot`)."""
+    shifts: Mapping[str, str] = field(default_factory=dict)
+    """Names of `SHIFTS` and `SUITE_SHIFTS` -> `module:Class` of a `stillsight.envs.shifts.shifted.Scene`: shifts that
+    the suite gives by what it draws, and those that it alone can give."""
     native: str | None = None
     """`module:Class` of a `NativeVecEnv` that is preferred for training wherever it has no objection."""
 

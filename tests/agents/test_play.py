@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from stillsight.agents import Player, RlConfig, load, rl
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.features.acting import Actor
-from stillsight.agents.playing.play import evaluate, returns, shifted
+from stillsight.agents.playing.play import evaluate, returns
 from stillsight.agents.playing.play_config import EvaluateConfig
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.training.build import make_venv
@@ -129,7 +129,7 @@ def test_returns_are_the_same_twice_and_are_those_of_the_shifted_game(trained: P
     assert seen[:3] == list(enumerate(scores[None], 1))
     assert returns(agent, "none", episodes=3, seed=5) == scores[None]
     assert returns(agent, "noise", strength=0.0, episodes=3, seed=5) == scores[None]
-    env = make_env(agent.config.env, shifted(agent.config.env_options(), "overlay", 1.0), training=False)
+    env = make_env(agent.config.env, agent.config.env_options().through("overlay", 1.0), training=False)
     total = []
     for seed in (5, 6, 7):
         pixels, _ = env.reset(seed=seed)
@@ -167,9 +167,9 @@ def test_evaluate_through_a_shift_says_so_and_writes_it_down(trained: Path, caps
 
 def test_a_shift_is_put_on_taken_off_or_left_as_the_run_had_it() -> None:
     options = EnvOptions(size=48, shift="hue", shift_strength=0.2)
-    assert shifted(options, None) == options
-    assert shifted(options, "none") == EnvOptions(size=48)
-    assert shifted(options, "noise") == EnvOptions(size=48, shift="noise", shift_strength=0.5)
+    assert options.through(None) == options
+    assert options.through("none") == EnvOptions(size=48)
+    assert options.through("noise") == EnvOptions(size=48, shift="noise", shift_strength=0.5)
 
 
 @pytest.mark.parametrize(

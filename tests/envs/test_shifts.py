@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stillsight.envs import SHIFTS, EnvError, EnvOptions, NativeAtariVecEnv, Shifted, make_env, make_vec
-from stillsight.envs.options import SHIFT_STRENGTH
 
 ORCHARD = "stillsight/Orchard-v0"
 Image = NDArray[np.uint8]
@@ -177,6 +176,113 @@ def test_the_overlay_is_three_waves_that_move(step: int) -> None:
     assert (look("overlay")(picture, step) != look("overlay")(picture, step + 1)).any()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_brightness_contrast_and_gamma_follow_their_formulas(seed: int) -> None:
+    picture = scene()
+    random = np.random.default_rng(seed)
+    drawn = random.choice((-1.0, 1.0)) * random.uniform(0.5, 1.0)
+    expected = {
+        "brightness": picture + 0.5 * drawn * 127.5,
+        "contrast": picture.mean((0, 1)) + (picture - picture.mean((0, 1))) * 4 ** (0.5 * drawn),
+        "gamma": 255 * (picture / 255) ** (4 ** (0.5 * drawn)),
+    }
+    for name, values in expected.items():
+        np.testing.assert_array_equal(look(name, seed)(picture, 3), np.rint(np.clip(values, 0, 255)), name)
+    ends = np.array([[[0, 255, 0], [255, 0, 255]]], np.uint8)
+    np.testing.assert_array_equal(look("gamma", seed)(ends, 0), ends, "black and white stay")
+
+
+def test_both_signs_are_drawn_and_none_is_near_zero() -> None:
+    grey = np.full((4, 4, 3), 100, np.uint8)
+    changes = [int(look("brightness", seed)(grey, 0)[0, 0, 0]) - 100 for seed in range(40)]
+    assert min(changes) < 0 < max(changes)
+    assert all(31 <= abs(change) <= 64 for change in changes), "an eighth to a quarter of full scale, at half strength"
+
+
+@pytest.mark.parametrize(("strength", "quality"), [(0.1, 74), (0.5, 22), (1.0, 5)])
+def test_jpeg_is_that_of_its_quality_as_pillow_reads_it(strength: float, quality: int) -> None:
+    import io
+
+    import cv2
+    from PIL import Image as Pillow
+
+    picture = cv2.resize(scene(6, 8), (64, 48), interpolation=cv2.INTER_CUBIC)
+    coded = io.BytesIO()
+    Pillow.fromarray(picture).save(coded, "JPEG", quality=quality, subsampling="4:2:0")
+    expected = np.asarray(Pillow.open(coded)).astype(int)
+    shown = look("jpeg", strength=strength)(picture, 0)
+    assert np.abs(shown - expected).mean() < 1.0
+    assert np.abs(shown - picture.astype(int)).mean() > 2.0
+
+
+def test_jitter_is_a_move_and_a_turn_of_each_step() -> None:
+    picture = np.zeros((101, 201, 3), np.uint8)
+    picture[50, 100] = 255  # a point in the middle turns about itself
+    shown = look("jitter", strength=1.0)
+    key = int(np.random.default_rng(0).integers(2**62))
+    for step in (0, 1, 77):
+        down, right, turn = np.random.default_rng((key, step)).uniform(-1.0, 1.0, 3)
+        moved = shown(picture, step)[..., 0].astype(float)
+        rows, columns = (np.arange(side) for side in moved.shape)
+        assert (moved.sum(1) @ rows) / moved.sum() == pytest.approx(50 + 0.1 * down * 101, abs=0.1)
+        assert (moved.sum(0) @ columns) / moved.sum() == pytest.approx(100 + 0.1 * right * 201, abs=0.1)
+        line = np.zeros((101, 201, 3), np.uint8)
+        line[50] = 255
+        bent = shown(line, step)[..., 0].astype(float)
+        heights = (bent[:, 80:121] * rows[:, None]).sum(0) / bent[:, 80:121].sum(0)
+        slope = -np.polyfit(np.arange(41), heights, 1)[0]  # rows count downwards
+        assert math.degrees(math.atan(slope)) == pytest.approx(10.0 * turn, abs=0.2)
+    assert (shown(scene(), 0) != shown(scene(), 1)).any()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_zoom_enlarges_about_the_centre_and_repeats_the_edge(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    scale = 1.5 ** (random.choice((-1.0, 1.0)) * random.uniform(0.5, 1.0))
+    picture = np.full((120, 160, 3), 20, np.uint8)
+    picture[40:80, 60:100] = 220
+    shown = look("zoom", seed, 1.0)(picture, 5)[..., 0]
+    assert (shown > 120).any(1).sum() == pytest.approx(40 * scale, abs=1.5)
+    assert (shown > 120).any(0).sum() == pytest.approx(40 * scale, abs=1.5)
+    np.testing.assert_array_equal(shown, shown[::-1, ::-1])
+    assert shown[0, 0] == 20
+
+
+def test_background_is_what_has_the_commonest_colour_and_nothing_else_changes() -> None:
+    picture = np.zeros((40, 60, 3), np.uint8)
+    picture[:] = (60, 120, 200)
+    picture[::7, ::5] += 6  # nearly the same colour
+    picture[10:20, 10:30] = (200, 60, 20)
+    shown = look("background", strength=1.0)(picture, 4)
+    thing = np.zeros((40, 60), bool)
+    thing[10:20, 10:30] = True
+    np.testing.assert_array_equal(shown[thing], picture[thing])
+    waves = look("overlay", strength=1.0)(np.zeros_like(picture), 4)  # the same draws, at 60 % over black
+    assert np.abs(shown[~thing] * 0.6 - waves[~thing]).max() <= 1.0
+    half = look("background", strength=0.5)(picture, 4)
+    assert np.abs(half[~thing] - (shown[~thing] / 2 + picture[~thing] / 2)).max() <= 1.0
+
+
+def test_several_shifts_are_seen_through_in_their_order_and_draw_each_their_own() -> None:
+    picture = scene(40, 50)
+    env = make_env(ORCHARD, EnvOptions(size=0, shift="occluder:1+blur+noise:0"), training=False)
+    env.reset(seed=4)
+    each = np.random.default_rng((4, 0x5E1F7)).spawn(1)[0].spawn(3)
+    covered = SHIFTS["occluder"].begin(each[0], 1.0)(picture, 0)
+    expected = SHIFTS["blur"].begin(each[1], 0.5)(covered, 0)
+    shown = env.get_wrapper_attr("_shown")(picture.transpose(2, 0, 1))
+    np.testing.assert_array_equal(shown.transpose(1, 2, 0), expected)
+
+
+def test_all_images_of_a_dict_are_shifted_alike_and_its_numbers_are_left_alone() -> None:
+    shown = make_env(ORCHARD, EnvOptions(size=0, shift="occluder")).get_wrapper_attr("_shown")
+    eye = scene(20, 20).transpose(2, 0, 1)
+    both = shown({"left": eye, "right": eye, "joints": np.ones(7, np.float32)})
+    np.testing.assert_array_equal(both["left"], both["right"])
+    np.testing.assert_array_equal(both["left"], shown(eye))
+    np.testing.assert_array_equal(both["joints"], np.ones(7))
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     name=st.sampled_from(sorted(SHIFTS)),
@@ -270,8 +376,8 @@ def test_native_atari_steps_aside_for_a_shift_and_refuses_it_where_insisted() ->
 
 
 def test_options_name_a_shift_with_a_concrete_strength() -> None:
-    assert EnvOptions(shift="hue").shift_strength == SHIFT_STRENGTH
-    assert EnvOptions(shift="hue") == EnvOptions(shift="hue", shift_strength=SHIFT_STRENGTH)
+    assert EnvOptions(shift="hue").shift_strength == 0.5
+    assert EnvOptions(shift="hue") == EnvOptions(shift="hue", shift_strength=0.5)
     assert EnvOptions().to_json()["shift_strength"] is None
     options = EnvOptions(size=0).merge(shift="blur", shift_strength=0.25)
     assert options == EnvOptions(size=0, shift="blur", shift_strength=0.25)

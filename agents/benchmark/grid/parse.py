@@ -15,11 +15,12 @@ from stillsight.agents.benchmark.grid.keys import TASK, check_keys
 from stillsight.agents.benchmark.grid.spec import Spec, Task, merged_flags
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.trust import NAMES, NOTHING, Trust, values_of
+from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.seeds import TUNING
 from stillsight.encoders.errors import DamagedFileError
 from stillsight.encoders.system.plain_file import NotPlainError, read_plain
-from stillsight.envs.registry import presumed
-from stillsight.envs.shifts import find
+from stillsight.envs.registry import check_shift, presumed
+from stillsight.envs.shifts.terms import terms
 
 LARGEST = 2**20
 """Bytes that a SPEC.toml may have."""
@@ -171,7 +172,7 @@ def _check_values(spec: Spec) -> None:
                 "rates = [0.1, 1.0]"
             )
     for shift in spec.shifts:
-        find(shift)
+        terms(shift)
 
 
 def _check_cells(spec: Spec, trust: Trust, source: str) -> None:
@@ -180,6 +181,9 @@ def _check_cells(spec: Spec, trust: Trust, source: str) -> None:
     if count > 1:
         raise RunError(f"Two cells have the name {key}. Give one of their tasks or arms another label or name.")
     configs = [cell.planned_work().config for cell in spec.cells(lambda _: 0.0) if cell.seed == spec.seeds[0]]
-    trust.check_all(map(values_of, configs), source)
+    trust.check_all([*map(values_of, configs), *({"shift": shift} for shift in spec.shifts)], source)
     for config in configs:
         config.check()
+        if isinstance(config, RlConfig):
+            for shift in spec.shifts:
+                check_shift(config.env, shift)

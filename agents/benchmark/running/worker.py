@@ -57,7 +57,7 @@ def run_cell(cell: Cell, runs: Path, trust: Trust = NOTHING) -> Cell:
     try:
         work = cell.planned_work()
         import_from_here(trust.names)
-        trust.check(values_of(work.config), "The cell")
+        trust.check_all([values_of(work.config), *({"shift": shift} for shift in work.shifts)], "The cell")
         if isinstance(work.config, RlConfig):
             result = _agent(work, work.config, folder, trust)
         else:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -211,6 +212,8 @@ def test_every_field_of_text_has_a_rule() -> None:
         ({"set": ("learning_rate=/etc/passwd",)}, "learning_rate=/etc/passwd"),
         ({"dataset": "cifar10", "data": Path("/nowhere/x")}, "/nowhere/x"),
         ({"cache": Path("/nowhere/x")}, "/nowhere/x"),
+        ({"shift": "overlay:0.3@/nowhere/my films"}, "/nowhere/my films"),
+        ({"eval_shift": "noise+background@x"}, "x"),
         ({"a_new_field": "/nowhere/x"}, "a_new_field=/nowhere/x"),
     ],
 )
@@ -239,6 +242,7 @@ def test_what_is_on_no_list_is_refused_and_can_be_allowed(values: dict[str, Any]
         {"env": "Pendulum-v1", "env_set": ("g=9.81",)},
         {"set": ("learning_rate='lin_1e-3'", "train_freq=(1, 'episode')", "gamma=0.95", "n_steps=128")},
         {"dataset": "cifar10", "data": Path("data"), "cache": Path("data/features")},
+        {"shift": "hue:0.5+noise:0.25", "eval_shift": "none"},
         {"engine": "folded", "workers": "off", "tap": "features.3", "device": "cuda:1"},
     ],
 )
@@ -451,6 +455,36 @@ def test_no_text_of_a_spec_is_imported(tmp_path: Path, marker: Path, capsys: pyt
     for line in ('weights = "x"', 'weights_folder = "x"', f'env_set = ["x={EVIL}"]', f'set = ["x={EVIL}"]'):
         spec.write_text(SPEC.replace("steps = 64", f"steps = 64\n{line}").replace('set = ["n_steps=16"]', ""))
         refused_or_done(capsys, "benchmark", spec, "--plan", "--no-trial", "--out", tmp_path / "b")
+
+
+def test_pictures_that_a_file_names_are_shown_only_when_a_person_names_them(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cv2
+
+    photo = tmp_path / "photo.png"
+    cv2.imwrite(str(photo), np.zeros((20, 20, 3), np.uint8))
+    opened: list[str] = []
+    monkeypatch.setattr("stillsight.envs.shifts.pictures.Pictures._sources", lambda self: opened.append(str(self.path)))
+    asked = f"asks for the pictures {photo} to show an environment through. A file does not decide that"
+    config = trained / "config.json"
+    for field in ("shift", "eval_shift"):
+        config.write_text(json.dumps({**json.loads(config.read_text()), field: f"overlay@{photo}"}))
+        assert main(["evaluate", str(trained), "--episodes", "1"]) == 2
+        assert asked in " ".join(capsys.readouterr().err.split())
+    for line in (f'shifts = ["overlay@{photo}"]', 'shifts = ["noise"]'):
+        given = SPEC.replace('shifts = ["noise"]', line)
+        if line == 'shifts = ["noise"]':
+            given = given.replace("steps = 64", f'steps = 64\nshift = "overlay@{photo}"')
+        with pytest.raises(RunError, match="asks for the pictures"):
+            parse_spec(given)
+        parse_spec(given, trust=Trust((str(photo),)))
+    (cell, *_) = parse_spec(SPEC).cells(lambda _: 0.0)
+    record = json.loads(json.dumps(cell.to_json()))
+    changed = type(cell).from_json(planted(record, ("work", "shifts", 0), f"overlay@{photo}"))
+    ended = run_cell(changed, tmp_path / "runs")
+    assert (ended.state, "asks for the pictures" in str(ended.error)) == ("failed", True)
+    assert opened == []
 
 
 def test_no_text_of_a_cell_is_imported(tmp_path: Path, marker: Path) -> None:

@@ -158,10 +158,9 @@ def _choose(subject: str) -> None:
                 f"{subject} is drawn by MuJoCo, and nothing draws here ({told}). Type one of these: "
                 f"{' | '.join(each.brings for each in WAYS.values())}"
             )
-        os.environ[CHOICE] = way
         if parent_process() is None:
             print(f"stillsight: MuJoCo draws by {way} here (as if {CHOICE}={way} were typed).", file=sys.stderr)
-    os.environ[TRIED] = way
+    os.environ[CHOICE] = os.environ[TRIED] = way  # as libraries compare it, in small letters
 
 
 @cache

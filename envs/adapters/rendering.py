@@ -132,7 +132,7 @@ def prepare(draws: Draws | None, subject: str) -> None:
 
 
 def _choose(subject: str) -> None:
-    way = os.environ.get(CHOICE, "").strip().lower()
+    asked = way = os.environ.get(CHOICE, "").strip().lower()
     if way and os.environ.get(TRIED) == way:
         return
     if way and way not in WAYS:
@@ -158,9 +158,15 @@ def _choose(subject: str) -> None:
                 f"{subject} is drawn by MuJoCo, and nothing draws here ({told}). Type one of these: "
                 f"{' | '.join(each.brings for each in WAYS.values())}"
             )
-        if parent_process() is None:
-            print(f"stillsight: MuJoCo draws by {way} here (as if {CHOICE}={way} were typed).", file=sys.stderr)
+    imported = getattr(sys.modules.get("dm_control._render"), "BACKEND", way)
+    if imported != way and (imported not in WAYS or objection(imported) is not None):
+        raise EnvError(
+            f"{subject} cannot draw here: dm_control was imported before it was made, and has settled on {imported}, "
+            f"where {way} works. Import it later, or type {CHOICE}={way} before the command."
+        )
     os.environ[CHOICE] = os.environ[TRIED] = way  # as libraries compare it, in small letters
+    if not asked and parent_process() is None:
+        print(f"stillsight: MuJoCo draws by {way} here (as if {CHOICE}={way} were typed).", file=sys.stderr)
 
 
 @cache

@@ -68,6 +68,6 @@ SUITE = Suite(
     register=register,
     one_a_process=True,
     reserved={"game": "another game is another id, see stillsight list envs stable-retro"},
-    harmless={"actions": "filtered|discrete|multi-discrete|all", "state": r"[\w.-]{1,64}"},
+    harmless={"actions": "filtered|discrete|multi-discrete|all", "state": r"\w[\w.-]{0,63}"},
     arguments=arguments,
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
+from types import ModuleType
 
 import pytest
 
@@ -86,6 +88,17 @@ def test_a_choice_that_draws_is_kept(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setenv(CHOICE, "OSMesa")
     prepare("mujoco", "Ant-v5")
     assert (os.environ[CHOICE], capsys.readouterr().err) == ("osmesa", "")
+
+
+def test_a_library_that_has_settled_on_what_does_not_draw_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    ways(monkeypatch, egl=WORKS, osmesa=WORKS, glfw=FAILS)
+    settled = ModuleType("dm_control._render")
+    settled.BACKEND = "glfw"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "dm_control._render", settled)
+    with pytest.raises(EnvError, match=r"settled on glfw, where egl works\. Import it later, or type MUJOCO_GL=egl"):
+        prepare("mujoco", "Ant-v5")
+    settled.BACKEND = "osmesa"  # type: ignore[attr-defined]
+    prepare("mujoco", "Ant-v5")  # which draws as well
 
 
 def test_pyglet_draws_by_egl_where_there_is_no_display(monkeypatch: pytest.MonkeyPatch) -> None:

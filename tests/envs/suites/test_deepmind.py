@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from stillsight.envs import EnvError, EnvOptions, make_env, make_vec, resolve
+from stillsight.envs.adapters.rendering import prepare
 from stillsight.envs.suites.deepmind import SUITE, TASKS, arguments
 
 pytest.importorskip("dm_control")
@@ -20,9 +21,15 @@ CARTPOLE = "dm_control/cartpole-swingup-v0"
 SMALL = {"size": 32}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def chosen() -> None:
+    """What draws, before dm_control is imported."""
+    prepare("mujoco", "the tests")
+
+
 def bare(env_id: str, **settings: Any) -> Any:
     """The environment as it is registered, made like any of Gymnasium's."""
-    make_env(env_id, resolve(env_id).options.merge(size=32)).close()  # has chosen what draws
+    resolve(env_id)
     return gym.make(env_id, disable_env_checker=True, **SMALL, **settings).unwrapped
 
 

@@ -62,7 +62,13 @@ def make_env(
     if training and options.clip_rewards:
         env = gym.wrappers.TransformReward(env, sign)
     env.action_space.seed(seed)
-    env.reset(seed=seed)
+    try:
+        env.reset(seed=seed)
+    except FileNotFoundError as error:  # a package that was built without all that its ids need
+        raise EnvError(
+            f"{env_id} cannot begin: it needs the file {error.filename}, which is not here. Its package should have "
+            "brought it: install that anew, or take another id."
+        ) from error
     return env
 
 

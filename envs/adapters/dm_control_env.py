@@ -119,6 +119,11 @@ class DmControl(gym.Env[dict[str, Any], NDArray[np.float32]]):
         return {**pictures, **vectors}
 
     def _drawn(self, camera: int, side: int) -> NDArray[np.uint8]:
+        gl = self._dm.physics.contexts.gl
+        with gl.make_current() as thread:
+            # dm_control takes its context for the current one until another of its own is. Pyglet or Gymnasium's
+            # renderer may have drawn in this process since: the picture would be drawn in theirs.
+            thread.call(gl._platform_make_current)
         picture: NDArray[np.uint8] = self._dm.physics.render(side, side, camera_id=camera)
         return picture
 

@@ -35,7 +35,8 @@ def register() -> None:
     """Registers every road."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     if not os.environ.get("DISPLAY"):
-        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # else SDL looks for a display, and complains
+        # Else SDL looks for a display, and complains. By "dummy", the usual choice, highway-env draws nothing.
+        os.environ.setdefault("SDL_VIDEODRIVER", "offscreen")
     import gymnasium as gym
     import highway_env
 
@@ -45,11 +46,17 @@ def register() -> None:
 def arguments(env_id: str, options: EnvOptions) -> dict[str, Any]:
     """The user's arguments as the `config` of highway-env, drawn off the screen.
 
-    Raises `EnvError` for a setting that the environment does not have: highway-env would take it and do nothing.
+    Raises `EnvError` for a setting that the environment does not have, which highway-env would take and do nothing, and
+    where pygame is told not to draw: then its pictures are black.
     """
     import gymnasium as gym
     from gymnasium.envs.registration import load_env_creator
 
+    if os.environ.get("SDL_VIDEODRIVER") == "dummy":
+        raise EnvError(
+            f"{env_id} would be black: SDL_VIDEODRIVER is dummy, by which highway-env draws nothing. Type: export "
+            "SDL_VIDEODRIVER=offscreen"
+        )
     registered = gym.registry[env_id.rpartition(":")[2]]
     entry: Any = registered.entry_point
     creator: Any = load_env_creator(entry) if isinstance(entry, str) else entry
@@ -116,4 +123,5 @@ SUITE = Suite(
     },
     arguments=arguments,
     takes_all=True,
+    wrapping="stillsight.envs.adapters.highway_rules:drive_by_own_rules",
 )

@@ -71,6 +71,7 @@ SUITE = Suite(
     entry_point="stillsight.envs.suites.metaworld",
     register=register,
     draws="mujoco",
+    wrapping="stillsight.envs.adapters.own_context:draw_in_own_context",
     reserved={"size": "use the size (--size)", "task": "another task is another id, say --env metaworld/push-v3"},
     harmless={"camera": r"[\w-]{1,64}", "seed": int},
     arguments=arguments,

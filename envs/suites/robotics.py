@@ -87,6 +87,7 @@ SUITE = Suite(
     entry_point="gymnasium_robotics",
     register=register,
     draws="mujoco",
+    wrapping="stillsight.envs.adapters.own_context:draw_in_own_context",
     reserved={"width": "use the size (--size)", "height": "use the size (--size)"},
     harmless={
         "reward_type": "sparse|dense",

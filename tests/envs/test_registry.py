@@ -9,6 +9,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from stillsight.envs import EnvError, EnvOptions, EnvSpec, make_env, make_vec, resolve
@@ -178,3 +179,30 @@ def test_options_survive_json() -> None:
 def test_options_out_of_range_are_sentences(wrong: dict[str, int], sentence: str) -> None:
     with pytest.raises(EnvError, match=sentence):
         EnvOptions().merge(**wrong)  # type: ignore[arg-type]
+
+
+class Incomplete(gym.Env[NDArray[np.uint8], np.int64]):
+    """Needs a picture that its package was built without."""
+
+    observation_space = spaces.Box(0, 255, (20, 20, 3), np.uint8)
+    action_space = spaces.Discrete(2)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, object] | None = None
+    ) -> tuple[NDArray[np.uint8], dict[str, object]]:
+        super().reset(seed=seed, options=options)
+        Path("/nowhere/patterns/maze.png").read_bytes()
+        raise AssertionError("there is no such file")
+
+
+def test_an_environment_whose_package_is_incomplete_is_one_sentence() -> None:
+    gym.register("StillsightTestIncomplete-v0", Incomplete, disable_env_checker=True)
+    try:
+        with pytest.raises(EnvError) as caught:
+            make_env("StillsightTestIncomplete-v0")
+    finally:
+        gym.registry.pop("StillsightTestIncomplete-v0")
+    assert str(caught.value) == (
+        "StillsightTestIncomplete-v0 cannot begin: it needs the file /nowhere/patterns/maze.png, which is not here. Its "
+        "package should have brought it: install that anew, or take another id."
+    )

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from numpy.typing import NDArray
+from stable_baselines3.common import env_checker
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 from stillsight.envs import ROWS, EnvSpec, make_env, make_vec
@@ -110,12 +111,18 @@ def children() -> set[str]:
     return {pid for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
 
 
-def test_gymnasium_and_sb3_find_no_fault(row: EnvSpec) -> None:
+def test_gymnasium_and_sb3_find_no_fault(row: EnvSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     env = make_env(row.id, seed=1)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it is wrapped; faults are raised
             check_env(env, skip_render_check=True, skip_close_check=True)
+            if hasattr(env.unwrapped, "compute_reward"):
+                # SB3 tells environments with goals by that method of the bare one, and asks for their Dict, where an
+                # agent here sees pixels. It names this false positive itself; all its other questions are asked.
+                with pytest.raises(AssertionError, match="avoid False positive"):
+                    check_env_for_sb3(env, warn=False, skip_render_check=True)
+                monkeypatch.setattr(env_checker, "_is_goal_env", lambda _: False)
             check_env_for_sb3(env, warn=False, skip_render_check=True)
         suite = presumed_suite(row.id)
         side = row.options.size

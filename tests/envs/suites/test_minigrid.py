@@ -28,8 +28,9 @@ def test_frames_rewards_and_ends_are_those_of_its_own_wrappers(env_id: str, view
     frame, _ = env.reset(seed=3)
     picture = own.reset(seed=3)[0]["image"]
     random = np.random.default_rng(1)
-    ended = 0
+    ended, seen = 0, set()
     for _ in range(150):
+        seen.add(frame.tobytes())
         np.testing.assert_array_equal(frame, picture.transpose(2, 0, 1))
         action = int(random.integers(7)) % own.action_space.n
         frame, *step = env.step(np.asarray(action))
@@ -42,6 +43,7 @@ def test_frames_rewards_and_ends_are_those_of_its_own_wrappers(env_id: str, view
             frame, _ = env.reset()
             picture = own.reset()[0]["image"]
     assert ended or "Dynamic" not in env_id
+    assert len(seen) > 5, "the pictures that are compared are many"
 
 
 def test_the_mission_stays_as_text_beside_the_picture() -> None:
@@ -60,7 +62,13 @@ def test_every_mission_is_in_the_space_of_texts() -> None:
     resolve(DOOR)
     longest = 0
     for env_id in ids(SUITE):
-        mission = gym.make(env_id, disable_env_checker=True).reset(seed=0)[0]["mission"]
+        try:
+            mission = gym.make(env_id, disable_env_checker=True).reset(seed=0)[0]["mission"]
+        except FileNotFoundError:
+            assert "-WFC-" in env_id, "whose patterns minigrid 3.2.0 was built without"
+            with pytest.raises(EnvError, match=f"^{env_id} cannot begin: it needs the file .*png, which is not here"):
+                make_env(env_id)
+            continue
         assert spaces.Text(WORDS, min_length=0).contains(mission) or mission.isprintable()
         longest = max(longest, len(mission))
     assert 20 < longest <= WORDS

@@ -203,6 +203,6 @@ def test_an_environment_whose_package_is_incomplete_is_one_sentence() -> None:
     finally:
         gym.registry.pop("StillsightTestIncomplete-v0")
     assert str(caught.value) == (
-        "StillsightTestIncomplete-v0 cannot begin: it needs the file /nowhere/patterns/maze.png, which is not here. Its "
-        "package should have brought it: install that anew, or take another id."
+        "StillsightTestIncomplete-v0 cannot begin: it needs the file /nowhere/patterns/maze.png, which is not here. "
+        "Its package should have brought it: install that anew, or take another id."
     )

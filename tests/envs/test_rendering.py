@@ -23,6 +23,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setenv(name, "x")  # so that what is set in between is taken back
         monkeypatch.delenv(name)
     monkeypatch.setattr(rendering, "import_module", lambda _: None)
+    monkeypatch.delitem(sys.modules, "dm_control._render", raising=False)  # which another test may have imported
     objection.cache_clear()
     yield
     objection.cache_clear()

@@ -218,10 +218,14 @@ COMMANDS: dict[str, Command] = {
                 example="encoders",
             ),
             Positional(
-                "words", str, "FILTER", "Of encoders: one by name, or a part of the names of some.", optional=True
+                "words",
+                str,
+                "FILTER",
+                "Of encoders: one by name, or a part of the names of some. Of envs: a suite.",
+                optional=True,
             ),
         ),
-        examples=("encoders", "encoders resnet18 --resolution 96", "runs --folder results/runs"),
+        examples=("encoders", "encoders resnet18 --resolution 96", "envs atari", "runs --folder results/runs"),
     ),
 }
 """Every command by name. A new one is a new row."""

@@ -23,6 +23,9 @@ from stillsight.encoders.config import LARGEST_RESOLUTION
 from stillsight.encoders.errors import printable
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.envs import ROWS
+from stillsight.envs.registry import ids, named
+from stillsight.envs.suites import SUITES
+from stillsight.envs.suites.suite import EVERY, Suite
 
 What = Literal["encoders", "envs", "algos", "runs"]
 
@@ -46,33 +49,42 @@ def show(what: What, words: str | None, config: ListConfig) -> None:
 
     Args:
         what: which list.
-        words: of encoders, those that are meant, see `show_encoders`.
+        words: of encoders, those that are meant, see `show_encoders`; of environments, the suite.
         config: flags of some of the lists.
 
     Raises:
         RunError: a word or a flag that has no effect on the list.
         EncoderError: see `show_encoders`.
+        EnvError: no such suite.
     """
     if what != "runs" and config.folder != RUNS:
         raise RunError(f"--folder is where runs are, and has no effect on the list of {what}. Drop --folder.")
     if what == "encoders":
         _print_encoders(words, config)
         return
-    if words is not None:
+    if words is not None and what != "envs":
         raise RunError(
-            f"list takes encoders|envs|algos|runs and flags, and got {words!r} too. A part of a name is for encoders."
+            f"list takes encoders|envs|algos|runs and flags, and got {words!r} too. A part of a name is for encoders, "
+            "and a suite for envs."
         )
     for flag, given in (("--resolution", config.resolution is not None), ("--accept-license", config.accept_license)):
         if given:
             raise RunError(f"{flag} is for encoders, and has no effect on the list of {what}. Drop {flag}.")
+    if what == "envs" and words is not None:
+        _print_suite(named(words))
+        return
     columns, rows = {"envs": _envs, "algos": _algos}.get(what, lambda: _runs(config.folder))()
+    _print(columns, rows, f"No runs in {config.folder}.")
+
+
+def _print(columns: list[str], rows: list[list[str]], empty: str) -> None:
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))  # a run folder's words are no markup
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=300)  # a pipe has no width; cells must not be cut for it
-    console.print(table if rows else f"No runs in {config.folder}.")
+    console.print(table if rows else empty)
 
 
 Rows = tuple[list[str], list[list[str]]]
@@ -91,11 +103,41 @@ def _print_encoders(words: str | None, config: ListConfig) -> None:
     console.print(f"\n{shown.after}", markup=False)
 
 
+def _print_suite(suite: Suite) -> None:
+    """The rows of a suite with what is known of returns, and its other ids, where it is installed."""
+    columns = ["environment", "actions", "size", "random play", "published", ""]
+    rows = [
+        [
+            *(row.id, row.actions, str(row.options.size or "native")),
+            "" if row.random is None else f"{row.random:.4g}",
+            "; ".join(f"{score.value:g} {score.who}" for score in row.published),
+            row.summary,
+        ]
+        for row in suite.rows
+    ]
+    _print(columns, rows, "None has defaults of its own.")
+    sources = list(dict.fromkeys(score.source for row in suite.rows for score in row.published))
+    if sources:
+        print(f"\nPublished by: {'; '.join(sources)}. Sizes, frame skips and budgets may be others than here.")
+    for (env, algo), preset in suite.presets.items():
+        print(f"Preset for {algo}{'' if env == EVERY else f' in {env}'}: {preset.source}.")
+    if not suite.installed:
+        print(f'\nNot installed here. Type: pip install "stillsight[{suite.default.extra}]"')
+    elif others := [name for name in ids(suite) if name not in ROWS]:
+        print(f"\n{len(others)} more, with the suite's defaults:\n{' '.join(others)}")
+
+
 def _envs() -> Rows:
     rows = [
         [row.id, row.actions, str(row.options.size or "native"), row.extra or "-", row.summary] for row in ROWS.values()
     ]
-    other = ["any Gymnasium id", "", "native", "", "or module:Id of your own"]
+    other = [
+        "any Gymnasium id",
+        "",
+        "native",
+        "",
+        f"or module:Id of your own; all of a suite: list envs {'|'.join(suite.word for suite in SUITES)}",
+    ]
     return ["environment", "actions", "size", "extra", ""], [*rows, other]
 
 

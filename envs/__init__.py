@@ -15,19 +15,19 @@ from stillsight.envs.shifts import SHIFTS
 from stillsight.envs.spec import EnvSpec
 
 if TYPE_CHECKING:
+    from stillsight.envs.adapters.atari_native import NativeAtariVecEnv as NativeAtariVecEnv
     from stillsight.envs.making import make_env as make_env
     from stillsight.envs.orchard.orchard import BEST_RETURN as BEST_RETURN
     from stillsight.envs.orchard.orchard import Orchard as Orchard
     from stillsight.envs.reference import reference_returns as reference_returns
     from stillsight.envs.shifts.shifted import Shifted as Shifted
-    from stillsight.envs.suites.atari_native import NativeAtariVecEnv as NativeAtariVecEnv
     from stillsight.envs.vector import make_vec as make_vec
     from stillsight.envs.workers import workers_pay as workers_pay
     from stillsight.envs.wrappers.pixels import Pixels as Pixels
 
 _LATER = {
     "BEST_RETURN": "orchard.orchard",
-    "NativeAtariVecEnv": "suites.atari_native",
+    "NativeAtariVecEnv": "adapters.atari_native",
     "Orchard": "orchard.orchard",
     "Pixels": "wrappers.pixels",
     "Shifted": "shifts.shifted",

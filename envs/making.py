@@ -10,6 +10,7 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.monitor import Monitor
 
+from stillsight.envs.adapters.rendering import prepare
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions, Scalar
 from stillsight.envs.registry import check_shift, resolve, suite_of
@@ -65,21 +66,32 @@ def make_env(
     if training and options.clip_rewards:
         env = gym.wrappers.TransformReward(env, sign)
     env.action_space.seed(seed)
-    env.reset(seed=seed)
+    try:
+        env.reset(seed=seed)
+    except FileNotFoundError as error:  # a package that was built without all that its ids need
+        raise EnvError(
+            f"{env_id} cannot begin: it needs the file {error.filename}, which is not here. Its package should have "
+            "brought it: install that anew, or take another id."
+        ) from error
     return env
 
 
 def _make(env_id: str, options: EnvOptions, suite: Suite) -> gym.Env[Any, Any]:
     """Gymnasium's own environment, rendering to arrays where it can."""
-    kwargs: dict[str, Any] = {**suite.arguments(env_id, options), **dict(options.kwargs)}
+    kwargs: dict[str, Any] = suite.arguments(env_id, options)
+    if not suite.takes_all:
+        kwargs = {**kwargs, **dict(options.kwargs)}
     made: Any = env_id
     if suite.replacement is not None:
         made = replace(gym.registry[env_id.rpartition(":")[2]], entry_point=suite.replacement)
     try:
         if _renders(env_id):
             kwargs["render_mode"] = "rgb_array"
+        prepare(suite.draws, env_id)
         # -1 removes the id's own time limit: ours takes its place and counts agent steps.
         return gym.make(made, max_episode_steps=-1 if options.max_episode_steps else None, **kwargs)
+    except EnvError:
+        raise
     except Exception as error:
         if (sentence := _sentence(env_id, options, suite, error)) is None:
             raise

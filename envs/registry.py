@@ -46,6 +46,31 @@ def suite_of(env_id: str) -> Suite:
     return next((suite for suite in SUITES if suite.makes(name, entry_point)), OTHER)
 
 
+def named(word: str) -> Suite:
+    """The suite that is called that, by its name, a part of it, its extra or how its ids begin.
+
+    Raises `EnvError`, with the nearest one, where there is none.
+    """
+    asked = word.lower().rstrip("/-")
+    by_word = {suite.word: suite for suite in SUITES}
+    for suite in SUITES:
+        prefixes = (suite.prefix,) if isinstance(suite.prefix, str) else suite.prefix or ()
+        if asked in (suite.word, suite.default.extra, *(prefix.lower().rstrip("/-") for prefix in prefixes)):
+            return suite
+    parts = [suite for suite in SUITES if asked and asked in suite.word]
+    if len(parts) == 1:
+        return parts[0]
+    raise EnvError(f"No suite is called {word!r}.{did_you_mean(asked, by_word)} Suites: {', '.join(by_word)}.")
+
+
+def ids(suite: Suite) -> list[str]:
+    """All ids that a suite makes, sorted, its package imported."""
+    import gymnasium as gym
+
+    suite.register()
+    return sorted(name for name, spec in gym.registry.items() if suite.makes(name, str(spec.entry_point)))
+
+
 def resolve(env_id: str) -> EnvSpec:
     """What `env_id` stands for, with all that it needs imported and registered, but nothing built.
 

@@ -1,13 +1,49 @@
-"""EnvSpec: what is known of an environment before it is built."""
+"""EnvSpec, Preset and Score: what is known of an environment before it is built."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from stillsight.envs.options import EnvOptions
 
 Actions: TypeAlias = Literal["discrete", "multi-discrete", "multi-binary", "continuous", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A return that somebody published, to set beside an agent's.
+
+    Attributes:
+        value: mean return of a whole episode.
+        who: algorithm and budget in agent steps, "PPO, 1M steps".
+        source: where it was published.
+    """
+
+    value: float
+    who: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.value:g} ({self.who}; {self.source})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """What works for an algorithm in an environment, as data; it goes on top of the algorithm's own preset.
+
+    Attributes:
+        settings: arguments of the algorithm's class, as `--set` takes them.
+        frame_stack: frames in an observation; 4 in Mnih et al. 2015.
+        n_envs: environments side by side; None for the algorithm's own number.
+        source: who published or tried it, for which budget, and what is otherwise here.
+    """
+
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    frame_stack: int = 4
+    n_envs: int | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,3 +62,7 @@ class EnvSpec:
     """The modules, brought by the extra, that must be importable."""
     options: EnvOptions = field(default_factory=EnvOptions)
     """How it is shown to an agent unless the user asks otherwise."""
+    random: float | None = None
+    """Mean return of random play, 100 episodes or more of these options with seed 0; None where it was not measured."""
+    published: tuple[Score, ...] = ()
+    """Returns that others reached from pixels, for orientation: their frame skips, sizes and budgets may be others."""

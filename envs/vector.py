@@ -33,7 +33,8 @@ def make_vec(
     - Copy i is seeded with `seed + i`, its action space too; the same seed gives the same pixels to the last bit.
     - `options` default to those of the id's row; `training=False` leaves rewards unclipped and lives unended.
     - `workers=0` steps all copies in this process, which is fastest for light environments; `workers=n_envs` gives
-      each its own process (SB3 has nothing in between). The pixels are the same.
+      each its own process (SB3 has nothing in between). The pixels are the same. A suite that can have one environment
+      in a process gets workers, whatever is asked.
     - `native=None` trains through the VecEnv of the environment's suite, where it has one (`Suite.native`) that can do
       what is asked, and `native=True` insists; the rules are the same, the random numbers are not.
       `native=False` wraps one environment per copy, as does all that is not training.
@@ -57,6 +58,8 @@ def make_vec(
         )
     row = resolve(env_id)
     options = options or row.options
+    if suite_of(env_id).one_a_process:
+        workers = n_envs
     native_vec_env = None if native is False else suite_of(env_id).native_class()
     if native:
         _check_native(env_id, workers, available=native_vec_env is not None)

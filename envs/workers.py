@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stillsight.envs.errors import EnvError, EnvFault
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.random_play import random_play
+from stillsight.envs.registry import presumed_suite
 from stillsight.envs.vector import make_vec
 
 LIGHT = 5e-4
@@ -32,6 +33,8 @@ def workers_pay(env_id: str, n_envs: int, options: EnvOptions, *, seed: int = 0)
     Raises:
         EnvError: see `make_vec`.
     """
+    if presumed_suite(env_id.rpartition(":")[2]).one_a_process:
+        return True
     if n_envs < 2 or (os.cpu_count() or 1) < 2:
         return False
     here = make_vec(env_id, n_envs, seed=seed, options=options)

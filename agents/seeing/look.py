@@ -28,6 +28,7 @@ from stillsight.envs.registry import check_shift, shifts_of, suite_of
 from stillsight.envs.shifts.rows import find
 from stillsight.envs.shifts.shifted import Shifted
 from stillsight.envs.shifts.terms import Term, terms
+from stillsight.envs.wrappers.layout import Layout
 
 LOOKS = Path("results/look")
 FIRST = (0, 1, 2, 4, 8, 16)
@@ -244,10 +245,12 @@ def in_words(env: gym.Env[Any, Any], options: EnvOptions, played: Played) -> dic
     meanings = None
     if env.has_wrapper_attr("get_action_meanings"):
         meanings = env.get_wrapper_attr("get_action_meanings")()
+    layout: Layout = env.get_wrapper_attr("layout")
     total = sum(played.rewards)
     ended = f"{'ended' if played.ended else 'went on'} after {len(played.rewards):,} steps"
     return {
         "sees": str(env.get_wrapper_attr("seen")),
+        "layout": str(layout) + (f"; text {', '.join(layout.texts)}, not seen" if layout.texts else ""),
         "observation": _space(env.observation_space),
         "actions": f"{env.action_space}" + (f": {', '.join(map(str, meanings))}" if meanings else ""),
         "step": "one of the game's" if options.frame_skip == 1 else f"{options.frame_skip} of the game's, one action",
@@ -263,7 +266,7 @@ def _space(space: gym.Space[Any]) -> str:
 
 
 def _write(path: Path, env_id: str, facts: Mapping[str, str], rows: list[Row]) -> None:
-    lines = [f"{name}: {facts[name]}" for name in ("sees", "observation", "actions", "random play")]
+    lines = [f"{name}: {facts[name]}" for name in ("sees", "layout", "observation", "actions", "random play")]
     lines.append(
         "Shifts: the same step of the same game at half, all and twice the strength that holds where none is typed; "
         "the same episode later; and as other seeds look."

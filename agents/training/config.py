@@ -65,7 +65,7 @@ class RlConfig(EncoderConfig):
     """Environment steps (agent steps, all environments together; a frame skip of 4 makes 4 frames of each). Algorithms
     that learn from rollouts end with a whole one."""
     n_envs: int | None = None
-    """Environments side by side; the algorithm's own number by default."""
+    """Environments side by side; the number of the environment's preset or the algorithm's own by default."""
     workers: Literal["auto", "on", "off"] = "auto"
     """A process for each environment. auto steps them both ways first, where stepping is slow, and keeps the faster."""
     frame_stack: int | None = None
@@ -197,7 +197,7 @@ class RlConfig(EncoderConfig):
         options = self.env_options()
         return replace(
             self.for_control(),
-            n_envs=self.n_envs or row.n_envs,
+            n_envs=self.n_envs or preset(self.env, self.algo).n_envs or row.n_envs,
             frame_stack=self.frame_stack or preset(self.env, self.algo).frame_stack,
             size=options.size,
             frame_skip=options.frame_skip,
@@ -237,7 +237,7 @@ class RlConfig(EncoderConfig):
             rollout = rollout[0]
         if type(rollout) is not int or rollout < 1:  # whole episodes, or a class of which that is not known
             return MOST_STEPS
-        return self.steps + rollout * (self.n_envs or row.n_envs)
+        return self.steps + rollout * (self.n_envs or preset(self.env, self.algo).n_envs or row.n_envs)
 
     def check(self) -> None:
         """Refuse names and combinations that cannot work, before torch is imported.

@@ -16,10 +16,12 @@ from stillsight.agents.features.encoder_rate import optimizers
 from stillsight.agents.features.extractor import EncoderExtractor, canonical
 from stillsight.agents.features.head import Head
 from stillsight.agents.training.algorithms import spec
-from stillsight.agents.training.settings import overrides
+from stillsight.agents.training.presets import preset
+from stillsight.agents.training.settings import overrides, settings
 from stillsight.encoders import device as devices
 from stillsight.encoders.engines.engine import Engine
 from stillsight.encoders.taps.learned_pooling import pooling_parameters
+from stillsight.envs.registry import resolve
 from stillsight.envs.vec_state import vec_objection
 from stillsight.envs.wrappers.layout import Layout
 
@@ -46,6 +48,7 @@ def card(agent: Agent) -> dict[str, str]:
     """What is about to happen, for people."""
     config, encoder, model = agent.config, agent.encoder, agent.model
     options, layout = config.env_options().to_json(), agent.venv.layout
+    usual = resolve(config.env).options.to_json()
     source = encoder.provenance
     where = "inside the policy, at every look" if config.in_policy else "once per new frame, before the buffer"
     cut = {None: f"frozen, run {where}", "all": "trained from the first stage on"}.get(
@@ -53,7 +56,11 @@ def card(agent: Agent) -> dict[str, str]:
     )
     return {
         "env": f"{config.env} x {agent.venv.num_envs}, {_shown(layout)}, "
-        + ", ".join(f"{name} {_typed(value)}" for name, value in options.items() if value),
+        + ", ".join(
+            f"{name} {_typed(value)}{STAR * (value != usual[name] and name != 'step_timeout')}"
+            for name, value in options.items()
+            if value
+        ),
         "sees": str(agent.venv.get_attr("seen", 0)[0]),
         **({"text": f"{', '.join(layout.texts)}: known, and unused by this agent"} if layout.texts else {}),
         **_shifts(config),
@@ -65,12 +72,17 @@ def card(agent: Agent) -> dict[str, str]:
         "licence": source.licence,
         "observation": _observation(agent.venv.observation_space),
         "head": _heads(canonical(model.policy)),
-        "settings": ", ".join(config.set),
+        "settings": _settings(config),
+        "preset": _preset(config),
         "learns": f"{trainable(agent):,} parameters",
         "buffer": f"{buffer_bytes(agent.model) / 1e6:,.1f} MB",
         "device": f"{model.device}, encoder on {encoder.frozen.device}",
         **({"engine": _engine(encoder.frozen.engine)} if len(encoder.frozen.steps) else {}),
     }
+
+
+STAR = "*"
+"""Behind what is otherwise than in the presets."""
 
 
 def _shifts(config: RlConfig) -> dict[str, str]:
@@ -80,6 +92,30 @@ def _shifts(config: RlConfig) -> dict[str, str]:
         return {}
     plain = "the game as it is"
     return {"shift": f"trains through {learns or plain}; is evaluated through {tested or plain}"}
+
+
+def _settings(config: RlConfig) -> str:
+    """The algorithm's settings, those that are no preset's with a star."""
+    usual = settings(spec(config.algo), config.env, {})
+    told = [
+        f"{name}={value!r}{STAR * (name not in usual or usual[name] != value)}"
+        for name, value in overrides(config.set, "--set").items()
+    ]
+    row, known = spec(config.algo), preset(config.env, config.algo)
+    for flag, value, default in (
+        ("n_envs", config.n_envs, known.n_envs or row.n_envs),
+        ("frame_stack", config.frame_stack, known.frame_stack),
+    ):
+        if value is not None:
+            told.append(f"{flag}={value}{STAR * (value != default)}")
+    return ", ".join(told)
+
+
+def _preset(config: RlConfig) -> str:
+    """Where the settings come from, and what the stars mean."""
+    known = preset(config.env, config.algo)
+    sources = [source for source in (known.source, spec(config.algo).source) if source]
+    return f"{'; on top of '.join(sources)}. {STAR}: changed by you"
 
 
 def begins(agent: Agent, savepoints: Savepoints, changed: Mapping[str, tuple[Any, Any]]) -> dict[str, str]:

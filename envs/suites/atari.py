@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions, Scalar
-from stillsight.envs.spec import EnvSpec
+from stillsight.envs.spec import EnvSpec, Preset, Score
 from stillsight.envs.suites.suite import Suite
 
 if TYPE_CHECKING:
@@ -35,6 +35,27 @@ SUMMARIES = {
     "Freeway": "Atari chicken crossing",
     "Boxing": "Atari boxing seen from above",
 }
+
+
+DREAMER = "danijar/dreamerv3 at e3f0224, scores/"
+ZOO = "rl-baselines3-zoo's benchmark.md, one run"
+PUBLISHED = {
+    "Pong": (("PPO, 1M", -6.8, DREAMER), ("PPO, 10M", 20.99, ZOO)),
+    "Breakout": (("PPO, 1M", 23.5, DREAMER), ("PPO, 10M", 398.0, ZOO)),
+    "SpaceInvaders": (("PPO, 1M", 349.0, DREAMER), ("PPO, 10M", 960.0, ZOO)),
+    "Qbert": (("PPO, 1M", 678.0, DREAMER), ("PPO, 10M", 15_627.0, ZOO)),
+    "Seaquest": (("PPO, 10M", 1_784.0, ZOO),),
+    "Enduro": (("PPO, 1M", 549.0, DREAMER), ("PPO, 10M", 996.0, ZOO)),
+    "Freeway": (("PPO, 1M", 22.8, DREAMER),),
+    "Boxing": (("PPO, 1M", 9.5, DREAMER),),
+    "BeamRider": (("PPO, 10M", 3_397.0, ZOO),),
+}
+"""Returns of whole games of agents that learned from scratch, in agent steps."""
+
+
+def published(game: str) -> tuple[Score, ...]:
+    """What others reached in a game."""
+    return tuple(Score(value=value, who=who, source=source) for who, value, source in PUBLISHED.get(game, ()))
 
 
 def register() -> None:
@@ -110,8 +131,19 @@ def preprocess(env: gym.Env[Any, Any], options: EnvOptions) -> gym.Env[Any, Any]
 SUITE = Suite(
     name="Atari",
     noun="game",
+    place=1,
     default=GAME,
-    rows=tuple(replace(GAME, id=f"ALE/{game}-v5", summary=summary) for game, summary in SUMMARIES.items()),
+    rows=tuple(
+        replace(GAME, id=f"ALE/{game}-v5", summary=summary, published=published(game))
+        for game, summary in SUMMARIES.items()
+    ),
+    presets={
+        ("ALE/Pong-v5", "ppo"): Preset(
+            # Rates several times that of the zoo, whose presets are made for ten million steps and more.
+            settings={"learning_rate": "lin_7e-4", "n_epochs": 4, "clip_range": 0.2},
+            source="tried here, for a million steps: results/published/pong/README.md",
+        ),
+    },
     prefix="ALE/",
     unprefixed=True,  # Pong-v4, PongNoFrameskip-v4 ...
     entry_point="ale_py",
@@ -134,6 +166,6 @@ SUITE = Suite(
     },
     arguments=arguments,
     wrapping="stillsight.envs.suites.atari:preprocess",
-    state="stillsight.envs.suites.atari_state:AtariState",
-    native="stillsight.envs.suites.atari_native:NativeAtariVecEnv",
+    state="stillsight.envs.adapters.atari_state:AtariState",
+    native="stillsight.envs.adapters.atari_native:NativeAtariVecEnv",
 )

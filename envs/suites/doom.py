@@ -71,6 +71,7 @@ def arguments(env_id: str, options: EnvOptions) -> dict[str, Any]:
 SUITE = Suite(
     name="ViZDoom",
     noun="scenario",
+    place=2,
     default=SCENARIO,  # its actions are unknown: ids without a row may take several buttons at once
     rows=tuple(
         replace(SCENARIO, id=f"Vizdoom{scenario}-v1", summary=summary, actions="discrete")
@@ -97,5 +98,5 @@ SUITE = Suite(
         "episode_timeout": int,
     },
     arguments=arguments,
-    wrapping="stillsight.envs.suites.doom_wrapper:play_by_the_rules",
+    wrapping="stillsight.envs.adapters.doom_wrapper:play_by_the_rules",
 )

@@ -1,16 +1,60 @@
-"""The MuJoCo suite: Gymnasium's own robots, which take any id's defaults and can be saved in mid-episode."""
+"""The MuJoCo suite: Gymnasium's own robots (Todorov et al. 2012), seen through rendered pixels."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from stillsight.envs.options import EnvOptions
 from stillsight.envs.shifts.rows import MUJOCO_SCENES
-from stillsight.envs.spec import EnvSpec
-from stillsight.envs.suites.suite import Suite
+from stillsight.envs.spec import EnvSpec, Preset
+from stillsight.envs.suites.suite import EVERY, Suite
+
+ROBOT = EnvSpec(id="", actions="continuous", extra="mujoco", needs=("mujoco",), options=EnvOptions(size=84))
+"""Drawn at Gymnasium's 480 x 480 and resized; `--env-set width=84 --env-set height=84` draws less, and faster."""
+
+SUMMARIES = {
+    "InvertedPendulum-v5": "balance a pole on a cart",
+    "Reacher-v5": "reach a target with an arm of two joints",
+    "Swimmer-v5": "swim",
+    "Hopper-v5": "hop on one leg",
+    "Walker2d-v5": "walk on two legs",
+    "HalfCheetah-v5": "run on two legs",
+    "Ant-v5": "walk on four legs",
+    "Pusher-v5": "push a cylinder with an arm",
+    "Humanoid-v5": "walk like a man",
+}
+RANDOM: dict[str, float] = {}
 
 SUITE = Suite(
     name="MuJoCo",
     noun="robot",
-    default=EnvSpec(id=""),
+    place=5,
+    default=replace(ROBOT, options=EnvOptions()),
+    rows=tuple(
+        replace(ROBOT, id=env_id, summary=f"MuJoCo: {summary}", random=RANDOM.get(env_id))
+        for env_id, summary in SUMMARIES.items()
+    ),
+    presets={
+        (EVERY, "ppo"): Preset(
+            settings={
+                "n_steps": 2048,
+                "batch_size": 64,
+                "n_epochs": 10,
+                "learning_rate": 3e-4,
+                "clip_range": 0.2,
+                "ent_coef": 0.0,
+            },
+            n_envs=1,
+            source="SB3's defaults, as rl-baselines3-zoo's preset of Ant-v3 has them; without its normalised rewards",
+        ),
+        (EVERY, "sac"): Preset(
+            settings={"learning_starts": 10_000}, source="rl-baselines3-zoo's preset, made for a million steps"
+        ),
+    },
     entry_point="gymnasium.envs.mujoco",
-    state="stillsight.envs.suites.mujoco_state:MujocoState",
+    draws="mujoco",
+    wrapping="stillsight.envs.adapters.own_context:draw_in_own_context",
+    harmless={"width": int, "height": int, "camera_name": r"[\w-]{1,64}"},
+    state="stillsight.envs.adapters.mujoco_state:MujocoState",
     shifts=MUJOCO_SCENES,
 )

@@ -12,14 +12,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from stillsight.envs.options import EnvOptions, Scalar
-from stillsight.envs.spec import EnvSpec
+from stillsight.envs.spec import EnvSpec, Preset
 
 if TYPE_CHECKING:
     import gymnasium as gym
     from stable_baselines3.common.vec_env import VecEnv
+
+
+EVERY = "*"
+"""In `Suite.presets`, every id of a suite."""
 
 
 class NativeVecEnv(Protocol):
@@ -52,8 +56,12 @@ class Suite:
     """What holds for an id of the suite that has no row; the rows are copies of it with an id and a summary."""
     rows: tuple[EnvSpec, ...] = ()
     """The environments that are listed."""
+    place: int = 100
+    """Where its rows stand in lists: suites of one place by the names of their files."""
+    presets: Mapping[tuple[str, str], Preset] = field(default_factory=dict)
+    """Settings by (id, algorithm); `EVERY` in place of an id holds for all that have none of their own."""
 
-    prefix: str | None = None
+    prefix: str | tuple[str, ...] | None = None
     """How ids of the suite begin, which tells them before anything is imported; None: by its rows alone."""
     unprefixed: bool = False
     """Whether its package registers ids without the prefix, too: it is then asked for ids that nobody else knows."""
@@ -62,6 +70,10 @@ class Suite:
     registered: a package, a module or `module:Class`. None: they are told by prefix and rows."""
     register: Callable[[], None] = _register_nothing
     """Registers the suite's ids with Gymnasium; called only where `default.needs` can be imported."""
+    draws: Literal["mujoco", "opengl"] | None = None
+    """With what it draws, which must be told how before it is imported, see `rendering.prepare`."""
+    one_a_process: bool = False
+    """Whether its package can have one environment in a process and no more, so that several take workers."""
 
     own_options: tuple[str, ...] = ()
     """Names of the fields of `EnvOptions` that no environment has but this suite's and others' that name them."""
@@ -71,8 +83,11 @@ class Suite:
     """Arguments of `gymnasium.make` that a file of a stranger's may set too, with their type or, of text, a regular
     expression: those that say how the game is played, and name neither a file nor code."""
     arguments: Callable[[str, EnvOptions], dict[str, Any]] = _no_arguments
-    """Arguments of `gymnasium.make` for an id and its options; the user's own come on top. It may raise `EnvError` for
-    the user's (`options.kwargs`)."""
+    """Arguments of `gymnasium.make` for an id and its options; the user's own come on top, see `takes_all`. It may
+    raise `EnvError` for the user's (`options.kwargs`)."""
+    takes_all: bool = False
+    """Whether `arguments` gives all that `gymnasium.make` is to get, what it wants of the user's own included: the
+    others are for `wrapping`."""
     replacement: str | None = None
     """`module:Class` that is made in place of the registered one."""
     wrapping: str = "stillsight.envs.wrappers.rules:skip_frames"
@@ -102,6 +117,11 @@ class Suite:
         return f"{self.name} {self.noun}"
 
     @property
+    def word(self) -> str:
+        """What is typed for it: "classic-control"."""
+        return self.name.lower().replace(" ", "-")
+
+    @property
     def installed(self) -> bool:
         """Whether the modules that the suite needs can be imported."""
         return all(find_spec(module) is not None for module in self.default.needs)
@@ -118,6 +138,10 @@ class Suite:
         return entry_point == self.entry_point or entry_point.startswith(
             (f"{self.entry_point}.", f"{self.entry_point}:")
         )
+
+    def preset(self, env_id: str, algo: str) -> Preset | None:
+        """What is known of an algorithm in an environment of the suite, by its id without a `module:`."""
+        return self.presets.get((env_id, algo), self.presets.get((EVERY, algo)))
 
     def spec(self, env_id: str) -> EnvSpec:
         """The row of an id, or the suite's default under that id."""

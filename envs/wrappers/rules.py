@@ -35,6 +35,11 @@ def skip_frames(env: gym.Env[Any, Any], options: EnvOptions) -> gym.Env[Any, Any
     return FrameSkip(env, options.frame_skip) if options.frame_skip > 1 else env
 
 
+def as_it_is(env: gym.Env[Any, Any], _options: EnvOptions) -> gym.Env[Any, Any]:
+    """`env` itself: the wrapping of a suite whose environments repeat actions themselves."""
+    return env
+
+
 class LifeLoss(gym.Wrapper[Any, Any, Any, Any]):
     """Ends an episode where an Atari game loses a life, without ending the game.
 

@@ -395,7 +395,9 @@ def _drawn(env: gym.Env[Any, Any]) -> NDArray[np.uint8]:
     if env.render_mode != "rgb_array":
         offered = ", ".join(map(str, env.metadata.get("render_modes") or ())) or "nothing"
         raise EnvError(f"{subject} and cannot render rgb_array (it offers {offered}). {wanted}")
-    env.reset()
+    # Some fix their camera by where things are at the first picture (Gymnasium's MuJoCo robots): by one seed for all
+    # copies, else the pixels of an episode would depend on chance, and on who else was made.
+    env.reset(seed=0)
     try:
         frame: Any = env.render()
     except Exception as error:

@@ -232,7 +232,11 @@ def test_each_way_to_draw_is_tried_in_a_process_of_its_own(
     assert (broken.state, broken.found) == ("wrong", "mujoco is installed, and nothing draws without a screen")
 
 
-def test_without_mujoco_the_libraries_themselves_are_tried(packages: Callable[..., None]) -> None:
+def test_without_mujoco_the_libraries_themselves_are_tried(
+    packages: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("mujoco", "dm_control"):
+        monkeypatch.setitem(sys.modules, name, None)
     packages(ctypes="raise OSError('libX.so.1: cannot open shared object file')")
     states = {outcome.check: outcome.state for outcome in rendering.opengl()}
     assert states == dict.fromkeys(("rendering by egl", "rendering by osmesa", "rendering by glfw"), "note")

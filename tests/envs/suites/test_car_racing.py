@@ -135,7 +135,7 @@ def test_frames_that_a_skip_throws_away_are_not_drawn_and_the_last_one_always_is
 
 def test_polygons_out_of_sight_are_left_out_of_no_picture() -> None:
     """Wherever the car stands and looks, at the edge of the field too, after tiles have changed their colour."""
-    from stillsight.envs.suites.car_racing import Racing
+    from stillsight.envs.adapters.car_racing import Racing
 
     stock: Any = gym.make(CAR, render_mode="rgb_array").unwrapped
     ours = Racing(render_mode="rgb_array")

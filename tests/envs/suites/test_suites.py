@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,11 +16,15 @@ import numpy as np
 import pytest
 
 from stillsight.envs import ROWS, EnvError, EnvOptions, EnvSpec, make_env, resolve
-from stillsight.envs.registry import OTHER, presumed, suite_of
+from stillsight.envs.registry import OTHER, ids, named, presumed, suite_of
 from stillsight.envs.suites import SUITES, atari, classic, doom, orchard_suite, racing
 from stillsight.envs.suites.suite import Suite
 
 EACH = pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
+
+
+def prefixes(suite: Suite) -> tuple[str, ...]:
+    return (suite.prefix,) if isinstance(suite.prefix, str) else suite.prefix or ()
 
 
 def test_every_file_of_a_suite_is_entered(root: Path) -> None:
@@ -38,7 +43,8 @@ def test_no_two_suites_have_a_row_in_common() -> None:
 def test_the_doors_name_no_suite(root: Path, door: str) -> None:
     text = (root / f"envs/{door}.py").read_text().lower()
     names = {suite.name for suite in SUITES} | {row.id for row in ROWS.values()}
-    names |= {suite.prefix for suite in SUITES if suite.prefix} | {need for row in ROWS.values() for need in row.needs}
+    names |= {prefix for suite in SUITES for prefix in prefixes(suite)}
+    names |= {need for row in ROWS.values() for need in row.needs}
     assert {"Atari", "ALE/", "Box2D", "CartPole-v1"} <= names
     assert [name for name in names if name.lower() in text] == []
 
@@ -52,7 +58,7 @@ def test_rows_need_what_their_suite_needs_and_are_told_by_their_ids(suite: Suite
         assert suite.spec(row.id) is row
         assert presumed(row.id) is presumed(f"my_module:{row.id}") is row
         assert [other for other in SUITES if other.covers(row.id)] == [suite]
-        assert suite.prefix is None or row.id.startswith(suite.prefix)
+        assert suite.prefix is None or row.id.startswith(prefixes(suite))
     assert (suite.default.id, suite.default.summary) == ("", "")
 
 
@@ -184,3 +190,64 @@ def test_a_package_that_is_absent_does_not_hinder_other_ids(monkeypatch: pytest.
     assert resolve("stillsight/Orchard-v0").actions == "discrete"
     with pytest.raises(EnvError, match=r"No environment is called 'Pong-v3'\. Did you mean 'ALE/Pong-v5'"):
         resolve("Pong-v3")
+
+
+@pytest.mark.parametrize("suite", [suite for suite in SUITES if suite.default.needs], ids=lambda suite: suite.name)
+def test_a_missing_extra_is_one_sentence_that_names_it(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in suite.default.needs:
+        monkeypatch.setitem(sys.modules, module, None)
+    needs = " and ".join(suite.default.needs)
+    with pytest.raises(EnvError) as caught:
+        make_env(suite.rows[0].id)
+    assert str(caught.value) == (
+        f'{suite.rows[0].id} needs {needs}, not found here. Run: pip install "stillsight[{suite.default.extra}]"'
+    )
+
+
+def test_extras_of_suites_are_those_of_the_distribution(root: Path) -> None:
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    known = {suite.default.extra for suite in SUITES} - {None}
+    assert known <= extras.keys()
+    gathered = set(extras["suites"][0].partition("[")[2].rstrip("]").split(","))
+    assert known - gathered == {"atari", "box2d", "vizdoom", "metaworld"}, "metaworld's MuJoCo excludes that of dmc"
+    assert gathered <= known
+
+
+@EACH
+def test_arguments_that_a_stranger_s_run_may_set_name_no_file(suite: Suite) -> None:
+    for name, kind in suite.harmless.items():
+        assert name not in suite.reserved
+        value = {bool: True, int: 3, float: 0.5}.get(kind) if isinstance(kind, type) else None  # type: ignore[call-overload]
+        assert value is None or suite.takes_unasked(name, value)
+        assert not suite.takes_unasked(name, "/etc/passwd")
+    assert not suite.takes_unasked("file_of_mine", "x")
+
+
+@pytest.mark.parametrize(
+    ("word", "suite"),
+    [
+        ("atari", "Atari"),
+        ("ALE", "Atari"),
+        ("dmc", "DeepMind Control"),
+        ("dm_control", "DeepMind Control"),
+        ("BabyAI", "MiniGrid"),
+        ("robotics", "Gymnasium-Robotics"),
+        ("classic-control", "classic control"),
+        ("retro", "stable-retro"),
+    ],
+)
+def test_suites_go_by_name_extra_or_prefix(word: str, suite: str) -> None:
+    assert named(word).name == suite
+
+
+def test_an_unknown_suite_is_one_sentence() -> None:
+    with pytest.raises(EnvError, match=r"^No suite is called 'atary'\. Did you mean 'atari'\? Suites: orchard, "):
+        named("atary")
+
+
+def test_ids_of_a_suite_are_all_that_it_makes() -> None:
+    assert ids(orchard_suite.SUITE) == ["stillsight/Orchard-v0", "stillsight/OrchardContinuous-v0"]
+    pytest.importorskip("ale_py")
+    known = ids(atari.SUITE)
+    assert {"ALE/Pong-v5", "ALE/Tennis-v5", "Pong-v4"} <= set(known)
+    assert "CartPole-v1" not in known

@@ -1,0 +1,169 @@
+"""The DeepMind Control Suite (Tassa et al. 2018): dm_control's tasks from pixels, `dm_control/cartpole-swingup-v0`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from stillsight.envs.errors import EnvError
+from stillsight.envs.options import EnvOptions
+from stillsight.envs.shifts.rows import MUJOCO_SCENES
+from stillsight.envs.spec import EnvSpec, Preset, Score
+from stillsight.envs.suites.suite import EVERY, Suite
+
+OPTIONS = EnvOptions(size=84, frame_skip=2)
+"""84 x 84 pixels and two control steps an action, as CURL, DrQ-v2 and DreamerV3 have it: 500 actions an episode."""
+
+TASK = EnvSpec(id="", actions="continuous", extra="dmc", needs=("dm_control",), options=OPTIONS)
+
+TASKS = {
+    "acrobot": ("swingup", "swingup_sparse"),
+    "ball_in_cup": ("catch",),
+    "cartpole": ("balance", "balance_sparse", "swingup", "swingup_sparse", "two_poles", "three_poles"),
+    "cheetah": ("run",),
+    "dog": ("stand", "walk", "trot", "run", "fetch"),
+    "finger": ("spin", "turn_easy", "turn_hard"),
+    "fish": ("upright", "swim"),
+    "hopper": ("stand", "hop"),
+    "humanoid": ("stand", "walk", "run", "run_pure_state"),
+    "humanoid_CMU": ("stand", "walk", "run"),
+    "lqr": ("lqr_2_1", "lqr_6_2"),
+    "manipulator": ("bring_ball", "bring_peg", "insert_ball", "insert_peg"),
+    "pendulum": ("swingup",),
+    "point_mass": ("easy", "hard"),
+    "quadruped": ("walk", "run", "escape", "fetch"),
+    "reacher": ("easy", "hard"),
+    "stacker": ("stack_2", "stack_4"),
+    "swimmer": ("swimmer6", "swimmer15"),
+    "walker": ("stand", "walk", "run"),
+}
+"""Domains and tasks of dm_control 1.0.50, so that ids are known without its import, which takes seconds."""
+
+SUMMARIES = {
+    "cartpole-swingup": "swing a pole up and balance it",
+    "cartpole-balance": "balance a pole",
+    "reacher-easy": "reach a target with an arm of two joints",
+    "finger-spin": "spin a body with a finger",
+    "ball_in_cup-catch": "catch a ball on a string in a cup",
+    "walker-walk": "walk on two legs",
+    "cheetah-run": "run on two legs",
+    "hopper-hop": "hop on one leg",
+    "pendulum-swingup": "swing a pendulum up; rewards are sparse",
+    "quadruped-walk": "walk on four legs",
+}
+
+DREAMER = "danijar/dreamerv3 at e3f0224, scores/, pixels, 500k environment steps"
+PUBLISHED = {
+    # PPO (5 seeds), SAC (10), CURL (10), DrQ-v2 (8-10), DreamerV3 (10)
+    "cartpole-swingup": (219, 695, 808, 838, 844),
+    "walker-walk": (49, 43, 784, 714, 942),
+    "reacher-easy": (371, 82, 581, 723, 850),
+    "finger-spin": (15, 355, 882, 782, 573),
+    "cheetah-run": (45, 71, 447, 597, 662),
+    "cartpole-balance": (454, 987, 993, 989, 994),
+}
+RANDOM: dict[str, float] = {}
+
+
+def published(task: str) -> tuple[Score, ...]:
+    """What others reached from pixels in half a million steps."""
+    learners = ("PPO", "SAC", "CURL", "DrQ-v2", "DreamerV3")
+    values = PUBLISHED.get(task, ())
+    return tuple(
+        Score(value=value, who=f"{who}, 500k", source=DREAMER) for who, value in zip(learners, values, strict=False)
+    )
+
+
+def register() -> None:
+    """Registers every task, without importing dm_control."""
+    import gymnasium as gym
+
+    for domain, tasks in TASKS.items():
+        for task in tasks:
+            if (env_id := f"dm_control/{domain}-{task}-v0") not in gym.registry:
+                gym.register(
+                    env_id,
+                    "stillsight.envs.adapters.dm_control_env:DmControl",
+                    kwargs={"domain": domain, "task": task},
+                )
+
+
+def arguments(env_id: str, options: EnvOptions) -> dict[str, Any]:
+    """Pictures drawn at the size at which they are seen, of the frames that are seen.
+
+    Raises:
+        EnvError: dm_control is beside a MuJoCo with which it cannot work.
+    """
+    from importlib.metadata import version
+
+    found = version("mujoco")
+    if int(found.partition(".")[0]) >= 4:
+        raise EnvError(
+            f'{env_id} is played by dm_control, which does not work with MuJoCo {found}. Type: pip install "mujoco<4"'
+        )
+    return {
+        "frame_skip": options.frame_skip,
+        "time_limit": not options.max_episode_steps,
+        **({"size": options.size} if options.size else {}),
+    }
+
+
+DRQ = "DrQ-v2's (Yarats et al. 2021): three frames, action repeat 2, n-step 3, updates every 2 steps, 2,000 at random"
+
+SUITE = Suite(
+    name="DeepMind Control",
+    noun="task",
+    place=6,
+    default=TASK,
+    rows=tuple(
+        replace(
+            TASK,
+            id=f"dm_control/{task}-v0",
+            summary=f"DeepMind Control: {summary}",
+            random=RANDOM.get(task),
+            published=published(task),
+        )
+        for task, summary in SUMMARIES.items()
+    ),
+    presets={
+        (EVERY, "td3"): Preset(
+            settings={
+                "n_steps": 3,
+                "learning_rate": 1e-4,
+                "batch_size": 256,
+                "tau": 0.01,
+                "gamma": 0.99,
+                "train_freq": 2,
+                "learning_starts": 2_000,
+                "action_noise": 0.2,
+                "target_noise_clip": 0.3,
+                "policy_delay": 1,
+            },
+            frame_stack=3,
+            source=f"{DRQ}; noise of 0.2 throughout, where its own falls from 1 to 0.1, and 100,000 stored transitions",
+        ),
+        **{
+            (EVERY, algo): Preset(
+                settings={"n_steps": 3, "tau": 0.01, "train_freq": 2, "learning_starts": 2_000},
+                frame_stack=3,
+                source=f"{DRQ}, tau 0.01; the rate is {algo}'s own",
+            )
+            for algo in ("sac", "tqc")
+        },
+    },
+    prefix="dm_control/",
+    entry_point="stillsight.envs.adapters.dm_control_env",
+    register=register,
+    draws="mujoco",
+    shifts=MUJOCO_SCENES,
+    reserved={
+        "size": "use the size (--size)",
+        "frame_skip": "use the frame skip (--frame-skip)",
+        "time_limit": "use --max-episode-steps",
+        "domain": "another task is another id, say --env dm_control/walker-walk-v0",
+        "task": "another task is another id, say --env dm_control/walker-walk-v0",
+    },
+    harmless={"camera": r"[\w, -]{1,200}"},
+    arguments=arguments,
+    wrapping="stillsight.envs.wrappers.rules:as_it_is",
+)

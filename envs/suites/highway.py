@@ -1,0 +1,127 @@
+"""The highway-env suite (Leurent 2018): driving among other cars, seen from above."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Any
+
+from stillsight.envs.errors import EnvError, did_you_mean
+from stillsight.envs.options import EnvOptions, Scalar
+from stillsight.envs.spec import EnvSpec, Preset
+from stillsight.envs.suites.suite import EVERY, Suite
+
+ROAD: tuple[tuple[str, Scalar], ...] = (("screen_width", 128), ("screen_height", 64), ("scaling", 1.75))
+"""Its documentation's size and pixels a metre of pictures to learn from, in colour; a car is 9 x 4 pixels."""
+
+SQUARE: tuple[tuple[str, Scalar], ...] = (("screen_width", 128), ("screen_height", 128), ("scaling", 1.75))
+
+DRIVE = EnvSpec(id="", extra="highway", needs=("highway_env",), options=EnvOptions(size=0, kwargs=SQUARE))
+
+ROWS = {
+    "highway-fast-v0": ("overtake on a motorway of three lanes", "discrete", ROAD),
+    "highway-v0": ("the same with more cars, and slower", "discrete", ROAD),
+    "merge-v1": ("let a car merge", "discrete", ROAD),
+    "exit-v1": ("take an exit", "discrete", ROAD),
+    "roundabout-v1": ("cross a roundabout", "discrete", SQUARE),
+    "intersection-v2": ("turn left through crossing cars", "discrete", SQUARE),
+    "racetrack-v1": ("follow a track by steering", "continuous", SQUARE),
+    "parking-v0": ("park", "continuous", SQUARE),
+}
+RANDOM: dict[str, float] = {}
+
+
+def register() -> None:
+    """Registers every road."""
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    if not os.environ.get("DISPLAY"):
+        # Else SDL looks for a display, and complains. By "dummy", the usual choice, highway-env draws nothing.
+        os.environ.setdefault("SDL_VIDEODRIVER", "offscreen")
+    import gymnasium as gym
+    import highway_env
+
+    gym.register_envs(highway_env)
+
+
+def arguments(env_id: str, options: EnvOptions) -> dict[str, Any]:
+    """The user's arguments as the `config` of highway-env, drawn off the screen.
+
+    Raises `EnvError` for a setting that the environment does not have, which highway-env would take and do nothing, and
+    where pygame is told not to draw: then its pictures are black.
+    """
+    import gymnasium as gym
+    from gymnasium.envs.registration import load_env_creator
+
+    if os.environ.get("SDL_VIDEODRIVER") == "dummy":
+        raise EnvError(
+            f"{env_id} would be black: SDL_VIDEODRIVER is dummy, by which highway-env draws nothing. Type: export "
+            "SDL_VIDEODRIVER=offscreen"
+        )
+    registered = gym.registry[env_id.rpartition(":")[2]]
+    entry: Any = registered.entry_point
+    creator: Any = load_env_creator(entry) if isinstance(entry, str) else entry
+    known = creator.default_config()
+    for name, _ in options.kwargs:
+        if name not in known:
+            raise EnvError(
+                f"{env_id} has no setting {name!r}.{did_you_mean(name, known)} Settings are those of highway-env's "
+                "config that are numbers or words. Type, say: --env-set vehicles_count=20"
+            )
+    config = {**(registered.kwargs.get("config") or {}), "offscreen_rendering": True, **dict(options.kwargs)}
+    return {"config": config}
+
+
+SUITE = Suite(
+    name="highway-env",
+    noun="road",
+    place=8,
+    default=DRIVE,
+    rows=tuple(
+        replace(
+            DRIVE,
+            id=env_id,
+            summary=f"highway-env: {summary}",
+            actions=actions,  # type: ignore[arg-type]
+            options=EnvOptions(size=0, kwargs=drawn),
+            random=RANDOM.get(env_id),
+        )
+        for env_id, (summary, actions, drawn) in ROWS.items()
+    ),
+    presets={
+        (EVERY, "dqn"): Preset(
+            settings={
+                "learning_rate": 5e-4,
+                "buffer_size": 15_000,
+                "learning_starts": 200,
+                "batch_size": 32,
+                "gamma": 0.8,
+                "train_freq": 1,
+                "gradient_steps": 1,
+                "target_update_interval": 50,
+                "exploration_fraction": 0.7,
+            },
+            source="highway-env's own script sb3_highway_dqn_cnn.py, made for 100,000 steps",
+        ),
+    },
+    unprefixed=True,
+    entry_point="highway_env",
+    register=register,
+    reserved={
+        "config": "its settings are arguments of their own, say --env-set vehicles_count=20",
+        "offscreen_rendering": "it is always True",
+        "manual_control": "an agent drives",
+    },
+    harmless={
+        "screen_width": int,
+        "screen_height": int,
+        "scaling": float,
+        "vehicles_count": int,
+        "lanes_count": int,
+        "duration": int,
+        "policy_frequency": int,
+        "simulation_frequency": int,
+    },
+    arguments=arguments,
+    takes_all=True,
+    wrapping="stillsight.envs.adapters.highway_rules:drive_by_own_rules",
+)

@@ -1,0 +1,51 @@
+"""The MiniWorld suite (Chevalier-Boisvert et al. 2023): rooms in three dimensions, seen from within."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from stillsight.envs.adapters.rendering import prepare
+from stillsight.envs.options import EnvOptions
+from stillsight.envs.shifts.rows import DOMAIN_SCENES
+from stillsight.envs.spec import EnvSpec
+from stillsight.envs.suites.suite import Suite
+
+ROOM = EnvSpec(id="", actions="discrete", extra="miniworld", needs=("miniworld", "pyglet"), options=EnvOptions(size=0))
+"""At its own 80 x 60 pixels."""
+
+SUMMARIES = {
+    "MiniWorld-OneRoom-v0": "walk to a red box in a room",
+    "MiniWorld-Hallway-v0": "walk to a red box at the end of a hall",
+    "MiniWorld-FourRooms-v0": "find a red box in four rooms",
+    "MiniWorld-MazeS3-v0": "find a red box in a maze of nine rooms",
+    "MiniWorld-PickupObjects-v0": "pick up what lies about",
+}
+RANDOM: dict[str, float] = {}
+
+
+def register() -> None:
+    """Registers every world. MiniWorld imports pyglet's windows, which must know before that there is no display."""
+    import gymnasium as gym
+
+    prepare("opengl", "MiniWorld")
+    import miniworld
+
+    gym.register_envs(miniworld)
+
+
+SUITE = Suite(
+    name="MiniWorld",
+    noun="world",
+    place=11,
+    default=ROOM,
+    rows=tuple(
+        replace(ROOM, id=env_id, summary=f"MiniWorld: {summary}", random=RANDOM.get(env_id))
+        for env_id, summary in SUMMARIES.items()
+    ),
+    prefix="MiniWorld-",
+    entry_point="miniworld",
+    register=register,
+    draws="opengl",
+    shifts=DOMAIN_SCENES,
+    harmless={"domain_rand": bool, "obs_width": int, "obs_height": int, "view": "agent|top"},
+)

@@ -1,0 +1,80 @@
+"""Presets stand with the suites as data: algorithms take them, sources are named, and the card stars changes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import pytest
+
+from stillsight.agents import RlConfig
+from stillsight.agents.training.algorithms import ALGORITHMS, spec
+from stillsight.agents.training.build import make_agent
+from stillsight.agents.training.presets import preset
+from stillsight.agents.training.settings import overrides, settings
+from stillsight.agents.training.summary import card
+from stillsight.encoders.building import build as build_encoder
+from stillsight.envs.spec import Preset
+from stillsight.envs.suites import SUITES
+from stillsight.envs.suites.suite import EVERY
+
+Tiny = Callable[..., RlConfig]
+EACH = pytest.mark.parametrize(
+    ("env", "algo", "known"),
+    [
+        pytest.param(env if env != EVERY else suite.rows[0].id, algo, known, id=f"{suite.name}-{env}-{algo}")
+        for suite in SUITES
+        for (env, algo), known in suite.presets.items()
+    ],
+)
+
+
+@EACH
+def test_an_algorithm_takes_what_its_preset_sets_and_the_source_is_named(env: str, algo: str, known: Preset) -> None:
+    row = ALGORITHMS[algo]
+    assert preset(env, algo) is known or preset(env, algo).source, "one for the id itself goes before that for all"
+    assert known.settings.keys() <= inspect.signature(row.load_class()).parameters.keys()
+    assert known.source
+    assert known.frame_stack >= 1
+    written = tuple(f"{name}={value!r}" for name, value in known.settings.items())
+    assert overrides(written, "--set") == dict(known.settings), "as config.json has them"
+    chosen = settings(row, env, {})
+    assert {name: chosen[name] for name in known.settings} == dict(known.settings)
+
+
+def test_published_numbers_are_those_of_their_sources() -> None:
+    drq = preset("dm_control/walker-walk-v0", "td3")
+    # facebookresearch/drqv2, cfgs/config.yaml
+    assert (drq.settings["n_steps"], drq.frame_stack) == (3, 3)
+    assert (drq.settings["learning_rate"], drq.settings["batch_size"], drq.settings["tau"]) == (1e-4, 256, 0.01)
+    assert (drq.settings["train_freq"], drq.settings["learning_starts"]) == (2, 2_000)
+    grid = preset("MiniGrid-DoorKey-5x5-v0", "ppo")
+    # DLR-RM/rl-baselines3-zoo, hyperparams/ppo.yml
+    assert (grid.n_envs, grid.settings["n_steps"], grid.settings["n_epochs"]) == (8, 128, 10)
+    assert preset("MiniGrid-FourRooms-v0", "ppo").settings["n_steps"] == 512
+    assert preset("BabyAI-GoToLocal-v0", "ppo") is grid
+    assert preset("ALE/Breakout-v5", "ppo") == Preset()
+    assert preset("somewhere:ALE/Pong-v5", "ppo").settings["learning_rate"] == "lin_7e-4"
+
+
+def test_a_run_takes_environments_frames_and_settings_from_the_preset() -> None:
+    config = RlConfig(env="CartPole-v1", algo="ppo").resolved()
+    assert (config.n_envs, config.frame_stack) == (8, 4)
+    assert overrides(config.set, "--set")["gae_lambda"] == 0.8
+    assert RlConfig(env="CartPole-v1", algo="ppo", n_envs=2, frame_stack=1).resolved().n_envs == 2
+    assert RlConfig(env="Pendulum-v1", algo="ppo").resolved().n_envs == 4
+
+
+def test_the_card_stars_what_the_user_changed_and_nothing_else(tiny: Tiny) -> None:
+    config = tiny("ppo", set=("n_epochs=2", "gamma=0.95"), n_envs=2, frame_skip=2).resolved()
+    rows = card(make_agent(config, build_encoder(config), n_envs=2))
+    told = rows["settings"].split(", ")
+    usual = settings(spec("ppo"), "stillsight/Orchard-v0", {})
+    assert "n_epochs=2*" in told
+    assert "gamma=0.95" in told, "that is the preset's"
+    assert f"learning_rate={usual['learning_rate']!r}" in told
+    assert [word for word in told if word.startswith("n_envs=")] == ["n_envs=2*"]
+    assert "frame_skip 2*" in rows["env"]
+    assert rows["preset"] == (
+        "tried here, for about 100,000 steps; on top of rl-baselines3-zoo's Atari preset. *: changed by you"
+    )

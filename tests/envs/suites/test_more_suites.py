@@ -1,0 +1,352 @@
+"""Crafter, highway-env, Gymnasium-Robotics, MiniWorld, stable-retro and Meta-World against their own packages."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from stillsight.envs import EnvError, EnvOptions, make_env, make_vec, resolve
+from stillsight.envs.vector import WorkerVecEnv
+from stillsight.envs.workers import workers_pay
+
+CRAFTER, HIGHWAY, RETRO = "CrafterReward-v1", "highway-fast-v0", "retro/Airstriker-Genesis-v0"
+
+
+def need(*packages: str) -> None:
+    """Skip without them; they are not imported, which must wait until it was chosen what draws."""
+    if missing := [package for package in packages if find_spec(package) is None]:
+        pytest.skip(f"{', '.join(missing)} is not installed")
+
+
+def shows(frames: list[Any]) -> None:
+    """Pictures that are compared with others must not be equal for being blank, or the same all along."""
+    assert all(frame.std() > 1.0 for frame in frames), "blank"
+    assert any((frame != frames[0]).any() for frame in frames), "nothing moves"
+
+
+def test_crafter_steps_as_its_package_does() -> None:
+    crafter = pytest.importorskip("crafter")
+    env = make_env(CRAFTER, training=False)
+    frame, _ = env.reset(seed=4)
+    seed = env.unwrapped._game._seed
+    own = crafter.Env(seed=seed)
+    np.testing.assert_array_equal(frame, own.reset().transpose(2, 0, 1))
+    random = np.random.default_rng(0)
+    frames = [frame]
+    for _ in range(9):  # before its creatures are counted, in an order that is memory's
+        action = int(random.integers(17))
+        frame, reward, terminated, truncated, info = env.step(np.asarray(action))
+        frames.append(frame)
+        picture, expected, done, own_info = own.step(action)
+        np.testing.assert_array_equal(frame, picture.transpose(2, 0, 1))
+        assert (reward, terminated or truncated) == (expected, done)
+        assert info["achievements"] == own_info["achievements"]
+    shows(frames)
+    assert env.render().shape == (256, 256, 3)
+
+
+def test_crafter_tells_death_from_the_end_of_its_clock() -> None:
+    need("crafter")
+    env: Any = gym.make(make_env(CRAFTER).spec.id, length=2, disable_env_checker=True).unwrapped
+    env.reset(seed=0)
+    assert env.step(0)[2:4] == (False, False)
+    assert env.step(0)[2:4] == (False, True)
+    env.reset()
+    env._game._player.health = 0
+    assert env.step(0)[2:4] == (True, False)
+
+
+CREATURES = """
+import hashlib, numpy as np
+junk = [object() for _ in range({junk})]
+from stillsight.envs import make_env
+env = make_env("CrafterReward-v1")
+digest = hashlib.sha256(env.reset(seed=1)[0].tobytes())
+for step in range(250):
+    frame, _, over, cut, _ = env.step(np.asarray(step * 7 % 5))
+    digest.update(frame.tobytes())
+    if over or cut:
+        break
+print(digest.hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_crafter_plays_one_game_for_a_seed_wherever_its_creatures_lie_in_memory() -> None:
+    need("crafter")
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", CREATURES.replace("{junk}", str(junk))],
+            env={**os.environ, "PYTHONHASHSEED": str(junk)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for junk in (1, 5_001, 77_777)
+    }
+    assert len(told) == 1
+    assert len(told.pop().strip()) == hashlib.sha256().digest_size * 2
+
+
+@pytest.mark.parametrize("env_id", [HIGHWAY, pytest.param("racetrack-v1", marks=pytest.mark.slow)])
+@pytest.mark.slow
+def test_highway_draws_and_steps_as_its_package_does_with_that_config(env_id: str) -> None:
+    need("highway_env")
+    env = make_env(env_id, training=False)
+    config = {**dict(resolve(env_id).options.kwargs), "offscreen_rendering": True}
+    own = gym.make(env_id, config=config, render_mode="rgb_array", disable_env_checker=True)
+    frame, _ = env.reset(seed=2)
+    own.reset(seed=2)
+    own.action_space.seed(0)
+    frames = []
+    for _ in range(4):
+        picture: Any = own.render()
+        np.testing.assert_array_equal(frame, picture.transpose(2, 0, 1))
+        frames.append(frame)
+        action = own.action_space.sample()
+        frame, *step = env.step(action)
+        _, *expected = own.step(action)
+        assert step[:3] == expected[:3]
+    shows(frames)
+
+
+def test_highway_is_refused_where_pygame_draws_nothing_and_would_be_black(monkeypatch: pytest.MonkeyPatch) -> None:
+    need("highway_env")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    with pytest.raises(EnvError) as caught:
+        make_env(HIGHWAY)
+    assert str(caught.value) == (
+        f"{HIGHWAY} would be black: SDL_VIDEODRIVER is dummy, by which highway-env draws nothing. Type: export "
+        "SDL_VIDEODRIVER=offscreen"
+    )
+
+
+def test_settings_of_highway_are_those_of_its_config() -> None:
+    need("highway_env")
+    env = make_env(HIGHWAY, resolve(HIGHWAY).options.merge(kwargs={"vehicles_count": 3}))
+    assert env.get_wrapper_attr("config")["vehicles_count"] == 3
+    assert env.observation_space.shape == (3, 64, 128)
+    with pytest.raises(EnvError) as caught:
+        make_env(HIGHWAY, EnvOptions(kwargs=(("vehicle_count", 3),)))
+    assert str(caught.value).startswith(
+        f"{HIGHWAY} has no setting 'vehicle_count'. Did you mean 'vehicles_count'? Settings are those of"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("env_id", ["FetchReach-v4", "PointMaze_UMaze-v3"])
+def test_robotics_draws_and_steps_as_its_package_does(env_id: str) -> None:
+    need("gymnasium_robotics")
+    env = make_env(env_id, training=False)
+    own = gym.make(env_id, render_mode="rgb_array", width=84, height=84, disable_env_checker=True)
+    frame, _ = env.reset(seed=2)
+    own.reset(seed=2)
+    own.action_space.seed(0)
+    frames = []
+    for _ in range(3):
+        picture: Any = own.render()
+        np.testing.assert_array_equal(frame, picture.transpose(2, 0, 1))
+        frames.append(frame)
+        action = own.action_space.sample()
+        frame, *step = env.step(action)
+        _, *expected = own.step(action)
+        assert step[:3] == expected[:3]
+    shows(frames)
+    env.close()
+    own.close()
+
+
+@pytest.mark.slow
+def test_miniworld_shows_what_its_package_observes() -> None:
+    need("miniworld")
+    env = make_env("MiniWorld-OneRoom-v0", training=False)
+    own = gym.make("MiniWorld-OneRoom-v0", render_mode="rgb_array", disable_env_checker=True)
+    frame, _ = env.reset(seed=2)
+    picture, _ = own.reset(seed=2)
+    frames = []
+    for action in (0, 2, 1, 2, 2):
+        np.testing.assert_array_equal(frame, picture.transpose(2, 0, 1))
+        frames.append(frame)
+        frame, *step = env.step(np.asarray(action))
+        picture, *expected = own.step(action)
+        assert step[:3] == expected[:3]
+    shows(frames)
+    env.close()
+
+
+def test_a_console_s_game_steps_as_its_package_does() -> None:
+    retro = pytest.importorskip("stable_retro")
+    env = make_env(RETRO, EnvOptions(), training=False)
+    env.action_space.seed(0)
+    actions = [env.action_space.sample() for _ in range(40)]
+    frames, rewards = [env.reset(seed=0)[0]], []
+    for action in actions:
+        frame, reward, *_ = env.step(action)
+        frames.append(frame)
+        rewards.append(reward)
+    env.close()
+    shows(frames)
+    own = retro.make("Airstriker-Genesis-v0", render_mode="rgb_array")
+    try:
+        np.testing.assert_array_equal(frames[0], own.reset()[0].transpose(2, 0, 1))
+        for action, frame, reward in zip(actions, frames[1:], rewards, strict=True):
+            picture, expected, *_ = own.step(action)
+            np.testing.assert_array_equal(frame, picture.transpose(2, 0, 1))
+            assert reward == expected
+    finally:
+        own.close()
+
+
+def test_consoles_get_a_process_each() -> None:
+    need("stable_retro")
+    resolve(RETRO)
+    assert workers_pay(RETRO, 1, EnvOptions()) is True
+    venv = make_vec(RETRO, 2, seed=1)
+    try:
+        assert isinstance(venv, WorkerVecEnv)
+        frames = np.asarray(venv.reset())
+        assert frames.shape == (2, 3, 84, 84)
+        np.testing.assert_array_equal(frames[0], frames[1])  # nothing in it is random
+    finally:
+        venv.close()
+
+
+def test_a_game_without_its_rom_and_actions_that_there_are_not_are_sentences() -> None:
+    need("stable_retro")
+    with pytest.raises(EnvError, match=r"needs the ROM of 1942-Nes-v0, .* type: python -m stable_retro\.import FOLDER"):
+        make_env("retro/1942-Nes-v0")
+    with pytest.raises(EnvError, match=r"has no actions='all-of-them'; it takes filtered, discrete, multi-discrete"):
+        make_env(RETRO, EnvOptions(kwargs=(("actions", "all-of-them"),)))
+    env = make_env(RETRO, EnvOptions(kwargs=(("actions", "discrete"),)))
+    assert isinstance(env.action_space, gym.spaces.Discrete)
+    env.close()
+
+
+@pytest.mark.slow
+def test_meta_world_draws_and_steps_as_its_package_does() -> None:
+    need("metaworld")
+    env_id = "metaworld/reach-v3"
+    env = make_env(env_id, EnvOptions(size=84), training=False)
+    own = gym.make(
+        "Meta-World/MT1",
+        env_name="reach-v3",
+        seed=0,
+        camera_name="corner2",
+        width=84,
+        height=84,
+        render_mode="rgb_array",
+        disable_env_checker=True,
+    )
+    frame, _ = env.reset(seed=2)
+    own.reset(seed=2)
+    frames = []
+    for _ in range(3):
+        picture: Any = own.render()
+        np.testing.assert_array_equal(frame, picture.transpose(2, 0, 1))
+        frames.append(frame)
+        frame, *step = env.step(np.ones(4, np.float32))
+        _, *expected = own.step(np.ones(4, np.float32))
+        assert step[:3] == expected[:3]
+    shows(frames)
+
+
+def drawn_alone_and_beside(env_id: str, other: str) -> tuple[list[Any], list[Any]]:
+    """Pictures of `env_id` before `other` was made, and in turns with it."""
+    small = {name: resolve(name).options.merge(size=32) for name in (env_id, other)}
+    env = make_env(env_id, small[env_id], training=False, seed=1)
+    still = np.zeros(env.action_space.shape or (), getattr(env.action_space, "dtype", np.int64))
+    alone = [env.reset(seed=1)[0].copy(), env.step(still)[0].copy()]
+    beside = make_env(other, small[other], training=False, seed=1)
+    together = [env.reset(seed=1)[0].copy()]
+    beside.reset(seed=1)
+    together.append(env.step(still)[0].copy())
+    env.close()
+    beside.close()
+    return alone, together
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("env_id", "other", "packages"),
+    [
+        ("MiniWorld-OneRoom-v0", "InvertedPendulum-v5", ("miniworld", "mujoco")),
+        ("InvertedPendulum-v5", "MiniWorld-OneRoom-v0", ("miniworld", "mujoco")),
+        ("MiniWorld-OneRoom-v0", "dm_control/cartpole-swingup-v0", ("miniworld", "dm_control")),
+        ("dm_control/cartpole-swingup-v0", "MiniWorld-OneRoom-v0", ("miniworld", "dm_control")),
+        ("InvertedPendulum-v5", "HalfCheetah-v5", ("mujoco",)),
+        ("dm_control/cartpole-swingup-v0", "HalfCheetah-v5", ("dm_control",)),
+    ],
+)
+def test_what_draws_by_opengl_shows_the_same_beside_another(env_id: str, other: str, packages: tuple[str, ...]) -> None:
+    """Each has a context of its own, and one that draws in another's gives other pictures without an error."""
+    need(*packages)
+    alone, together = drawn_alone_and_beside(env_id, other)
+    assert all(frame.std() > 1.0 for frame in alone)
+    np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.slow
+def test_a_camera_that_is_fixed_by_the_first_picture_is_the_same_for_each_copy() -> None:
+    """Gymnasium puts its free camera where things are when it first draws."""
+    need("mujoco")
+    pictures = [make_env("InvertedPendulum-v5", seed=seed).reset(seed=5)[0] for seed in (0, 1, 2)]
+    assert pictures[0].std() > 1.0
+    np.testing.assert_array_equal(pictures[1:], pictures[:1] * 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["closed", "closed and collected", "left open and collected"])
+def test_an_environment_that_goes_does_not_blind_another(how: str) -> None:
+    """In plain Gymnasium the second one frees the first one's objects, whose pictures are black from then on."""
+    need("mujoco")
+    first = make_env("Walker2d-v5", seed=1)
+    before = first.reset(seed=1)[0].copy()
+    second = make_env("Walker2d-v5", seed=1)
+    second.reset(seed=1)
+    if how.startswith("closed"):
+        second.close()
+        second.close()  # which does no harm
+    if "collected" in how:
+        del second
+        gc.collect()
+    assert before.std() > 1.0
+    np.testing.assert_array_equal(first.reset(seed=1)[0], before)
+    first.close()
+
+
+@pytest.mark.slow
+def test_roads_do_not_change_each_other_s_drivers() -> None:
+    need("highway_env")
+
+    def merge() -> tuple[list[float], Any]:
+        env = make_env("merge-v1", training=False, seed=5)
+        env.reset(seed=5)
+        return [float(env.step(action)[1]) for action in (3, 0, 1, 2)], env
+
+    alone, env = merge()
+    crossing = make_env("intersection-v2", training=False, seed=0)
+    crossing.reset(seed=0)
+    assert merge()[0] == alone
+    env.reset(seed=5)
+    turns = []
+    for action in (3, 0, 1, 2):  # in turns, step by step
+        turns.append(float(env.step(action)[1]))
+        crossing.step(1)
+    assert turns == alone
+
+
+@pytest.mark.slow
+def test_rewards_are_python_s_numbers() -> None:
+    need("gymnasium_robotics")
+    env = make_env("FetchReach-v4", seed=0)
+    assert type(env.step(env.action_space.sample())[1]) is float
+    env.close()

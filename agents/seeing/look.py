@@ -80,13 +80,15 @@ def look(env_id: str, config: LookConfig) -> dict[str, Path]:
     with closing(make_env(env_id, options, training=False, seed=config.seed)) as env:
         played = random_play(env, config.seed, max(config.steps, FIRST[-1] + LATER))
         facts = in_words(env, options, played)
+    if not images(played.seen[0]):
+        raise RunError(f"As asked for here, {env_id} shows numbers and no image. Drop --pixels off.")
     rows = list(_plain_rows(played))
     shifts, absent = config.shift or tuple(shifts_of(env_id)), []
     scenes = suite_of(env_id).shifts
     for done, shift in enumerate(shifts):
         display.update("shift", done, len(shifts))
         try:
-            rows.append(_row(env_id, options, shift, config.seed, played, scenes))
+            rows += _rows(env_id, options, shift, config.seed, played, scenes)
         except EnvError:
             if config.shift:
                 raise
@@ -156,8 +158,10 @@ class Replay(gym.Env[Any, Any]):
         return self._seen[self._step], 0.0, False, False, {}
 
 
-def _row(env_id: str, options: EnvOptions, shift: str, seed: int, played: Played, scenes: Mapping[str, str]) -> Row:
-    """The row of a shift: weaker, as it is asked for, stronger, later, and in two other episodes.
+def _rows(
+    env_id: str, options: EnvOptions, shift: str, seed: int, played: Played, scenes: Mapping[str, str]
+) -> list[Row]:
+    """The row of a shift, of each image: weaker, as it is asked for, stronger, later, and in two other episodes.
 
     The actions are those that were played. Where a shift changes pictures alone, so is the game, and what differs is
     the look; a shift that the environment draws is seen in the game of that seed.
@@ -168,7 +172,7 @@ def _row(env_id: str, options: EnvOptions, shift: str, seed: int, played: Played
     asked = terms(shift)
     drawn = any(term.name in scenes for term in asked)
 
-    def seen(several: Sequence[Term], *looks: tuple[int, int]) -> list[np.ndarray]:
+    def seen(several: Sequence[Term], *looks: tuple[int, int]) -> list[dict[str, np.ndarray]]:
         """What is seen under each of these seeds in each of these steps."""
         text, steps = "+".join(map(str, several)), max(step for _, step in looks)
         env: gym.Env[Any, Any]
@@ -178,7 +182,7 @@ def _row(env_id: str, options: EnvOptions, shift: str, seed: int, played: Played
             env = Shifted(Replay(played.seen), text)
         with closing(env):
             shown = {each: _again(env, each, played.actions[:steps]) for each in {look_seed for look_seed, _ in looks}}
-        return [first_image(shown[each][min(step, len(shown[each]) - 1)]) for each, step in looks]
+        return [images(shown[each][min(step, len(shown[each]) - 1)]) for each, step in looks]
 
     (half,) = seen([term._replace(strength=term.strength / 2) for term in asked], (seed, at))
     begun, now, then, *others = seen(asked, (seed, 0), (seed, at), (seed, later), (seed + 1, at), (seed + 2, at))
@@ -187,11 +191,14 @@ def _row(env_id: str, options: EnvOptions, shift: str, seed: int, played: Played
         tiles.insert(1, (f"{_strengths(asked)}, first frame", begun))
     else:
         twice = [term._replace(strength=min(1.0, 2 * term.strength)) for term in asked]
-        tiles += [(_strengths(twice), image) for image in seen(twice, (seed, at))]
-    tiles.append((f"{later - at} steps later", then))
-    tiles += [(f"seed {seed + number}", image) for number, image in enumerate(others, 1)]
-    words = "; ".join(find(term.name).summary for term in asked)
-    return Row("+".join(term.label for term in asked), words, tiles)
+        tiles += [(_strengths(twice), shown) for shown in seen(twice, (seed, at))]
+    if later > at:
+        tiles.append((f"{later - at} steps later", then))
+    tiles += [(f"seed {seed + number}", shown) for number, shown in enumerate(others, 1)]
+    name, words = "+".join(term.label for term in asked), "; ".join(find(term.name).summary for term in asked)
+    return [
+        Row(f"{name}, {key}" if key else name, words, [(label, shown[key]) for label, shown in tiles]) for key in half
+    ]
 
 
 def _again(env: gym.Env[Any, Any], seed: int, actions: Sequence[Any]) -> list[Any]:
@@ -217,7 +224,7 @@ def _plain_rows(played: Played) -> Iterator[Row]:
         tiles = [(f"step {step}", images(played.seen[step])[key]) for step in steps]
         yield Row(key or "seen", "the first frames, as an agent sees them, without a shift", tiles)
     drawn = [(f"step {step}", frame) for step, frame in played.drawn.items()]
-    if drawn and not np.array_equal(drawn[0][1], first_image(played.seen[0])):
+    if drawn and not any(np.array_equal(drawn[0][1], image) for image in shown.values()):
         yield Row("filmed", "what render() draws in the same steps, for films", drawn)
 
 
@@ -225,18 +232,6 @@ def images(observation: Any) -> dict[str, np.ndarray]:
     """The images of an observation by key, uint8 `[H, W, 3]`; an only one under ""."""
     parts = observation if isinstance(observation, Mapping) else {"": observation}
     return {key: part.transpose(1, 2, 0) for key, part in parts.items() if np.ndim(part) == 3}
-
-
-def first_image(observation: Any) -> np.ndarray:
-    """The first of them.
-
-    Raises:
-        RunError: there is none.
-    """
-    shown = images(observation)
-    if not shown:
-        raise RunError("This environment shows numbers and no image, so there is nothing to look at.")
-    return next(iter(shown.values()))
 
 
 def in_words(env: gym.Env[Any, Any], options: EnvOptions, played: Played) -> dict[str, str]:

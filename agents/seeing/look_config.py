@@ -27,6 +27,10 @@ class LookConfig:
     several joined by +. All that the environment has, by default. Each one that is named here is filmed, too."""
     size: int | None = None
     """Side of the images in pixels, 0 for the native size; that of the environment's row by default."""
+    pixels: tuple[str, ...] = ()
+    """Images of a Dict observation to look at, as `rl --pixels` takes them. Its only image by default."""
+    state: tuple[str, ...] = ()
+    """Numbers beside the images, as `rl --state` takes them: on for all, or their keys; off by default."""
     frame_skip: int | None = None
     """Repeat each action this often; the environment's default otherwise."""
     env_set: tuple[str, ...] = ()
@@ -75,5 +79,10 @@ class LookConfig:
         Raises:
             EnvError: there is no such environment, or it cannot be shown so.
         """
-        kwargs = overrides(self.env_set, "--env-set") or None
-        return resolve(env).options.merge(size=self.size, frame_skip=self.frame_skip, kwargs=kwargs)
+        return resolve(env).options.merge(
+            size=self.size,
+            pixels=self.pixels or None,
+            state=self.state or None,
+            frame_skip=self.frame_skip,
+            kwargs=overrides(self.env_set, "--env-set") or None,
+        )

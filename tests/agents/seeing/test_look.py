@@ -18,7 +18,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.seeing import keyboard, look
 from stillsight.agents.seeing.contact_sheet import Row, sheet
 from stillsight.agents.seeing.keyboard import keys_of
-from stillsight.agents.seeing.look import Replay, _row, images, random_play
+from stillsight.agents.seeing.look import Replay, _rows, images, random_play
 from stillsight.envs import SHIFTS, EnvOptions, make_env, resolve
 from stillsight.envs.shifts.shifted import Shifted
 
@@ -64,7 +64,7 @@ def test_every_shift_has_a_row_that_shows_what_an_agent_sees_through_it() -> Non
     options = resolve(ORCHARD).options
     played = random_play(make_env(ORCHARD, training=False), 3, 24)
     for shift in SHIFTS:
-        row = _row(ORCHARD, options, shift, 3, played, {})
+        (row,) = _rows(ORCHARD, options, shift, 3, played, {})
         assert (row.title, len(row.tiles)) == (shift, 6)
         env = make_env(ORCHARD, options.merge(shift=shift), training=False)
         seen = [env.reset(seed=3)[0]] + [env.step(action)[0] for action in played.actions]
@@ -75,6 +75,31 @@ def test_every_shift_has_a_row_that_shows_what_an_agent_sees_through_it() -> Non
         assert f"strength {asked / 2:g}" in shown
         if asked == 1.0:
             np.testing.assert_array_equal(shown["strength 1, first frame"], images(seen[0])[""])
+
+
+def test_each_of_several_cameras_has_its_rows_and_numbers_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    robot, seen = "robot_world:Robot-v0", ["--pixels", "image", "wrist", "--state", "on"]
+    assert main(["look", robot, *seen, "--shift", "hue", "--steps", "0", "--out", str(tmp_path)]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "layout images image 3x16x16, wrist 3x16x16; vectors joints [3]; text mission, not seen" in told
+    options = resolve(robot).options.merge(pixels=("image", "wrist"), state=("on",))
+    env = make_env(robot, options, training=False)
+    played = random_play(env, 0, 24)
+    rows = _rows(robot, options, "hue", 0, played, {})
+    assert [row.title for row in rows] == ["hue, image", "hue, wrist"]
+    shifted = make_env(robot, options.merge(shift="hue"), training=False)
+    frames = [shifted.reset(seed=0)[0]] + [shifted.step(action)[0] for action in played.actions]
+    at = min(16, len(frames) - 1)
+    drawn = np.asarray(Image.open(tmp_path / "sheet.png"))
+    for row, key in zip(rows, ("image", "wrist"), strict=True):
+        picture = frames[at][key].transpose(1, 2, 0)
+        np.testing.assert_array_equal(dict(row.tiles)["strength 0.5"], picture)
+        scale = next(scale for scale in range(1, 20) if holds(drawn, picture.repeat(scale, 0).repeat(scale, 1)))
+        assert scale > 1
+    assert main(["look", robot, "--pixels", "off", "--state", "on", "--out", str(tmp_path)]) == 2
+    assert "shows numbers and no image. Drop --pixels off." in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_replay_is_what_was_played() -> None:

@@ -115,9 +115,15 @@ def ends() -> Iterator[None]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say plainly whether the real-data tests ran."""
-    skipped = [r for r in terminalreporter.getreports("skipped") if "real_data" in r.keywords]
-    ran = [r for r in terminalreporter.getreports("passed") if "real_data" in r.keywords and r.when == "call"]
+    skipped = _of_real_data(terminalreporter, "skipped")
+    ran = [report for report in _of_real_data(terminalreporter, "passed") if report.when == "call"]
     terminalreporter.write_line(f"real-data tests: {len(ran)} ran, {len(skipped)} skipped")
+
+
+def _of_real_data(reporter: pytest.TerminalReporter, outcome: str) -> list[pytest.TestReport]:
+    """The reports of tests; a module that skips itself has one that is of none."""
+    reports = [report for report in reporter.getreports(outcome) if isinstance(report, pytest.TestReport)]
+    return [report for report in reports if "real_data" in report.keywords]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -125,5 +131,5 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if not os.environ.get(REQUIRED) or reporter is None:
         return
-    if any("real_data" in report.keywords for report in reporter.getreports("skipped")):
+    if _of_real_data(reporter, "skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -32,6 +32,7 @@ from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Block
 from stillsight.encoders.taps.learned_pooling import pooling_parameters
 from stillsight.envs import make_vec
+from stillsight.envs.wrappers.layout import Image, Layout
 
 Tiny = Callable[..., RlConfig]
 MIXED = {"tap": "stem,layer1", "pooling": "attention2,conv3", "fusion": "stack+difference"}
@@ -280,7 +281,7 @@ def test_both_sides_must_be_multiples_of_a_patch(tiny: Tiny, monkeypatch: pytest
     seen: list[int] = []
     monkeypatch.setattr(RlConfig, "check_encoder", lambda _, side: seen.append(side))
     config = tiny()
-    prepare(config, build(config, pinned=True), (3, 16, 40), 1)
+    prepare(config, build(config, pinned=True), Layout(images=(Image("", (3, 16, 40)),)), 1)
     assert seen == [16, 40]
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from stillsight.envs import SHIFTS, EnvError, EnvOptions, make_env, resolve
 from stillsight.envs.registry import check_shift, shifts_of
-from stillsight.envs.shifts.rows import DOMAIN_SCENES, MUJOCO_SCENES, SUITE_SHIFTS
+from stillsight.envs.shifts.rows import SCENES, SUITE_SHIFTS
 from stillsight.envs.shifts.terms import Term, spelled_out, terms, written
 
 ORCHARD = "stillsight/Orchard-v0"
@@ -103,7 +103,7 @@ def test_pictures_that_are_not_there_are_refused_before_anything_is_made(
 
 
 def test_every_name_that_a_suite_gives_is_a_row() -> None:
-    assert set(MUJOCO_SCENES) | set(DOMAIN_SCENES) == set(SUITE_SHIFTS) | {"background"}
+    assert set(SCENES) == set(SUITE_SHIFTS) | {"background"}
     for name, row in SUITE_SHIFTS.items():
         assert row.summary, name
         assert not row.entry_point

@@ -137,6 +137,8 @@ def make_backbone(name: str, *, pretrained: bool = False) -> Backbone:
     """
     row = spec(name)
     if row.own:
-        return function.call(row.builder, {}, pretrained=pretrained)
+        backbone = function.call(row.builder, {}, pretrained=pretrained)
+    else:
+        backbone = function.call(row.builder, row.arguments)
     # What was measured of it stands in its row, and goes with the network to where images come in.
-    return replace(function.call(row.builder, row.arguments), multiple=row.multiple, fixed=row.fixed)
+    return replace(backbone, multiple=row.multiple, fixed=row.fixed)

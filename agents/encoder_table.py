@@ -5,23 +5,26 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
-from rich.table import Table
-from rich.text import Text
-
 from stillsight import encoders
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.columns import Columns
 from stillsight.agents.runs.trust import import_from_here
 from stillsight.encoders.errors import EncoderError, printable
 from stillsight.encoders.taps.tap import POOLINGS
 from stillsight.encoders.weights import licences
 from stillsight.encoders.weights.published import Place, Source, locate, source_of, torch_cache
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
-from stillsight.encoders.zoo.registry import ENCODERS, installed, matching, spec
+from stillsight.encoders.zoo.registry import ENCODERS, installed, matching, passed_over, spec
 
 WIDTH = 100
 """Characters of a line, where the output is no terminal; facts about one encoder are broken there in any case."""
 MOST_MEASURED = 40
 """Encoders that are built to be counted at a time; each takes some tenths of a second."""
+
+NUMBERS = ("stages", "dims", "px", "M params", "MFLOPs", "reduction", "smallest px")
+"""Columns of numbers."""
+SPARE = ("family", "stages", "licence", "px", "in cifar")
+"""Columns that are left out where there is no room, the first one first; of one encoder all is shown."""
 
 EXPLAINED = (
     "MFLOPs: millions of multiply-adds (a multiplication and its addition count once) of convolutions, matrix products "
@@ -33,7 +36,7 @@ EXPLAINED = (
 class Shown:
     """What is printed: a table, and sentences before and after it."""
 
-    table: Table
+    table: Columns
     before: str = ""
     after: str = ""
 
@@ -67,7 +70,7 @@ def show_encoders(words: str | None, resolution: int | None = None, *, accept: b
     if len(names) > MOST_MEASURED and not all(name in ENCODERS for name in names):  # each would have to be built
         table = _table("encoder")
         for name in names:
-            _add(table, name)
+            table.add(name)
         return Shown(table, after=_too_many(len(names), words))
     rows = [spec(name) for name in names or [words]]
     if len(rows) == 1:
@@ -86,35 +89,36 @@ OVERVIEW = (
 def _others() -> str:
     """What installed packages bring; it is not imported for a list."""
     brought = installed()
-    return f"Brought by installed packages: {', '.join(sorted(brought))}.\n" if brought else ""
+    lines = [f"Brought by installed packages: {', '.join(sorted(brought))}."] if brought else []
+    return "".join(f"{line}\n" for line in [*lines, *passed_over()])
 
 
 def _too_many(count: int, words: str) -> str:
     return f"{count} match {words!r}. What they cost is shown of up to {MOST_MEASURED}: type more of the name."
 
 
-def _overview(rows: list[EncoderSpec]) -> Table:
+def _overview(rows: list[EncoderSpec]) -> Columns:
     """What can be said without building a network, and without torch."""
     table = _table("encoder", "family", "stages", "in rl", "in cifar", "licence", "weights")
     for row in rows:
         taps = [str(len(row.stages)), " ".join(row.control), f"{row.tap} {row.pooling}"]
-        _add(table, row.name, row.family, *taps, _licence(row), _weights(row))
+        table.add(row.name, row.family, *taps, _licence(row), _weights(row))
     return table
 
 
-def _costs(rows: list[EncoderSpec], resolution: int | None) -> Table:
+def _costs(rows: list[EncoderSpec], resolution: int | None) -> Columns:
     table = _table("encoder", "family", "tap", "dims", "stages", "px", "M params", "MFLOPs", "licence", "weights")
     for row in rows:
         end = [_licence(row), _weights(row)]
         try:
             cost = _measure(row, resolution)
         except EncoderError:
-            _add(table, row.name, row.family, row.tap, "", str(len(row.stages)), "", "", "", *end)
+            table.add(row.name, row.family, row.tap, "", str(len(row.stages)), "", "", "", *end)
             continue
         tap = cost.stages.get(row.tap)
         numbers = [str(tap.dims), f"{tap.parameters / 1e6:.2f}", f"{tap.multiply_adds / 1e6:,.0f}"] if tap else [""] * 3
         dims, parameters, flops = numbers
-        _add(table, row.name, row.family, row.tap, dims, str(len(row.stages)), str(cost.side), parameters, flops, *end)
+        table.add(row.name, row.family, row.tap, dims, str(len(row.stages)), str(cost.side), parameters, flops, *end)
     return table
 
 
@@ -151,12 +155,12 @@ def _details(row: EncoderSpec, resolution: int | None, accept: bool) -> Shown:
     for name, least in row.stages.items():
         one = cost.stages.get(name)
         if one is None:
-            _add(table, name, "", "needs larger images", "", str(least), "", "")
+            table.add(name, "", "needs larger images", "", str(least), "", "")
             continue
         gives = " x ".join(map(str, one.shape))
         reduction = f"{side / one.shape[1]:g}" if len(one.shape) == 3 else "tokens" if len(one.shape) == 2 else ""
         counts = [f"{one.parameters / 1e6:.2f}", f"{one.multiply_adds / 1e6:,.0f}"]
-        _add(table, name, str(one.dims), gives, reduction, str(least), *counts)
+        table.add(name, str(one.dims), gives, reduction, str(least), *counts)
     return Shown(table, before="\n".join(map(printable, lines)), after=EXPLAINED)
 
 
@@ -234,13 +238,5 @@ def _place(row: EncoderSpec) -> tuple[Place | None, str]:
         return None, str(error)
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for number, name in enumerate(columns):
-        right = name in ("stages", "dims", "px", "M params", "MFLOPs", "reduction", "smallest px")
-        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=number == 0 or right)
-    return table
-
-
-def _add(table: Table, *cells: str) -> None:
-    table.add_row(*(Text(printable(cell)) for cell in cells))
+def _table(*columns: str) -> Columns:
+    return Columns(*columns, right=NUMBERS, spare=SPARE, whole=("weights",))

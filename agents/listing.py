@@ -8,23 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from stillsight.agents.encoder_table import WIDTH, show_encoders
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.columns import Columns, console
 from stillsight.agents.runs.reader import RUNS, find_runs, read_sessions, read_summary
 from stillsight.agents.runs.records import read_lines
 from stillsight.agents.runs.trust import read_run
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.config import LARGEST_RESOLUTION
-from stillsight.encoders.errors import printable
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.envs import ROWS
 
 What = Literal["encoders", "envs", "algos", "runs"]
+PIPED = 300
+"""Characters of a line in a pipe, which has no width: cells are not folded for it."""
+SPARE: Mapping[str, tuple[str, ...]] = {
+    "envs": ("actions", "size"),
+    "algos": ("preset", "class"),
+    "runs": ("date", "seed", "algorithm", "encoder", "task"),
+}
+"""List -> columns that are left out where there is no room, the first one first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +70,14 @@ def show(what: What, words: str | None, config: ListConfig) -> None:
         if given:
             raise RunError(f"{flag} is for encoders, and has no effect on the list of {what}. Drop {flag}.")
     columns, rows = {"envs": _envs, "algos": _algos}.get(what, lambda: _runs(config.folder))()
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    table = Columns(*columns, spare=SPARE[what])
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))  # a run folder's words are no markup
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=300)  # a pipe has no width; cells must not be cut for it
-    console.print(table if rows else f"No runs in {config.folder}.")
+        table.add(*row)
+    out = console(PIPED)
+    if rows:
+        table.show(out)
+    else:
+        out.print(f"No runs in {config.folder}.", markup=False)
 
 
 Rows = tuple[list[str], list[list[str]]]
@@ -82,13 +87,11 @@ def _print_encoders(words: str | None, config: ListConfig) -> None:
     if config.resolution is not None and not 1 <= config.resolution <= LARGEST_RESOLUTION:
         raise RunError(f"--resolution {config.resolution} is no size. Type a number of pixels, say 64.")
     shown = show_encoders(words, config.resolution, accept=config.accept_license)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+    out = console(WIDTH)
     if shown.before:
-        console.print(shown.before, soft_wrap=True, markup=False)  # a path that the console broke could not be copied
-    console.print(shown.table)
-    console.print(f"\n{shown.after}", markup=False)
+        out.print(shown.before, soft_wrap=True, markup=False)  # a path that the console broke could not be copied
+    shown.table.show(out)
+    out.print(f"\n{shown.after}", markup=False)
 
 
 def _envs() -> Rows:

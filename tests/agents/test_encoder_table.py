@@ -47,6 +47,22 @@ def test_no_line_is_wider_than_a_terminal(words: str, capsys: pytest.CaptureFixt
     assert not long
 
 
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("width", [80, 100, 120])
+@pytest.mark.parametrize("words", ["", "lite", "mobilenet"])
+def test_no_word_is_broken_in_a_terminal(
+    words: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    whole = {word for line in told(words, capsys) for word in line.split()}
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = told(words, capsys)
+    assert max(map(len, lines)) <= width
+    told_beside = [line for line in lines if line.startswith("Without room here")]
+    strange = {word for line in lines if line not in told_beside for word in line.split()} - whole
+    assert not strange
+
+
 def test_the_whole_list_is_told_without_torch(bare: Path) -> None:
     code = (
         "import sys; from stillsight.agents.cli import main; main(['list', 'encoders']); "
@@ -177,6 +193,10 @@ def test_what_installed_packages_bring_is_named_under_the_list(
 ) -> None:
     monkeypatch.setattr(encoder_table, "installed", lambda: {"hawk": "hawk_eyes:hawk", "bee": "bees:eye"})
     assert "Brought by installed packages: bee, hawk." in told("", capsys)
+    monkeypatch.setattr(encoder_table, "passed_over", lambda: ["a says so.", "b says so."])
+    lines = told("", capsys)
+    first = lines.index("Brought by installed packages: bee, hawk.")
+    assert lines[first + 1 : first + 3] == ["a says so.", "b says so."]
 
 
 @pytest.mark.usefixtures("bare")

@@ -69,6 +69,11 @@ class Backbone:
     weights: str | None = None
     licence: str = ""
 
+    @property
+    def has_class_token(self) -> bool:
+        """Whether there is a class token for the poolings `cls` and `cls+global` to read."""
+        return self.class_first and self.class_tokens > 0
+
 
 @dataclass(frozen=True)
 class Sides:

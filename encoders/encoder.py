@@ -71,7 +71,7 @@ class Encoder(nn.Module):
         name: what it is called in cards and run folders.
         tap: the stage that is read, or several with commas between them, in the order in which they run, whose
             features are put one after the other. What lies behind the last one is not even kept.
-        pooling: see `tap.POOLINGS`; one for every tap, or as many with commas between them.
+        pooling: see `tap.poolings`; one for every tap, or as many with commas between them.
         resolution: side in pixels that images are resized to; None takes them as they come.
         unfreeze: the cut: None freezes everything, a stage's name trains from that stage on, "all" trains everything.
         pinned, shielded, adaptation: see `Learned`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,12 +45,12 @@ class ListConfig:
     this machine."""
 
 
-def show(what: What, words: str | None, config: ListConfig) -> None:
+def show(what: What, words: Sequence[str] | None, config: ListConfig) -> None:
     """Print the list that was asked for.
 
     Args:
         what: which list.
-        words: of encoders, those that are meant, see `show_encoders`.
+        words: of encoders, those that are meant, see `show_encoders`; none for all.
         config: flags of some of the lists.
 
     Raises:
@@ -62,9 +62,10 @@ def show(what: What, words: str | None, config: ListConfig) -> None:
     if what == "encoders":
         _print_encoders(words, config)
         return
-    if words is not None:
+    if words:
         raise RunError(
-            f"list takes encoders|envs|algos|runs and flags, and got {words!r} too. A part of a name is for encoders."
+            f"list takes encoders|envs|algos|runs and flags, and got {words[0]!r} too. A part of a name is for "
+            "encoders."
         )
     for flag, given in (("--resolution", config.resolution is not None), ("--accept-license", config.accept_license)):
         if given:
@@ -83,10 +84,10 @@ def show(what: What, words: str | None, config: ListConfig) -> None:
 Rows = tuple[list[str], list[list[str]]]
 
 
-def _print_encoders(words: str | None, config: ListConfig) -> None:
+def _print_encoders(words: Sequence[str] | None, config: ListConfig) -> None:
     if config.resolution is not None and not 1 <= config.resolution <= LARGEST_RESOLUTION:
         raise RunError(f"--resolution {config.resolution} is no size. Type a number of pixels, say 64.")
-    shown = show_encoders(words, config.resolution, accept=config.accept_license)
+    shown = show_encoders(words or (), config.resolution, accept=config.accept_license)
     out = console(WIDTH)
     if shown.before:
         out.print(shown.before, soft_wrap=True, markup=False)  # a path that the console broke could not be copied

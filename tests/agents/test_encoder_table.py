@@ -14,6 +14,8 @@ import pytest
 from stillsight.agents import encoder_table
 from stillsight.agents.cli import main
 from stillsight.agents.encoder_table import WIDTH
+from stillsight.encoders import build
+from stillsight.encoders.errors import say_once
 from stillsight.encoders.weights.published import FOLDER_VARIABLE
 from stillsight.encoders.zoo import registry
 from stillsight.encoders.zoo.registry import ENCODERS
@@ -119,6 +121,64 @@ def test_some_are_shown_with_what_they_cost(capsys: pytest.CaptureFixture[str]) 
     assert "a multiplication and its addition count once" in " ".join(lines)
 
 
+def named(lines: list[str]) -> set[str]:
+    return {line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in ENCODERS}
+
+
+def test_words_are_looked_for_in_licences_and_here_is_this_machine(
+    bare: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_nc = {name for name, row in ENCODERS.items() if row.licence == "CC-BY-NC-4.0"}
+    assert named(told("cc-by-nc", capsys)) == by_nc
+    assert named(told("vit bsd", capsys)) == {"vit_b_16"}
+    here = named(told("here", capsys))
+    assert "resnet18" not in here
+    assert named(told("efficientnet here", capsys)) == {name for name in here if "lite" in name}
+    assert told("retina here", capsys)[0].startswith("retina (retina) the small residual network")
+    cache = bare / "torch" / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    (cache / "resnet18-f37072fd.pth").write_bytes(b"x")
+    assert named(told("here", capsys)) == here | {"resnet18"}
+    assert told("resnet here", capsys)[0].startswith("resnet18 ResNet-18")
+
+
+def test_one_licence_of_the_shipped_weights(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    del bare
+    licence = ENCODERS["retina"].licence
+    card = Path(registry.__file__).parent / "pretrained" / "retina.md"
+    assert f"| licence | {licence} |" in card.read_text()
+    text = " ".join(" ".join(told("retina", capsys)).split())
+    assert f"licence {licence} weights" in text
+    assert build("retina", tap="stem", device="cpu").provenance.licence == licence == "MIT"
+
+
+def test_a_readme_lists_the_licences_that_must_be_accepted() -> None:
+    readme = (Path(registry.__file__).parent / "README.md").read_text()
+    cells = [line.strip("| ").split(" | ") for line in readme.split("| licence |")[1].splitlines() if " | " in line]
+    listed = {licence: set(families.split(", ")) for licence, families in cells if licence != "licence"}
+    rows = [row for row in ENCODERS.values() if row.accept]
+    assert listed == {row.licence: {one.family for one in rows if one.licence == row.licence} for row in rows}
+    assert {row.licence for row in ENCODERS.values() if not row.accept} <= {"", "MIT", "Apache-2.0", "BSD-3-Clause"}
+
+
+@pytest.mark.usefixtures("bare")
+def test_parameters_behind_the_stages_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(" ".join(told("resnet18", capsys)).split())
+    assert "parameters 11.69 M, those behind the last stage included, 0.51 M" in text, "its classifier"
+    text = " ".join(" ".join(told("retina", capsys)).split())
+    assert "parameters 1.21 M, all of them in its stages" in text
+
+
+def test_a_folder_of_weights_that_is_not_there_is_said(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_once.cache_clear()
+    monkeypatch.setenv(FOLDER_VARIABLE, str(bare / "gone"))
+    assert main(["list", "encoders", "resnet18"]) == 0
+    assert f"{FOLDER_VARIABLE} is {bare / 'gone'}, and there is no such folder." in capsys.readouterr().err
+    say_once.cache_clear()
+
+
 @pytest.mark.usefixtures("bare")
 def test_the_size_is_the_one_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     lines = told("resnet --resolution 112", capsys)
@@ -213,6 +273,9 @@ def test_many_are_shown_without_what_they_cost(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        ("encoder", "There is no list named 'encoder'. Did you mean 'encoders'? Type: stillsight list encoders. "),
+        ("run", "There is no list named 'run'. Did you mean 'runs'? Type: stillsight list runs."),
+        ("encoders vit nowhere", "No encoder of the list matches all of 'vit nowhere'. Words are parts of names,"),
         ("encoders reznet18", "There is no encoder named 'reznet18'. Did you mean 'resnet18'?"),
         ("encoders --resolution 64", "--resolution 64 is for encoders that are named. Type, say: stillsight list"),
         ("encoders --accept-license", "--accept-license is for encoders that are named."),

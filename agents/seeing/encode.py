@@ -165,7 +165,9 @@ def _draw(path: Path, encoder: Encoder, images: Images, encoded: Encoded) -> Non
     wanted = {names[index] for index in {*shown, *nearest.ravel().tolist()}}
     pixels = {image.name: image.pixels for image in images.decode(wanted)}
     maps = {index: tapped_map(encoder, pixels[names[index]]) for index in shown}
-    sheet.write(path, names, features, maps, pixels)
+    by = f"nearest by the cosine of {features.shape[1]:,} features"
+    title = f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}; {by}"
+    sheet.write(path, names, features, maps, pixels, title=title, tap=encoder.tap)
 
 
 @torch.inference_mode()

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stillsight import encoders
+from stillsight.agents.columns import Columns
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.columns import Columns
 from stillsight.agents.runs.trust import import_from_here
 from stillsight.encoders.errors import EncoderError, printable, say_once
 from stillsight.encoders.taps.tap import poolings

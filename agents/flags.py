@@ -367,7 +367,7 @@ class CommandLine:
                 raise RunError(f"{self.name} needs {shown}. Type, say: {self.prog} {example or shown}")
             for text in typed:
                 if choices and text not in choices:
-                    raise RunError(unknown(noun or name, text, choices, f"{shown} is one of", self.prog))
+                    raise RunError(unknown(noun or name, text, choices, f"{self.name} takes one of", self.prog))
             taken = [choices[text] if choices else _CONVERT[kind](text) for text in typed]
             values.append(taken if many else taken[0] if taken else None)
         if rest:

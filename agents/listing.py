@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from stillsight.agents.columns import Columns, console
 from stillsight.agents.encoder_table import WIDTH, show_encoders
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.columns import Columns, console
 from stillsight.agents.runs.reader import RUNS, find_runs, read_sessions, read_summary
 from stillsight.agents.runs.records import read_lines
 from stillsight.agents.runs.trust import read_run

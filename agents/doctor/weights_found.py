@@ -35,8 +35,9 @@ def weights() -> list[Outcome]:
             advice = source.remedy or (remove(place.path) if place is not None else "")
             outcomes.append(Outcome(f"weights of {row.name}", "wrong", str(error), advice))
         else:
-            state, told = ("note", f"; {place.note}") if place.note else ("ok", "")
-            outcomes.append(Outcome(f"weights of {row.name}", state, f"{place.kind}, {place.path}{told}"))
+            told = f"; {place.note}" if place.note else ""
+            found = f"{place.kind}, {place.path}{told}"
+            outcomes.append(Outcome(f"weights of {row.name}", "note" if told else "ok", found))
     downloads = [(name, source) for name, source in missing if source.address]
     if downloads:
         named = ", ".join(f"{name} ({source.file})" for name, source in downloads)

@@ -14,8 +14,8 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from stillsight.agents.columns import Columns
 from stillsight.agents.measure.measure_config import ThroughputConfig
-from stillsight.agents.runs.columns import Columns
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.records import plain
 from stillsight.agents.training.config import RlConfig

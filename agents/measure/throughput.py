@@ -10,11 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
+from stillsight.agents.columns import Columns
 from stillsight.agents.errors import RunError
 from stillsight.agents.measure.encoder_speed import encoder_speed
 from stillsight.agents.measure.measure_config import ThroughputConfig
 from stillsight.agents.measure.process import ArmProcess
-from stillsight.agents.runs.columns import Columns
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.records import plain
 from stillsight.agents.training.config import RlConfig

@@ -274,6 +274,7 @@ def test_many_are_shown_without_what_they_cost(
     ("words", "sentence"),
     [
         ("encoder", "There is no list named 'encoder'. Did you mean 'encoders'? Type: stillsight list encoders. "),
+        ("encoder", "stillsight list encoders. list takes one of: encoders, envs, algos, runs."),
         ("run", "There is no list named 'run'. Did you mean 'runs'? Type: stillsight list runs."),
         ("encoders vit nowhere", "No encoder of the list matches all of 'vit nowhere'. Words are parts of names,"),
         ("encoders reznet18", "There is no encoder named 'reznet18'. Did you mean 'resnet18'?"),

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 from rich.console import Console
 
+from stillsight.agents import columns
+from stillsight.agents.columns import Columns
 from stillsight.agents.encoder_table import NUMBERS, SPARE
-from stillsight.agents.runs import columns
-from stillsight.agents.runs.columns import Columns
 
 COSTS = ("encoder", "family", "tap", "dims", "stages", "px", "M params", "MFLOPs", "licence", "weights")
 ROWS = (

@@ -52,6 +52,7 @@ class Command:
     examples: tuple[str, ...] = ()
 
 
+LISTS = ("encoders", "envs", "algos", "runs")
 RUN = "RUN"
 FIRST = "results/runs/first"
 ENV = "stillsight/Orchard-v0"
@@ -213,19 +214,27 @@ COMMANDS: dict[str, Command] = {
             Positional(
                 "what",
                 Literal["encoders", "envs", "algos", "runs"],
-                "encoders|envs|algos|runs",
+                "|".join(LISTS),
                 "Which list.",
                 example="encoders",
+                noun="list",
             ),
             Positional(
                 "words",
-                str,
-                "FILTER",
-                "Of encoders: one by name, or a part of the names of some. Of envs: a suite.",
+                list[str],
+                "FILTER ...",
+                "Of encoders: one by name, or those that have every word in name, family, summary or licence; the word "
+                "here stands for weights on this machine. Of envs: a suite.",
                 optional=True,
             ),
         ),
-        examples=("encoders", "encoders resnet18 --resolution 96", "envs atari", "runs --folder results/runs"),
+        examples=(
+            "encoders",
+            "encoders resnet18 --resolution 96",
+            "encoders vit mit here",
+            "envs atari",
+            "runs --folder results/runs",
+        ),
     ),
 }
 """Every command by name. A new one is a new row."""
@@ -347,6 +356,8 @@ def _tell(sentence: object, *notes: str) -> None:
 
 def _run(name: str, words: list[str]) -> int:
     if name not in COMMANDS:
+        if name in LISTS:
+            raise RunError(f"There is no command named {name!r}. Type: stillsight list {name}")
         raise RunError(unknown("command", name, COMMANDS, "Commands", "stillsight"))
     command = COMMANDS[name]
     line = command_line(name)

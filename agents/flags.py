@@ -76,6 +76,7 @@ class Positional(NamedTuple):
         help: a sentence.
         optional: it may be left out, and is None then.
         example: what a sentence says to type.
+        noun: what a word that is none of the choices would have named; by default the name.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Positional(NamedTuple):
     help: str
     optional: bool = False
     example: str = ""
+    noun: str = ""
 
 
 @dataclass(frozen=True)
@@ -356,7 +358,7 @@ class CommandLine:
         values: list[Any] = []
         given = set()
         rest = list(loose)
-        for name, hint, shown, _, optional, example in self.positional:
+        for name, hint, shown, _, optional, example, noun in self.positional:
             kind, choices, many, _ = _kind(hint)
             typed, rest = (rest, []) if many else (rest[:1], rest[1:])
             if typed:
@@ -365,7 +367,7 @@ class CommandLine:
                 raise RunError(f"{self.name} needs {shown}. Type, say: {self.prog} {example or shown}")
             for text in typed:
                 if choices and text not in choices:
-                    raise RunError(unknown(name, text, choices, f"{shown} is one of", self.prog))
+                    raise RunError(unknown(noun or name, text, choices, f"{self.name} takes one of", self.prog))
             taken = [choices[text] if choices else _CONVERT[kind](text) for text in typed]
             values.append(taken if many else taken[0] if taken else None)
         if rest:

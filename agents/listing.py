@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from stillsight.agents.columns import Columns, console
 from stillsight.agents.encoder_table import WIDTH, show_encoders
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.reader import RUNS, find_runs, read_sessions, read_summary
@@ -20,7 +17,6 @@ from stillsight.agents.runs.trust import read_run
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.config import LARGEST_RESOLUTION
-from stillsight.encoders.errors import printable
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.envs import ROWS
 from stillsight.envs.registry import ids, named
@@ -28,6 +24,14 @@ from stillsight.envs.suites import SUITES
 from stillsight.envs.suites.suite import EVERY, Suite
 
 What = Literal["encoders", "envs", "algos", "runs"]
+PIPED = 300
+"""Characters of a line in a pipe, which has no width: cells are not folded for it."""
+SPARE: Mapping[str, tuple[str, ...]] = {
+    "envs": ("actions", "size"),
+    "algos": ("preset", "class"),
+    "runs": ("date", "seed", "algorithm", "encoder", "task"),
+}
+"""List -> columns that are left out where there is no room, the first one first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +48,12 @@ class ListConfig:
     this machine."""
 
 
-def show(what: What, words: str | None, config: ListConfig) -> None:
+def show(what: What, words: Sequence[str] | None, config: ListConfig) -> None:
     """Print the list that was asked for.
 
     Args:
         what: which list.
-        words: of encoders, those that are meant, see `show_encoders`; of environments, the suite.
+        words: of encoders, those that are meant, see `show_encoders`; of environments, the suite; none for all.
         config: flags of some of the lists.
 
     Raises:
@@ -62,45 +66,44 @@ def show(what: What, words: str | None, config: ListConfig) -> None:
     if what == "encoders":
         _print_encoders(words, config)
         return
-    if words is not None and what != "envs":
+    if words and (what != "envs" or len(words) > 1):
         raise RunError(
-            f"list takes encoders|envs|algos|runs and flags, and got {words!r} too. A part of a name is for encoders, "
-            "and a suite for envs."
+            f"list takes encoders|envs|algos|runs and flags, and got {words[-1]!r} too. Parts of names are for "
+            "encoders, and a suite for envs."
         )
     for flag, given in (("--resolution", config.resolution is not None), ("--accept-license", config.accept_license)):
         if given:
             raise RunError(f"{flag} is for encoders, and has no effect on the list of {what}. Drop {flag}.")
-    if what == "envs" and words is not None:
-        _print_suite(named(words))
+    if what == "envs" and words:
+        _print_suite(named(words[0]))
         return
     columns, rows = {"envs": _envs, "algos": _algos}.get(what, lambda: _runs(config.folder))()
-    _print(columns, rows, f"No runs in {config.folder}.")
+    _print(what, columns, rows, f"No runs in {config.folder}.")
 
 
-def _print(columns: list[str], rows: list[list[str]], empty: str) -> None:
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+def _print(what: What, columns: Sequence[str], rows: Sequence[Sequence[str]], empty: str) -> None:
+    table = Columns(*columns, spare=SPARE[what])
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))  # a run folder's words are no markup
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=300)  # a pipe has no width; cells must not be cut for it
-    console.print(table if rows else empty)
+        table.add(*row)
+    out = console(PIPED)
+    if rows:
+        table.show(out)
+    else:
+        out.print(empty, markup=False)
 
 
 Rows = tuple[list[str], list[list[str]]]
 
 
-def _print_encoders(words: str | None, config: ListConfig) -> None:
+def _print_encoders(words: Sequence[str] | None, config: ListConfig) -> None:
     if config.resolution is not None and not 1 <= config.resolution <= LARGEST_RESOLUTION:
         raise RunError(f"--resolution {config.resolution} is no size. Type a number of pixels, say 64.")
-    shown = show_encoders(words, config.resolution, accept=config.accept_license)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=WIDTH)
+    shown = show_encoders(words or (), config.resolution, accept=config.accept_license)
+    out = console(WIDTH)
     if shown.before:
-        console.print(shown.before, soft_wrap=True, markup=False)  # a path that the console broke could not be copied
-    console.print(shown.table)
-    console.print(f"\n{shown.after}", markup=False)
+        out.print(shown.before, soft_wrap=True, markup=False)  # a path that the console broke could not be copied
+    shown.table.show(out)
+    out.print(f"\n{shown.after}", markup=False)
 
 
 def _print_suite(suite: Suite) -> None:
@@ -115,7 +118,7 @@ def _print_suite(suite: Suite) -> None:
         ]
         for row in suite.rows
     ]
-    _print(columns, rows, "None has defaults of its own.")
+    _print("envs", columns, rows, "None has defaults of its own.")
     sources = list(dict.fromkeys(score.source for row in suite.rows for score in row.published))
     if sources:
         print(f"\nPublished by: {'; '.join(sources)}. Sizes, frame skips and budgets may be others than here.")

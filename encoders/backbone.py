@@ -46,7 +46,7 @@ class Backbone:
             maps are an eighth of the image's side or larger, on a grid.
         class_tokens: how many tokens stand before the patches: the class token and registers.
         class_first: whether the first of them is the class token; False where they are registers alone.
-        least: smallest side in pixels of the images that a stage can take, by stage, as far as it is known.
+        least: smallest side in pixels of the images that a stage can take, by stage; measured where it is not said.
         multiple: image sides must be multiples of this many pixels (patch size of a vision transformer).
         fixed: the only side in pixels that images may have; None for any.
         pretrained: whether `model` holds pretrained weights as it was returned.
@@ -68,6 +68,11 @@ class Backbone:
     pretrained: bool = False
     weights: str | None = None
     licence: str = ""
+
+    @property
+    def has_class_token(self) -> bool:
+        """Whether there is a class token for the poolings `cls` and `cls+global` to read."""
+        return self.class_first and self.class_tokens > 0
 
 
 @dataclass(frozen=True)

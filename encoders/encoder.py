@@ -71,7 +71,7 @@ class Encoder(nn.Module):
         name: what it is called in cards and run folders.
         tap: the stage that is read, or several with commas between them, in the order in which they run, whose
             features are put one after the other. What lies behind the last one is not even kept.
-        pooling: see `tap.POOLINGS`; one for every tap, or as many with commas between them.
+        pooling: see `tap.poolings`; one for every tap, or as many with commas between them.
         resolution: side in pixels that images are resized to; None takes them as they come.
         unfreeze: the cut: None freezes everything, a stage's name trains from that stage on, "all" trains everything.
         pinned, shielded, adaptation: see `Learned`.
@@ -146,6 +146,25 @@ class Encoder(nn.Module):
     def places(self) -> int:
         """How many places features keep apart, channels first, see `tap.Tap.places`; 0 where taps differ in that."""
         return self.taps[0].places if len({tap.places for tap in self.taps}) == 1 else 0
+
+    def smaller_than_made(self, height: int, width: int) -> str:
+        """That published weights see smaller images than they were made for, and what to type; "" where they do not, or
+        where nobody knows what they were made for.
+
+        Args:
+            height, width: of the images as they come, in pixels.
+        """
+        made, resolution = self.preprocessing.size, self.resolution
+        side = resolution or min(height, width)
+        if made is None or side >= made or self.provenance.kind in ("random", "file", "run"):
+            return ""
+        if resolution is not None:
+            return f"encoded at {resolution} px, as --resolution says; the weights were made for {made} px"
+        seen = f"{height} px" if height == width else f"{height} x {width} px"
+        return (
+            f"encoded at {seen}, as they come; the weights were made for {made} px. Type --resolution {made}, or less "
+            "for less work"
+        )
 
     def blocks(self, width: int) -> tuple[Block, ...]:
         """How the features of a frame lie: a block for each tap, or one for all where there is one.

@@ -103,6 +103,10 @@ def test_it_is_listed_and_takes_no_name_of_ours(installed: Path, tmp_path: Path)
     environment = {**os.environ, "PYTHONPATH": path}
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert told.stdout == "hawk {'hawk': 'their_eyes.networks:hawk'} ['hawk'] False True hawk\n", told.stderr
+    assert told.stderr == (
+        "stillsight: their-eyes brings an encoder named 'resnet18' too, and that name stays stillsight's own. For "
+        "theirs type: --encoder their_eyes.networks:hawk (their-eyes).\n"
+    )
 
 
 @pytest.mark.slow

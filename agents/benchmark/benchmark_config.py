@@ -59,7 +59,8 @@ class BenchmarkConfig:
     plan: bool = False
     """Say what would run, how long it would take and what it would fill, and stop."""
     trial: bool = True
-    """Try each kind of cell for a moment to tell how long the benchmark takes; --no-trial goes by what has run."""
+    """Try an agent's cell of each kind that has not run, about half a minute each, to tell how long the benchmark
+    takes; --no-trial goes by what has run."""
     trust: tuple[str, ...] = ()
     """What SPEC.toml asks for and stillsight does not know of itself, as the refusal names it: code (module:name), a
     Gymnasium id, a NAME=VALUE, or a folder to write into."""

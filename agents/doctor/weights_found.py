@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from stillsight.agents.doctor.child import tell
 from stillsight.agents.doctor.outcome import Outcome, remove
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.weights.published import FOLDER_VARIABLE, Source, locate, source_of
+from stillsight.encoders.weights.published import FOLDER_VARIABLE, Source, locate, missing_folder, source_of
 from stillsight.encoders.weights.sources import check_hash, file_hash
 from stillsight.encoders.zoo.registry import ENCODERS
 
@@ -17,9 +16,8 @@ def weights() -> list[Outcome]:
     """For every encoder with pretrained weights: where they are, and whether they are the official ones."""
     outcomes: list[Outcome] = []
     missing: list[tuple[str, Source]] = []
-    folder = os.environ.get(FOLDER_VARIABLE)
-    if folder and not Path(folder).is_dir():
-        found = f"{FOLDER_VARIABLE} is {folder}, and there is no such folder"
+    if missing_folder():
+        found = f"{FOLDER_VARIABLE} is {os.environ[FOLDER_VARIABLE]}, and there is no such folder"
         advice = f"export {FOLDER_VARIABLE}=FOLDER, or unset {FOLDER_VARIABLE}"
         outcomes.append(Outcome("weights", "wrong", found, advice))
     for row in ENCODERS.values():
@@ -37,7 +35,9 @@ def weights() -> list[Outcome]:
             advice = source.remedy or (remove(place.path) if place is not None else "")
             outcomes.append(Outcome(f"weights of {row.name}", "wrong", str(error), advice))
         else:
-            outcomes.append(Outcome(f"weights of {row.name}", "ok", f"{place.kind}, {place.path}"))
+            told = f"; {place.note}" if place.note else ""
+            found = f"{place.kind}, {place.path}{told}"
+            outcomes.append(Outcome(f"weights of {row.name}", "note" if told else "ok", found))
     downloads = [(name, source) for name, source in missing if source.address]
     if downloads:
         named = ", ".join(f"{name} ({source.file})" for name, source in downloads)

@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 import torch
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 from torch import Tensor
 
+from stillsight.agents.columns import Columns
 from stillsight.agents.measure.measure_config import ThroughputConfig
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.records import plain
@@ -310,14 +309,12 @@ def encoder_speed(run: RlConfig, config: ThroughputConfig) -> dict[str, Any]:
     where = f"{result['device']} ({result['processor']}), {result['threads']} threads"
     told = f"{result['rounds']} rounds of {result['seconds']:g} s, in turns"
     console.print(f"images/s, medians of {told}, on {where}", style="bold", markup=False, soft_wrap=True)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("encoder", "tap", "px", "precision", "engine", "batch", "images/s", "least .. most"):
-        right = heading in ("px", "batch", "images/s")
-        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
+    names = ("encoder", "tap", "px", "precision", "engine", "batch", "images/s", "least .. most")
+    table = Columns(*names, right=("px", "batch", "images/s"))
     cells, notes = speed_cells(result["arms"])
     for line in cells:
-        table.add_row(*map(escape, line))
-    console.print(table)
+        table.add(*line)
+    table.show(console)
     for number, sentence in enumerate(notes, 1):
         console.print(f"({number}) {sentence}", markup=False, soft_wrap=True)
     return result

@@ -9,8 +9,8 @@ from statistics import median
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
+from stillsight.agents.columns import Columns
 from stillsight.agents.errors import RunError
 from stillsight.agents.measure.encoder_speed import encoder_speed
 from stillsight.agents.measure.measure_config import ThroughputConfig
@@ -153,12 +153,12 @@ def _part(arm: dict[str, Any], part: str) -> str:
 
 def _print(console: Console, found: dict[str, Any]) -> None:
     names = list(found["arms"])
-    table = Table("", *names, box=None, pad_edge=False, header_style="bold")
+    table = Columns("", *names)
     arms = [found["arms"][name] for name in names]
 
     def row(label: str, cells: list[str]) -> None:
         if any(cells):
-            table.add_row(label, *cells)
+            table.add(label, *cells)
 
     row("env steps/s", [f"{arm['env_steps_per_s']:,.4g}" for arm in arms])
     row("  least .. most", ["{:,.4g} .. {:,.4g}".format(*arm["env_steps_per_s_range"]) for arm in arms])
@@ -174,6 +174,6 @@ def _print(console: Console, found: dict[str, Any]) -> None:
     ):
         row(label, [f"{arm[key] / 1e6:,.1f} MB" if key in arm else "" for arm in arms])
     row("engine", [arm.get("engine", "") for arm in arms])
-    console.print(table)
+    table.show(console)
     for name, ratio in found["ratios"].items():
         console.print(f"{name}: {ratio['median']:.3g}  ({ratio['least']:.3g} .. {ratio['most']:.3g})", markup=False)

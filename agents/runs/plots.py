@@ -218,10 +218,8 @@ def _checked(folder: Path, supervised: bool) -> int:
         if (folder / "summary.json").exists() and read_summary(folder, "").get("test_accuracy") is None:
             schema.refuse(folder / "summary.json", "it lacks test_accuracy")
         return len(rows)
-    episodes, evaluations = folder / "episodes.jsonl", folder / "eval.jsonl"
-    if evaluations.exists():
-        read_lines(evaluations)
-    return len(read_lines(episodes)) if episodes.exists() else 0
+    streams = [path for name in ("episodes", "eval") if (path := folder / f"{name}.jsonl").exists()]
+    return sum(len(read_lines(path)) for path in streams)
 
 
 def _arms(records: Mapping[Path, dict[str, Any]], task: str, first: str) -> dict[str, list[Arm]]:
@@ -265,13 +263,15 @@ def _draw_returns(axes: Axes, arm: Arm, colour: str, window: int) -> None:
 
     curves, evaluations = [], []
     for folder in arm.folders:
-        episodes = read_lines(folder / "episodes.jsonl")
+        episodes = read_lines(folder / "episodes.jsonl") if (folder / "episodes.jsonl").exists() else []
         steps, returns = (np.array([row[key] for row in episodes], float) for key in ("step", "return"))
         width = min(window, len(returns))
-        curves.append((steps[width - 1 :], np.convolve(returns, np.ones(width) / width, mode="valid")))
+        if episodes:
+            curves.append((steps[width - 1 :], np.convolve(returns, np.ones(width) / width, mode="valid")))
         if (folder / "eval.jsonl").exists():
             evaluations.append({row["step"]: (row["mean"], row["std"]) for row in read_lines(folder / "eval.jsonl")})
-    _draw_curves(axes, curves, colour, f"{arm.told}, training")
+    if curves:
+        _draw_curves(axes, curves, colour, f"{arm.told}, training")
     steps_of_all = sorted(set.intersection(*map(set, evaluations))) if len(evaluations) == len(arm.folders) else []
     if steps_of_all:
         means = np.array([[run[step][0] for run in evaluations] for step in steps_of_all], float)
@@ -287,7 +287,7 @@ def _draw_returns(axes: Axes, arm: Arm, colour: str, window: int) -> None:
             markersize=4,
             capsize=2,
             color=colour,
-            label=None if labelled else told,
+            label=(None if labelled else told) if curves else f"{arm.told}, {told}",
         )
 
 
@@ -298,10 +298,10 @@ def _draw_curves(
     import numpy as np
 
     if len(curves) == 1:
-        axes.plot(*curves[0], style, linewidth=1.2, alpha=0.8, color=colour, label=label)
+        axes.plot(*curves[0], style, linewidth=1.2, alpha=0.8, color=colour, label=label, marker=_marker(curves[0][0]))
         return
     for x, y in curves:
-        axes.plot(x, y, style, linewidth=0.8, alpha=0.3, color=colour)
+        axes.plot(x, y, style, linewidth=0.8, alpha=0.3, color=colour, marker=_marker(x))
     first, last = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
     points = np.unique(np.concatenate([x for x, _ in curves]))
     points = points[(points >= first) & (points <= last)]
@@ -309,7 +309,12 @@ def _draw_curves(
         axes.plot([], [], style, color=colour, label=label)
         return
     mean = np.mean([np.interp(points, x, y) for x, y in curves], axis=0)
-    axes.plot(points, mean, style, linewidth=1.8, color=colour, label=label)
+    axes.plot(points, mean, style, linewidth=1.8, color=colour, label=label, marker=_marker(points))
+
+
+def _marker(points: np.ndarray) -> str:
+    """How the points of a curve are marked: a line through one alone would be nothing."""
+    return "o" if len(points) == 1 else ""
 
 
 def _draw_epochs(losses: Axes, axes: Axes, arm: Arm, colour: str) -> None:

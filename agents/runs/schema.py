@@ -120,9 +120,18 @@ References = dict[str, dict[str, PlayerRecord]]
 
 
 class TrialRecord(TypedDict):
-    """What the trial of a cell took, in a benchmark's estimates.json."""
+    """What the trial of a cell took, in a benchmark's estimates.json.
 
-    seconds: float
+    Seconds: `start` of all that comes once, `waiting_step` and `step` of an env step before learning begins and after,
+    `evaluation` of a round of an evaluation (an episode in each of its environments), `episode` of one of the last
+    play.
+    """
+
+    start: float
+    waiting_step: float
+    step: float
+    evaluation: float
+    episode: float
     bytes: float
 
 

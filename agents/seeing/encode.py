@@ -40,10 +40,12 @@ class Encoded(NamedTuple):
     Attributes:
         names: of the images, in their order.
         features: float32 `[N, D]`.
+        smallest: height and width of the image with the smallest side.
     """
 
     names: list[str]
     features: np.ndarray
+    smallest: tuple[int, int]
 
 
 def encode(places: list[Path], config: EncodeConfig) -> Encoded:
@@ -82,6 +84,7 @@ def encode(places: list[Path], config: EncodeConfig) -> Encoded:
         "encoder": f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}",
         "weights": f"{source.kind}: {source.name} {source.sha256[:12]}",
         "licence": source.licence,
+        **({"images": smaller} if (smaller := encoder.smaller_than_made(*encoded.smallest)) else {}),
         "features": f"{count:,} images x {width:,} numbers",
         **({"out": str(config.out)} if config.out is not None else {}),
         **({"sheet": str(config.sheet)} if config.sheet is not None else {}),
@@ -104,11 +107,13 @@ def features_of(
     """
     names: list[str] = []
     parts: list[np.ndarray] = []
+    sizes: list[tuple[int, int]] = []
     row = spec(config.encoder)
     for batch in _batches(images.decode(traits=traits)):
+        height, width = batch[0].pixels.shape[1:]
+        sizes.append((height, width))
         if config.resolution is None:
             try:
-                height, width = batch[0].pixels.shape[1:]
                 row.check_size((height, width), stages_of(encoder.tap)[-1], "--resolution")
             except EncoderError as error:
                 raise EncoderError(f"{batch[0].name}: {error}") from error
@@ -124,7 +129,7 @@ def features_of(
             display.note(f"{len(names):,} images encoded")
     if not names:
         raise EncoderError("None of the files can be read as a picture. Give others.")
-    return Encoded(names, np.concatenate(parts))
+    return Encoded(names, np.concatenate(parts), min(sizes, key=min))
 
 
 def _batches(images: Iterator[Image]) -> Iterator[list[Image]]:
@@ -154,13 +159,15 @@ def _facts(encoder: Encoder, names: list[str]) -> dict[str, Any]:
 
 def _draw(path: Path, encoder: Encoder, images: Images, encoded: Encoded) -> None:
     """Decode once more what the sheet shows, and draw it."""
-    names, features = encoded
+    names, features, _ = encoded
     shown = sheet.chosen(len(names))
     nearest, _ = sheet.neighbours(features, shown)
     wanted = {names[index] for index in {*shown, *nearest.ravel().tolist()}}
     pixels = {image.name: image.pixels for image in images.decode(wanted)}
     maps = {index: tapped_map(encoder, pixels[names[index]]) for index in shown}
-    sheet.write(path, names, features, maps, pixels)
+    by = f"nearest by the cosine of {features.shape[1]:,} features"
+    title = f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}; {by}"
+    sheet.write(path, names, features, maps, pixels, title=title, tap=encoder.tap)
 
 
 @torch.inference_mode()

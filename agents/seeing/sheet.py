@@ -21,6 +21,10 @@ NEIGHBOURS = 3
 """Images that are shown as the nearest to each."""
 SIDE, GAP, CAPTION = 144, 8, 14
 """Pixels of a tile, between two, and of the line of text under one."""
+HEAD, LABEL = 2 * CAPTION + GAP, 20
+"""Pixels above the tiles, for a title and the heads of columns, and at their left, for the numbers of rows."""
+NEAREST = ("nearest", "2nd nearest", "3rd nearest")
+"""Heads of the columns of neighbours."""
 LETTER = 6
 """Pixels of a letter's width, at most."""
 
@@ -58,8 +62,11 @@ def write(
     features: np.ndarray,
     maps: Mapping[int, np.ndarray],
     pixels: Mapping[str, np.ndarray],
+    *,
+    title: str,
+    tap: str,
 ) -> None:
-    """Draw the sheet.
+    """Draw the sheet: under a title and the heads of its columns a numbered row for each image.
 
     Args:
         path: of the .png file.
@@ -67,19 +74,28 @@ def write(
         features: of all images, float32 `[N, D]`.
         maps: index -> what the tap hands on, `[C, h, w]`, of the images that are shown.
         pixels: name -> uint8 `[3, H, W]`, of the images that are shown and of their neighbours.
+        title: what the encoder is.
+        tap: whose map is drawn.
 
     Raises:
         DiskFault: the file cannot be written.
     """
-    from PIL import Image
+    from PIL import Image, ImageDraw
 
     shown = list(maps)
     nearest, cosines = neighbours(features, shown)
     painted = dict(zip(shown, colours(list(maps.values())), strict=True))
     columns, row = 2 + nearest.shape[1], SIDE + CAPTION + GAP
-    image = Image.new("RGB", (columns * (SIDE + GAP) + GAP, len(shown) * row + GAP), "white")
+    width, height = LABEL + columns * (SIDE + GAP) + GAP, HEAD + len(shown) * row + GAP
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+    draw.text((GAP, GAP), _begun(title, (width - 2 * GAP) // LETTER), fill="black")
+    heads = ("picture", _begun(f"map at {tap}", SIDE // LETTER), *NEAREST[: nearest.shape[1]])
+    for column, head in enumerate(heads):
+        draw.text((LABEL + GAP + column * (SIDE + GAP), GAP + CAPTION), head, fill="black")
     for line, index in enumerate(shown):
-        top = GAP + line * row
+        top = HEAD + GAP + line * row
+        draw.text((GAP, top + (SIDE - CAPTION) // 2), str(line + 1), fill="black")
         rows, sides = maps[index].shape[1:]
         _tile(image, 0, top, pixels[names[index]].transpose(1, 2, 0), _short(names[index]))
         _tile(image, 1, top, painted[index], f"map {rows} x {sides}", sharp=True)
@@ -100,9 +116,15 @@ def _tile(sheet: Image.Image, column: int, top: int, pixels: np.ndarray, caption
     scale = SIDE / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     resampling = Image.Resampling.NEAREST if sharp else Image.Resampling.BILINEAR
-    left = GAP + column * (SIDE + GAP)
+    left = LABEL + GAP + column * (SIDE + GAP)
     sheet.paste(picture.resize(size, resampling), (left + (SIDE - size[0]) // 2, top + (SIDE - size[1]) // 2))
     ImageDraw.Draw(sheet).text((left, top + SIDE + 1), caption, fill="black")
+
+
+def _begun(text: str, letters: int) -> str:
+    """The beginning of a text, as far as it fits."""
+    told = printable(text).encode("ascii", "replace").decode()
+    return told if len(told) <= letters else f"{told[: letters - 2]}.."
 
 
 def _short(name: str, letters: int = SIDE // LETTER) -> str:

@@ -126,7 +126,8 @@ class RlConfig(EncoderConfig):
     """How the frozen part is run: eager as its author wrote it; folded with BatchNorm folded and weights rounded once;
     compiled by torch; onnx by ONNX Runtime; graph as a CUDA graph. auto measures what the length of the run repays."""
     eval_every: int | None = None
-    """Environment steps between evaluations, 0 for none but the last; a tenth of the run by default."""
+    """Environment steps between evaluations, 0 for none but the last; by default a tenth of the run, and no less than a
+    rollout, between whose updates the agent is the same."""
     eval_episodes: int = 10
     """Episodes in an evaluation."""
     eval_envs: int | None = None
@@ -213,18 +214,24 @@ class RlConfig(EncoderConfig):
         ).completed()
 
     def completed(self) -> RlConfig:
-        """With the numbers of evaluations and checkpoints filled in, once `n_envs` is known."""
+        """With the numbers of evaluations and checkpoints filled in, once `n_envs` is known.
+
+        Raises:
+            RunError: see `rollout`.
+        """
         tenth = max(1, self.steps // 10)
+        # Between two updates the agent is the same, and would be evaluated again and again.
+        every = max(tenth, self.rollout or 1) if self.eval_every is None else self.eval_every
         return replace(
             self,
             eval_envs=self.eval_envs or min(self.n_envs or 1, self.eval_episodes),
-            eval_every=tenth if self.eval_every is None else self.eval_every,
+            eval_every=every,
             checkpoint_every=tenth if self.checkpoint_every is None else self.checkpoint_every,
         )
 
     @property
-    def most_steps(self) -> int:
-        """Environment steps beyond which the run has no checkpoint: --steps, and the rollout that was under way then.
+    def rollout(self) -> int | None:
+        """Environment steps between two updates; None of whole episodes, or of a class of which that is not known.
 
         Raises:
             RunError: there is no such algorithm, or it is not installed.
@@ -235,9 +242,18 @@ class RlConfig(EncoderConfig):
         rollout = chosen.get(name, None if parameter is None else parameter.default)
         if isinstance(rollout, list | tuple) and len(rollout) == 2 and rollout[1] == "step":
             rollout = rollout[0]
-        if type(rollout) is not int or rollout < 1:  # whole episodes, or a class of which that is not known
-            return MOST_STEPS
-        return self.steps + rollout * (self.n_envs or preset(self.env, self.algo).n_envs or row.n_envs)
+        if type(rollout) is not int or rollout < 1:
+            return None
+        return rollout * (self.n_envs or preset(self.env, self.algo).n_envs or row.n_envs)
+
+    @property
+    def most_steps(self) -> int:
+        """Environment steps beyond which the run has no checkpoint: --steps, and the rollout that was under way then.
+
+        Raises:
+            RunError: see `rollout`.
+        """
+        return MOST_STEPS if self.rollout is None else self.steps + self.rollout
 
     def check(self) -> None:
         """Refuse names and combinations that cannot work, before torch is imported.

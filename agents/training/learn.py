@@ -107,7 +107,7 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
     )
     run.write_json(SPACES_FILE, Spaces(agent.venv.layout, agent.venv.action_space, action_offset(agent.venv)).to_json())
     ours = [
-        recording.Episodes(run, config.steps),
+        recording.Episodes(run, summary.whole_steps(config.steps, model)),
         recording.StaysFinite(savepoints),
         evaluation,
         recording.Checkpoint(config.checkpoint_every or 0, savepoints),

@@ -65,6 +65,7 @@ def card(agent: Agent) -> dict[str, str]:
         **({"text": f"{', '.join(layout.texts)}: known, and unused by this agent"} if layout.texts else {}),
         **_shifts(config),
         "steps": _steps(config.steps, model),
+        "evaluations": _evaluations(config, model),
         "actions": str(model.action_space),
         "encoder": f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}{_pooled(agent)}; {cut}",
         **({"encoder learns": _learning(config)} if config.mode.trained else {}),
@@ -173,15 +174,20 @@ def _schedules(model: BaseAlgorithm, config: RlConfig, done: int, before: int) -
     return f"follow the new length, {config.steps:,} steps: {'; '.join(told)}.{learning}"
 
 
+def whole_steps(steps: int, model: BaseAlgorithm) -> int:
+    """How many env steps a run of `steps` makes: whole rollouts, where the algorithm learns from these."""
+    if not isinstance(model, OnPolicyAlgorithm):
+        return steps
+    rollout = model.n_steps * model.n_envs
+    return -(-steps // rollout) * rollout
+
+
 def _steps(steps: int, model: BaseAlgorithm) -> str:
     """How many steps there will be, and what that is too few for."""
-    if isinstance(model, OnPolicyAlgorithm):
-        rollout = model.n_steps * model.n_envs
-        whole = -(-steps // rollout) * rollout
-        if whole > steps:
-            return (
-                f"{whole:,}, not {steps:,}: an update takes {model.n_envs} x {model.n_steps} (--n-envs, --set n_steps)"
-            )
+    whole = whole_steps(steps, model)
+    if isinstance(model, OnPolicyAlgorithm) and whole > steps:
+        told = f"{whole:,}, not {steps:,}: an update takes {model.n_envs} x {model.n_steps} (--n-envs, --set n_steps)"
+        return f"{told}; the agent learns once, at their end" if whole == model.n_steps * model.n_envs else told
     starts = getattr(model, "learning_starts", 0)
     if starts >= steps:
         return (
@@ -189,6 +195,24 @@ def _steps(steps: int, model: BaseAlgorithm) -> str:
             f"more --steps, or --set learning_starts={steps // 10}"
         )
     return f"{steps:,}"
+
+
+def _evaluations(config: RlConfig, model: BaseAlgorithm) -> str:
+    """When the agent is evaluated, and which evaluations learning cannot show in."""
+    episodes = f"{config.eval_episodes} episode{'s' * (config.eval_episodes != 1)}"
+    every = config.eval_every or 0
+    if not 0 < every < config.steps:
+        return f"{episodes} when it has learned all"
+    told = f"{episodes} every {every:,} steps and when it has learned all"
+    rollout = model.n_steps * model.n_envs if isinstance(model, OnPolicyAlgorithm) else 0
+    first = rollout or getattr(model, "learning_starts", 0)
+    early = 0 if model.num_timesteps else min(first, config.steps - 1) // every
+    if early:
+        ones = "first" if early == 1 else f"first {early}"
+        told += f"; the {ones} before it learns anything, which begins after step {first:,}"
+    if every < rollout:
+        told += f". It learns every {rollout:,} steps, and is the same in between. Type --eval-every {rollout}"
+    return told
 
 
 def _engine(engine: Engine) -> str:

@@ -138,6 +138,7 @@ def _card(
         "encoder": f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}, {width:,} features",
         "weights": f"{encoder.provenance.kind}: {encoder.provenance.name} {encoder.provenance.sha256[:12]}",
         "licence": encoder.provenance.licence,
+        **({"images": smaller} if (smaller := encoder.smaller_than_made(*dataset.train.images.shape[2:])) else {}),
         "learns": f"{trainable:,} parameters" + (f", head {config.head}" if config.head != "linear" else ""),
         "device": str(device),
     }

@@ -23,7 +23,7 @@ class LearnedPooling(nn.Module):
     because the first look, by which the head standardises, has seen its features by then.
 
     Args:
-        name: see `tap.POOLINGS`.
+        name: see `tap.poolings`.
         class_tokens, layout: see `Pooling`.
     """
 

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.taps.handover import Layout
-from stillsight.encoders.taps.tap import check_pooling, number
+from stillsight.encoders.taps.tap import check_pooling, number, poolings
 
 
 class Pooling(nn.Module):
@@ -20,7 +20,7 @@ class Pooling(nn.Module):
     token, registers) are in none of them but `cls`, which is the first.
 
     Args:
-        name: see `tap.POOLINGS`; one that learns nothing.
+        name: see `tap.poolings`; one that learns nothing.
         class_tokens: how many leading tokens are no patches: the class token and registers.
         layout: proportions of the image, in which patch tokens lie; without it they are taken for a square.
         class_first: whether the first of the leading tokens is the class token; all are registers otherwise.
@@ -38,7 +38,10 @@ class Pooling(nn.Module):
         features = features.float()
         if self.name.startswith("cls"):
             if features.dim() != 3 or not self.has_class:
-                raise EncoderError("This encoder has no class token. Allowed here: --pooling global, grid4, flatten.")
+                allowed = poolings(class_token=False)
+                raise EncoderError(
+                    f"This encoder has no class token. Allowed here: --pooling {allowed}. Type, say: --pooling global."
+                )
             first = features[:, 0]
             return first if self.name == "cls" else torch.cat([first, features[:, self.class_tokens :].mean(1)], dim=1)
         if features.dim() == 2:

@@ -14,10 +14,24 @@ NUMBERED = {"grid": 32, "attention": 64, "conv": 1_024}
 """Poolings with a number behind their name -> the largest one."""
 LEARNED = ("attention", "conv")
 """Those of them that have parameters."""
-POOLINGS = (
-    "global, grid1 .. grid32 (a k x k grid of averages), flatten, softmax (spatial softmax), cls (class token), "
-    "cls+global, attention1 .. attention64 (learned queries), conv1 .. conv1024 (a learned 3 x 3 convolution)"
-)
+_NUMBERS = {
+    "grid": "(a k x k grid of averages)",
+    "attention": "(learned queries)",
+    "conv": "(a learned 3 x 3 convolution)",
+}
+_CLASS = ("cls", "cls+global")
+_EXPLAINED = {"softmax": "softmax (spatial softmax)", "cls": "cls (class token)"}
+
+
+def poolings(*, class_token: bool = True) -> str:
+    """What `--pooling` may be, in words.
+
+    Args:
+        class_token: of an encoder that has one.
+    """
+    grid, *learned = (f"{kind}1 .. {kind}{most} {_NUMBERS[kind]}" for kind, most in NUMBERED.items())
+    fixed = [_EXPLAINED.get(name, name) for name in FIXED if class_token or name not in _CLASS]
+    return ", ".join([fixed[0], grid, *fixed[1:], *learned])
 
 
 class Tap(NamedTuple):
@@ -65,7 +79,10 @@ def check_pooling(name: str) -> str:
     known = [*FIXED, "grid4", "attention4", "conv32"]
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
     guess = f", or, if you meant that, --pooling {near[0]}" if near and near[0] != "grid4" else ""
-    raise EncoderError(f"There is no pooling named {name!r}. Allowed: {POOLINGS}. Type, say: --pooling grid4{guess}.")
+    raise EncoderError(
+        f"There is no pooling named {name!r}. Allowed: {poolings()}; cls and cls+global where there is a class token. "
+        f"Type, say: --pooling grid4{guess}."
+    )
 
 
 def stages_of(tap: str) -> tuple[str, ...]:

@@ -43,11 +43,13 @@ class Place(NamedTuple):
         kind: of the place: "shipped", "folder", "package" or "cache".
         path: of the file.
         digits: what its sha256 begins with; "" where nobody says.
+        note: what is to be said of it where it is taken, if anything.
     """
 
     kind: str
     path: Path
     digits: str
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,10 +105,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Shipped(Source):
-    """A file in this repository, by the encoder's name."""
-
-    LICENCE: ClassVar[str] = "stillsight's own, see encoders/zoo/pretrained/"
-    SHORT: ClassVar[str] = "MIT"
+    """A file in this repository, by the encoder's name; its row says the licence."""
 
     @property
     def file(self) -> str:
@@ -224,7 +223,14 @@ class HuggingFace(Source):
         for snapshot in [*main, *(path for path in others if path not in main)]:
             path = snapshot / self.inside
             blob = os.path.basename(os.path.realpath(path))  # large files are called after their sha256
-            yield Place(kind, path, blob if re.fullmatch(r"[0-9a-f]{64}", blob) else "")
+            note = ""
+            if main and snapshot not in main:
+                note = (
+                    f"{root / 'refs' / 'main'} names the snapshot {commit}, in which {self.inside} is missing or a "
+                    f"link to nothing; that of another snapshot, {snapshot.name}, was taken. For the one of main "
+                    f"remove {root}, and it is downloaded again."
+                )
+            yield Place(kind, path, blob if re.fullmatch(r"[0-9a-f]{64}", blob) else "", note)
 
 
 @dataclass(frozen=True)
@@ -307,6 +313,17 @@ def locate(row: EncoderSpec, folder: Path | None = None) -> Place | None:
     """
     source = source_of(row)
     return None if source is None else on_this_machine(source, folder)
+
+
+def missing_folder() -> str:
+    """The sentence about the folder that the environment variable names, where there is none; else ""."""
+    named = os.environ.get(FOLDER_VARIABLE)
+    if not named or Path(named).is_dir():
+        return ""
+    return (
+        f"{FOLDER_VARIABLE} is {named}, and there is no such folder. Type: export {FOLDER_VARIABLE}=FOLDER, with a "
+        f"folder of weights under their official names, or: unset {FOLDER_VARIABLE}."
+    )
 
 
 def places(source: Source, folder: Path | None = None) -> Iterator[Place]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stillsight.encoders.encoder import Provenance
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import EncoderError, say_once
 from stillsight.encoders.system.plain_file import open_plain
 from stillsight.encoders.weights import first_use, licences
 from stillsight.encoders.weights.download import DownloadError, RefusedError, download
@@ -23,6 +23,7 @@ from stillsight.encoders.weights.published import (
     Source,
     hub_home,
     locate,
+    missing_folder,
     on_this_machine,
     source_of,
     torch_cache,
@@ -84,7 +85,11 @@ def find(row: EncoderSpec, weights: Path | None = None, folder: Path | None = No
     licences.check(row, accept)
     if folder is not None and not folder.is_dir() and not isinstance(source, Shipped):
         raise EncoderError(f"There is no folder {folder}. Give --weights-folder a folder that holds {source.file}.")
+    if (told := missing_folder()) and not isinstance(source, Shipped):
+        raise EncoderError(told)
     place = on_this_machine(source, folder) or _downloaded(row, source)
+    if place.note:
+        say_once(place.note)
     provenance = _provenance(place.kind, place.path, licence=row.licence, otherwise=source.LICENCE)
     check_hash(place.path, provenance.sha256, place.digits)
     if place.kind == "download":

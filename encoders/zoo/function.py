@@ -21,6 +21,8 @@ GRID = 6
 TOKEN_GRID, TOKEN_SIDE = 4, 64
 """The same of tokens, and the side in pixels of images of which such a grid is to be had."""
 
+_SIZES = "stillsight.encoders.zoo.smallest:sizes_of_theirs"  # which imports torch
+
 
 def load(path: str) -> Callable[..., Any]:
     """Import `module:function`.
@@ -118,20 +120,20 @@ def _described(path: str, loaded: Callable[..., Any]) -> EncoderSpec:
     with torch.random.fork_rng(devices=[]):
         backbone = call(path, {})
         check(path, backbone)
+        measured = load(_SIZES)(backbone)
     brings_weights = backbone.pretrained or takes_pretrained(path)
-    least = backbone.least or {}
     record = EncoderSpec(
         name=path,
         builder=path,
-        stages={stage: least.get(stage, 1) for stage in backbone.stages},
+        stages=measured.least,
         tap=backbone.tap,
         pooling=backbone.pooling,
         control=backbone.control or control(backbone),
         weights=backbone.weights or ("function" if brings_weights else None),
         licence=backbone.licence,
         own=True,
-        multiple=backbone.multiple,
-        fixed=backbone.fixed,
+        multiple=measured.multiple,
+        fixed=measured.fixed,
     )
     record.check_tap(record.tap)
     record.check_tap(record.control[0])

@@ -7,12 +7,14 @@ import functools
 import importlib.util
 import pkgutil
 import re
+import sys
 from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import NamedTuple
 
 from stillsight.encoders.backbone import Backbone
-from stillsight.encoders.errors import EncoderError, unknown
+from stillsight.encoders.errors import EncoderError, say_once, unknown
 from stillsight.encoders.zoo import families, function
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 
@@ -47,17 +49,80 @@ def discover() -> dict[str, EncoderSpec]:
 ENCODERS: dict[str, EncoderSpec] = discover()
 
 
-def installed() -> dict[str, str]:
-    """Encoders that installed packages bring: name -> `module:function`. Nothing of theirs is imported.
+class Brought(NamedTuple):
+    """An encoder that an installed package brings.
 
-    A row of ours, and a name with a colon or of timm's, is not theirs to take.
+    Attributes:
+        package: name of the distribution.
+        path: `module:function`.
     """
-    theirs = {point.name: point.value.replace(" ", "") for point in entry_points(group=GROUP)}
-    return {
-        name: path
-        for name, path in theirs.items()
-        if name not in ENCODERS and ":" not in name and not name.startswith(TIMM)
-    }
+
+    package: str
+    path: str
+
+
+def claims() -> dict[str, list[Brought]]:
+    """What installed packages call encoders of theirs: name -> who brings one of that name. Nothing of theirs is
+    imported."""
+    return _claims(tuple(sys.path))
+
+
+@functools.lru_cache(maxsize=1)
+def _claims(path: tuple[str, ...]) -> dict[str, list[Brought]]:
+    """See `claims`; read once as long as Python looks in the same places."""
+    del path
+    claimed: dict[str, list[Brought]] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        package = point.dist.name if point.dist is not None else "a package"
+        one = Brought(package, point.value.replace(" ", ""))
+        others = claimed.setdefault(point.name, [])
+        if one.path not in [other.path for other in others]:
+            others.append(one)
+    return claimed
+
+
+def installed() -> dict[str, str]:
+    """Encoders that installed packages bring by names that are theirs alone: name -> `module:function`.
+
+    A row of ours, a name of torchvision's, and one with a colon or of timm's, is not theirs to take; nor is one that
+    two packages bring. `passed_over` says of those.
+    """
+    return {name: brought[0].path for name, brought in claims().items() if not objection(name)}
+
+
+def objection(name: str) -> str:
+    """Why the name that installed packages give an encoder does not stand for theirs, and what to type; "" where it
+    does, or where none gives it."""
+    brought = claims().get(name, [])
+    if not brought:
+        return ""
+    owner = _owner(name)
+    listed = " or ".join(f"--encoder {one.path} ({one.package})" for one in brought)
+    packages = " and ".join(one.package for one in brought)
+    if owner:
+        bring = "bring encoders" if len(brought) > 1 else "brings an encoder"
+        return f"{packages} {bring} named {name!r} too, and that name stays {owner}. For theirs type: {listed}."
+    if len(brought) > 1:
+        return (
+            f"{packages}, which are installed, each bring an encoder named {name!r}. Type the one you mean: {listed}."
+        )
+    return ""
+
+
+def _owner(name: str) -> str:
+    """Whose a name is that no package may take; "" of any other."""
+    if name in ENCODERS:
+        return "stillsight's own"
+    if name.startswith(TIMM):
+        return "timm's"
+    if ":" in name:
+        return "that of a module's function"
+    return "torchvision's" if name in torchvision_models() else ""
+
+
+def passed_over() -> list[str]:
+    """The `objection` to each name of installed packages that does not stand for theirs."""
+    return [told for name in sorted(claims()) if (told := objection(name))]
 
 
 @functools.cache
@@ -99,9 +164,13 @@ def spec(name: str) -> EncoderSpec:
     A third party's function is called once for that, which may take as long as importing its packages.
 
     Raises:
-        EncoderError: no such encoder, with the nearest name; a function that cannot be imported or returns no
-            `Backbone`; a package is missing.
+        EncoderError: no such encoder, with the nearest name; one that two installed packages bring; a function that
+            cannot be imported or returns no `Backbone`; a package is missing.
     """
+    if told := objection(name):
+        if not _owner(name):
+            raise EncoderError(told)
+        say_once(told)
     if name in ENCODERS:
         return ENCODERS[name]
     if name.startswith(TIMM):
@@ -137,6 +206,8 @@ def make_backbone(name: str, *, pretrained: bool = False) -> Backbone:
     """
     row = spec(name)
     if row.own:
-        return function.call(row.builder, {}, pretrained=pretrained)
+        backbone = function.call(row.builder, {}, pretrained=pretrained)
+    else:
+        backbone = function.call(row.builder, row.arguments)
     # What was measured of it stands in its row, and goes with the network to where images come in.
-    return replace(function.call(row.builder, row.arguments), multiple=row.multiple, fixed=row.fixed)
+    return replace(backbone, multiple=row.multiple, fixed=row.fixed)

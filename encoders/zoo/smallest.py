@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
@@ -49,16 +50,18 @@ def without_content(build: Callable[[], Backbone]) -> Backbone:
             return backbone
 
 
-def sizes(backbone: Backbone, usual: int) -> Sizes:
+def sizes(backbone: Backbone, usual: int, *, whole_patches: bool = True) -> Sizes:
     """Measure which images a network takes, by running it on images of many sizes.
 
     Args:
         backbone: its tensors may have no content (torch's device "meta"), which is quick.
         usual: side in pixels that it was made for.
+        whole_patches: sides must be multiples of the patches that the first convolution cuts, beside whose last one
+            something would be left over.
     """
     stages = backbone.stages
     device = next(backbone.model.parameters()).device
-    multiple = math.lcm(backbone.multiple, _patch(stages, device))
+    multiple = math.lcm(backbone.multiple, _patch(stages, device)) if whole_patches else backbone.multiple
     if backbone.fixed is None:
         fitting = (unit for unit in MULTIPLES if unit % multiple == 0 or multiple % unit == 0)
         units = dict.fromkeys((multiple, *(unit for unit in fitting if unit > multiple)))
@@ -67,6 +70,43 @@ def sizes(backbone: Backbone, usual: int) -> Sizes:
         side = backbone.fixed or usual
         return Sizes(dict.fromkeys(stages, side), 1, side)
     return Sizes(_least(stages, multiple, device), multiple, None)
+
+
+def sizes_of_theirs(backbone: Backbone) -> Sizes:
+    """The same of a third party's network, as its function returned it; what its author says of it goes first.
+
+    Of a network that is not known to pass any image, nothing is measured.
+    """
+    least = backbone.least or {}
+    said = {stage: least.get(stage, backbone.fixed or 1) for stage in backbone.stages}
+    unknown = Sizes(said, backbone.multiple, backbone.fixed)
+    if not any(True for _ in backbone.model.parameters()):
+        return unknown
+    bare = _copied_without_content(backbone) or backbone
+    usual = backbone.preprocessing.size or USUAL
+    measured = sizes(bare, usual, whole_patches=False)  # its author says of what sides must be multiples
+    if measured.fixed is not None and not _passes(bare, measured.fixed):
+        return unknown
+    return measured._replace(least={**measured.least, **least})
+
+
+def _copied_without_content(backbone: Backbone) -> Backbone | None:
+    """A copy of a network without the numbers in it; None of one that cannot be copied, or that computes with numbers
+    (a branch on a value, a tensor that is no buffer) and gives no shapes without them."""
+    try:
+        bare = copy.deepcopy(backbone)
+        for module in (bare.model, *bare.stages.values()):
+            module.to("meta")
+    except Exception:  # whatever a third party's network says to that
+        return None
+    tried = -(-TRIED // bare.multiple) * bare.multiple
+    sides = (bare.fixed or tried, bare.preprocessing.size or USUAL)
+    return bare if any(_passes(bare, side) for side in sides) else None
+
+
+def _passes(backbone: Backbone, side: int) -> bool:
+    device = next(backbone.model.parameters()).device
+    return len(handed_on(backbone.stages, side, device)) == len(backbone.stages)
 
 
 @torch.no_grad()

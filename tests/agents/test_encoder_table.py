@@ -14,6 +14,8 @@ import pytest
 from stillsight.agents import encoder_table
 from stillsight.agents.cli import main
 from stillsight.agents.encoder_table import WIDTH
+from stillsight.encoders import build
+from stillsight.encoders.errors import say_once
 from stillsight.encoders.weights.published import FOLDER_VARIABLE
 from stillsight.encoders.zoo import registry
 from stillsight.encoders.zoo.registry import ENCODERS
@@ -45,6 +47,22 @@ def test_no_line_is_wider_than_a_terminal(words: str, capsys: pytest.CaptureFixt
     unbroken = ("https://", os.sep)  # an address or a path that were broken could not be copied
     long = [line for line in told(words, capsys) if len(line) > WIDTH and not any(one in line for one in unbroken)]
     assert not long
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("width", [80, 100, 120])
+@pytest.mark.parametrize("words", ["", "lite", "mobilenet"])
+def test_no_word_is_broken_in_a_terminal(
+    words: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    whole = {word for line in told(words, capsys) for word in line.split()}
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = told(words, capsys)
+    assert max(map(len, lines)) <= width
+    told_beside = [line for line in lines if line.startswith("Without room here")]
+    strange = {word for line in lines if line not in told_beside for word in line.split()} - whole
+    assert not strange
 
 
 def test_the_whole_list_is_told_without_torch(bare: Path) -> None:
@@ -101,6 +119,64 @@ def test_some_are_shown_with_what_they_cost(capsys: pytest.CaptureFixture[str]) 
     assert cells(lines, "resnet50")[-7:-2] == ["2048", "5", "224", "23.51", "4,087"]
     assert not [line for line in lines if line.startswith("retina")]
     assert "a multiplication and its addition count once" in " ".join(lines)
+
+
+def named(lines: list[str]) -> set[str]:
+    return {line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in ENCODERS}
+
+
+def test_words_are_looked_for_in_licences_and_here_is_this_machine(
+    bare: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_nc = {name for name, row in ENCODERS.items() if row.licence == "CC-BY-NC-4.0"}
+    assert named(told("cc-by-nc", capsys)) == by_nc
+    assert named(told("vit bsd", capsys)) == {"vit_b_16"}
+    here = named(told("here", capsys))
+    assert "resnet18" not in here
+    assert named(told("efficientnet here", capsys)) == {name for name in here if "lite" in name}
+    assert told("retina here", capsys)[0].startswith("retina (retina) the small residual network")
+    cache = bare / "torch" / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    (cache / "resnet18-f37072fd.pth").write_bytes(b"x")
+    assert named(told("here", capsys)) == here | {"resnet18"}
+    assert told("resnet here", capsys)[0].startswith("resnet18 ResNet-18")
+
+
+def test_one_licence_of_the_shipped_weights(bare: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    del bare
+    licence = ENCODERS["retina"].licence
+    card = Path(registry.__file__).parent / "pretrained" / "retina.md"
+    assert f"| licence | {licence} |" in card.read_text()
+    text = " ".join(" ".join(told("retina", capsys)).split())
+    assert f"licence {licence} weights" in text
+    assert build("retina", tap="stem", device="cpu").provenance.licence == licence == "MIT"
+
+
+def test_a_readme_lists_the_licences_that_must_be_accepted() -> None:
+    readme = (Path(registry.__file__).parent / "README.md").read_text()
+    cells = [line.strip("| ").split(" | ") for line in readme.split("| licence |")[1].splitlines() if " | " in line]
+    listed = {licence: set(families.split(", ")) for licence, families in cells if licence != "licence"}
+    rows = [row for row in ENCODERS.values() if row.accept]
+    assert listed == {row.licence: {one.family for one in rows if one.licence == row.licence} for row in rows}
+    assert {row.licence for row in ENCODERS.values() if not row.accept} <= {"", "MIT", "Apache-2.0", "BSD-3-Clause"}
+
+
+@pytest.mark.usefixtures("bare")
+def test_parameters_behind_the_stages_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(" ".join(told("resnet18", capsys)).split())
+    assert "parameters 11.69 M, those behind the last stage included, 0.51 M" in text, "its classifier"
+    text = " ".join(" ".join(told("retina", capsys)).split())
+    assert "parameters 1.21 M, all of them in its stages" in text
+
+
+def test_a_folder_of_weights_that_is_not_there_is_said(
+    bare: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_once.cache_clear()
+    monkeypatch.setenv(FOLDER_VARIABLE, str(bare / "gone"))
+    assert main(["list", "encoders", "resnet18"]) == 0
+    assert f"{FOLDER_VARIABLE} is {bare / 'gone'}, and there is no such folder." in capsys.readouterr().err
+    say_once.cache_clear()
 
 
 @pytest.mark.usefixtures("bare")
@@ -177,6 +253,10 @@ def test_what_installed_packages_bring_is_named_under_the_list(
 ) -> None:
     monkeypatch.setattr(encoder_table, "installed", lambda: {"hawk": "hawk_eyes:hawk", "bee": "bees:eye"})
     assert "Brought by installed packages: bee, hawk." in told("", capsys)
+    monkeypatch.setattr(encoder_table, "passed_over", lambda: ["a says so.", "b says so."])
+    lines = told("", capsys)
+    first = lines.index("Brought by installed packages: bee, hawk.")
+    assert lines[first + 1 : first + 3] == ["a says so.", "b says so."]
 
 
 @pytest.mark.usefixtures("bare")
@@ -193,6 +273,10 @@ def test_many_are_shown_without_what_they_cost(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        ("encoder", "There is no list named 'encoder'. Did you mean 'encoders'? Type: stillsight list encoders. "),
+        ("encoder", "stillsight list encoders. list takes one of: encoders, envs, algos, runs."),
+        ("run", "There is no list named 'run'. Did you mean 'runs'? Type: stillsight list runs."),
+        ("encoders vit nowhere", "No encoder of the list matches all of 'vit nowhere'. Words are parts of names,"),
         ("encoders reznet18", "There is no encoder named 'reznet18'. Did you mean 'resnet18'?"),
         ("encoders --resolution 64", "--resolution 64 is for encoders that are named. Type, say: stillsight list"),
         ("encoders --accept-license", "--accept-license is for encoders that are named."),

@@ -188,6 +188,26 @@ def test_each_environment_has_its_axis(tmp_path: Path, drawn: list[Any]) -> None
         plot(runs, PlotConfig(out=tmp_path / "d.png", reference=("random=1",)))
 
 
+def test_one_evaluation_or_epoch_is_a_point(tmp_path: Path, drawn: list[Any]) -> None:
+    evaluation = [{"step": 64, "mean": 2.0, "std": 1.0}]
+    run = folder(tmp_path / "short", RL, eval=evaluation)  # which ended before an episode did
+    plot([run], PlotConfig(out=tmp_path / "a.png"))
+    (axes,) = drawn[0].axes
+    (bars,) = axes.containers
+    assert list(zip(*map(list, bars.lines[0].get_data()), strict=True)) == [(64, 2.0)]
+    assert bars.lines[0].get_marker() == "o"
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "ppo retina scratch seed 1, evaluations, ± std"
+    ]
+    plot([folder(tmp_path / "one", RL, episodes=returns(3))], PlotConfig(out=tmp_path / "b.png"))
+    (line,) = drawn[1].axes[0].get_lines()
+    assert (list(line.get_xdata()), line.get_marker()) == ([10], "o")
+    plot([folder(tmp_path / "epoch", CIFAR, metrics=[epoch(1, 2.0, 0.3, 0.4)])], PlotConfig(out=tmp_path / "c.png"))
+    assert {line.get_marker() for axes in drawn[2].axes for line in axes.get_lines()} == {"o"}
+    plot([folder(tmp_path / "more", RL, episodes=returns(1, 2))], PlotConfig(out=tmp_path / "d.png", window=1))
+    assert drawn[3].axes[0].get_lines()[0].get_marker() in ("", "None"), "a line is its own mark"
+
+
 def test_each_data_set_has_its_axes_and_seeds_their_mean(tmp_path: Path, drawn: list[Any]) -> None:
     rows = [epoch(1, 2.0, 0.25, 0.25), epoch(2, 1.0, 0.5, 0.5)]
     better = [epoch(1, 1.0, 0.75, 0.75), epoch(2, 0.5, 1.0, 1.0)]

@@ -30,6 +30,7 @@ from stillsight.encoders import (
     fingerprint,
     names,
 )
+from stillsight.encoders.encoder import Provenance
 from stillsight.encoders.preprocess import Preprocess
 from stillsight.encoders.zoo.registry import make_backbone
 
@@ -638,3 +639,34 @@ def test_parts_are_what_they_say() -> None:
     assert encoder.frozen.device == torch.device("cpu")
     assert not any(parameter.requires_grad for parameter in encoder.frozen.steps.parameters())
     assert all(parameter.requires_grad for parameter in encoder.learned.parameters())
+
+
+@pytest.mark.parametrize(
+    ("kind", "resolution", "image", "told"),
+    [
+        (
+            "cache",
+            None,
+            (32, 32),
+            "encoded at 32 px, as they come; the weights were made for 224 px. Type --resolution 224, or less for less "
+            "work",
+        ),
+        ("download", None, (300, 96), "encoded at 300 x 96 px, as they come; the weights were made for 224 px. Type"),
+        ("cache", 64, (32, 32), "encoded at 64 px, as --resolution says; the weights were made for 224 px"),
+        ("cache", 224, (32, 32), ""),
+        ("cache", None, (224, 230), ""),
+        ("random", None, (32, 32), ""),
+        ("run", None, (32, 32), ""),  # which may have learned at any size
+    ],
+)
+def test_weights_that_see_smaller_images_than_they_were_made_for_say_so(
+    kind: str, resolution: int | None, image: tuple[int, int], told: str
+) -> None:
+    layer = nn.Conv2d(3, 4, 3, 2)
+    backbone = Backbone(
+        model=layer, stages={"layer": layer}, preprocessing=Preprocessing(size=224), tap="layer", pooling="global"
+    )
+    encoder = Encoder(backbone, resolution=resolution, provenance=Provenance(kind=kind, name="a.pth"))
+    found = encoder.smaller_than_made(*image)
+    assert found.startswith(told)
+    assert bool(found) == bool(told)

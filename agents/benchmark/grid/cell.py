@@ -47,12 +47,14 @@ class Work:
         shifts: visual shifts under which the trained agent plays too.
         episodes: of the last evaluation, clean and under each shift.
         videos: episodes that are filmed.
+        trial: an agent's run is tried for a moment to see how long it would take, see `running.trial`.
     """
 
     config: RlConfig | CifarConfig
     shifts: tuple[str, ...]
     episodes: int
     videos: int
+    trial: bool = False
 
     @property
     def threads(self) -> int:
@@ -343,6 +345,7 @@ def _work(track: Track, record: Mapping[str, Any]) -> Work:
     """The inverse of `plain` for `Work`."""
     try:
         config = revive(CONFIGS[track], record["config"])
-        return Work(config, tuple(record["shifts"]), record["episodes"], record["videos"])
+        trial = record.get("trial", False) is True
+        return Work(config, tuple(record["shifts"]), record["episodes"], record["videos"], trial)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CellError(f"its work cannot be read: {type(error).__name__}: {error}") from error

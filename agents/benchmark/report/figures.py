@@ -79,8 +79,11 @@ def learning(estimates: Estimates, order: dict[str, int]) -> Figure | None:
     for arm, curve in curves:
         returns, style = curve.returns, _style(arm, order)
         for axes, along in ((steps, curve.steps), (seconds, curve.seconds)):
-            axes.plot(along, returns.value, label=arm.label, linewidth=1.6, **style)
-            if not any(map(math.isnan, returns.low)):
+            alone = len(along) == 1  # through which no line goes
+            axes.plot(along, returns.value, label=arm.label, linewidth=1.6, marker="o" if alone else "", **style)
+            if alone and not math.isnan(returns.low[0]):
+                axes.vlines(along, returns.low, returns.high, color=style["color"], alpha=0.4, linewidth=3)
+            elif not any(map(math.isnan, returns.low)):
                 axes.fill_between(along, returns.low, returns.high, color=style["color"], alpha=0.15, lw=0)
     supervised = setting.track == "cifar"
     steps.set_xlabel("epochs" if supervised else "environment steps")

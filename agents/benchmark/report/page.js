@@ -128,6 +128,11 @@ function chart(figure) {
       const path = make("path", { class: "curve", d: `M${edge(VALUE).join("L")}`, "stroke-dasharray": arm.dash });
       path.style.stroke = tint;
       svg.append(path);
+      if (arm.curve.length === 1) { // through which no line goes
+        const dot = make("circle", { cx: x(arm.curve[0][X[along]]), cy: y(arm.curve[0][VALUE]), r: 4 });
+        dot.style.fill = tint;
+        svg.append(dot);
+      }
     }
     if (at !== null) point(x, y, top, height - bottom, end, high - low);
     svg.onpointermove = (event) => {

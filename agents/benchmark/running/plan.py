@@ -9,18 +9,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from stillsight.agents.benchmark.grid.cell import Cell, Work
+from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.grid.spec import Spec
 from stillsight.agents.benchmark.running.local import run_local
 from stillsight.agents.benchmark.running.results import Results
+from stillsight.agents.benchmark.running.trial import whole_run
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
+from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.trust import NOTHING, Trust
 from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.atomic import to_json
-
-TRIAL_EPISODES = 1
-"""Episodes that a trial plays to see how long one takes."""
 
 
 def plan(
@@ -29,6 +28,7 @@ def plan(
     cells: Sequence[Cell],
     folder: Path,
     side_by_side: int,
+    display: ProgressDisplay,
     *,
     trial: bool,
     fewest: int,
@@ -37,7 +37,7 @@ def plan(
     """The plan, for people: rows of a card.
 
     What a cell takes is known from the cells of its group that have run; where there is none, an agent's cell is tried
-    for a moment, and the trial is kept in estimates.json.
+    for a moment, and what the parts of the trial took is kept in estimates.json.
 
     Args:
         spec: the benchmark.
@@ -45,28 +45,36 @@ def plan(
         cells: what has not, planned.
         folder: of the benchmark.
         side_by_side: cells that run at the same time.
+        display: where each trial is told.
         trial: try what is not known.
         fewest: seeds of an arm that a verdict needs.
         trust: what the cells may ask for.
     """
     tried = _tried(results)
     measured = _measured(spec, results)
-    seconds, size, unknown = 0.0, 0.0, 0
+    if trial:
+        strange = {
+            cell.group: cell for cell in reversed(cells) if cell.group not in measured and cell.group not in tried
+        }
+        _try_each(list(reversed(strange.values())), tried, results, display, trust)
+    each: list[float] = []
+    size, unknown = 0.0, 0
     for cell in cells:
-        config = cell.planned_work().config
-        if cell.group not in measured and cell.group not in tried and trial and isinstance(config, RlConfig):
-            tried[cell.group] = _try(cell, config, trust)
-            results.put("estimates.json", to_json(tried, indent=1) + "\n")
-        taken = measured.get(cell.group) or tried.get(cell.group)
-        if taken is None:
-            unknown += 1
+        work = cell.planned_work()
+        if cell.group in measured:
+            each.append(measured[cell.group]["seconds"])
+            size += measured[cell.group]["bytes"]
+        elif cell.group in tried and isinstance(work.config, RlConfig):
+            each.append(whole_run(tried[cell.group], work))
+            size += tried[cell.group]["bytes"]
         else:
-            seconds += taken["seconds"]
-            size += taken["bytes"]
+            unknown += 1
     queued = {cell.key for cell in cells}
     waiting = sum(key not in queued and results.read(key) is None for key in spec.expected())
     known = len(cells) - unknown
-    time_left = f"about {_time(seconds / side_by_side)} for {known} of them" if known else "not known"
+    # No less than the longest of them, however many run beside it.
+    seconds = max([sum(each) / side_by_side, *each])
+    time_left = f"about {_time(seconds)} for {known} of them" if known else "not known"
     if not cells:
         time_left = "none"
     tuned = any(len(arm.rates) > 1 for arms in spec.arms.values() for arm in arms)
@@ -110,26 +118,48 @@ def _tried(results: Results) -> dict[str, dict[str, float]]:
     return tried
 
 
-def _try(cell: Cell, config: RlConfig, trust: Trust) -> dict[str, float]:
-    """Train for two rollouts and play an episode, and reckon from that; untrained agents' episodes may be shorter."""
-    work = cell.planned_work()
-    short = min(config.steps, 2 * (config.n_envs or 8) * 128)
-    tried = replace(config, steps=short, eval_every=0, eval_episodes=TRIAL_EPISODES, checkpoint_every=0)
-    small = replace(cell, work=Work(tried, shifts=(), episodes=TRIAL_EPISODES, videos=0))
+def _try_each(
+    cells: Sequence[Cell], tried: dict[str, dict[str, float]], results: Results, display: ProgressDisplay, trust: Trust
+) -> None:
+    """Try an agent's cell of each kind, tell of each, and add what it took to `tried` and to estimates.json."""
+    kinds = [cell for cell in cells if isinstance(cell.planned_work().config, RlConfig)]
+    if not kinds:
+        return
+    display.note(
+        f"Kinds of cells that have not run yet: {len(kinds)}. One of each is tried for a moment, about half a minute; "
+        "--no-trial goes without."
+    )
+    try:
+        for number, cell in enumerate(kinds, 1):
+            display.update("trial", number - 1, len(kinds), of=cell.group)
+            took = _try(cell, trust)
+            told = f"{number} of {len(kinds)}  {cell.group}"
+            if isinstance(took, str):
+                display.note(f"{told}: its trial failed, as the cell would: {took}")
+                continue
+            tried[cell.group] = took
+            results.put("estimates.json", to_json(tried, indent=1) + "\n")
+            display.note(
+                f"{told}: {_time(took['start'])} once, {took['step'] * 1e3:.2g} ms an env step; "
+                f"{_time(whole_run(took, cell.planned_work()))} a cell"
+            )
+    finally:
+        display.close()
+
+
+def _try(cell: Cell, trust: Trust) -> dict[str, float] | str:
+    """What the parts of a cell's trial took, see `schema.TrialRecord`; why it failed, in words, if it did."""
+    small = replace(cell, work=replace(cell.planned_work(), trial=True))
     with tempfile.TemporaryDirectory() as place:
         began = time.perf_counter()
         with contextlib.closing(run_local([small], Results(place), Path(place), 1, trust=trust)) as cells:
             ended = next(cells)
         whole = time.perf_counter() - began
-    trained = None if ended.result is None else ended.result.cost["wall_seconds"]
-    if ended.result is None or trained is None:  # it will fail in its place, and be named there
-        return {"seconds": 0.0, "bytes": 0.0}
-    played = (whole - trained) / 4  # a start, and two evaluations of one episode
-    every = config.eval_every or max(1, config.steps // 10)
-    evaluations = 1 + len(work.shifts)
-    episodes = (config.steps // every + 1) * config.eval_episodes + evaluations * work.episodes
-    seconds = trained / short * config.steps + played * (2 + episodes / 4)
-    return {"seconds": seconds, "bytes": ended.result.bytes or 0}
+    if ended.result is None:
+        return ended.error or "nobody knows why"
+    parts = {name: seconds for name, seconds in ended.result.cost.items() if seconds is not None}
+    measured = parts.pop("measured")
+    return {"start": max(0.0, whole - measured), **parts, "bytes": ended.result.bytes or 0}
 
 
 def _time(seconds: float) -> str:

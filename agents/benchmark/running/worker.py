@@ -20,6 +20,7 @@ from stillsight.agents.benchmark.grid.pins import env_version, pins
 from stillsight.agents.benchmark.running.energy import meter
 from stillsight.agents.benchmark.running.interrupted import goes_on
 from stillsight.agents.benchmark.running.results import Results
+from stillsight.agents.benchmark.running.trial import try_agent
 from stillsight.agents.errors import RunError
 from stillsight.agents.playing.play import returns
 from stillsight.agents.playing.play_config import RecordConfig
@@ -59,7 +60,7 @@ def run_cell(cell: Cell, runs: Path, trust: Trust = NOTHING) -> Cell:
         import_from_here(trust.names)
         trust.check_all([values_of(work.config), *({"shift": shift} for shift in work.shifts)], "The cell")
         if isinstance(work.config, RlConfig):
-            result = _agent(work, work.config, folder, trust)
+            result = _trial(work, folder, trust) if work.trial else _agent(work, work.config, folder, trust)
         else:
             _remove(folder)
             result = _classifier(work.config, folder)
@@ -108,6 +109,13 @@ def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust) -> Result:
         cost=_cost(summary, spent)
         | {"env_steps_per_s": summary["env_steps_per_s"], "images_per_step": summary["images_encoded_per_env_step"]},
     )
+
+
+def _trial(work: Work, folder: Path, trust: Trust) -> Result:
+    """What a trial took, among the costs; it has no score."""
+    _remove(folder)
+    trial = try_agent(work, folder, trust)
+    return Result(machine={}, pins={}, curve=(), scores={CLEAN: (0.0,)}, cost=plain(trial))
 
 
 def _classifier(config: CifarConfig, folder: Path) -> Result:

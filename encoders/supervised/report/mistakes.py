@@ -14,6 +14,10 @@ CAPTION = 36
 """Height in pixels of the two lines under it."""
 GAP = 8
 """Empty pixels around each tile."""
+HEAD = 22
+"""Height in pixels of the line above all tiles."""
+HEADS = ("The most confident mistakes: how sure of what, and what it is", "Most confident mistakes", "Sure and wrong")
+"""What that line says: the first that fits."""
 COLUMNS = 5
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
@@ -55,7 +59,8 @@ def most_confident(
 
 
 def picture(images: Sequence[np.ndarray], mistakes: Sequence[Mistake]) -> np.ndarray:
-    """A grid of tiles, five in a row: the image enlarged, under it what it was taken for and what it is.
+    """Under a heading a grid of tiles, five in a row: the image enlarged, under it what it was taken for and what it
+    is.
 
     Args:
         images: uint8 `[3, H, W]` RGB, one for each of `mistakes`, in their order.
@@ -67,9 +72,13 @@ def picture(images: Sequence[np.ndarray], mistakes: Sequence[Mistake]) -> np.nda
     columns = min(COLUMNS, len(mistakes))
     rows = -(-len(mistakes) // COLUMNS)
     height, width = SIDE + CAPTION + GAP, SIDE + GAP
-    canvas = np.full((GAP + rows * height, GAP + columns * width, 3), 255, np.uint8)
+    canvas = np.full((HEAD + GAP + rows * height, GAP + columns * width, 3), 255, np.uint8)
+    room = canvas.shape[1] - 2 * GAP
+    fitting = [text for text in HEADS if cv2.getTextSize(text, _FONT, _SCALE, 1)[0][0] <= room]
+    cv2.putText(canvas, fitting[0] if fitting else "", (GAP, HEAD - 4), _FONT, _SCALE, (0, 0, 0), 1, cv2.LINE_AA)
     for place, (image, mistake) in enumerate(zip(images, mistakes, strict=True)):
-        top, left = (GAP + step * size for step, size in zip(divmod(place, COLUMNS), (height, width), strict=True))
+        row, column = divmod(place, COLUMNS)
+        top, left = HEAD + GAP + row * height, GAP + column * width
         canvas[top : top + SIDE, left : left + SIDE] = _enlarged(image)
         percent = f"{mistake.confidence:.1%} "
         caption = (percent + _fitting(mistake.predicted, percent), "is " + _fitting(mistake.true, "is "))

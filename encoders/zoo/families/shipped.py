@@ -16,6 +16,7 @@ ROWS = (
         tap="layer3",
         control=("layer2", "grid6"),
         weights="shipped",
+        licence="MIT",
         summary="the small residual network that ships with stillsight, pretrained on CIFAR-100; no download",
     ),
 )

@@ -666,6 +666,17 @@ def lines(axes: Any) -> dict[str, list[tuple[float, float]]]:
     return {line.get_label(): list(zip(*map(list, line.get_data()), strict=True)) for line in axes.get_lines()}
 
 
+def test_a_curve_of_one_evaluation_is_a_point(tmp_path: Path) -> None:
+    cells = [{**one, "curve": one["curve"][-1:]} for one in TINY]
+    estimates, analysis = tiny(tmp_path, cells)
+    figure = figures.learning(estimates, analysis.grid.arm_order("rl"))
+    assert figure is not None
+    for axes in figure.axes:
+        (eye,) = [line for line in axes.get_lines() if line.get_label() == "eye frozen"]
+        assert (len(eye.get_xdata()), eye.get_marker()) == (1, "o")
+        assert len(axes.collections) == 2, "and a bar of each arm's interval"
+
+
 def test_figures_show_the_numbers_of_the_cells(drawn: dict[str, Any]) -> None:
     steps, seconds = drawn["tiny-v0-ppo-curves"].axes
     assert lines(steps)["eye frozen"] == [(100, 0.0), (200, 4.0)]

@@ -214,7 +214,17 @@ def test_the_sheet_shows_picture_map_and_neighbours(tmp_path: Path) -> None:
     assert encoded.features.shape == (4, 64)
     image = np.asarray(Pillow.open(path).convert("RGB"))
     step, row = sheet.SIDE + sheet.GAP, sheet.SIDE + sheet.CAPTION + sheet.GAP
-    assert image.shape == (4 * row + sheet.GAP, 5 * step + sheet.GAP, 3)
+    assert image.shape == (sheet.HEAD + 4 * row + sheet.GAP, sheet.LABEL + 5 * step + sheet.GAP, 3)
+    for column in range(5):
+        left = sheet.LABEL + sheet.GAP + column * step
+        head = image[sheet.GAP + sheet.CAPTION : sheet.HEAD, left : left + sheet.SIDE]
+        assert head.min() < 100, "each column has a head"
+    assert image[: sheet.GAP + sheet.CAPTION].min() < 100, "and the sheet a title"
+    for line in range(4):
+        top = sheet.HEAD + sheet.GAP + line * row
+        assert image[top : top + sheet.SIDE, : sheet.LABEL].min() < 100, "and each row its number"
+    assert (image[: sheet.HEAD, : sheet.GAP] == 255).all()
+    image = image[sheet.HEAD :, sheet.LABEL :]
 
     def middle(line: int, column: int) -> list[int]:
         values = image[sheet.GAP + line * row + sheet.SIDE // 2, sheet.GAP + column * step + sheet.SIDE // 2]
@@ -259,7 +269,7 @@ def test_the_map_of_a_transformer_is_its_patches(tmp_path: Path) -> None:
 def test_the_sheet_of_a_film_is_of_its_frames(clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "sheet.png"
     encode([clip], EncodeConfig(sheet=path, out=tmp_path / "f.safetensors", every=4, **EXACT))
-    image = np.asarray(Pillow.open(path).convert("L"))
+    image = np.asarray(Pillow.open(path).convert("L"))[sheet.HEAD :, sheet.LABEL :]
     row = sheet.SIDE + sheet.CAPTION + sheet.GAP
     greys = [int(image[sheet.GAP + line * row + 9, sheet.GAP + 9]) for line in range(3)]
     assert [round(grey / 20) for grey in greys] == [0, 4, 8]

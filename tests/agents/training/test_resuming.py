@@ -148,11 +148,14 @@ def test_a_flag_at_its_default_is_a_change_where_the_run_has_another(finished: P
 
 
 def test_what_was_put_back_to_its_default_follows_the_new_length(finished: Path) -> None:
-    asked = RlConfig(resume=finished, steps=200)
+    asked = RlConfig(resume=finished, steps=500)
     asked.check_given({"resume", "steps", "eval_every"})
     going_on = resumed(asked, finished, "rl")
-    assert going_on.config.eval_every == 20
-    assert going_on.changed["steps"] == (96, 200)
+    assert going_on.config.eval_every == 50
+    short = RlConfig(resume=finished, steps=200)
+    short.check_given({"resume", "steps", "eval_every"})
+    assert resumed(short, finished, "rl").config.eval_every == 32, "no less than a rollout"
+    assert going_on.changed["steps"] == (96, 500)
     assert set(going_on.changed) == {"steps", "eval_every"}
 
 

@@ -32,6 +32,7 @@ from stillsight.encoders.supervised.recorder import Recorder
 from stillsight.encoders.supervised.training import finetune
 from stillsight.encoders.supervised.training.training_state import Progress
 from stillsight.encoders.weights.weights_file import metadata
+from stillsight.encoders.zoo import retina as retina_module
 from stillsight.encoders.zoo.registry import make_backbone
 
 
@@ -169,6 +170,22 @@ def test_all_four_modes_run_and_train_exactly_what_they_say(
 def _learnable() -> int:
     encoder = build("retina", "scratch", tap="layer2", device="cpu")
     return sum(parameter.numel() for parameter in encoder.learned.parameters())
+
+
+@pytest.mark.usefixtures("small_data")
+def test_the_card_says_that_images_are_smaller_than_the_weights_were_made_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As 32 px are for nearly every network of ImageNet; for the shipped one, made for 32 px, nothing is said."""
+    run = Folder(tmp_path / "run")
+    learn(config(Mode.FROZEN), run, tmp_path / "cache")
+    assert "images" not in run.cards[0]
+    monkeypatch.setattr(retina_module, "CIFAR100", replace(retina_module.CIFAR100, size=224))
+    larger = Folder(tmp_path / "larger")
+    learn(config(Mode.FROZEN), larger, tmp_path / "cache")
+    assert larger.cards[0]["images"] == (
+        "encoded at 32 px, as they come; the weights were made for 224 px. Type --resolution 224, or less for less work"
+    )
 
 
 @pytest.mark.usefixtures("small_data")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stillsight.encoders import EncoderError
 from stillsight.encoders.taps.pooling import Pooling
-from stillsight.encoders.taps.tap import check_pooling
+from stillsight.encoders.taps.tap import check_pooling, poolings
 
 MAP = torch.tensor([[[[1.0, 3.0, 10.0, 20.0], [5.0, 7.0, 30.0, 40.0], [0.0, 0.0, -1.0, -2.0], [0.0, 4.0, -3.0, -6.0]]]])
 """One image, one channel, 4 x 4; its quarters average to 4, 25, 1 and -3."""
@@ -111,5 +111,11 @@ def test_a_map_coarser_than_the_grid_is_refused_and_not_made_up() -> None:
 
 @pytest.mark.parametrize(("features", "tokens"), [(MAP, 1), (torch.zeros(1, 5, 3), 0), (torch.zeros(1, 5), 1)])
 def test_cls_without_a_class_token_is_refused(features: Tensor, tokens: int) -> None:
-    with pytest.raises(EncoderError, match=r"has no class token\. Allowed here: --pooling global"):
+    with pytest.raises(EncoderError, match=r"has no class token\. Allowed here: --pooling global") as refused:
         Pooling("cls", tokens)(features)
+    assert str(refused.value).partition(" Allowed here: ")[2] == (
+        "--pooling global, grid1 .. grid32 (a k x k grid of averages), flatten, softmax (spatial softmax), attention1 "
+        ".. attention64 (learned queries), conv1 .. conv1024 (a learned 3 x 3 convolution). Type, say: "
+        "--pooling global."
+    )
+    assert "cls (class token), cls+global" in poolings()

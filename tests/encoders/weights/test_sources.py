@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from stillsight.encoders import ENCODERS, EncoderError, build
+from stillsight.encoders.errors import say_once
 from stillsight.encoders.weights import packages, published, sources
 from stillsight.encoders.weights.first_use import note
 from stillsight.encoders.weights.published import Place, locate, on_this_machine, source_of, torch_cache
@@ -161,6 +162,34 @@ def test_hugging_faces_cache_is_read_without_its_package(bare: Path) -> None:
     assert (found.name, found.licence) == ("model.safetensors", "apache-2.0")
 
 
+@pytest.mark.parametrize("broken", ["missing", "link"])
+def test_another_snapshot_than_that_of_main_is_never_taken_without_a_word(
+    bare: Path, broken: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_once.cache_clear()
+    root = hub(bare / "cache" / "huggingface" / "hub")
+    put(root / "snapshots" / OLDER / "model.safetensors", 2.0)
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text(COMMIT)
+    if broken == "link":
+        link = root / "snapshots" / COMMIT / "model.safetensors"
+        link.parent.mkdir()
+        link.symlink_to(root / "blobs" / "gone")
+    assert which(TIMM) == ("cache", 2.0)
+    told = (
+        f"{root}/refs/main names the snapshot {COMMIT}, in which model.safetensors is missing or a link to nothing; "
+        f"that of another snapshot, {OLDER}, was taken. For the one of main remove {root}, and it is downloaded again."
+    )
+    assert capsys.readouterr().err == f"stillsight: {told}\n"
+    place = locate(TIMM)
+    assert place is not None
+    assert place.note == told
+    (root / "refs" / "main").write_text(OLDER)
+    say_once.cache_clear()
+    assert which(TIMM) == ("cache", 2.0)
+    assert not capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("variable", "below"), [("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")]
 )
@@ -224,6 +253,19 @@ def test_the_first_place_that_has_the_file_is_taken(bare: Path, monkeypatch: pyt
     assert which(TIMM, bare / "named") == ("folder", 4.0)
     explicit = find(TIMM, put(bare / "mine.safetensors", 5.0), bare / "named")
     assert (explicit.provenance.kind, float(explicit.content["which"])) == ("file", 5.0)
+
+
+def test_a_folder_of_the_variable_that_is_not_there_is_refused(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(torch_cache() / "resnet18.a1_in1k.safetensors", 1.0)
+    monkeypatch.setenv(published.FOLDER_VARIABLE, str(bare / "gone"))
+    with pytest.raises(EncoderError) as refused:
+        find(TIMM)
+    assert str(refused.value) == (
+        f"STILLSIGHT_WEIGHTS is {bare / 'gone'}, and there is no such folder. Type: export STILLSIGHT_WEIGHTS=FOLDER, "
+        "with a folder of weights under their official names, or: unset STILLSIGHT_WEIGHTS."
+    )
+    monkeypatch.setenv(published.FOLDER_VARIABLE, "")
+    assert which(TIMM) == ("cache", 1.0)
 
 
 def test_a_package_comes_after_a_folder(bare: Path) -> None:

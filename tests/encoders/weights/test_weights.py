@@ -433,6 +433,7 @@ def test_a_folder_comes_before_the_variable_and_the_variable_before_the_cache(
     assert found_kind(good) == "folder"
     with pytest.raises(EncoderError, match="damaged or not the official file"):
         found_kind()
+    (tmp_path / "empty").mkdir()
     monkeypatch.setenv(sources.FOLDER_VARIABLE, str(tmp_path / "empty"))
     assert found_kind(tmp_path) == "cache", "a folder without the file is passed over"
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from stillsight.encoders import EncoderConfig, EncoderError, build, fingerprint, spec
+from stillsight.encoders import EncoderConfig, EncoderError, Mode, build, fingerprint, spec
 
 THEIRS = """
 import torch
@@ -79,6 +79,36 @@ def stubborn():
 def forgetful(pretrained=True):
     return good()
 
+def declared():
+    return good(least={"stage0": 20})
+
+def valid():
+    layers = [nn.Conv2d(3, 8, 5, 2), nn.Conv2d(8, 8, 5, 2), nn.MaxPool2d(4)]
+    model = nn.Sequential(*layers)
+    return Backbone(model=model, stages=stages(model), preprocessing=Preprocessing(), tap="stage2")
+
+class Numeric(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 8, 7, 2)
+        self.scale = torch.ones(1)
+
+    def forward(self, images):
+        return self.layer(images) * (self.scale if images.sum().item() < 1e9 else 2)
+
+def numeric():
+    model = nn.Sequential(Numeric(), nn.BatchNorm2d(8))
+    return Backbone(model=model, stages=stages(model), preprocessing=Preprocessing(), tap="stage1")
+
+def windows():
+    model = nn.Sequential(nn.Conv2d(3, 8, 2, 2), nn.PixelUnshuffle(4))
+    return Backbone(model=model, stages=stages(model), preprocessing=Preprocessing(), tap="stage1")
+
+def one_size():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Flatten(), nn.Linear(4 * 32 * 32, 4))
+    recipe = Preprocessing(size=64)
+    return Backbone(model=model, stages=stages(model), preprocessing=recipe, tap="stage2")
+
 def astray():
     model = network()
     return Backbone(model=model, stages=stages(model), preprocessing=Preprocessing(), tap="stage9")
@@ -106,6 +136,32 @@ def test_agents_look_where_places_are_still_apart() -> None:
     assert spec("strangers:vectors").control == ("dense", "global"), "no maps, no places"
     chosen = EncoderConfig(encoder="strangers:good").for_control()
     assert (chosen.tap, chosen.pooling) == ("stage2", "grid6")
+
+
+@pytest.mark.usefixtures("theirs")
+@pytest.mark.parametrize(
+    ("name", "least", "multiple", "fixed"),
+    [
+        ("good", [2, 4, 8, 16], 1, None),  # a pixel of what a stage hands on stands for as many
+        ("declared", [20, 4, 8, 16], 1, None),  # what its author says holds
+        ("valid", [5, 13, 25], 1, None),
+        ("numeric", [7, 7], 1, None),
+        ("windows", [8, 8], 8, None),
+        ("one_size", [64, 64, 64], 1, 64),
+        ("vectors", [1, 1], 1, None),  # made for 8 px, which nobody says
+    ],
+)
+def test_the_smallest_images_are_measured(name: str, least: list[int], multiple: int, fixed: int | None) -> None:
+    before = torch.get_rng_state()
+    record = spec(f"strangers:{name}")
+    assert (list(record.stages.values()), record.multiple, record.fixed) == (least, multiple, fixed)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.usefixtures("theirs")
+def test_images_that_are_too_small_are_refused_before_anything_is_built() -> None:
+    with pytest.raises(EncoderError, match=r"needs images of at least 25 px to reach stage2, and these have 24 px"):
+        EncoderConfig(encoder="strangers:valid", mode=Mode.SCRATCH).check_encoder(24)
 
 
 @pytest.mark.usefixtures("theirs")

@@ -187,7 +187,9 @@ def test_small_images_are_enlarged_pixel_by_pixel_in_a_grid() -> None:
     made = [mistakes.Mistake(index, "cat", "dog", 0.9) for index in range(7)]
     grid = mistakes.picture(images, made)
     side, step, row = mistakes.SIDE, mistakes.SIDE + mistakes.GAP, mistakes.SIDE + mistakes.CAPTION + mistakes.GAP
-    assert grid.shape == (mistakes.GAP + 2 * row, mistakes.GAP + 5 * step, 3)
+    assert grid.shape == (mistakes.HEAD + mistakes.GAP + 2 * row, mistakes.GAP + 5 * step, 3)
+    assert grid[: mistakes.HEAD, : 3 * step].min() < 100, "a heading in black"
+    grid = grid[mistakes.HEAD :]
     for place, image in enumerate(images):
         top, left = mistakes.GAP + place // 5 * row, mistakes.GAP + place % 5 * step
         tile = grid[top : top + side, left : left + side]
@@ -202,6 +204,8 @@ def test_small_images_are_enlarged_pixel_by_pixel_in_a_grid() -> None:
 def test_other_sizes_keep_their_proportions(height: int, width: int) -> None:
     image = np.full((3, height, width), 40, np.uint8)
     tile = mistakes.picture([image], [mistakes.Mistake(0, "cat", "dog", 1.0)])
+    assert tile[: mistakes.HEAD].min() < 100, "a heading of one column too"
+    tile = tile[mistakes.HEAD :]
     inner = tile[mistakes.GAP : mistakes.GAP + mistakes.SIDE, mistakes.GAP : mistakes.GAP + mistakes.SIDE]
     rows, columns = np.nonzero((inner == 40).all(2))
     shown = (rows.max() - rows.min() + 1, columns.max() - columns.min() + 1)
@@ -212,7 +216,7 @@ def test_other_sizes_keep_their_proportions(height: int, width: int) -> None:
 def test_names_that_are_too_long_or_foreign_stay_in_their_tile() -> None:
     names = ["x" * 200, "Käfer", "鳥"]
     made = [mistakes.Mistake(0, name, name, 1.0) for name in names]
-    grid = mistakes.picture([np.zeros((3, 8, 8), np.uint8)] * 3, made)
+    grid = mistakes.picture([np.zeros((3, 8, 8), np.uint8)] * 3, made)[mistakes.HEAD :]
     borders = [mistakes.GAP + column * (mistakes.SIDE + mistakes.GAP) for column in range(1, 4)]
     for border in borders:
         assert (grid[:, border - mistakes.GAP + 2 : border] == 255).all()
@@ -260,7 +264,9 @@ def test_the_picture_shows_the_images_of_the_mistakes(tmp_path: Path) -> None:
     report.write(tmp_path, logits, labels, images, ANIMALS)
     picture = cv2.cvtColor(cv2.imread(str(tmp_path / "mistakes.png")), cv2.COLOR_BGR2RGB)
     step = mistakes.SIDE + mistakes.GAP
-    assert picture.shape == (mistakes.GAP * 2 + mistakes.SIDE + mistakes.CAPTION, mistakes.GAP + 4 * step, 3)
+    height = mistakes.HEAD + mistakes.GAP * 2 + mistakes.SIDE + mistakes.CAPTION
+    assert picture.shape == (height, mistakes.GAP + 4 * step, 3)
+    picture = picture[mistakes.HEAD :]
     middles = picture[mistakes.GAP + 64, [mistakes.GAP + 64 + step * place for place in range(4)]]
     assert middles.tolist() == [images[index, :, 0, 0].tolist() for index in (7, 6, 3, 5)]
 

@@ -152,8 +152,19 @@ def _named(readme: Path) -> str:
     return str(readme.relative_to(ROOT))
 
 
+LONG = ("agents/benchmark", "agents/measure")
+"""Rooms whose README's commands measure for more than a minute."""
+
+
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize("readme", READMES, ids=_named)
+@pytest.mark.parametrize(
+    "readme",
+    [
+        pytest.param(path, marks=pytest.mark.slow) if path.parent.relative_to(ROOT).as_posix() in LONG else path
+        for path in READMES
+    ],
+    ids=_named,
+)
 def test_every_stillsight_command_runs(readme: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ours = [words[1:] for words in commands(readme) if words[0] == "stillsight"]
     if readme != READMES[0]:

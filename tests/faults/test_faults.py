@@ -58,6 +58,7 @@ def test_every_write_fails_once_before_any_fails_twice(tools: Any) -> None:
     assert [one.at for one in trials[:200]] != list(range(200))
 
 
+@pytest.mark.slow
 def test_an_operation_is_refused_once_in_whatever_writes(tools: Any, tmp_path: Path) -> None:
     """Python, and Rust below it, meet the same refusal; the operation after it goes through."""
     children = tools["children"]
@@ -87,6 +88,7 @@ def test_an_operation_is_refused_once_in_whatever_writes(tools: Any, tmp_path: P
         assert killed.count == 2
 
 
+@pytest.mark.slow
 def test_what_a_child_leaves_behind_is_seen(tools: Any, tmp_path: Path) -> None:
     program = (
         "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], "

@@ -156,7 +156,9 @@ def same_policy(one: Path, other: Path) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("job", ["ppo", "dqn", "frozen"])
+@pytest.mark.parametrize(
+    "job", [pytest.param("ppo", marks=pytest.mark.slow), pytest.param("dqn", marks=pytest.mark.slow), "frozen"]
+)
 def test_killed_at_a_few_file_operations_a_run_goes_on(killer: Any, job: str) -> None:
     sweep(killer, job, 5)
 

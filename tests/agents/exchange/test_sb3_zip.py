@@ -142,11 +142,16 @@ def export(run: Path, path: Path, *words: str) -> None:
     ("algo", "changes"),
     [
         ("ppo", {}),
-        ("ppo", {"frame_stack": 1, "encoder": "resnet18", "mode": "random", "size": 40}),
+        pytest.param(
+            *("ppo", {"frame_stack": 1, "encoder": "resnet18", "mode": "random", "size": 40}), marks=pytest.mark.slow
+        ),
         ("dqn", {"mode": "finetune", "unfreeze": "layer1", "adapt": "lora"}),
         ("sac", {"mode": "scratch", "encoder": "nature", "tap": "conv3", "pooling": "flatten", "size": 40}),
-        ("recurrent_ppo", {}),
-        ("ppo", {"tap": "stem,layer1", "pooling": "attention2,conv3", "fusion": "stack+difference"}),
+        pytest.param("recurrent_ppo", {}, marks=pytest.mark.slow),
+        pytest.param(
+            *("ppo", {"tap": "stem,layer1", "pooling": "attention2,conv3", "fusion": "stack+difference"}),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_stock_sb3_plays_an_exported_agent_as_the_run_does(

@@ -69,9 +69,12 @@ def make_vec(
         or native_vec_env.objection(env_id, options, training=True) is not None
     ):
         native_vec_env = None
+    space = None
     if workers:
         # A mistake inside a worker would reach the user as a broken pipe; here it is a sentence.
-        make_env(env_id, options, training=training, seed=seed).close()
+        first = make_env(env_id, options, training=training, seed=seed)
+        space = first.observation_space
+        first.close()
     # A worker is watched from outside, where it can be ended whatever it does.
     own = replace(options, step_timeout=0.0) if workers else options
     makers = [partial(make_env, env_id, own, training=training, seed=seed + i) for i in range(n_envs)]
@@ -79,7 +82,7 @@ def make_vec(
     if native_vec_env is not None:
         venv = native_vec_env(env_id, n_envs, options, training=training, seed=seed)
     elif workers:
-        venv = WorkerVecEnv(env_id, makers, options.step_timeout)
+        venv = WorkerVecEnv(env_id, makers, options.step_timeout, space)
     else:
         venv = DummyVecEnv(makers)  # type: ignore[arg-type]
     venv.seed(seed)

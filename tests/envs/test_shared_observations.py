@@ -21,8 +21,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from stillsight.envs import EnvError, EnvOptions, make_vec
 from stillsight.envs.errors import EnvFault
-from stillsight.envs.shared_observations import SharedObservations
-from stillsight.envs.worker_vec_env import WorkerVecEnv
+from stillsight.envs.vectorised.shared_observations import SharedObservations
+from stillsight.envs.vectorised.worker_vec_env import WorkerVecEnv
 
 ROBOT = "robot_world:Robot-v0"
 NUMBERED = st.integers(0, 2**32)

@@ -98,7 +98,7 @@ import time
 import gymnasium as gym
 import numpy as np
 
-from stillsight.envs.worker_vec_env import WorkerVecEnv
+from stillsight.envs.vectorised.worker_vec_env import WorkerVecEnv
 
 
 class Endless(gym.Env):

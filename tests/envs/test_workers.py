@@ -7,7 +7,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from stillsight.envs import EnvOptions, make_vec, resolve
 from stillsight.envs import workers as module
-from stillsight.envs.worker_vec_env import WorkerVecEnv
+from stillsight.envs.vectorised.worker_vec_env import WorkerVecEnv
 from stillsight.envs.workers import seconds_per_step, workers_pay
 
 ORCHARD = "stillsight/Orchard-v0"

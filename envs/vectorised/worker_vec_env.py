@@ -25,8 +25,8 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 
 from stillsight.envs.errors import EnvError, EnvFault
 from stillsight.envs.parent_process import end_with_parent
-from stillsight.envs.shared_observations import SharedObservations
 from stillsight.envs.state import State, objection, restore_state, save_state
+from stillsight.envs.vectorised.shared_observations import SharedObservations
 from stillsight.envs.wrappers.rules import Step
 from stillsight.envs.wrappers.watched import longer
 
@@ -240,8 +240,9 @@ class WorkerVecEnv(SubprocVecEnv):
         results = [remote.recv() for remote in self.remotes]
         self.waiting = False
         _, rewards, dones, infos, self.reset_infos = zip(*results, strict=True)  # type: ignore[assignment]
-        for number in np.flatnonzero(dones):
-            infos[number]["terminal_observation"] = shared.read_last(number)
+        for number, done in enumerate(dones):
+            if done:
+                infos[number]["terminal_observation"] = shared.read_last(number)
         return shared.read(), np.stack(rewards), np.stack(dones), infos  # type: ignore[return-value]
 
     def reset(self) -> VecEnvObs:

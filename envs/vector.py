@@ -146,7 +146,7 @@ def _check_native(env_id: str, native: bool | str, workers: int, there: Mapping[
         known = f"has {', '.join(there)}" if there else "has none"
         raise EnvError(
             f"The native environment {native!r} was asked for, and {env_id} {known}."
-            f"{did_you_mean(str(native), there)} Give native=None or False."
+            f"{did_you_mean(str(native), there)} Give native=None or False (--native auto or off)."
         )
     if not there:
         raise EnvError(

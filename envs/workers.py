@@ -23,7 +23,9 @@ SECONDS = 1.5
 """How long each way is timed, after the first steps."""
 
 
-def workers_pay(env_id: str, n_envs: int, options: EnvOptions, *, seed: int = 0) -> bool:
+def workers_pay(
+    env_id: str, n_envs: int, options: EnvOptions, *, seed: int = 0, native: bool | str | None = None
+) -> bool:
     """Whether `n_envs` training environments step faster in a process each than all in this one.
 
     Both ways show the same pixels, so what is found changes the speed of a run and nothing else. Light environments are
@@ -37,8 +39,8 @@ def workers_pay(env_id: str, n_envs: int, options: EnvOptions, *, seed: int = 0)
         return True
     if n_envs < 2 or (os.cpu_count() or 1) < 2:
         return False
-    here = make_vec(env_id, n_envs, seed=seed, options=options)
-    if not isinstance(here, DummyVecEnv) or seconds_per_step(here, 0.0) < LIGHT:
+    here = make_vec(env_id, n_envs, seed=seed, options=options, native=native)
+    if type(here) is not DummyVecEnv or seconds_per_step(here, 0.0) < LIGHT:
         here.close()
         return False
     alone = seconds_per_step(here, SECONDS)

@@ -103,6 +103,7 @@ class GymnasiumVecEnv(DummyVecEnv):
         training: bool = True,
         seed: int = 0,
         mode: AutoresetMode | None = None,
+        alone: bool = False,
     ) -> None:
         """Args:
             native: which is closed with this one.
@@ -110,6 +111,7 @@ class GymnasiumVecEnv(DummyVecEnv):
             training: whether `options.clip_rewards` holds.
             seed: of the first copy and its action space; the others follow.
             mode: that of `native.metadata` by default.
+            alone: it is known that some episodes can be begun alone, and need not be tried.
 
         Raises:
             EnvError: no mode is known, what is asked for cannot be had of `native`, and what `make_env` says of images.
@@ -134,7 +136,8 @@ class GymnasiumVecEnv(DummyVecEnv):
                 f"{self._name} steps all its copies at once: none can skip frames, or play on after a lost life, by "
                 "itself. Have the vector environment do so; leave frame_skip at 1 and terminal_on_life_loss at False."
             )
-        if (self.mode is not AutoresetMode.SAME_STEP or options.max_episode_steps) and native.num_envs > 1:
+        needed = self.mode is not AutoresetMode.SAME_STEP or options.max_episode_steps
+        if needed and not alone and native.num_envs > 1:
             self._try_alone()
         self._frames: Any = None
         self._offset = offset(native.single_action_space)

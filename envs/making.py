@@ -43,15 +43,9 @@ def make_env(
     meaning is not clear, and options that the environment does not have; `EnvFault` while it plays, see
     `Guard` and `Watched`.
     """
-    spec = resolve(env_id)
-    options = options or spec.options
-    suite = suite_of(env_id)
-    _check(env_id, options, suite)
-    check_shift(env_id, options.shift)
-
-    env = _make(env_id, options, suite)
-    env = suite.wrap(env, options)  # which skips frames, too
-    env = dressed(env, options, suite.shifts, training=training)
+    options = options or resolve(env_id).options
+    env = bare(env_id, options)
+    env = dressed(env, options, suite_of(env_id).shifts, training=training)
     env.action_space.seed(seed)
     try:
         env.reset(seed=seed)
@@ -61,6 +55,18 @@ def make_env(
             "brought it: install that anew, or take another id."
         ) from error
     return env
+
+
+def bare(env_id: str, options: EnvOptions) -> gym.Env[Any, Any]:
+    """Gymnasium's own environment, with its suite's wrapping, which skips frames.
+
+    Raises `EnvError`, see `make_env`.
+    """
+    resolve(env_id)  # which registers it
+    suite = suite_of(env_id)
+    _check(env_id, options, suite)
+    check_shift(env_id, options.shift)
+    return suite.wrap(_make(env_id, options, suite), options)
 
 
 def dressed(

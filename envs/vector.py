@@ -99,7 +99,8 @@ def natives(env_id: str) -> dict[str, NativeVecEnv]:
         vec_env = suite.native_class(name)
         assert vec_env is not None
         found[name] = vec_env
-    if gym.registry[env_id.rpartition(":")[2]].vector_entry_point is not None:
+    # Where a suite has its own, those are its vector environments, by the rules of make_env.
+    if not found and gym.registry[env_id.rpartition(":")[2]].vector_entry_point is not None:
         found[GYMNASIUM] = EntryPointVecEnv
     return found
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import functools
 import os
 import sys
-import time
 
 import numpy as np
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from stillsight.envs.errors import EnvError, EnvFault
 from stillsight.envs.options import EnvOptions
-from stillsight.envs.random_play import random_play
 from stillsight.envs.registry import presumed_suite
 from stillsight.envs.vector import make_vec
+from stillsight.envs.vectorised.step_times import Steps, step_times
 
 LIGHT = 5e-4
 """Seconds an environment step below which processes are not tried: sending an image to and fro takes as long."""
@@ -61,15 +60,6 @@ def _say(sentence: str) -> None:
     print(sentence, file=sys.stderr)
 
 
-def seconds_per_step(venv: VecEnv, seconds: float) -> float:
+def seconds_per_step(venv: Steps, seconds: float) -> float:
     """Median seconds of one environment step under random actions, over `seconds` and five steps of all at least."""
-    venv.reset()
-    times: list[float] = []
-    draw = random_play(venv)
-    until = time.perf_counter() + seconds
-    while len(times) < 5 or time.perf_counter() < until:
-        actions = draw()
-        began = time.perf_counter()
-        venv.step(actions)
-        times.append(time.perf_counter() - began)
-    return float(np.median(times)) / venv.num_envs
+    return float(np.median(step_times(venv, seconds))) / venv.num_envs

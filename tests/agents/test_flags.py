@@ -113,7 +113,7 @@ def test_what_is_wrong_is_one_sentence(words: str, sentence: str, capsys: pytest
         ("throughput --out x", "throughput has no flag --out"),
         (
             "rl --native ale --workers on",
-            "--native ale steps all environments by itself, and --workers on asks for a process for each. Drop one of them",
+            "--native ale steps all environments by itself, and --workers on asks for a process for each.",
         ),
     ],
 )

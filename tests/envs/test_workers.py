@@ -7,6 +7,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from stillsight.envs import EnvOptions, make_vec, resolve
 from stillsight.envs import workers as module
+from stillsight.envs.vectorised import step_times
 from stillsight.envs.vectorised.worker_vec_env import WorkerVecEnv
 from stillsight.envs.workers import seconds_per_step, workers_pay
 
@@ -77,5 +78,5 @@ def test_a_step_of_one_environment_is_what_counts(monkeypatch: pytest.MonkeyPatc
             assert len(actions) == 4  # type: ignore[arg-type]
             now[0] += 8.0
 
-    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(step_times.time, "perf_counter", lambda: now[0])
     assert seconds_per_step(Slow(), 100.0) == 2.0  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -46,9 +47,9 @@ def workers_pay(
     here.close()
     try:
         there = make_vec(env_id, n_envs, seed=seed, options=options, workers=n_envs)
-        together = seconds_per_step(there, SECONDS)
-        there.close()
-    except (EnvError, EnvFault) as error:
+        with contextlib.closing(there):
+            together = seconds_per_step(there, SECONDS)
+    except (EnvError, EnvFault, OSError) as error:  # of a system that has no more processes, pipes or memory
         _say(f"stillsight: {env_id} is stepped in one process. {error}")
         return False
     return together < alone

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -192,7 +192,10 @@ class WorkerVecEnv(SubprocVecEnv):
             processes see (`SharedObservations`). Without it they go through pipes.
         """
         self._id, self._actions, self._died = env_id, np.zeros(0), False
-        shared = None if space is None or not SharedObservations.fits(space) else SharedObservations(space, len(makers))
+        shared: SharedObservations | None = None
+        if space is not None and SharedObservations.fits(space):
+            with suppress(OSError):  # where no memory of the kind is to be had, pipes are
+                shared = SharedObservations(space, len(makers))
         self._shared = shared
         try:
             super().__init__([partial(_make, maker, number, shared) for number, maker in enumerate(makers)])

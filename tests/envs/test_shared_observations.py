@@ -132,6 +132,16 @@ def test_frames_do_not_go_through_the_pipe(monkeypatch: pytest.MonkeyPatch) -> N
     venv.close()
 
 
+def test_without_memory_of_the_kind_they_go_through_pipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("stillsight.envs.vectorised.shared_observations._unnamed", refuse)
+    workers, plain = make_vec("stillsight/Orchard-v0", 1, workers=1), make_vec("stillsight/Orchard-v0", 1)
+    together(workers, plain, 10, seed=3)
+    workers.close()
+
+
 def held() -> int:
     """Blocks of memory like ours that this process has in its address space, and files to them."""
     maps = Path("/proc/self/maps").read_text().count("memfd:stillsight")

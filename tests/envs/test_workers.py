@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from stillsight.envs import EnvOptions, make_vec, resolve
+from stillsight.envs import EnvFault, EnvOptions, make_env, make_vec, resolve
 from stillsight.envs import workers as module
 from stillsight.envs.vectorised import step_times
 from stillsight.envs.vectorised.worker_vec_env import WorkerVecEnv
@@ -42,6 +44,31 @@ def test_a_light_environment_is_not_even_tried_apart(monkeypatch: pytest.MonkeyP
     asked = timed(monkeypatch, 0.0001, 0.0)
     assert not workers_pay(ORCHARD, 2, EnvOptions())
     assert asked == [DummyVecEnv]
+
+
+@pytest.mark.parametrize("error", [EnvFault("it died"), OSError("Too many open files")])
+def test_a_trial_that_fails_is_no_failed_run_and_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    closed = []
+
+    class Failing(DummyVecEnv):
+        def __init__(self, *_: object) -> None:
+            super().__init__([lambda: make_env(ORCHARD)])
+
+        def step_wait(self) -> NoReturn:
+            raise error
+
+        def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr("stillsight.envs.vector.WorkerVecEnv", Failing)
+    monkeypatch.setattr(module, "LIGHT", 0.0)
+    monkeypatch.setattr(module, "SECONDS", 0.01)
+    module._say.cache_clear()
+    assert workers_pay(ORCHARD, 2, EnvOptions()) is False
+    assert closed == [True]
+    assert f"stillsight: {ORCHARD} is stepped in one process. {error}" in capsys.readouterr().err
 
 
 def test_one_environment_or_one_core_need_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,7 +150,7 @@ COMMANDS: dict[str, Command] = {
     "throughput": Command(
         f"{_AGENTS}.measure.measure_config:ThroughputConfig",
         f"{_AGENTS}.measure.throughput:throughput",
-        "measure how fast a run goes, beside stock SB3 and beside the floor, or encoders alone",
+        "measure how fast a run goes, beside stock SB3 and beside the floor, or encoders or environments alone",
         run=f"{_AGENTS}.training.config:RlConfig",
         left_out=(
             *("in_policy", "checkpoint_every", "tensorboard", "out", "resume", "from_run", "from_checkpoint", "keep"),
@@ -159,6 +159,7 @@ COMMANDS: dict[str, Command] = {
         examples=(
             "--encoder resnet18 --mode random --tap layer4 --pooling global --rounds 3",
             "--encoders retina mobilenet_v2 resnet18:layer4 --resolutions 84 224 --engines eager folded compiled",
+            "--envs ALE/Pong-v5 CarRacing-v3 --n-envs 8",
         ),
     ),
     "cifar-throughput": Command(

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from stillsight.envs.reference import reference_returns as reference_returns
     from stillsight.envs.shifts.shifted import Shifted as Shifted
     from stillsight.envs.vector import make_vec as make_vec
+    from stillsight.envs.vectorised.gymnasium_vec_env import GymnasiumVecEnv as GymnasiumVecEnv
     from stillsight.envs.workers import workers_pay as workers_pay
     from stillsight.envs.wrappers.pixels import Pixels as Pixels
 
 _LATER = {
     "BEST_RETURN": "orchard.orchard",
+    "GymnasiumVecEnv": "vectorised.gymnasium_vec_env",
     "NativeAtariVecEnv": "adapters.atari_native",
     "Orchard": "orchard.orchard",
     "Pixels": "wrappers.pixels",
@@ -45,6 +47,7 @@ __all__ = [
     "EnvFault",
     "EnvOptions",
     "EnvSpec",
+    "GymnasiumVecEnv",
     "NativeAtariVecEnv",
     "Orchard",
     "Pixels",

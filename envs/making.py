@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -42,29 +43,9 @@ def make_env(
     meaning is not clear, and options that the environment does not have; `EnvFault` while it plays, see
     `Guard` and `Watched`.
     """
-    spec = resolve(env_id)
-    options = options or spec.options
-    suite = suite_of(env_id)
-    _check(env_id, options, suite)
-    check_shift(env_id, options.shift)
-
-    env = _make(env_id, options, suite)
-    env = suite.wrap(env, options)  # which skips frames, too
-    env = counted_from_zero(env)
-    env = Pixels(env, options.size, options.pixels, options.state)
-    if options.shift is not None:
-        env = Shifted(env, options.shift, options.shift_strength, suite.shifts)
-    if options.max_episode_steps:
-        env = gym.wrappers.TimeLimit(env, options.max_episode_steps)
-    # Whatever changes rewards or ends for learning's sake stands outside Monitor, so that `info["episode"]["r"]` is
-    # always the true return of the whole game.
-    env = Monitor(env)
-    if options.step_timeout:
-        env = Watched(env, options.step_timeout)
-    if training and options.terminal_on_life_loss:
-        env = LifeLoss(env)
-    if training and options.clip_rewards:
-        env = gym.wrappers.TransformReward(env, sign)
+    options = options or resolve(env_id).options
+    env = bare(env_id, options)
+    env = dressed(env, options, suite_of(env_id).shifts, training=training)
     env.action_space.seed(seed)
     try:
         env.reset(seed=seed)
@@ -76,8 +57,57 @@ def make_env(
     return env
 
 
+def bare(env_id: str, options: EnvOptions) -> gym.Env[Any, Any]:
+    """Gymnasium's own environment, with its suite's wrapping, which skips frames.
+
+    Raises `EnvError`, see `make_env`.
+    """
+    resolve(env_id)  # which registers it
+    suite = suite_of(env_id)
+    _check(env_id, options, suite)
+    check_shift(env_id, options.shift)
+    return suite.wrap(_make(env_id, options, suite), options)
+
+
+def dressed(
+    env: gym.Env[Any, Any], options: EnvOptions, scenes: Mapping[str, str], *, training: bool
+) -> gym.Env[Any, Any]:
+    """A game, whose frames are skipped as they should be, in all that stands between it and an agent.
+
+    Args:
+        env: the game.
+        options: how it is shown.
+        scenes: shifts that it gives by what it draws, see `Suite.shifts`.
+        training: False shows true rewards, and lives unended.
+
+    Raises:
+        EnvError: see `Pixels` and `Shifted`.
+    """
+    env = counted_from_zero(env)
+    env = Pixels(env, options.size, options.pixels, options.state)
+    if options.shift is not None:
+        env = Shifted(env, options.shift, options.shift_strength, scenes)
+    if options.max_episode_steps:
+        env = gym.wrappers.TimeLimit(env, options.max_episode_steps)
+    # Whatever changes rewards or ends for learning's sake stands outside Monitor, so that `info["episode"]["r"]` is
+    # always the true return of the whole game.
+    env = Monitor(env)
+    if options.step_timeout:
+        env = Watched(env, options.step_timeout)
+    if training and options.terminal_on_life_loss:
+        env = LifeLoss(env)
+    if training and options.clip_rewards:
+        env = gym.wrappers.TransformReward(env, sign)
+    return env
+
+
 def _make(env_id: str, options: EnvOptions, suite: Suite) -> gym.Env[Any, Any]:
     """Gymnasium's own environment, rendering to arrays where it can."""
+    if gym.registry[env_id.rpartition(":")[2]].entry_point is None:
+        raise EnvError(
+            f"{env_id} was registered with a vector environment alone, and evaluation and films take single ones. "
+            "Register an entry_point beside its vector_entry_point, or wrap your own: stillsight.envs.GymnasiumVecEnv."
+        )
     kwargs: dict[str, Any] = suite.arguments(env_id, options)
     if not suite.takes_all:
         kwargs = {**kwargs, **dict(options.kwargs)}

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 from gymnasium import spaces
-from stable_baselines3.common.vec_env import VecEnv
 
 MASKS = "action_masks"
 """Name of the method by which an environment says which actions are allowed, as sb3-contrib's MaskablePPO asks it."""
 
 
-def random_play(venv: VecEnv) -> Callable[[], np.ndarray]:
+def random_play(venv: Any) -> Callable[[], np.ndarray]:
     """What gives a random action of each environment, `[n_envs, ...]`, each time that it is called.
 
     Where the environments say by `action_masks()` what is allowed, it is one of these. The draws come from

@@ -9,12 +9,12 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from stillsight.envs.errors import EnvError
 from stillsight.envs.state import State, objection, restore_state, save_state
-from stillsight.envs.worker_vec_env import WorkerVecEnv
+from stillsight.envs.vectorised.worker_vec_env import WorkerVecEnv
 
 
 def vec_objection(venv: VecEnv) -> str | None:
     """Why the states cannot be saved, as a sentence without a full stop, or None if they can be."""
-    if isinstance(venv, DummyVecEnv):
+    if type(venv) is DummyVecEnv:
         return next((reason for env in venv.envs if (reason := objection(env)) is not None), None)
     if isinstance(venv, WorkerVecEnv):
         return next((reason for reason in venv.env_method("state_objection") if reason is not None), None)
@@ -28,7 +28,7 @@ def save_states(venv: VecEnv) -> list[State]:
     Raises:
         EnvError: they cannot be saved, see `vec_objection`.
     """
-    if isinstance(venv, DummyVecEnv):
+    if type(venv) is DummyVecEnv:
         return [save_state(env) for env in venv.envs]
     if isinstance(venv, WorkerVecEnv):
         return list(venv.env_method("save_state"))
@@ -45,7 +45,7 @@ def restore_states(venv: VecEnv, states: Sequence[Mapping[str, Any]]) -> None:
         raise EnvError(
             f"The saved states are of {len(states)} environments, and {venv.num_envs} play here. Begin new episodes."
         )
-    if isinstance(venv, DummyVecEnv):
+    if type(venv) is DummyVecEnv:
         for env, state in zip(venv.envs, states, strict=True):
             restore_state(env, state)
         return

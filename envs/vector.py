@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
+import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
-from stillsight.envs.errors import EnvError
+from stillsight.envs.errors import EnvError, did_you_mean
 from stillsight.envs.making import make_env
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve, suite_of
 from stillsight.envs.suites import SUITES
-from stillsight.envs.worker_vec_env import WorkerVecEnv
+from stillsight.envs.suites.suite import NativeVecEnv
+from stillsight.envs.vectorised.gymnasium_vec_env import EntryPointVecEnv
+from stillsight.envs.vectorised.worker_vec_env import WorkerVecEnv
 from stillsight.envs.wrappers.layout import Layout, Observation
 
 
@@ -26,7 +30,7 @@ def make_vec(
     options: EnvOptions | None = None,
     training: bool = True,
     workers: int = 0,
-    native: bool | None = None,
+    native: bool | str | None = None,
 ) -> VecEnv:
     """`n_envs` copies of an environment as a Stable-Baselines3 VecEnv: uint8 `[n_envs, 3, H, W]`, 0..255.
 
@@ -35,9 +39,11 @@ def make_vec(
     - `workers=0` steps all copies in this process, which is fastest for light environments; `workers=n_envs` gives
       each its own process (SB3 has nothing in between). The pixels are the same. A suite that can have one environment
       in a process gets workers, whatever is asked.
-    - `native=None` trains through the VecEnv of the environment's suite, where it has one (`Suite.native`) that can do
-      what is asked, and `native=True` insists; the rules are the same, the random numbers are not.
-      `native=False` wraps one environment per copy, as does all that is not training.
+    - `native=None` trains through the first VecEnv of the environment's suite (`Suite.natives`) if that can do what is
+      asked, or through the vector environment that the id was registered with if that observes images and can begin
+      episodes alone (`EntryPointVecEnv`); `native=True` insists, and a name (`natives`) takes that one. The rules are
+      the same, the random numbers are not. `native=False` wraps one environment per copy, as does all that is not
+      training.
     - `get_images()` gives an RGB frame per copy, uint8 `[H, W, 3]`: the environment's own, or natively what was last
       observed.
     - Choices are counted from 0, see `make_env`; `get_attr("seen")` says what a copy sees, in words.
@@ -60,42 +66,90 @@ def make_vec(
     options = options or row.options
     if suite_of(env_id).one_a_process:
         workers = n_envs
-    native_vec_env = None if native is False else suite_of(env_id).native_class()
-    if native:
-        _check_native(env_id, workers, available=native_vec_env is not None)
-    elif native_vec_env is not None and (
-        not training  # evaluation keeps one environment per copy, as videos do
-        or workers
-        or native_vec_env.objection(env_id, options, training=True) is not None
-    ):
-        native_vec_env = None
+    venv = _native(env_id, n_envs, options, native, workers, training=training, seed=seed)
+    if venv is not None:
+        venv.seed(seed)
+        return venv
+    space = None
     if workers:
         # A mistake inside a worker would reach the user as a broken pipe; here it is a sentence.
-        make_env(env_id, options, training=training, seed=seed).close()
+        first = make_env(env_id, options, training=training, seed=seed)
+        space = first.observation_space
+        first.close()
     # A worker is watched from outside, where it can be ended whatever it does.
     own = replace(options, step_timeout=0.0) if workers else options
     makers = [partial(make_env, env_id, own, training=training, seed=seed + i) for i in range(n_envs)]
-    venv: VecEnv
-    if native_vec_env is not None:
-        venv = native_vec_env(env_id, n_envs, options, training=training, seed=seed)
-    elif workers:
-        venv = WorkerVecEnv(env_id, makers, options.step_timeout)
-    else:
-        venv = DummyVecEnv(makers)  # type: ignore[arg-type]
-    venv.seed(seed)
-    return venv
+    made = WorkerVecEnv(env_id, makers, options.step_timeout, space) if workers else DummyVecEnv(makers)  # type: ignore[arg-type]
+    made.seed(seed)
+    return made
 
 
-def _check_native(env_id: str, workers: int, *, available: bool) -> None:
+GYMNASIUM = "gymnasium"
+"""The native VecEnv of an id that was registered with a vector environment."""
+
+
+def natives(env_id: str) -> dict[str, NativeVecEnv]:
+    """What steps all copies of an id that `resolve` knows by itself, by the name that `make_vec(native=...)` takes.
+
+    The first is preferred; whether it can do what is asked, its `objection` says.
+    """
+    suite = suite_of(env_id)
+    found: dict[str, NativeVecEnv] = {}
+    for name in suite.natives:
+        vec_env = suite.native_class(name)
+        assert vec_env is not None
+        found[name] = vec_env
+    # Where a suite has its own, those are its vector environments, by the rules of make_env.
+    if not found and gym.registry[env_id.rpartition(":")[2]].vector_entry_point is not None:
+        found[GYMNASIUM] = EntryPointVecEnv
+    return found
+
+
+def _native(
+    env_id: str,
+    n_envs: int,
+    options: EnvOptions,
+    native: bool | str | None,
+    workers: int,
+    *,
+    training: bool,
+    seed: int,
+) -> VecEnv | None:
+    """The native VecEnv that was asked for, or that is preferred where nothing was said; None for none."""
+    if native is False or (native is None and (workers or not training)):
+        return None  # evaluation keeps one environment per copy, as videos do
+    there = natives(env_id)
+    if native is not None:
+        _check_native(env_id, native, workers, there)
+        name = next(iter(there)) if native is True else str(native)
+        return there[name](env_id, n_envs, options, training=training, seed=seed)
+    name = next(iter(there), "")
+    if name == GYMNASIUM:
+        try:
+            return EntryPointVecEnv(env_id, n_envs, options, training=training, seed=seed, drawing=False)
+        except EnvError:
+            return None  # what is a mistake is one for single environments as well
+    if name and there[name].objection(env_id, options, training=True) is None:
+        return there[name](env_id, n_envs, options, training=training, seed=seed)
+    return None
+
+
+def _check_native(env_id: str, native: bool | str, workers: int, there: Mapping[str, NativeVecEnv]) -> None:
     """Refuse to insist on a native VecEnv where there is none, or beside workers."""
-    suites = [suite for suite in SUITES if suite.native is not None]
+    suites = [suite for suite in SUITES if suite.natives]
     name = " or ".join(suite.name for suite in suites)
     if workers:
         raise EnvError(
             f"The native {name} environment was asked for with {workers} workers, and it runs threads of its own. "
             "Give workers=0 or native=False."
         )
-    if not available:
+    if native is not True and native not in there:
+        known = f"has {', '.join(there)}" if there else "has none"
+        raise EnvError(
+            f"The native environment {native!r} was asked for, and {env_id} {known}."
+            f"{did_you_mean(str(native), there)} Give native=None or False (--native auto or off)."
+        )
+    if not there:
         raise EnvError(
             f"The native {name} environment was asked for, and {env_id} is no {' or '.join(s.kind for s in suites)}. "
             "Give native=None or False."

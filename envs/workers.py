@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
-import time
 
 import numpy as np
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from stillsight.envs.errors import EnvError, EnvFault
 from stillsight.envs.options import EnvOptions
-from stillsight.envs.random_play import random_play
 from stillsight.envs.registry import presumed_suite
 from stillsight.envs.vector import make_vec
+from stillsight.envs.vectorised.step_times import Steps, step_times
 
 LIGHT = 5e-4
 """Seconds an environment step below which processes are not tried: sending an image to and fro takes as long."""
@@ -23,7 +23,9 @@ SECONDS = 1.5
 """How long each way is timed, after the first steps."""
 
 
-def workers_pay(env_id: str, n_envs: int, options: EnvOptions, *, seed: int = 0) -> bool:
+def workers_pay(
+    env_id: str, n_envs: int, options: EnvOptions, *, seed: int = 0, native: bool | str | None = None
+) -> bool:
     """Whether `n_envs` training environments step faster in a process each than all in this one.
 
     Both ways show the same pixels, so what is found changes the speed of a run and nothing else. Light environments are
@@ -37,17 +39,17 @@ def workers_pay(env_id: str, n_envs: int, options: EnvOptions, *, seed: int = 0)
         return True
     if n_envs < 2 or (os.cpu_count() or 1) < 2:
         return False
-    here = make_vec(env_id, n_envs, seed=seed, options=options)
-    if not isinstance(here, DummyVecEnv) or seconds_per_step(here, 0.0) < LIGHT:
+    here = make_vec(env_id, n_envs, seed=seed, options=options, native=native)
+    if type(here) is not DummyVecEnv or seconds_per_step(here, 0.0) < LIGHT:
         here.close()
         return False
     alone = seconds_per_step(here, SECONDS)
     here.close()
     try:
         there = make_vec(env_id, n_envs, seed=seed, options=options, workers=n_envs)
-        together = seconds_per_step(there, SECONDS)
-        there.close()
-    except (EnvError, EnvFault) as error:
+        with contextlib.closing(there):
+            together = seconds_per_step(there, SECONDS)
+    except (EnvError, EnvFault, OSError) as error:  # of a system that has no more processes, pipes or memory
         _say(f"stillsight: {env_id} is stepped in one process. {error}")
         return False
     return together < alone
@@ -59,15 +61,6 @@ def _say(sentence: str) -> None:
     print(sentence, file=sys.stderr)
 
 
-def seconds_per_step(venv: VecEnv, seconds: float) -> float:
+def seconds_per_step(venv: Steps, seconds: float) -> float:
     """Median seconds of one environment step under random actions, over `seconds` and five steps of all at least."""
-    venv.reset()
-    times: list[float] = []
-    draw = random_play(venv)
-    until = time.perf_counter() + seconds
-    while len(times) < 5 or time.perf_counter() < until:
-        actions = draw()
-        began = time.perf_counter()
-        venv.step(actions)
-        times.append(time.perf_counter() - began)
-    return float(np.median(times)) / venv.num_envs
+    return float(np.median(step_times(venv, seconds))) / venv.num_envs

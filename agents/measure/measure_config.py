@@ -48,10 +48,15 @@ class ThroughputConfig:
     """How to measure; all other flags are those of `stillsight rl`, and describe the run that is measured.
 
     With --encoders no run is measured but encoders alone: each at every resolution, in every precision, under every
-    engine and with every number of images at once, as far as that can be had here.
+    engine and with every number of images at once, as far as that can be had here. With --envs it is environments
+    alone: each under every backend that it has.
     """
 
-    GROUPS: ClassVar[Mapping[str, str]] = {"arms": "measurement", "encoders": "encoders alone, in place of a run"}
+    GROUPS: ClassVar[Mapping[str, str]] = {
+        "arms": "measurement",
+        "envs": "environments alone, in place of a run",
+        "encoders": "encoders alone, in place of a run",
+    }
     BESIDE: ClassVar[frozenset[str]] = frozenset(
         {
             *("rounds", "seconds", "json", "encoders", "resolutions", "precisions", "engines", "batch"),
@@ -59,6 +64,10 @@ class ThroughputConfig:
         }
     )
     """Flags, those of a run included, that mean something beside --encoders."""
+    BESIDE_ENVS: ClassVar[frozenset[str]] = frozenset(
+        {"rounds", "seconds", "json", "envs", "n_envs", "size", "frame_skip", "pixels", "state", "seed"}
+    )
+    """The same beside --envs."""
 
     arms: tuple[Name, ...] = NAMES
     """What to measure. stock: the backbone as a features extractor in plain SB3. in-policy: ours, encoding in the
@@ -66,10 +75,14 @@ class ThroughputConfig:
     rounds: int = 3
     """Measurements of each arm, in turns."""
     seconds: float | None = None
-    """Length of one measurement, 20 by default, and 1 of an encoder alone; an arm whose single update or batch takes
-    longer takes as long as it takes."""
+    """Length of one measurement, 20 by default, 1 of an encoder alone and 2 of environments; an arm whose single update
+    or batch takes longer takes as long as it takes."""
     json: bool = False
     """Print one JSON object instead of tables."""
+    envs: tuple[str, ...] = ()
+    """Measure these alone, in env steps/s of random play: one environment in a plain Gymnasium loop, --n-envs (8) of
+    them in one process, in a process each, and under whatever steps them by itself. What cannot be had is a row that
+    says why."""
     encoders: tuple[str, ...] = ()
     """Measure these alone, in images/s: NAME or NAME:TAP, without a tap the one that agents read. Weights are random,
     which costs the same; images are bytes that lie in the device's memory."""
@@ -91,7 +104,7 @@ class ThroughputConfig:
     @property
     def length(self) -> float:
         """Seconds of one measurement."""
-        return (1.0 if self.encoders else 20.0) if self.seconds is None else self.seconds
+        return (1.0 if self.encoders else 2.0 if self.envs else 20.0) if self.seconds is None else self.seconds
 
     def check(self) -> None:
         """Refuse what measures nothing.
@@ -116,6 +129,10 @@ class ThroughputConfig:
         Raises:
             EncoderError: which flag, why, and what to type.
         """
+        if self.envs:
+            alone = "beside --envs, which measures environments alone. Drop --envs"
+            refuse(given, sorted(set(given) - self.BESIDE_ENVS), alone)
+            return
         if not self.encoders:
             refuse(given, ("batch",), "on a run, whose own is --set batch_size=N. Type --encoders NAME")
             why = "without --encoders. Type --encoders NAME"

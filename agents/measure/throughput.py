@@ -13,6 +13,7 @@ from rich.console import Console
 from stillsight.agents.columns import Columns
 from stillsight.agents.errors import RunError
 from stillsight.agents.measure.encoder_speed import encoder_speed
+from stillsight.agents.measure.env_speed import env_speed
 from stillsight.agents.measure.measure_config import ThroughputConfig
 from stillsight.agents.measure.process import ArmProcess
 from stillsight.agents.runs.machine import machine
@@ -28,12 +29,15 @@ Show = Callable[[str, dict[str, Any]], object]
 
 
 def throughput(run: RlConfig, config: ThroughputConfig) -> dict[str, Any]:
-    """Measure, print, and return the numbers: of a run, see `compare`, or of encoders alone, see `encoder_speed`.
+    """Measure, print, and return the numbers: of a run, see `compare`, of encoders alone, see `encoder_speed`, or of
+    environments alone, see `env_speed`.
 
     Raises:
         RunError, EncoderError, EnvError: the run could not be started either.
     """
     config.check()
+    if config.envs:
+        return env_speed(run, config)
     if config.encoders:
         return encoder_speed(run, config)
     console = Console(highlight=False, stderr=config.json)

@@ -21,6 +21,10 @@ VERSIONED = (
     "numpy",
     "ale-py",
     "vizdoom",
+    "envpool",
+    "mujoco",
+    "dm-control",
+    "minigrid",
 )
 
 

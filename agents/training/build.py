@@ -107,11 +107,12 @@ def make_venv(config: RlConfig, encoder: Encoder, *, n_envs: int, training: bool
         EnvError: see `make_vec`.
     """
     options = config.env_options()
-    wanted = training and config.workers != "off"
+    native = {"auto": None, "off": False}.get(config.native, config.native) if training else None
+    wanted = training and config.workers != "off" and not native
     if wanted and config.workers == "auto":
-        wanted = workers_pay(config.env, n_envs, options, seed=seed)
+        wanted = workers_pay(config.env, n_envs, options, seed=seed, native=native)
     workers = n_envs if wanted else 0
-    shown = make_vec(config.env, n_envs, seed=seed, options=options, training=training, workers=workers)
+    shown = make_vec(config.env, n_envs, seed=seed, options=options, training=training, workers=workers, native=native)
     layout = layout_of(shown)
     assert layout is not None
     prepare(config, encoder, layout, n_envs, forwards=config.steps // n_envs if training else 0)

@@ -68,6 +68,10 @@ class RlConfig(EncoderConfig):
     """Environments side by side; the number of the environment's preset or the algorithm's own by default."""
     workers: Literal["auto", "on", "off"] = "auto"
     """A process for each environment. auto steps them both ways first, where stepping is slow, and keeps the faster."""
+    native: str = "auto"
+    """Who steps the environments that learn: a name of what steps all of them by itself, off for one after the other or
+    --workers. Atari has ale and envpool, an id with a vector environment of its own gymnasium. auto takes ale, or
+    gymnasium where that observes images and can begin episodes alone. Each draws other random numbers."""
     frame_stack: int | None = None
     """Frames in an observation, whose features are stacked, so that each frame is encoded once. 4 unless the
     environment's preset says otherwise."""
@@ -265,6 +269,11 @@ class RlConfig(EncoderConfig):
             open_run(self.resume, Trust(self.trust), writes=True)
             return
         row = spec(self.algo)
+        if self.native not in ("auto", "off") and self.workers == "on":
+            raise RunError(
+                f"--native {self.native} steps all environments by itself, and --workers on asks for a process for "
+                "each. Drop one of them."
+            )
         self.for_control().check_encoder()
         options = self.env_options()
         for shift in (options.shift, self.eval_options().shift):

@@ -82,8 +82,8 @@ class NativeAtariVecEnv(VecEnv):
         from ale_py.vector_env import AtariVectorEnv
 
         SUITE.arguments(env_id, options)  # refuses values that ale-py would take for others
-        spec, kwargs = _spec(env_id, options)
-        native = _screen(kwargs["game"])
+        spec, kwargs = registered(env_id, options)
+        native = screen(kwargs["game"])
         height, width = (options.size, options.size) if options.size else native
         seen = Seen(source="observation", form=f"uint8 {[*native, 3]}", native=native, size=(height, width))
         self._native = AtariVectorEnv(
@@ -134,7 +134,7 @@ class NativeAtariVecEnv(VecEnv):
             return f"it needs ale-py {oldest} where this is {ale_py.__version__} (pip install -U ale-py)"
         if training and options.terminal_on_life_loss:
             return "it cannot play the no-op with which a game goes on after a lost life (terminal_on_life_loss)"
-        spec, kwargs = _spec(env_id, options)
+        spec, kwargs = registered(env_id, options)
         reserved = {name for name, _ in options.kwargs if name in SUITE.reserved}
         if strange := [f"{name}={kwargs[name]!r}" for name in sorted((set(kwargs) - _TAKEN) | reserved)]:
             return f"it does not take the environment arguments {', '.join(strange)}"
@@ -144,7 +144,7 @@ class NativeAtariVecEnv(VecEnv):
 
     def reset(self) -> NDArray[np.uint8]:
         """New games everywhere, from the seeds given since the last reset or from where the generators stand."""
-        seeds = np.array([-1 if seed is None else _game_seed(seed) for seed in self._seeds])
+        seeds = np.array([-1 if seed is None else game_seed(seed) for seed in self._seeds])
         self._frames, info = self._native.reset(seed=seeds)
         self.reset_infos = _split(info, range(self.num_envs))
         self._returns[:] = 0.0
@@ -219,14 +219,14 @@ class NativeAtariVecEnv(VecEnv):
         return [issubclass(Monitor, wrapper_class) for _ in self._get_indices(indices)]
 
 
-def _spec(env_id: str, options: EnvOptions) -> tuple[gym.envs.registration.EnvSpec, dict[str, Any]]:
+def registered(env_id: str, options: EnvOptions) -> tuple[gym.envs.registration.EnvSpec, dict[str, Any]]:
     """How the id was registered, and the arguments that `gymnasium.make` would hand to the environment."""
     spec = gym.registry[env_id.rpartition(":")[2]]
     own = {name: value for name, value in spec.kwargs.items() if name != "frameskip"}  # options.frame_skip replaces it
     return spec, {**own, **dict(options.kwargs)}
 
 
-def _screen(game: str) -> tuple[int, int]:
+def screen(game: str) -> tuple[int, int]:
     """Height and width of a game's screen in pixels: mostly 210 x 160, a few are taller."""
     import ale_py
 
@@ -238,7 +238,8 @@ def _screen(game: str) -> tuple[int, int]:
     return height, width
 
 
-def _game_seed(seed: int) -> int:
+def game_seed(seed: int) -> int:
+    """The seed of a game from that of an environment."""
     # As ale_py's single environment spreads a seed (`AtariEnv.seed_game`), so that neighbours do not resemble each
     # other; the highest bit is dropped because natively a negative seed means none.
     return int(np.random.SeedSequence(seed).generate_state(2)[1]) & 0x7FFF_FFFF

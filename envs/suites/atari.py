@@ -167,5 +167,8 @@ SUITE = Suite(
     arguments=arguments,
     wrapping="stillsight.envs.suites.atari:preprocess",
     state="stillsight.envs.adapters.atari_state:AtariState",
-    native="stillsight.envs.adapters.atari_native:NativeAtariVecEnv",
+    natives={
+        "ale": "stillsight.envs.adapters.atari_native:NativeAtariVecEnv",
+        "envpool": "stillsight.envs.adapters.atari_envpool:EnvPoolAtariVecEnv",
+    },
 )

@@ -27,7 +27,7 @@ EVERY = "*"
 
 
 class NativeVecEnv(Protocol):
-    """What `Suite.native` names: a VecEnv class that steps all copies by itself, in threads or on a device."""
+    """What `Suite.natives` name: a VecEnv class that steps all copies by itself, in threads or on a device."""
 
     def __call__(self, env_id: str, n_envs: int, options: EnvOptions, *, training: bool, seed: int) -> VecEnv:
         """As `make_vec`. Raises `EnvError` for what `objection` finds."""
@@ -99,8 +99,10 @@ class Suite:
     shifts: Mapping[str, str] = field(default_factory=dict)
     """Names of `SHIFTS` and `SUITE_SHIFTS` -> `module:Class` of a `stillsight.envs.shifts.shifted.Scene`: shifts that
     the suite gives by what it draws, and those that it alone can give."""
-    native: str | None = None
-    """`module:Class` of a `NativeVecEnv` that is preferred for training wherever it has no objection."""
+    natives: Mapping[str, str] = field(default_factory=dict)
+    """`module:Class` of each `NativeVecEnv`, by the name that is typed for it. The first is preferred for training
+    wherever it has no objection, the others are taken where they are named: which one steps decides what a seed draws,
+    and neither a package that was installed nor a busy moment may."""
 
     def takes_unasked(self, name: str, value: Scalar) -> bool:
         """Whether an argument is one of `harmless`, with a value of its type."""
@@ -152,7 +154,9 @@ class Suite:
         wrapped: gym.Env[Any, Any] = resolve_name(self.wrapping)(env, options)
         return wrapped
 
-    def native_class(self) -> NativeVecEnv | None:
-        """The class that `native` names, imported; None where the suite has none."""
-        vec_env: NativeVecEnv | None = None if self.native is None else resolve_name(self.native)
+    def native_class(self, name: str | None = None) -> NativeVecEnv | None:
+        """The class of `natives` that is called so, or the first, imported; None where the suite has none."""
+        if not self.natives:
+            return None
+        vec_env: NativeVecEnv = resolve_name(self.natives[next(iter(self.natives)) if name is None else name])
         return vec_env

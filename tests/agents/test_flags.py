@@ -111,6 +111,10 @@ def test_what_is_wrong_is_one_sentence(words: str, sentence: str, capsys: pytest
         ("list runs algos", "list takes encoders|envs|algos|runs and flags, and got 'algos' too"),
         ("list envs --folder x", "--folder is where runs are, and has no effect on the list of envs"),
         ("throughput --out x", "throughput has no flag --out"),
+        (
+            "rl --native ale --workers on",
+            "--native ale steps all environments by itself, and --workers on asks for a process for each.",
+        ),
     ],
 )
 def test_commands_refuse_in_one_sentence(words: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:

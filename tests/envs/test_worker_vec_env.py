@@ -98,7 +98,7 @@ import time
 import gymnasium as gym
 import numpy as np
 
-from stillsight.envs.worker_vec_env import WorkerVecEnv
+from stillsight.envs.vectorised.worker_vec_env import WorkerVecEnv
 
 
 class Endless(gym.Env):
@@ -119,7 +119,7 @@ class Endless(gym.Env):
 
 
 if __name__ == "__main__":
-    venv = WorkerVecEnv("Endless-v0", [Endless, Endless])
+    venv = WorkerVecEnv("Endless-v0", [Endless, Endless], space=Endless.observation_space)
     venv.reset()
     venv.step_async(np.array([0, 1]))
     print(*(process.pid for process in venv.processes), flush=True)
@@ -139,10 +139,16 @@ def test_workers_end_with_a_process_that_is_killed(tmp_path: Path, moment: str) 
         assert process.stderr is not None
         pids = [int(word) for word in process.stdout.readline().split()]
         assert pids
+        if moment == "stepping" and sys.platform == "linux":
+            assert all("memfd:stillsight" in Path(f"/proc/{pid}/maps").read_text() for pid in pids)
+        named = sorted(os.listdir("/dev/shm")) if sys.platform == "linux" else []
         process.kill()
         shown = process.stderr.read()  # until the last process that could write there has ended
     assert not [pid for pid in pids if _runs(pid)]
     assert "Traceback" not in shown
+    assert "resource_tracker" not in shown
+    if sys.platform == "linux":  # the memory went with the last process that had it
+        assert not set(os.listdir("/dev/shm")) - set(named)
 
 
 def _runs(pid: int) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NoReturn
+
 import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from stillsight.envs import EnvOptions, make_vec, resolve
+from stillsight.envs import EnvFault, EnvOptions, make_env, make_vec, resolve
 from stillsight.envs import workers as module
-from stillsight.envs.worker_vec_env import WorkerVecEnv
+from stillsight.envs.vectorised import step_times
+from stillsight.envs.vectorised.worker_vec_env import WorkerVecEnv
 from stillsight.envs.workers import seconds_per_step, workers_pay
 
 ORCHARD = "stillsight/Orchard-v0"
@@ -41,6 +44,31 @@ def test_a_light_environment_is_not_even_tried_apart(monkeypatch: pytest.MonkeyP
     asked = timed(monkeypatch, 0.0001, 0.0)
     assert not workers_pay(ORCHARD, 2, EnvOptions())
     assert asked == [DummyVecEnv]
+
+
+@pytest.mark.parametrize("error", [EnvFault("it died"), OSError("Too many open files")])
+def test_a_trial_that_fails_is_no_failed_run_and_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    closed = []
+
+    class Failing(DummyVecEnv):
+        def __init__(self, *_: object) -> None:
+            super().__init__([lambda: make_env(ORCHARD)])
+
+        def step_wait(self) -> NoReturn:
+            raise error
+
+        def close(self) -> None:
+            closed.append(True)
+
+    monkeypatch.setattr("stillsight.envs.vector.WorkerVecEnv", Failing)
+    monkeypatch.setattr(module, "LIGHT", 0.0)
+    monkeypatch.setattr(module, "SECONDS", 0.01)
+    module._say.cache_clear()
+    assert workers_pay(ORCHARD, 2, EnvOptions()) is False
+    assert closed == [True]
+    assert f"stillsight: {ORCHARD} is stepped in one process. {error}" in capsys.readouterr().err
 
 
 def test_one_environment_or_one_core_need_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,5 +105,5 @@ def test_a_step_of_one_environment_is_what_counts(monkeypatch: pytest.MonkeyPatc
             assert len(actions) == 4  # type: ignore[arg-type]
             now[0] += 8.0
 
-    monkeypatch.setattr(module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(step_times.time, "perf_counter", lambda: now[0])
     assert seconds_per_step(Slow(), 100.0) == 2.0  # type: ignore[arg-type]

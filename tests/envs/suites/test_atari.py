@@ -354,7 +354,7 @@ def test_closing_ends_the_threads_and_can_be_repeated() -> None:
 class Worker(DummyVecEnv):
     """Stands for WorkerVecEnv, whose process would be seconds in starting."""
 
-    def __init__(self, _env_id: str, makers: Any, _timeout: float = 0.0) -> None:
+    def __init__(self, _env_id: str, makers: Any, *_: Any) -> None:
         super().__init__(makers)
 
 

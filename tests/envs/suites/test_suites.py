@@ -66,10 +66,10 @@ def test_rows_need_what_their_suite_needs_and_are_told_by_their_ids(suite: Suite
 def test_all_that_a_suite_names_can_be_loaded(suite: Suite) -> None:
     if not suite.installed:
         pytest.skip(f"{suite.name} needs the extra {suite.default.extra}")
-    for name in (suite.wrapping, suite.replacement, suite.native):
+    for name in (suite.wrapping, suite.replacement, *suite.natives.values()):
         assert name is None or callable(resolve_name(name))
     vec_env = suite.native_class()
-    assert (vec_env is None) == (suite.native is None)
+    assert (vec_env is None) == (not suite.natives)
     if vec_env is not None:
         assert "is no " in (vec_env.objection("CartPole-v1", EnvOptions(), training=True) or "")
 

@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -26,6 +26,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvO
 from stillsight.envs.errors import EnvError, EnvFault
 from stillsight.envs.parent_process import end_with_parent
 from stillsight.envs.state import State, objection, restore_state, save_state
+from stillsight.envs.vectorised.shared_observations import SharedObservations
 from stillsight.envs.wrappers.rules import Step
 from stillsight.envs.wrappers.watched import longer
 
@@ -77,23 +78,42 @@ class Patient:
 
 
 class Reporting(gym.Wrapper[Any, Any, Any, Any]):
-    """An environment in a worker, whose exceptions travel to the other side in `info[FAULT]` and do not end it."""
+    """An environment in a worker, whose exceptions travel to the other side in `info[FAULT]` and do not end it.
+
+    Args:
+        env: the environment.
+        number: of the worker.
+        shared: where its observations are put down, None in their place; without it they go through the pipe.
+    """
 
     unmade = ""
+
+    def __init__(self, env: gym.Env[Any, Any], number: int, shared: SharedObservations | None) -> None:
+        super().__init__(env)
+        self._number, self._shared = number, shared
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """The environment's, or a blank observation and a report."""
         try:
-            return self.env.reset(seed=seed, options=options)
+            observation, info = self.env.reset(seed=seed, options=options)
+            return self._sent(observation, last=False), info
         except Exception as error:
             return self._blank(), {FAULT: _report(error)}
 
     def step(self, action: Any) -> Step:
         """The environment's, or a blank observation and a report."""
         try:
-            return self.env.step(action)
+            observation, reward, terminated, truncated, info = self.env.step(action)
+            # That of an episode's end is followed by a reset before this side answers.
+            return self._sent(observation, last=terminated or truncated), reward, terminated, truncated, info
         except Exception as error:
             return self._blank(), 0.0, False, False, {FAULT: _report(error)}
+
+    def _sent(self, observation: Any, *, last: bool) -> Any:
+        if self._shared is None:
+            return observation
+        self._shared.write(self._number, observation, last=last)
+        return None
 
     def state_objection(self) -> str | None:
         """Why the environment's state cannot be saved, see `state.objection`."""
@@ -112,6 +132,8 @@ class Reporting(gym.Wrapper[Any, Any, Any, Any]):
         return None
 
     def _blank(self) -> Any:
+        if self._shared is not None:
+            return None
         if isinstance(self.observation_space, spaces.Dict):
             return {key: np.zeros(part.shape or (), part.dtype) for key, part in self.observation_space.items()}
         return np.zeros(self.observation_space.shape or (), self.observation_space.dtype)
@@ -133,7 +155,7 @@ def _report(error: Exception) -> Report:
     return f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
 
 
-def _make(maker: Maker) -> gym.Env[Any, Any]:
+def _make(maker: Maker, number: int, shared: SharedObservations | None) -> gym.Env[Any, Any]:
     """Runs in the worker, which ends when this process does. Ctrl-C is for this side, which may have to save first.
 
     SIGTERM ends it through a handler, for SDL takes that signal where it finds none, and then nothing ends it.
@@ -143,25 +165,42 @@ def _make(maker: Maker) -> gym.Env[Any, Any]:
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     end_with_parent()
     try:
-        return Reporting(maker())
+        env = maker()
     except Exception as error:
         return Unmade(f"{type(error).__name__}: {error}")
+    if shared is not None and env.observation_space != shared.space:
+        return Unmade(f"in one it observes {env.observation_space}, in another process {shared.space}")
+    return Reporting(env, number, shared)
 
 
 class WorkerVecEnv(SubprocVecEnv):
-    """`SubprocVecEnv` with sentences in place of broken pipes.
+    """`SubprocVecEnv` with sentences in place of broken pipes, and observations in shared memory in place of pickles.
 
     Raises `EnvError` on construction where a worker cannot make its environment; later `EnvFault` for what an
     environment raised in its worker, with a bug's traceback as a note, for a worker that died, with its exit code and
     the action that it was given last, and for one that does not answer, which is killed.
     """
 
-    def __init__(self, env_id: str, makers: Sequence[Maker], timeout: float = 0.0) -> None:
-        """Args: `env_id` for sentences; `makers` are called in the workers, one each; `timeout` in seconds, after which
-        a worker that has not answered counts as hung, 0 for never."""
+    def __init__(
+        self, env_id: str, makers: Sequence[Maker], timeout: float = 0.0, space: spaces.Space[Any] | None = None
+    ) -> None:
+        """Args:
+        env_id: for sentences.
+        makers: are called in the workers, one each.
+        timeout: in seconds, after which a worker that has not answered counts as hung, 0 for never.
+        space: of one environment's observations; where it is a Box, or a Dict of Boxes, they lie in memory that all
+            processes see (`SharedObservations`). Without it they go through pipes.
+        """
         self._id, self._actions, self._died = env_id, np.zeros(0), False
+        shared: SharedObservations | None = None
+        if space is not None and SharedObservations.fits(space):
+            with suppress(OSError):  # where no memory of the kind is to be had, pipes are
+                shared = SharedObservations(space, len(makers))
+        self._shared = shared
         try:
-            super().__init__([partial(_make, maker) for maker in makers])
+            super().__init__([partial(_make, maker, number, shared) for number, maker in enumerate(makers)])
+            if shared is not None:
+                shared.handed_over()
             if timeout:
                 self.remotes = tuple(Patient(remote, number, timeout) for number, remote in enumerate(self.remotes))
             reasons = [reason for reason in self.get_attr("unmade") if reason]
@@ -193,19 +232,37 @@ class WorkerVecEnv(SubprocVecEnv):
     def step_wait(self) -> VecEnvStepReturn:
         """What the workers answer."""
         with self._alive():
-            answer = super().step_wait()
+            answer = super().step_wait() if self._shared is None else self._step_wait(self._shared)
         _, _, dones, infos = answer
         for number, info in enumerate(infos):
             report = info.get(FAULT) or (self.reset_infos[number].get(FAULT) if dones[number] else None)
             self._raise(number, report)
         return answer
 
+    def _step_wait(self, shared: SharedObservations) -> VecEnvStepReturn:
+        results = [remote.recv() for remote in self.remotes]
+        self.waiting = False
+        _, rewards, dones, infos, self.reset_infos = zip(*results, strict=True)  # type: ignore[assignment]
+        for number, done in enumerate(dones):
+            if done:
+                infos[number]["terminal_observation"] = shared.read_last(number)
+        return shared.read(), np.stack(rewards), np.stack(dones), infos  # type: ignore[return-value]
+
     def reset(self) -> VecEnvObs:
         """Begin episodes everywhere."""
         with self._alive():
-            observations = super().reset()
+            observations = super().reset() if self._shared is None else self._reset(self._shared)
         for number, info in enumerate(self.reset_infos):
             self._raise(number, info.get(FAULT))
+        return observations
+
+    def _reset(self, shared: SharedObservations) -> VecEnvObs:
+        for remote, seed, options in zip(self.remotes, self._seeds, self._options, strict=True):
+            remote.send(("reset", (seed, options)))
+        _, self.reset_infos = zip(*[remote.recv() for remote in self.remotes], strict=True)  # type: ignore[assignment]
+        self._reset_seeds()
+        self._reset_options()
+        observations: VecEnvObs = shared.read()
         return observations
 
     def _raise(self, number: int, report: Report | None) -> None:
@@ -249,6 +306,8 @@ class WorkerVecEnv(SubprocVecEnv):
                 super().close()
         except (EOFError, OSError, Hung):
             self._kill()
+        if self._shared is not None:
+            self._shared.close()
 
     @contextmanager
     def _alive(self) -> Iterator[None]:
@@ -288,6 +347,8 @@ class WorkerVecEnv(SubprocVecEnv):
             process.join()
         for remote in getattr(self, "remotes", []):
             remote.close()
+        if self._shared is not None:
+            self._shared.close()
         self.closed = True
 
 

@@ -47,8 +47,26 @@ SUITE = Suite(
             n_envs=1,
             source="SB3's defaults, as rl-baselines3-zoo's preset of Ant-v3 has them; without its normalised rewards",
         ),
+        ("Swimmer-v5", "ppo"): Preset(
+            settings={
+                "n_steps": 1024,
+                "batch_size": 256,
+                "n_epochs": 10,
+                "learning_rate": 6e-4,
+                "clip_range": 0.2,
+                "ent_coef": 0.0,
+                "gamma": 0.9999,
+                "gae_lambda": 0.98,
+            },
+            n_envs=4,
+            source="rl-baselines3-zoo's preset of Swimmer-v4, tuned on the state; without its normalised rewards",
+        ),
         (EVERY, "sac"): Preset(
             settings={"learning_starts": 10_000}, source="rl-baselines3-zoo's preset, made for a million steps"
+        ),
+        ("Swimmer-v5", "sac"): Preset(
+            settings={"learning_starts": 10_000, "gamma": 0.9999},
+            source="rl-baselines3-zoo's preset of Swimmer-v3, made for a million steps",
         ),
     },
     entry_point="gymnasium.envs.mujoco",

@@ -43,16 +43,38 @@ def test_an_algorithm_takes_what_its_preset_sets_and_the_source_is_named(env: st
 
 
 def test_published_numbers_are_those_of_their_sources() -> None:
-    drq = preset("dm_control/walker-walk-v0", "td3")
+    drq = preset("dm_control/cheetah-run-v0", "td3")
     # facebookresearch/drqv2, cfgs/config.yaml
     assert (drq.settings["n_steps"], drq.frame_stack) == (3, 3)
     assert (drq.settings["learning_rate"], drq.settings["batch_size"], drq.settings["tau"]) == (1e-4, 256, 0.01)
     assert (drq.settings["train_freq"], drq.settings["learning_starts"]) == (2, 2_000)
+    # cfgs/task/walker_{stand,walk,run}.yaml and humanoid_*.yaml
+    for task in ("stand", "walk", "run"):
+        walker = preset(f"dm_control/walker-{task}-v0", "td3").settings
+        assert walker == {**drq.settings, "n_steps": 1, "batch_size": 512}
+        assert preset(f"dm_control/humanoid-{task}-v0", "td3").settings == {**drq.settings, "learning_rate": 8e-5}
+    for algo in ("sac", "tqc"):
+        assert preset("dm_control/cheetah-run-v0", algo).settings["n_steps"] == 3
+        assert preset("dm_control/walker-walk-v0", algo).settings["n_steps"] == 1
+        assert preset("dm_control/humanoid-walk-v0", algo) is preset("dm_control/cheetah-run-v0", algo)
     grid = preset("MiniGrid-DoorKey-5x5-v0", "ppo")
     # DLR-RM/rl-baselines3-zoo, hyperparams/ppo.yml
     assert (grid.n_envs, grid.settings["n_steps"], grid.settings["n_epochs"]) == (8, 128, 10)
     assert preset("MiniGrid-FourRooms-v0", "ppo").settings["n_steps"] == 512
     assert preset("BabyAI-GoToLocal-v0", "ppo") is grid
+    swimmer = preset("Swimmer-v5", "ppo")
+    assert (swimmer.n_envs, swimmer.settings["gamma"], swimmer.settings["n_steps"]) == (4, 0.9999, 1024)
+    # hyperparams/sac.yml and dqn.yml
+    assert preset("Swimmer-v5", "sac").settings == {"learning_starts": 10_000, "gamma": 0.9999}
+    race = preset("CarRacing-v3", "sac")
+    assert (race.n_envs, race.frame_stack, race.settings["learning_rate"], race.settings["tau"]) == (2, 2, 7.3e-4, 0.02)
+    assert (race.settings["train_freq"], race.settings["gradient_steps"]) == (8, 10)
+    assert preset("FetchReach-v4", "sac").settings["gamma"] == 0.95
+    pole = preset("CartPole-v1", "dqn").settings
+    assert (pole["learning_rate"], pole["train_freq"], pole["gradient_steps"]) == (2.3e-3, 256, 128)
+    # Farama-Foundation/HighwayEnv, scripts/sb3_highway_dqn_cnn.py
+    drive = preset("highway-fast-v0", "dqn").settings
+    assert (drive["learning_rate"], drive["gamma"], drive["target_update_interval"]) == (5e-4, 0.8, 50)
     assert preset("ALE/Breakout-v5", "ppo") == Preset()
     assert preset("somewhere:ALE/Pong-v5", "ppo").settings["learning_rate"] == "lin_7e-4"
 

@@ -85,6 +85,12 @@ class DmControl(gym.Env[dict[str, Any], NDArray[np.float32]]):
         """dm_control's, with MuJoCo's `model` and `data`."""
         return self._dm.physics
 
+    @property
+    def max_steps(self) -> int | None:
+        """Control steps after which dm_control ends an episode; None where it does not."""
+        limit = self._dm._step_limit
+        return int(limit) if np.isfinite(limit) else None
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:

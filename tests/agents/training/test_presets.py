@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import pytest
 
@@ -100,3 +101,64 @@ def test_the_card_stars_what_the_user_changed_and_nothing_else(tiny: Tiny) -> No
     assert rows["preset"] == (
         "tried here, for about 100,000 steps; on top of rl-baselines3-zoo's Atari preset. *: changed by you"
     )
+
+
+@pytest.mark.parametrize(
+    ("algo", "env", "packages", "kept", "changed", "source"),
+    [
+        (
+            "sac",
+            "dm_control/cartpole-swingup-v0",
+            ("dm_control",),
+            {"n_steps": 3, "tau": 0.01, "train_freq": 2},
+            {"learning_starts": 16, "buffer_size": 64},
+            "DrQ-v2's (Yarats et al. 2021): three frames, action repeat 2, n-step 3, updates every 2 steps, 2,000 at "
+            "random, tau 0.01; the rate is sac's own; on top of SB3's defaults (Haarnoja et al. 2018)",
+        ),
+        (
+            "dqn",
+            "CartPole-v1",
+            ("pygame",),
+            {"learning_rate": 2.3e-3, "train_freq": 256, "gradient_steps": 128},
+            {"learning_starts": 16, "buffer_size": 64},
+            "rl-baselines3-zoo's preset, tuned on the state, for 50,000 steps; on top of rl-baselines3-zoo's Atari",
+        ),
+        (
+            "ppo",
+            "CartPole-v1",
+            ("pygame",),
+            {"gae_lambda": 0.8, "n_epochs": 20, "learning_rate": "lin_1e-3"},
+            {"n_steps": 8, "batch_size": 8},
+            "rl-baselines3-zoo's preset, tuned on the state; on top of rl-baselines3-zoo's Atari preset",
+        ),
+    ],
+    ids=["sac", "dqn", "ppo"],
+)
+def test_a_preset_of_a_suite_is_taken_and_starred_where_the_user_changed_it(
+    tiny: Tiny,
+    algo: str,
+    env: str,
+    packages: tuple[str, ...],
+    kept: dict[str, object],
+    changed: dict[str, int],
+    source: str,
+) -> None:
+    for package in packages:
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    typed = tuple(f"{name}={value}" for name, value in changed.items())
+    config = tiny(algo, env=env, set=typed, n_envs=1, frame_stack=None).resolved()
+    agent = make_agent(config, build_encoder(config), n_envs=1)
+    rows = card(agent)
+    told = rows["settings"].split(", ")
+    for name, value in kept.items():
+        assert f"{name}={value!r}" in told
+    for name, value in changed.items():
+        assert f"{name}={value}*" in told
+    assert {word.partition("=")[0] for word in told if word.endswith("*")} <= {*changed, "n_envs"}
+    assert rows["preset"].startswith(source)
+    if "n_steps" in kept:
+        assert getattr(agent.model, "n_steps", None) == kept["n_steps"]
+        assert config.env_options().frame_skip == 2
+        assert config.frame_stack == 3
+    agent.venv.close()

@@ -7,7 +7,9 @@ DEMO := results/runs/demo-$(shell date +%Y%m%d-%H%M%S)
 
 GPU := results/runs/gpu-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: demo test test-slow faults examine gpu lint types clean
+CONTRACT ?= contract
+
+.PHONY: demo test test-slow faults examine contract gpu lint types clean
 
 # The environment is made again only when pyproject.toml changes.
 $(VENV)/installed: pyproject.toml
@@ -41,6 +43,13 @@ faults: $(VENV)/installed
 examine: $(VENV)/installed
 	mkdir -p results/published/encoders && rm -f results/published/encoders/examined.jsonl
 	STILLSIGHT_EXAMINED=results/published/encoders/examined.jsonl $(BIN)/python -m pytest -m slow tests/encoders/zoo/test_rows.py $(PYTEST_FLAGS)
+
+# Every promise of every row of every suite whose package is here, `pip install -e ".[suites]"` for most of them: an hour
+# on two cores, without a display. A line of JSON for each comes into results/published/envs/. Meta-World goes into an
+# environment of its own: make contract CONTRACT=contract-metaworld PYTEST_FLAGS="-k metaworld".
+contract: $(VENV)/installed
+	mkdir -p results/published/envs
+	STILLSIGHT_CONTRACT=results/published/envs/$(CONTRACT).jsonl $(BIN)/python -m pytest tests/envs/suites/test_contract.py $(PYTEST_FLAGS)
 
 # All that only a CUDA GPU can show, within nine minutes and into one folder: by $(PYTHON) as it is, with nothing
 # installed and no network. The folders are shown to it under the name by which they are imported.

@@ -14,6 +14,9 @@ Scalar: TypeAlias = str | int | float | bool | None
 ON, OFF = "on", "off"
 """What `state` takes beside keys, and `pixels` (off alone)."""
 
+RENDERING = "rendering"
+"""Key of what `render()` draws, among images."""
+
 LONGEST_WAIT = 1_000_000.0
 """Seconds that a step may be waited for: eleven days, which systems can still count in milliseconds."""
 

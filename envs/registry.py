@@ -5,6 +5,7 @@ Reading the rows costs no import beyond the standard library; `resolve` imports 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -64,10 +65,13 @@ def named(word: str) -> Suite:
 
 
 def ids(suite: Suite) -> list[str]:
-    """All ids that a suite makes, sorted, its package imported."""
+    """All ids that a suite makes, sorted, its package imported.
+
+    Raises `EnvError` for a package that is here and cannot be imported.
+    """
     import gymnasium as gym
 
-    suite.register()
+    _register(suite, f"{suite.name}'s ids")
     return sorted(name for name, spec in gym.registry.items() if suite.makes(name, str(spec.entry_point)))
 
 
@@ -78,7 +82,7 @@ def resolve(env_id: str) -> EnvSpec:
     of no suite is looked up in Gymnasium and gets `EnvOptions()`.
 
     Raises `EnvError` for an id that nobody registered (with the nearest one that somebody did), for a module that
-    cannot be found, and for a missing extra (with the command that installs it).
+    cannot be found, for a missing extra (with the command that installs it), and for a package that is here and broken.
     """
     import gymnasium as gym
 
@@ -88,10 +92,11 @@ def resolve(env_id: str) -> EnvSpec:
     _require(env_id, presumed(name))
     for suite in SUITES:
         if suite.covers(name):
-            suite.register()
+            _register(suite, env_id)
     for suite in SUITES:
         if name not in gym.registry and suite.unprefixed and suite.installed:
-            suite.register()
+            with suppress(EnvError):  # a broken package says nothing about an id that may be another's
+                _register(suite, env_id)
     if name not in gym.registry:
         unknown = f"The module {module!r} registers no {name!r}." if colon else f"No environment is called {name!r}."
         raise EnvError(
@@ -132,6 +137,19 @@ def _require(env_id: str, spec: EnvSpec) -> None:
         raise EnvError(
             f'{env_id} needs {" and ".join(missing)}, not found here. Run: pip install "stillsight[{spec.extra}]"'
         )
+
+
+def _register(suite: Suite, subject: str) -> None:
+    """Register the ids of a suite, for the sake of `subject`."""
+    try:
+        suite.register()
+    except (ImportError, OSError, AttributeError) as error:
+        reason = str(error).partition("\n")[0].removesuffix(".")
+        raise EnvError(
+            f"{subject} cannot be used: {' or '.join(suite.default.needs)} is here and does not load "
+            f"({type(error).__name__}: {reason}). Bring what it lacks, or install it anew: "
+            f'pip install --force-reinstall "stillsight[{suite.default.extra}]"'
+        ) from error
 
 
 def _import(module: str, env_id: str) -> None:

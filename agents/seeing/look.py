@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -236,7 +237,6 @@ def images(observation: Any) -> dict[str, np.ndarray]:
 
 def in_words(env: gym.Env[Any, Any], options: EnvOptions, played: Played) -> dict[str, str]:
     """What an agent sees of an environment and does in it."""
-    limit = options.max_episode_steps or (env.spec.max_episode_steps if env.spec is not None else None)
     meanings = None
     if env.has_wrapper_attr("get_action_meanings"):
         meanings = env.get_wrapper_attr("get_action_meanings")()
@@ -249,9 +249,24 @@ def in_words(env: gym.Env[Any, Any], options: EnvOptions, played: Played) -> dic
         "observation": _space(env.observation_space),
         "actions": f"{env.action_space}" + (f": {', '.join(map(str, meanings))}" if meanings else ""),
         "step": "one of the game's" if options.frame_skip == 1 else f"{options.frame_skip} of the game's, one action",
-        "time limit": f"{limit:,} steps" if limit else "none that is known",
+        "time limit": _limit(env, options),
         "random play": f"{ended}, with a return of {total:g}",
     }
+
+
+def _limit(env: gym.Env[Any, Any], options: EnvOptions) -> str:
+    """After how many steps an episode is cut: the user's, Gymnasium's, or those that a game counts itself."""
+    if options.max_episode_steps:
+        return f"{options.max_episode_steps:,} steps"
+    limit = env.spec.max_episode_steps if env.spec is not None else None
+    for own in ("max_steps", "max_episode_steps"):  # as MiniGrid and MiniWorld call it
+        if not limit and env.has_wrapper_attr(own):
+            limit = env.get_wrapper_attr(own)
+    if not limit:
+        return "none that is known"
+    if options.frame_skip == 1:
+        return f"{limit:,} steps"
+    return f"{limit:,} of the game's steps, {math.ceil(limit / options.frame_skip):,} actions"
 
 
 def _space(space: gym.Space[Any]) -> str:

@@ -64,7 +64,7 @@ class Crafter(gym.Env[NDArray[np.uint8], Any]):
 
         self.render_mode = render_mode
         self._game = crafter.Env(size=(size, size), reward=reward, length=length, seed=0)
-        self._length = length
+        self.max_steps = length
         world = self._game._world
         reset = world.reset
 

@@ -19,7 +19,7 @@ FILM = 256
 class DmControl(gym.Env[dict[str, Any], NDArray[np.float32]]):
     """A task as dm_control plays it, step by step, with the pictures of cameras beside what it observes.
 
-    It observes a dict: `pixels`, uint8 `[size, size, 3]`, or one picture for each of several cameras under its name;
+    It observes a dict: `pixels`, uint8 `[size, size, 3]`, or a picture for each of several cameras under its name;
     and float32 vectors `[D]` under dm_control's own names (`position`, `velocity` ...). Actions are its own, between
     the bounds of its own. An action is repeated `frame_skip` times and its rewards added up; only the last frame is
     drawn. The end of the clock is a truncation; what a task ends itself (discount 0) a termination.
@@ -30,6 +30,8 @@ class DmControl(gym.Env[dict[str, Any], NDArray[np.float32]]):
         frame_skip: control steps for each action.
         camera: name or number of a camera, several joined by commas; "" for number 0, and 2 in the domain quadruped,
             whose others look past it (as DrQ-v2 has it).
+        named: whether the picture of an only camera is under its name, too.
+        pictures: whether there are any; drawing takes most of a step's time.
         size: side of a picture in pixels.
         time_limit: whether dm_control's own clock, 1,000 control steps for most, ends an episode.
         render_mode: "rgb_array".
@@ -47,6 +49,8 @@ class DmControl(gym.Env[dict[str, Any], NDArray[np.float32]]):
         *,
         frame_skip: int = 1,
         camera: str | int = "",
+        named: bool = False,
+        pictures: bool = True,
         size: int = 84,
         time_limit: bool = True,
         render_mode: str = "rgb_array",
@@ -59,7 +63,9 @@ class DmControl(gym.Env[dict[str, Any], NDArray[np.float32]]):
         # The seed decides what is drawn while a model is built (lqr's masses); `reset` decides all that comes after.
         self._dm = suite.load(domain, task, task_kwargs={"random": 0, **settings})
         self._name = f"dm_control/{domain}-{task}-v0"
-        self._cameras = self._asked(str(camera) or ("2" if domain == "quadruped" else "0"))
+        self._flag = "--pixels " if named else "--env-set camera="
+        self._cameras = self._asked(str(camera) or ("2" if domain == "quadruped" else "0"), named=named)
+        self._drawn_cameras = self._cameras if pictures else {}
         self.metadata = {**self.metadata, "render_fps": max(1, round(1 / (self._dm.control_timestep() * frame_skip)))}
 
         action = self._dm.action_spec()
@@ -72,12 +78,18 @@ class DmControl(gym.Env[dict[str, Any], NDArray[np.float32]]):
             key: spaces.Box(-np.inf, np.inf, (int(np.prod(spec.shape)),), np.float32)
             for key, spec in self._dm.observation_spec().items()
         }
-        self.observation_space = spaces.Dict({**dict.fromkeys(self._cameras, picture), **vectors})
+        self.observation_space = spaces.Dict({**dict.fromkeys(self._drawn_cameras, picture), **vectors})
 
     @property
     def physics(self) -> Any:
         """dm_control's, with MuJoCo's `model` and `data`."""
         return self._dm.physics
+
+    @property
+    def max_steps(self) -> int | None:
+        """Control steps after which dm_control ends an episode; None where it does not."""
+        limit = self._dm._step_limit
+        return int(limit) if np.isfinite(limit) else None
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -114,7 +126,7 @@ class DmControl(gym.Env[dict[str, Any], NDArray[np.float32]]):
         self._dm.close()
 
     def _shown(self, moment: Any) -> dict[str, Any]:
-        pictures = {key: self._drawn(camera, self._size) for key, camera in self._cameras.items()}
+        pictures = {key: self._drawn(camera, self._size) for key, camera in self._drawn_cameras.items()}
         vectors = {key: np.asarray(value, np.float32).reshape(-1) for key, value in moment.observation.items()}
         return {**pictures, **vectors}
 
@@ -127,7 +139,7 @@ class DmControl(gym.Env[dict[str, Any], NDArray[np.float32]]):
         picture: NDArray[np.uint8] = self._dm.physics.render(side, side, camera_id=camera)
         return picture
 
-    def _asked(self, cameras: str) -> dict[str, int]:
+    def _asked(self, cameras: str, *, named: bool) -> dict[str, int]:
         """The cameras by the key of their picture."""
         model = self._dm.physics.model
         there = [model.id2name(number, "camera") or str(number) for number in range(model.ncam)]
@@ -140,8 +152,8 @@ class DmControl(gym.Env[dict[str, Any], NDArray[np.float32]]):
             else:
                 raise EnvError(
                     f"{self._name} has no camera {each!r}.{did_you_mean(each, there)} Its cameras: "
-                    f"{', '.join(f'{number} {name}' for number, name in enumerate(there))}. Type, say: --env-set "
-                    f"camera={there[0]}"
+                    f"{', '.join(f'{number} {name}' for number, name in enumerate(there))}. Type, say: "
+                    f"{self._flag}{there[0]}"
                 )
             asked[there[number]] = number
-        return asked if len(asked) > 1 else {"pixels": next(iter(asked.values()))}
+        return asked if named or len(asked) > 1 else {"pixels": next(iter(asked.values()))}

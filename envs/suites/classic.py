@@ -41,6 +41,20 @@ SUITE = Suite(
             n_envs=8,
             source="rl-baselines3-zoo's preset, tuned on the state",
         ),
+        ("CartPole-v1", "dqn"): Preset(
+            settings={
+                "learning_rate": 2.3e-3,
+                "batch_size": 64,
+                "buffer_size": 100_000,
+                "learning_starts": 1_000,
+                "target_update_interval": 10,
+                "train_freq": 256,
+                "gradient_steps": 128,
+                "exploration_fraction": 0.16,
+                "exploration_final_eps": 0.04,
+            },
+            source="rl-baselines3-zoo's preset, tuned on the state, for 50,000 steps",
+        ),
         ("Pendulum-v1", "ppo"): Preset(
             settings={
                 "n_steps": 1024,

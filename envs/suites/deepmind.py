@@ -6,13 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 from stillsight.envs.errors import EnvError
-from stillsight.envs.options import EnvOptions
+from stillsight.envs.options import OFF, RENDERING, EnvOptions
 from stillsight.envs.shifts.rows import MUJOCO_SCENES
 from stillsight.envs.spec import EnvSpec, Preset, Score
 from stillsight.envs.suites.suite import EVERY, Suite
 
 OPTIONS = EnvOptions(size=84, frame_skip=2)
 """84 x 84 pixels and two control steps an action, as CURL, DrQ-v2 and DreamerV3 have it: 500 actions an episode."""
+
+PIXELS = "pixels"
+"""Key of what an only camera shows, which nobody named."""
 
 TASK = EnvSpec(id="", actions="continuous", extra="dmc", needs=("dm_control",), options=OPTIONS)
 
@@ -89,7 +92,7 @@ def register() -> None:
 
 
 def arguments(env_id: str, options: EnvOptions) -> dict[str, Any]:
-    """Pictures drawn at the size at which they are seen, of the frames that are seen.
+    """Pictures drawn at the size at which they are seen, of the frames that are seen, by the cameras that are named.
 
     Raises:
         EnvError: dm_control is beside a MuJoCo with which it cannot work.
@@ -105,10 +108,71 @@ def arguments(env_id: str, options: EnvOptions) -> dict[str, Any]:
         "frame_skip": options.frame_skip,
         "time_limit": not options.max_episode_steps,
         **({"size": options.size} if options.size else {}),
+        **cameras(options),
     }
 
 
+def cameras(options: EnvOptions) -> dict[str, Any]:
+    """The cameras that --pixels names, unless --env-set camera does; no pictures where none is seen."""
+    named = [key for key in options.pixels if key not in (OFF, RENDERING, PIXELS)]
+    if options.pixels and not named and PIXELS not in options.pixels:
+        return {"pictures": False}
+    return {"camera": ",".join(named), "named": True} if named and "camera" not in dict(options.kwargs) else {}
+
+
 DRQ = "DrQ-v2's (Yarats et al. 2021): three frames, action repeat 2, n-step 3, updates every 2 steps, 2,000 at random"
+
+DRQ_TD3 = {
+    "n_steps": 3,
+    "learning_rate": 1e-4,
+    "batch_size": 256,
+    "tau": 0.01,
+    "gamma": 0.99,
+    "train_freq": 2,
+    "learning_starts": 2_000,
+    "action_noise": 0.2,
+    "target_noise_clip": 0.3,
+    "policy_delay": 1,
+}
+DRQ_SAC = {"n_steps": 3, "tau": 0.01, "train_freq": 2, "learning_starts": 2_000}
+DRQ_CHANGES: dict[str, tuple[dict[str, float], str]] = {
+    "walker": ({"n_steps": 1, "batch_size": 512}, "for walker n-step 1 and batches of 512, as it has them there"),
+    "humanoid": ({"learning_rate": 8e-5}, "for humanoid a rate of 8e-5, as it has it there"),
+}
+"""Domains in which DrQ-v2 learns otherwise: what it changes, and the words."""
+
+
+def drq_presets() -> dict[tuple[str, str], Preset]:
+    """DrQ-v2's settings, for every task and for those of domains that have others."""
+
+    def made(changes: dict[str, float], words: str) -> dict[str, Preset]:
+        given = f"{DRQ}{f'; {words}' if words else ''}"
+        kept = {name: value for name, value in changes.items() if name != "learning_rate"}
+        return {
+            "td3": Preset(
+                settings={**DRQ_TD3, **changes},
+                frame_stack=3,
+                source=f"{given}; noise of 0.2 throughout, where its own falls from 1 to 0.1, and 100,000 stored "
+                "transitions",
+            ),
+            **{
+                algo: Preset(
+                    settings={**DRQ_SAC, **kept},
+                    frame_stack=3,
+                    source=f"{given}, tau 0.01; the rate is {algo}'s own",
+                )
+                for algo in ("sac", "tqc")
+            },
+        }
+
+    presets = {(EVERY, algo): preset for algo, preset in made({}, "").items()}
+    for domain, (changes, words) in DRQ_CHANGES.items():
+        for task in TASKS[domain]:
+            for algo, preset in made(changes, words).items():
+                if preset.settings != presets[EVERY, algo].settings:
+                    presets[f"dm_control/{domain}-{task}-v0", algo] = preset
+    return presets
+
 
 SUITE = Suite(
     name="DeepMind Control",
@@ -125,32 +189,7 @@ SUITE = Suite(
         )
         for task, summary in SUMMARIES.items()
     ),
-    presets={
-        (EVERY, "td3"): Preset(
-            settings={
-                "n_steps": 3,
-                "learning_rate": 1e-4,
-                "batch_size": 256,
-                "tau": 0.01,
-                "gamma": 0.99,
-                "train_freq": 2,
-                "learning_starts": 2_000,
-                "action_noise": 0.2,
-                "target_noise_clip": 0.3,
-                "policy_delay": 1,
-            },
-            frame_stack=3,
-            source=f"{DRQ}; noise of 0.2 throughout, where its own falls from 1 to 0.1, and 100,000 stored transitions",
-        ),
-        **{
-            (EVERY, algo): Preset(
-                settings={"n_steps": 3, "tau": 0.01, "train_freq": 2, "learning_starts": 2_000},
-                frame_stack=3,
-                source=f"{DRQ}, tau 0.01; the rate is {algo}'s own",
-            )
-            for algo in ("sac", "tqc")
-        },
-    },
+    presets=drq_presets(),
     prefix="dm_control/",
     entry_point="stillsight.envs.adapters.dm_control_env",
     register=register,
@@ -160,6 +199,8 @@ SUITE = Suite(
         "size": "use the size (--size)",
         "frame_skip": "use the frame skip (--frame-skip)",
         "time_limit": "use --max-episode-steps",
+        "pictures": "use --pixels off",
+        "named": "use --pixels and the names of cameras",
         "domain": "another task is another id, say --env dm_control/walker-walk-v0",
         "task": "another task is another id, say --env dm_control/walker-walk-v0",
     },

@@ -22,6 +22,7 @@ SUMMARIES = {
     "button-press-topdown-v3": "press a button from above",
     "window-open-v3": "open a window",
 }
+RANDOM: dict[str, float] = {}
 
 
 def register() -> None:
@@ -31,7 +32,12 @@ def register() -> None:
 
     for task in metaworld.ALL_V3_ENVIRONMENTS:
         if (env_id := f"metaworld/{task}") not in gym.registry:
-            gym.register(env_id, "stillsight.envs.suites.metaworld:make_task", kwargs={"task": task})
+            gym.register(
+                env_id,
+                "stillsight.envs.suites.metaworld:make_task",
+                kwargs={"task": task},
+                disable_env_checker=True,  # it warns in every step: numbers leave the bounds that the space gives
+            )
 
 
 def make_task(
@@ -52,6 +58,7 @@ def make_task(
         width=size,
         height=size,
         render_mode=render_mode,
+        disable_env_checker=True,
     )
 
 
@@ -66,14 +73,15 @@ SUITE = Suite(
     place=13,
     default=TASK,
     rows=tuple(
-        replace(TASK, id=f"metaworld/{task}", summary=f"Meta-World: {summary}") for task, summary in SUMMARIES.items()
+        replace(TASK, id=f"metaworld/{task}", summary=f"Meta-World: {summary}", random=RANDOM.get(task))
+        for task, summary in SUMMARIES.items()
     ),
     prefix="metaworld/",
     entry_point="stillsight.envs.suites.metaworld",
     register=register,
     draws="mujoco",
     shifts=MUJOCO_SCENES,
-    wrapping="stillsight.envs.adapters.own_context:draw_in_own_context",
+    wrapping="stillsight.envs.adapters.metaworld_seed:draw_seeded",
     reserved={"size": "use the size (--size)", "task": "another task is another id, say --env metaworld/push-v3"},
     harmless={"camera": r"[\w-]{1,64}", "seed": int},
     arguments=arguments,

@@ -93,7 +93,7 @@ SUITE = Suite(
             },
             frame_stack=1,
             n_envs=8,
-            source="rl-baselines3-zoo's preset of this world, made for symbols and 4 million steps",
+            source="rl-baselines3-zoo's preset of this world, made for symbols and 5 million steps",
         ),
         (EVERY, "ppo"): Preset(
             settings={

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.shifts.rows import MUJOCO_SCENES
@@ -10,7 +11,7 @@ from stillsight.envs.spec import EnvSpec, Preset
 from stillsight.envs.suites.suite import EVERY, Suite
 
 ROBOT = EnvSpec(id="", actions="continuous", extra="mujoco", needs=("mujoco",), options=EnvOptions(size=84))
-"""Drawn at Gymnasium's 480 x 480 and resized; `--env-set width=84 --env-set height=84` draws less, and faster."""
+"""Drawn at the size at which it is seen: a thirtieth of the pixels of Gymnasium's 480 x 480."""
 
 SUMMARIES = {
     "InvertedPendulum-v5": "balance a pole on a cart",
@@ -24,6 +25,12 @@ SUMMARIES = {
     "Humanoid-v5": "walk like a man",
 }
 RANDOM: dict[str, float] = {}
+
+
+def arguments(_env_id: str, options: EnvOptions) -> dict[str, Any]:
+    """Pictures drawn at the size at which they are seen, unless the user names another."""
+    return {"width": options.size, "height": options.size} if options.size else {}
+
 
 SUITE = Suite(
     name="MuJoCo",
@@ -47,13 +54,32 @@ SUITE = Suite(
             n_envs=1,
             source="SB3's defaults, as rl-baselines3-zoo's preset of Ant-v3 has them; without its normalised rewards",
         ),
+        ("Swimmer-v5", "ppo"): Preset(
+            settings={
+                "n_steps": 1024,
+                "batch_size": 256,
+                "n_epochs": 10,
+                "learning_rate": 6e-4,
+                "clip_range": 0.2,
+                "ent_coef": 0.0,
+                "gamma": 0.9999,
+                "gae_lambda": 0.98,
+            },
+            n_envs=4,
+            source="rl-baselines3-zoo's preset of Swimmer-v4, tuned on the state; without its normalised rewards",
+        ),
         (EVERY, "sac"): Preset(
             settings={"learning_starts": 10_000}, source="rl-baselines3-zoo's preset, made for a million steps"
+        ),
+        ("Swimmer-v5", "sac"): Preset(
+            settings={"learning_starts": 10_000, "gamma": 0.9999},
+            source="rl-baselines3-zoo's preset of Swimmer-v3, made for a million steps",
         ),
     },
     entry_point="gymnasium.envs.mujoco",
     draws="mujoco",
     wrapping="stillsight.envs.adapters.own_context:draw_in_own_context",
+    arguments=arguments,
     harmless={"width": int, "height": int, "camera_name": r"[\w-]{1,64}"},
     state="stillsight.envs.adapters.mujoco_state:MujocoState",
     shifts=MUJOCO_SCENES,

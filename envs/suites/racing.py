@@ -45,6 +45,20 @@ SUITE = Suite(
             n_envs=8,
             source="rl-baselines3-zoo's preset, made for 4 million steps; without its gSDE and normalised rewards",
         ),
+        ("CarRacing-v3", "sac"): Preset(
+            settings={
+                "learning_rate": 7.3e-4,
+                "batch_size": 256,
+                "tau": 0.02,
+                "train_freq": 8,
+                "gradient_steps": 10,
+                "learning_starts": 1_000,
+            },
+            frame_stack=2,
+            n_envs=2,
+            source="rl-baselines3-zoo's preset, made for a million steps and an autoencoder's features; without its "
+            "gSDE and normalisation, and with 100,000 stored transitions where it has 300,000",
+        ),
     },
     harmless={"continuous": bool, "lap_complete_percent": float, "domain_randomize": bool},
     entry_point="gymnasium.envs.box2d.car_racing:CarRacing",

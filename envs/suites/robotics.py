@@ -8,7 +8,7 @@ from typing import Any
 
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.shifts.rows import MUJOCO_SCENES
-from stillsight.envs.spec import EnvSpec
+from stillsight.envs.spec import EnvSpec, Preset
 from stillsight.envs.suites.suite import Suite
 
 ROBOT = EnvSpec(
@@ -84,6 +84,15 @@ SUITE = Suite(
         replace(ROBOT, id=env_id, summary=f"Robotics: {summary}", random=RANDOM.get(env_id))
         for env_id, summary in SUMMARIES.items()
     ),
+    presets={
+        (env_id, "sac"): Preset(
+            settings={"learning_rate": 1e-3, "batch_size": 256, "gamma": 0.95, "learning_starts": 1_000},
+            frame_stack=1,
+            source="rl-baselines3-zoo's preset of FetchReach-v1, tuned on the state with goals in hindsight (HER), "
+            "which are not here",
+        )
+        for env_id in ("FetchReach-v4", "FetchReachDense-v4")
+    },
     prefix=("Fetch", "HandReach", "HandManipulate", "AdroitHand", "PointMaze", "AntMaze", "FrankaKitchen"),
     entry_point="gymnasium_robotics",
     register=register,

@@ -14,7 +14,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from stillsight.envs.errors import EnvError, did_you_mean
-from stillsight.envs.options import OFF, ON
+from stillsight.envs.options import OFF, ON, RENDERING
 from stillsight.envs.wrappers.numbers import MOST_NUMBERS, Numbers, read_numbers
 from stillsight.envs.wrappers.picture import SMALLEST_IMAGE, Picture, read_one_channel, read_picture
 
@@ -144,9 +144,6 @@ class Sight(NamedTuple):
     texts: tuple[str, ...]
     dropped: tuple[str, ...]
 
-
-RENDERING = "rendering"
-"""Key of what `render()` draws, among images."""
 
 WHOLE = "observation"
 """Key of an observation that has no parts, where it stands beside the rendering."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import pytest
 
@@ -43,16 +44,38 @@ def test_an_algorithm_takes_what_its_preset_sets_and_the_source_is_named(env: st
 
 
 def test_published_numbers_are_those_of_their_sources() -> None:
-    drq = preset("dm_control/walker-walk-v0", "td3")
+    drq = preset("dm_control/cheetah-run-v0", "td3")
     # facebookresearch/drqv2, cfgs/config.yaml
     assert (drq.settings["n_steps"], drq.frame_stack) == (3, 3)
     assert (drq.settings["learning_rate"], drq.settings["batch_size"], drq.settings["tau"]) == (1e-4, 256, 0.01)
     assert (drq.settings["train_freq"], drq.settings["learning_starts"]) == (2, 2_000)
+    # cfgs/task/walker_{stand,walk,run}.yaml and humanoid_*.yaml
+    for task in ("stand", "walk", "run"):
+        walker = preset(f"dm_control/walker-{task}-v0", "td3").settings
+        assert walker == {**drq.settings, "n_steps": 1, "batch_size": 512}
+        assert preset(f"dm_control/humanoid-{task}-v0", "td3").settings == {**drq.settings, "learning_rate": 8e-5}
+    for algo in ("sac", "tqc"):
+        assert preset("dm_control/cheetah-run-v0", algo).settings["n_steps"] == 3
+        assert preset("dm_control/walker-walk-v0", algo).settings["n_steps"] == 1
+        assert preset("dm_control/humanoid-walk-v0", algo) is preset("dm_control/cheetah-run-v0", algo)
     grid = preset("MiniGrid-DoorKey-5x5-v0", "ppo")
     # DLR-RM/rl-baselines3-zoo, hyperparams/ppo.yml
     assert (grid.n_envs, grid.settings["n_steps"], grid.settings["n_epochs"]) == (8, 128, 10)
     assert preset("MiniGrid-FourRooms-v0", "ppo").settings["n_steps"] == 512
     assert preset("BabyAI-GoToLocal-v0", "ppo") is grid
+    swimmer = preset("Swimmer-v5", "ppo")
+    assert (swimmer.n_envs, swimmer.settings["gamma"], swimmer.settings["n_steps"]) == (4, 0.9999, 1024)
+    # hyperparams/sac.yml and dqn.yml
+    assert preset("Swimmer-v5", "sac").settings == {"learning_starts": 10_000, "gamma": 0.9999}
+    race = preset("CarRacing-v3", "sac")
+    assert (race.n_envs, race.frame_stack, race.settings["learning_rate"], race.settings["tau"]) == (2, 2, 7.3e-4, 0.02)
+    assert (race.settings["train_freq"], race.settings["gradient_steps"]) == (8, 10)
+    assert preset("FetchReach-v4", "sac").settings["gamma"] == 0.95
+    pole = preset("CartPole-v1", "dqn").settings
+    assert (pole["learning_rate"], pole["train_freq"], pole["gradient_steps"]) == (2.3e-3, 256, 128)
+    # Farama-Foundation/HighwayEnv, scripts/sb3_highway_dqn_cnn.py
+    drive = preset("highway-fast-v0", "dqn").settings
+    assert (drive["learning_rate"], drive["gamma"], drive["target_update_interval"]) == (5e-4, 0.8, 50)
     assert preset("ALE/Breakout-v5", "ppo") == Preset()
     assert preset("somewhere:ALE/Pong-v5", "ppo").settings["learning_rate"] == "lin_7e-4"
 
@@ -78,3 +101,64 @@ def test_the_card_stars_what_the_user_changed_and_nothing_else(tiny: Tiny) -> No
     assert rows["preset"] == (
         "tried here, for about 100,000 steps; on top of rl-baselines3-zoo's Atari preset. *: changed by you"
     )
+
+
+@pytest.mark.parametrize(
+    ("algo", "env", "packages", "kept", "changed", "source"),
+    [
+        (
+            "sac",
+            "dm_control/cartpole-swingup-v0",
+            ("dm_control",),
+            {"n_steps": 3, "tau": 0.01, "train_freq": 2},
+            {"learning_starts": 16, "buffer_size": 64},
+            "DrQ-v2's (Yarats et al. 2021): three frames, action repeat 2, n-step 3, updates every 2 steps, 2,000 at "
+            "random, tau 0.01; the rate is sac's own; on top of SB3's defaults (Haarnoja et al. 2018)",
+        ),
+        (
+            "dqn",
+            "CartPole-v1",
+            ("pygame",),
+            {"learning_rate": 2.3e-3, "train_freq": 256, "gradient_steps": 128},
+            {"learning_starts": 16, "buffer_size": 64},
+            "rl-baselines3-zoo's preset, tuned on the state, for 50,000 steps; on top of rl-baselines3-zoo's Atari",
+        ),
+        (
+            "ppo",
+            "CartPole-v1",
+            ("pygame",),
+            {"gae_lambda": 0.8, "n_epochs": 20, "learning_rate": "lin_1e-3"},
+            {"n_steps": 8, "batch_size": 8},
+            "rl-baselines3-zoo's preset, tuned on the state; on top of rl-baselines3-zoo's Atari preset",
+        ),
+    ],
+    ids=["sac", "dqn", "ppo"],
+)
+def test_a_preset_of_a_suite_is_taken_and_starred_where_the_user_changed_it(
+    tiny: Tiny,
+    algo: str,
+    env: str,
+    packages: tuple[str, ...],
+    kept: dict[str, object],
+    changed: dict[str, int],
+    source: str,
+) -> None:
+    for package in packages:
+        if find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    typed = tuple(f"{name}={value}" for name, value in changed.items())
+    config = tiny(algo, env=env, set=typed, n_envs=1, frame_stack=None).resolved()
+    agent = make_agent(config, build_encoder(config), n_envs=1)
+    rows = card(agent)
+    told = rows["settings"].split(", ")
+    for name, value in kept.items():
+        assert f"{name}={value!r}" in told
+    for name, value in changed.items():
+        assert f"{name}={value}*" in told
+    assert {word.partition("=")[0] for word in told if word.endswith("*")} <= {*changed, "n_envs"}
+    assert rows["preset"].startswith(source)
+    if "n_steps" in kept:
+        assert getattr(agent.model, "n_steps", None) == kept["n_steps"]
+        assert config.env_options().frame_skip == 2
+        assert config.frame_stack == 3
+    agent.venv.close()

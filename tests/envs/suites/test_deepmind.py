@@ -120,6 +120,67 @@ def test_cameras_are_named_and_several_are_several_images() -> None:
     )
 
 
+def test_pixels_name_cameras_and_state_stands_beside_them() -> None:
+    cheetah = "dm_control/cheetah-run-v0"
+    shown = resolve(cheetah).options.merge(size=32, pixels=("side", "back"), state=("on",))
+    env = make_env(cheetah, shown, seed=4)
+    observation, _ = env.reset(seed=4)
+    assert str(env.get_wrapper_attr("layout")) == (
+        "images back 3x32x32, side 3x32x32; vectors position [8], velocity [9]"
+    )
+    raw = bare(cheetah, camera="side,back")
+    expected, _ = raw.reset(seed=4)
+    for key in ("side", "back"):
+        np.testing.assert_array_equal(observation[key], expected[key].transpose(2, 0, 1))
+    for key in ("position", "velocity"):
+        np.testing.assert_array_equal(observation[key], expected[key])
+    one, named = (
+        make_env(cheetah, EnvOptions(size=32, **how), seed=4).reset(seed=4)[0]  # type: ignore[arg-type]
+        for how in ({"pixels": ("back",)}, {"kwargs": (("camera", "back"),)})
+    )
+    np.testing.assert_array_equal(one, expected["back"].transpose(2, 0, 1))
+    np.testing.assert_array_equal(named, one)
+    env.close()
+    raw.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"pixels": ("side", "bak")},
+            "has no camera 'bak'. Did you mean 'back'? Its cameras: 0 side, 1 back. Type, say: --pixels side",
+        ),
+        (
+            {"kwargs": (("camera", "side,back"),)},
+            "which of them an agent is to see is not said. Type --pixels back side for all of them, or name one",
+        ),
+        (
+            {"kwargs": (("camera", "side,back"),), "pixels": ("bak",)},
+            "observes no image 'bak'. Did you mean 'back'? It has back, side, rendering",
+        ),
+        ({"kwargs": (("pictures", False),)}, "'pictures' is set by stillsight: use --pixels off."),
+    ],
+)
+def test_cameras_that_there_are_not_and_several_unnamed_ones_are_sentences(options: Any, sentence: str) -> None:
+    with pytest.raises(EnvError) as caught:
+        make_env("dm_control/cheetah-run-v0", EnvOptions(size=32, **options))
+    assert sentence in str(caught.value)
+
+
+def test_nothing_is_drawn_where_no_image_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = make_env(CARTPOLE, resolve(CARTPOLE).options.merge(pixels=("off",), state=("on",)), seed=2)
+    monkeypatch.setattr(env.get_wrapper_attr("physics"), "render", None)  # called, it would stop the test
+    blind, _ = env.reset(seed=2)
+    after = env.step(np.ones(1, np.float32))
+    seen = make_env(CARTPOLE, resolve(CARTPOLE).options.merge(size=32, state=("on",)), seed=2)
+    shown, _ = seen.reset(seed=2)
+    assert {*shown} - {*blind} == {"pixels"}
+    for key in ("position", "velocity"):
+        np.testing.assert_array_equal(blind[key], shown[key])
+    assert after[1] == seen.step(np.ones(1, np.float32))[1]
+
+
 def test_a_mujoco_with_which_dm_control_breaks_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda _: "4.0.0")
     with pytest.raises(EnvError, match=r'does not work with MuJoCo 4\.0\.0\. Type: pip install "mujoco<4"'):

@@ -57,6 +57,19 @@ def test_the_mission_stays_as_text_beside_the_picture() -> None:
     assert "mission (text)" in str(make_env(DOOR).get_wrapper_attr("seen"))
 
 
+def test_worlds_are_looked_for_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
+    env_id = "BabyAI-GoToLocal-v0"
+    bare = gym.make(env_id)
+    seeds = range(40)
+    for seed in seeds:
+        bare.reset(seed=seed)
+    assert "Sampling rejected" in capsys.readouterr().out, "it does print"
+    env = make_env(env_id)
+    for seed in seeds:
+        env.reset(seed=seed)
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.slow
 def test_every_mission_is_in_the_space_of_texts() -> None:
     resolve(DOOR)

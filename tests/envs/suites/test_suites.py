@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from stillsight.envs import ROWS, EnvError, EnvOptions, EnvSpec, make_env, resolve
-from stillsight.envs.registry import OTHER, ids, named, presumed, suite_of
+from stillsight.envs.registry import OTHER, ids, named, presumed, presumed_suite, suite_of
 from stillsight.envs.suites import SUITES, atari, classic, doom, orchard_suite, racing
 from stillsight.envs.suites.suite import Suite
 
@@ -202,6 +203,68 @@ def test_a_missing_extra_is_one_sentence_that_names_it(suite: Suite, monkeypatch
     assert str(caught.value) == (
         f'{suite.rows[0].id} needs {needs}, not found here. Run: pip install "stillsight[{suite.default.extra}]"'
     )
+
+
+BROKEN = {
+    "it lacks a library": (
+        'raise ImportError("libGL.so.1: cannot open shared object file")',
+        "ImportError: libGL.so.1",
+    ),
+    "it meets another version": (
+        "import json; json.nothing",
+        "AttributeError: module 'json' has no attribute 'nothing'",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_package_that_is_here_and_broken_is_one_sentence_for_its_own_ids_alone(how: str, tmp_path: Path) -> None:
+    code, reason = BROKEN[how]
+    (tmp_path / "highway_env").mkdir()
+    (tmp_path / "highway_env/__init__.py").write_text(code)
+    asked = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from stillsight.envs import EnvError, resolve\n"
+        "from stillsight.envs.registry import ids, named\n"
+        "def told(ask, word):\n"
+        "    try: ask(word)\n"
+        "    except EnvError as error: print(error)\n"
+        "told(resolve, 'highway-fast-v0'); told(resolve, 'lane-keeping-v9'); told(ids, named('highway'))\n"
+    )
+    lines = subprocess.run(
+        [sys.executable, "-c", asked, str(tmp_path)], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith(f"highway-fast-v0 cannot be used: highway_env is here and does not load ({reason}")
+    assert lines[0].endswith('install it anew: pip install --force-reinstall "stillsight[highway]"')
+    assert lines[1].startswith("No environment is called 'lane-keeping-v9'.")
+    assert lines[2].startswith("highway-env's ids cannot be used: highway_env is here and does not load")
+
+
+@pytest.mark.parametrize(
+    ("env_id", "near"),
+    [
+        ("dm_control/cartpole-swingupp-v0", "dm_control/cartpole-swingup-v0"),
+        ("MiniGrid-DorKey-5x5-v0", "MiniGrid-DoorKey-5x5-v0"),
+        ("BabyAI-GoToRedBal-v0", "BabyAI-GoToRedBall-v0"),
+        ("CrafterRewards-v1", "CrafterReward-v1"),
+        ("FetchReech-v4", "FetchReach-v4"),
+        ("MiniWorld-OneRom-v0", "MiniWorld-OneRoom-v0"),
+        ("retro/Airstrike-Genesis-v0", "retro/Airstriker-Genesis-v0"),
+        ("highway-fst-v0", "highway-fast-v0"),
+        ("metaworld/reech-v3", "metaworld/reach-v3"),
+        ("HalfCheeta-v5", "HalfCheetah-v5"),
+        ("ALE/Pnog-v5", "ALE/Pong-v5"),
+        ("VizdoomBasik-v1", "VizdoomBasic-v1"),
+        ("CarRacingg-v3", "CarRacing-v3"),
+    ],
+)
+def test_an_unknown_id_of_a_suite_is_one_sentence_with_the_nearest_that_there_is(env_id: str, near: str) -> None:
+    suite = presumed_suite(near)
+    if not suite.installed:
+        pytest.skip(f"{suite.name} needs the extra {suite.default.extra}")
+    with pytest.raises(EnvError, match=re.escape(f"No environment is called {env_id!r}. Did you mean '{near}'")):
+        resolve(env_id)
 
 
 def test_extras_of_suites_are_those_of_the_distribution(root: Path) -> None:

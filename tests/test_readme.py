@@ -66,6 +66,8 @@ def smaller(words: list[str]) -> list[str]:
         return [*short, "--no-trial"]
     if "--encoders" in words:
         return [*short, "--seconds", "0.01", "--batch", "1"]
+    if "--envs" in words:
+        return short
     if words[0] == "throughput":
         return [*short, *few, "--seconds", "0.01", "--size", "32", "--engine", "folded"]
     if words[0] == "rl" and "--resume" in words:  # on beyond the few steps that the run has

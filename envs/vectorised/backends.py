@@ -96,9 +96,10 @@ def opened(env_id: str, backend: str, n_envs: int, options: EnvOptions, seed: in
 
 
 def speed(venv: Steps, seconds: float) -> dict[str, float]:
-    """Environment steps a second: of the median step, which a busy moment does not touch, and of all of them."""
+    """Environment steps a second, resets among them, as `workers_pay` compares them; and those of the median step,
+    which do not compare: on a busy machine short steps are seldom interrupted, and long ones always."""
     times = step_times(venv, seconds)
-    return {"env_steps_per_s": venv.num_envs / median(times), "mean": venv.num_envs / fmean(times)}
+    return {"env_steps_per_s": venv.num_envs / fmean(times), "of_median_step": venv.num_envs / median(times)}
 
 
 class BackendProcess:

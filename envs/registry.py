@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import PurePath
 
 from stillsight.envs.errors import EnvError, did_you_mean
-from stillsight.envs.shifts.rows import DOMAIN_SCENES, MUJOCO_SCENES, SHIFTS, SUITE_SHIFTS, Shift
+from stillsight.envs.shifts.rows import SCENES, SHIFTS, SUITE_SHIFTS, Shift
 from stillsight.envs.shifts.terms import check_path, terms
 from stillsight.envs.spec import EnvSpec
 from stillsight.envs.suites import SUITES
@@ -21,7 +21,7 @@ from stillsight.envs.suites.suite import Suite
 ROWS: dict[str, EnvSpec] = {row.id: row for suite in SUITES for row in suite.rows}
 """The known environments by id. A new one is a new row in its suite; a third party needs none (`module:Id`)."""
 
-OTHER = Suite(name="Gymnasium", noun="environment", default=EnvSpec(id=""), shifts={**MUJOCO_SCENES, **DOMAIN_SCENES})
+OTHER = Suite(name="Gymnasium", noun="environment", default=EnvSpec(id=""), shifts=SCENES)
 """What holds for an id that is of no suite. What it draws is known once it is made: then shifts that it cannot give are
 refused."""
 

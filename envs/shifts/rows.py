@@ -108,6 +108,9 @@ MUJOCO_SCENES: dict[str, str] = {
 DOMAIN_SCENES: dict[str, str] = {"domain": f"{_ROOM}.domain_scene:Domain"}
 """`Suite.shifts` of a suite whose environments have domain randomisation as CarRacing or MiniWorld have it."""
 
+SCENES: dict[str, str] = {**MUJOCO_SCENES, **DOMAIN_SCENES}
+"""`Suite.shifts` of what may draw anything."""
+
 
 def find(name: str) -> Shift:
     """The shift of that name. Raises `EnvError`, with the nearest one, where there is none."""

@@ -63,6 +63,7 @@ class EnvSpec:
     options: EnvOptions = field(default_factory=EnvOptions)
     """How it is shown to an agent unless the user asks otherwise."""
     random: float | None = None
-    """Mean return of random play, 100 episodes or more of these options with seed 0; None where it was not measured."""
+    """Mean return of random play, 100 episodes of these options with seed 0, to four digits, as measured in
+    results/published/envs/random.jsonl; None where it was not."""
     published: tuple[Score, ...] = ()
     """Returns that others reached from pixels, for orientation: their frame skips, sizes and budgets may be others."""

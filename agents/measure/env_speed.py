@@ -7,9 +7,8 @@ from statistics import median
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from stillsight.agents.columns import Columns
 from stillsight.agents.measure.measure_config import ThroughputConfig
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.records import plain
@@ -110,9 +109,12 @@ def _print(console: Console, result: dict[str, Any]) -> None:
         markup=False,
         soft_wrap=True,
     )
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("environment", "backend", "env steps/s", "least .. most", "beside the loop"):
-        table.add_column(heading, justify="right" if heading == "env steps/s" else "left", no_wrap=True)
+    table = Columns(
+        *("environment", "backend", "env steps/s", "least .. most", "beside the loop"),
+        right=("env steps/s",),
+        spare=("least .. most",),
+        whole=("least .. most",),
+    )
     notes: list[str] = []
     for row in result["rows"]:
         cells = [row["env"], row["backend"]]
@@ -124,7 +126,7 @@ def _print(console: Console, result: dict[str, Any]) -> None:
             speed = row["env_steps_per_s"]
             beside = f"{row['beside_loop']:.2f}" if "beside_loop" in row else ""
             cells += [f"{speed['median']:,.0f}", f"{speed['least']:,.0f} .. {speed['most']:,.0f}", beside]
-        table.add_row(*map(escape, cells))
-    console.print(table)
+        table.add(*cells)
+    table.show(console)
     for number, sentence in enumerate(notes, 1):
         console.print(f"({number}) {sentence}", markup=False, soft_wrap=True)

@@ -109,7 +109,7 @@ DOMAIN_SCENES: dict[str, str] = {"domain": f"{_ROOM}.domain_scene:Domain"}
 """`Suite.shifts` of a suite whose environments have domain randomisation as CarRacing or MiniWorld have it."""
 
 SCENES: dict[str, str] = {**MUJOCO_SCENES, **DOMAIN_SCENES}
-"""All of them, for an environment of which it is not known what it draws."""
+"""`Suite.shifts` of what may draw anything."""
 
 
 def find(name: str) -> Shift:

@@ -35,6 +35,7 @@ SUMMARIES = {
     "Freeway": "Atari chicken crossing",
     "Boxing": "Atari boxing seen from above",
 }
+RANDOM: dict[str, float] = {}
 
 
 DREAMER = "danijar/dreamerv3 at e3f0224, scores/"
@@ -134,7 +135,7 @@ SUITE = Suite(
     place=1,
     default=GAME,
     rows=tuple(
-        replace(GAME, id=f"ALE/{game}-v5", summary=summary, published=published(game))
+        replace(GAME, id=f"ALE/{game}-v5", summary=summary, random=RANDOM.get(game), published=published(game))
         for game, summary in SUMMARIES.items()
     ),
     presets={

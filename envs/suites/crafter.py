@@ -10,6 +10,7 @@ from stillsight.envs.spec import EnvSpec, Preset
 from stillsight.envs.suites.suite import EVERY, Suite
 
 WORLD = EnvSpec(id="", actions="discrete", extra="crafter", needs=("crafter",), options=EnvOptions(size=64))
+RANDOM: dict[str, float] = {}
 
 
 def register() -> None:
@@ -39,8 +40,14 @@ SUITE = Suite(
             WORLD,
             id="CrafterReward-v1",
             summary="Crafter: gather, build, eat, sleep and fight; a reward for each first time",
+            random=RANDOM.get("CrafterReward-v1"),
         ),
-        replace(WORLD, id="CrafterNoReward-v1", summary="Crafter: the same without rewards, to explore"),
+        replace(
+            WORLD,
+            id="CrafterNoReward-v1",
+            summary="Crafter: the same without rewards, to explore",
+            random=RANDOM.get("CrafterNoReward-v1"),
+        ),
     ),
     presets={
         (EVERY, "ppo"): Preset(frame_stack=1, source="one frame, as in Hafner 2022; the rest is ppo's own preset")

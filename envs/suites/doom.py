@@ -29,6 +29,17 @@ SUMMARIES = {
     "PredictPosition": "ViZDoom: hit a moving monster with one slow rocket",
     "DeadlyCorridor": "ViZDoom: run past shooting monsters to a vest",
 }
+RANDOM: dict[str, float] = {
+    "Basic": -192.1,
+    "HealthGathering": 407.8,
+    "HealthGatheringSupreme": 310.8,
+    "DefendCenter": 0.19,
+    "DefendLine": 7.54,
+    "TakeCover": 279.7,
+    "MyWayHome": -0.1314,
+    "PredictPosition": 0.03806,
+    "DeadlyCorridor": -86.03,
+}
 
 
 def register() -> None:
@@ -74,7 +85,7 @@ SUITE = Suite(
     place=2,
     default=SCENARIO,  # its actions are unknown: ids without a row may take several buttons at once
     rows=tuple(
-        replace(SCENARIO, id=f"Vizdoom{scenario}-v1", summary=summary, actions="discrete")
+        replace(SCENARIO, id=f"Vizdoom{scenario}-v1", summary=summary, actions="discrete", random=RANDOM.get(scenario))
         for scenario, summary in SUMMARIES.items()
     ),
     prefix="Vizdoom",

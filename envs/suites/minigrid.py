@@ -24,7 +24,15 @@ SUMMARIES = {
     "BabyAI-GoToRedBall-v0": "BabyAI: go to the red ball among distractors",
     "BabyAI-GoToLocal-v0": "BabyAI: go to the thing that the mission names",
 }
-RANDOM: dict[str, float] = {}
+RANDOM: dict[str, float] = {
+    "MiniGrid-Empty-5x5-v0": 0.2033,
+    "MiniGrid-DoorKey-5x5-v0": 0.02608,
+    "MiniGrid-FourRooms-v0": 0.00892,
+    "MiniGrid-LavaGapS5-v0": 0.05038,
+    "MiniGrid-MultiRoom-N2-S4-v0": 0.0093,
+    "BabyAI-GoToRedBall-v0": 0.1888,
+    "BabyAI-GoToLocal-v0": 0.1828,
+}
 ZOO = "rl-baselines3-zoo's benchmark.md"
 PUBLISHED = {
     "MiniGrid-DoorKey-5x5-v0": (Score(value=0.964, who="PPO on symbols, 100k", source=ZOO),),

@@ -9,6 +9,10 @@ from stillsight.envs.spec import EnvSpec, Preset
 from stillsight.envs.suites.suite import Suite
 
 ORCHARD = EnvSpec(id="", options=EnvOptions(size=0))  # 48 x 48 by birth
+RANDOM: dict[str, float] = {
+    "stillsight/Orchard-v0": 0.43,
+    "stillsight/OrchardContinuous-v0": 0.54,
+}
 
 ROWS = (
     replace(
@@ -16,12 +20,14 @@ ROWS = (
         id="stillsight/Orchard-v0",
         summary="catch fruit, dodge stones and wasps; needs no extra, best return exactly 6",
         actions="discrete",
+        random=RANDOM.get("stillsight/Orchard-v0"),
     ),
     replace(
         ORCHARD,
         id="stillsight/OrchardContinuous-v0",
         summary="the same orchard with a continuous velocity",
         actions="continuous",
+        random=RANDOM.get("stillsight/OrchardContinuous-v0"),
     ),
 )
 

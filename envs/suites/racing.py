@@ -10,6 +10,7 @@ from stillsight.envs.spec import EnvSpec, Preset, Score
 from stillsight.envs.suites.suite import Suite
 
 RACE = EnvSpec(id="", actions="continuous", extra="box2d", needs=("Box2D", "pygame"))
+RANDOM: dict[str, float] = {}
 
 SUITE = Suite(
     name="CarRacing",
@@ -24,6 +25,7 @@ SUITE = Suite(
             summary="drive a random track seen from above; steering, gas, brake",
             # Native 96 x 96; a skip of 2 is rl-baselines3-zoo's recipe for PPO and SAC on this environment.
             options=EnvOptions(size=0, frame_skip=2),
+            random=RANDOM.get("CarRacing-v3"),
             published=(
                 Score(value=429, who="PPO, 4M, greedy", source="Gymnasium's pull request 1646, rl-zoo's recipe"),
                 Score(value=157, who="PPO, 200k", source="the same"),

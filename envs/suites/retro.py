@@ -16,6 +16,8 @@ GAME = EnvSpec(id="", extra="retro", needs=("stable_retro",), options=OPTIONS)
 
 ACTIONS = ("filtered", "discrete", "multi-discrete", "all")
 
+RANDOM: dict[str, float] = {}
+
 
 def register() -> None:
     """Registers every game that stable-retro knows, with or without its ROM."""
@@ -61,6 +63,7 @@ SUITE = Suite(
             id="retro/Airstriker-Genesis-v0",
             summary="stable-retro: a shooter whose ROM is free; other games need yours",
             actions="multi-binary",
+            random=RANDOM.get("retro/Airstriker-Genesis-v0"),
         ),
     ),
     prefix="retro/",

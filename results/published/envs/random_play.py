@@ -1,0 +1,40 @@
+"""Returns of random play: 100 whole games of each row whose package is here, with the row's own options and seed 0.
+
+python results/published/envs/random_play.py [ID ...] >> results/published/envs/random.jsonl
+
+Where what is drawn is no observation, nothing is drawn: the games are the same, and many times faster.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import packages_distributions, version
+from importlib.util import find_spec
+
+from stillsight.envs import ROWS, reference_returns
+from stillsight.envs.registry import presumed_suite
+
+EPISODES, SEED = 100, 0
+UNDRAWN = ("MuJoCo", "DeepMind Control", "Gymnasium-Robotics", "Meta-World", "classic control")
+
+brings = packages_distributions()
+for env_id in sys.argv[1:] or ROWS:
+    row, suite = ROWS[env_id], presumed_suite(env_id)
+    if not all(map(find_spec, row.needs)):
+        print(f"{env_id} is left out: it needs {' and '.join(row.needs)}", file=sys.stderr)
+        continue
+    drawn = suite.name not in UNDRAWN
+    options = row.options if drawn else row.options.merge(pixels=("off",), state=("on",))
+    score = reference_returns(env_id, EPISODES, SEED, options=options)["random"]
+    modules = dict.fromkeys(("gymnasium", *row.needs, *(("mujoco",) if suite.draws == "mujoco" else ())))
+    line = {
+        "env": env_id,
+        **score,
+        "seed": SEED,
+        "drawn": drawn,
+        "date": datetime.now(UTC).date().isoformat(),
+        "packages": {module: version(brings[module][0]) for module in modules},
+    }
+    print(json.dumps(line), flush=True)

@@ -161,7 +161,7 @@ RULES: dict[str, Rule] = {
     "data": _data,
     "cache": _cache,
     **dict.fromkeys(("mode", "tap", "pooling", "fusion", "unfreeze", "device", "from_checkpoint"), _nothing),
-    **dict.fromkeys(("pixels", "state"), _nothing),
+    **dict.fromkeys(("pixels", "state", "native"), _nothing),
 }
 """Field of a configuration whose values are text -> what it may ask for. Numbers, truth values and choices of a few
 words need none."""

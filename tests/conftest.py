@@ -32,6 +32,9 @@ WORLDS = str(ROOT / "tests" / "worlds")
 sys.path.append(WORLDS)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), WORLDS]))
 
+# Tables fold to it, and the workers of pytest-xdist have one of 80.
+os.environ.pop("COLUMNS", None)
+
 # Tests compare numbers and run beside each other; more threads would make them neither exact nor faster.
 torch.set_num_threads(1)
 

@@ -221,7 +221,10 @@ def test_a_run_of_one_rollout_trains(tiny: Tiny, tmp_path: Path, algo: str, step
     head = [name for name in begun if name.endswith("action_net.weight")]
     assert len(head) == 1
     assert not torch.equal(ended[head[0]], begun[head[0]])
-    told = {10: "32, not 10: an update takes 2 x 16 (--n-envs, --set n_steps)", 32: "32"}
+    told = {
+        10: "32, not 10: an update takes 2 x 16 (--n-envs, --set n_steps); the agent learns once, at their end",
+        32: "32",
+    }
     assert cards[0]["steps"] == told[steps]
 
 

@@ -99,6 +99,7 @@ def test_a_run_that_begins_anew_purges_everything(tmp_path: Path) -> None:
     first = TensorBoardSink(tmp_path)
     first.log("metrics", {"validation_accuracy": 0.5})
     first.log("metrics", {"epoch": 1, "loss": 1.0})
+    first.close()  # which waits for the thread that writes
     second = TensorBoardSink(tmp_path)
     second.rewind(0)
     second.log("metrics", {"epoch": 2, "loss": 2.0})

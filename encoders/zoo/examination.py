@@ -149,7 +149,8 @@ def _places(row: EncoderSpec, backbone: Backbone, side: int) -> Iterator[str]:
 
 
 def placed(outputs: Tensor, class_tokens: int, side: int) -> float | None:
-    """Which part of the places of a stage are moved most by the square that they lie on.
+    """Which part of the places of a stage are moved most by the square that they lie on, or by the one before it in
+    their row or column: convolutions with a stride and padding look out from the upper left edge of their place.
 
     Args:
         outputs: of one image `[1 + LIT * LIT, ...]`: as it is, and with each of the squares lit, row by row.
@@ -174,8 +175,9 @@ def placed(outputs: Tensor, class_tokens: int, side: int) -> float | None:
     if local.float().mean() < LOCAL:
         return None
     down, right = ((2 * torch.arange(count) + 1) * LIT // (2 * count) for count in (rows, columns))
-    own = down[:, None] * LIT + right
-    return float((square == own)[local].float().mean())
+    above, before = down[:, None] - square // LIT, right - square % LIT
+    near = (above >= 0) & (above <= 1) & (before >= 0) & (before <= 1)
+    return float(near[local].float().mean())
 
 
 def _apart(one: Tensor, other: Tensor) -> float:

@@ -196,6 +196,26 @@ def test_places_in_another_order_than_rows_are_found() -> None:
     assert outcome == "of cut 75% of the places say most of a part of the image that they do not lie on"
 
 
+def looking(corner: int) -> Backbone:
+    """Three convolutions of stride 2, each of which sees one corner of its window alone."""
+    layers = [nn.Conv2d(3, 3, 3, 2, 1, groups=3, bias=False) for _ in range(3)]
+    for layer in layers:
+        layer.weight.data.zero_()[..., corner, corner] = 1.0
+    network = nn.Sequential(*layers)
+    return Backbone(model=network, stages={"cut": network}, preprocessing=Preprocessing(), tap="cut", least={"cut": 32})
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("corner", [0, 1, 2])
+def test_places_look_out_from_their_upper_left_edge(corner: int) -> None:
+    backbone = looking(corner)
+    assert list(_places(registry.spec("resnet18"), backbone, 32)) == []
+    pixel = 8 + (-7, 0, 7)[corner]  # which the second place sees, and no other
+    images = torch.zeros(1, 3, 32, 32)
+    images[..., pixel, pixel] = 1.0
+    assert backbone.stages["cut"](images)[0, 0].nonzero().tolist() == [[1, 1]]
+
+
 def test_hiera_is_one_stage_because_its_tokens_lie_in_no_rows_before_its_end() -> None:
     assert list(registry.spec("timm/hiera_tiny_224").stages) == ["features"]
     assert registry.spec("timm/hiera_tiny_224").tap == "features"
@@ -207,5 +227,5 @@ def test_places_of_hieras_blocks_would_be_found() -> None:
     row = registry.spec("timm/hiera_tiny_224")
     blocks = Backbone(model=network, stages=timm._stages(network, "blocks"), preprocessing=Preprocessing(), tap="embed")
     [*broken] = _places(row, blocks, 224)
-    assert broken[0].startswith("of embed 9")
+    assert broken[0].startswith("of embed 81%")
     assert list(_places(row, registry.make_backbone("timm/hiera_tiny_224"), 224)) == []

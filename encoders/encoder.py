@@ -117,7 +117,7 @@ class Encoder(nn.Module):
         poolings = _poolings(backbone, stages, self.taps, self.layout, seed)
         sides = Sides(name, backbone.multiple, backbone.fixed)
         pixels = Preprocess(self.preprocessing, resolution, self.counter, self.layout, sides)
-        before, after = _parts(pixels, stages, self._cut(list(stages)), poolings, self.layout)
+        before, after = _parts(pixels, stages, self._cut(stages), poolings, self.layout)
         self.frozen = Frozen(before, _official(before, backbone.model), self.counter, precision)
         names = _official(after, backbone.model)
         self.learned = Learned(after, names, pinned=pinned, shielded=shielded, adaptation=adaptation)
@@ -126,11 +126,22 @@ class Encoder(nn.Module):
         """What `print(encoder)` shows before its two parts."""
         return f"{self.name}, tap={self.tap}, {self.provenance.kind} weights {self.provenance.name}"
 
-    def _cut(self, stages: list[str]) -> str | None:
+    def _cut(self, stages: Mapping[str, nn.Module]) -> str | None:
         """The first stage that learns, "pixels" where everything does, None where no stage does."""
-        if self.unfreeze is not None and self.unfreeze not in (*stages, "all"):
-            allowed = f"Up to the tap {stages[-1]}, {self.name} can be unfrozen from"
-            raise EncoderError(unknown("stage", self.unfreeze, [*stages, "all"], allowed, "--unfreeze"))
+        if self.unfreeze is None:
+            return None
+        names = list(stages)
+        if self.unfreeze not in (*names, "all"):
+            allowed = f"Up to the tap {names[-1]}, {self.name} can be unfrozen from"
+            raise EncoderError(unknown("stage", self.unfreeze, [*names, "all"], allowed, "--unfreeze"))
+        learnable = [name for name in names if next(stages[name].parameters(), None) is not None]
+        begun = 0 if self.unfreeze == "all" else names.index(self.unfreeze)
+        if not learnable or names.index(learnable[-1]) < begun:
+            last = f"Type --unfreeze {learnable[-1]}, or a later --tap" if learnable else "Type --mode frozen"
+            raise EncoderError(
+                f"Nothing of {self.name} would learn from {self.unfreeze} to the tap {names[-1]}, which have no "
+                f"parameters. {last}."
+            )
         return "pixels" if self.unfreeze == "all" else self.unfreeze
 
     def forward(self, pixels: Tensor) -> Tensor:

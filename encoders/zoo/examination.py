@@ -218,9 +218,12 @@ def _features(row: EncoderSpec, backbone: Backbone, pixels: Tensor, dims: Sequen
 
 
 def _cuts(row: EncoderSpec, backbone: Backbone, pixels: Tensor) -> Iterator[str]:
-    """Cut before the first stage, the middle one and the last one: the same features, and gradients behind it alone."""
+    """Cut before the first stage, the middle one and the last one that has parameters: the same features, and gradients
+    behind it alone. Every stage up to that one can be cut before."""
     stages = list(row.stages)
     stages = stages[: stages.index(row.tap) + 1]
+    while len(stages) > 1 and next(backbone.stages[stages[-1]].parameters(), None) is None:
+        del stages[-1]  # from there on nothing would learn, and it is refused
     with torch.no_grad():
         whole = Encoder(backbone, name=row.name, tap=row.tap, pooling="global", precision="float32")(pixels)
     for cut in stages:

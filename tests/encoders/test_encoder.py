@@ -53,9 +53,10 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
 
 
 def side_of(name: str) -> int:
-    """The smallest image, in pixels, that reaches the default tap: it keeps the large networks quick."""
+    """The smallest image, in pixels, that reaches the default tap and that patches fill: it keeps large networks
+    quick."""
     row = ENCODERS[name]
-    return max(32, row.stages[row.tap])
+    return -(-max(32, row.stages[row.tap]) // row.multiple) * row.multiple
 
 
 @pytest.fixture(scope="module", params=names())
@@ -266,6 +267,19 @@ def test_names_that_do_not_exist_are_refused_with_the_nearest() -> None:
         Encoder(make_backbone("retina"), name="retina", tap="layer1", unfreeze="layer3")
     with pytest.raises(EncoderError, match="no pooling named 'gird2'"):
         Encoder(make_backbone("retina"), pooling="gird2")
+
+
+def test_a_cut_behind_which_nothing_would_learn_is_refused() -> None:
+    told = r"Nothing of alexnet would learn from features\.11 to the tap features\.12, .* Type --unfreeze features\.10,"
+    for cut in ("features.11", "features.12"):
+        with pytest.raises(EncoderError, match=told.replace("11", cut.rpartition(".")[2], 1)):
+            Encoder(make_backbone("alexnet"), name="alexnet", tap="features.12", unfreeze=cut)
+    learned = Encoder(make_backbone("alexnet"), name="alexnet", tap="features.12", unfreeze="features.10").learned
+    assert sum(parameter.numel() for parameter in learned.parameters()) == 256 * 256 * 9 + 256
+    flat = nn.Flatten()
+    blind = Backbone(model=flat, stages={"flat": flat}, preprocessing=Preprocessing(), tap="flat")
+    with pytest.raises(EncoderError, match=r"would learn from all to the tap flat, .* Type --mode frozen\."):
+        Encoder(blind, unfreeze="all")
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ class Encoder(nn.Module):
         if self.unfreeze not in (*names, "all"):
             allowed = f"Up to the tap {names[-1]}, {self.name} can be unfrozen from"
             raise EncoderError(unknown("stage", self.unfreeze, [*names, "all"], allowed, "--unfreeze"))
-        learnable = [name for name in names if next(stages[name].parameters(), None) is not None]
+        learnable = with_parameters(stages)
         begun = 0 if self.unfreeze == "all" else names.index(self.unfreeze)
         if not learnable or names.index(learnable[-1]) < begun:
             last = f"Type --unfreeze {learnable[-1]}, or a later --tap" if learnable else "Type --mode frozen"
@@ -235,6 +235,11 @@ def up_to(backbone: Backbone, tap: str, name: str = "encoder") -> dict[str, nn.M
 SIDES = (32, 64, 96, 128, 224, 256, 448)
 """Sides in pixels of the images by which the channels of a stage are counted, beside that of the weights' recipe; the
 first that passes."""
+
+
+def with_parameters(stages: Mapping[str, nn.Module]) -> list[str]:
+    """The names of the stages that have something to learn, in order."""
+    return [name for name, stage in stages.items() if next(stage.parameters(), None) is not None]
 
 
 def _poolings(

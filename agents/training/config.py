@@ -257,7 +257,8 @@ class RlConfig(EncoderConfig):
         Raises:
             RunError: see `rollout`.
         """
-        return MOST_STEPS if self.rollout is None else self.steps + self.rollout
+        rollout = self.rollout
+        return MOST_STEPS if rollout is None else self.steps + rollout
 
     def check(self) -> None:
         """Refuse names and combinations that cannot work, before torch is imported.

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from stillsight.encoders.atomic import to_json
 from stillsight.encoders.backbone import Backbone
-from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.encoder import Encoder, with_parameters
 from stillsight.encoders.engines.engine import Inference
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.taps.handover import Layout
@@ -222,8 +222,8 @@ def _cuts(row: EncoderSpec, backbone: Backbone, pixels: Tensor) -> Iterator[str]
     behind it alone. Every stage up to that one can be cut before."""
     stages = list(row.stages)
     stages = stages[: stages.index(row.tap) + 1]
-    while len(stages) > 1 and next(backbone.stages[stages[-1]].parameters(), None) is None:
-        del stages[-1]  # from there on nothing would learn, and it is refused
+    if learnable := with_parameters({name: backbone.stages[name] for name in stages}):
+        del stages[stages.index(learnable[-1]) + 1 :]  # from there on nothing would learn, and it is refused
     with torch.no_grad():
         whole = Encoder(backbone, name=row.name, tap=row.tap, pooling="global", precision="float32")(pixels)
     for cut in stages:

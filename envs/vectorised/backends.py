@@ -10,8 +10,6 @@ from multiprocessing.connection import Connection
 from statistics import fmean, median
 from typing import Any
 
-import numpy as np
-
 from stillsight.envs.errors import EnvError
 from stillsight.envs.making import bare
 from stillsight.envs.options import EnvOptions
@@ -172,4 +170,4 @@ def _shapes(space: Any) -> Any:
     parts = getattr(space, "spaces", None)
     if isinstance(parts, dict):
         return {key: _shapes(part) for key, part in parts.items()}
-    return [int(side) for side in np.shape(np.empty(space.shape))]
+    return [int(side) for side in space.shape or ()]

@@ -50,8 +50,7 @@ class SharedObservations:
     @staticmethod
     def fits(space: spaces.Space[Any]) -> bool:
         """Whether observations of a space are arrays of one size: a Box, or a Dict of Boxes."""
-        parts = list(space.values()) if isinstance(space, spaces.Dict) else [space]
-        return all(isinstance(part, spaces.Box) and part.dtype != object for part in parts)
+        return all(isinstance(part, spaces.Box) and part.dtype != object for part in _parts(space).values())
 
     def _lay_out(self) -> None:
         begin = 0

@@ -100,18 +100,8 @@ def test_miniworld_samples_what_is_seen_from_its_own_ranges_and_moves_as_without
     np.testing.assert_array_equal(world.drawn["sky_color"], drawn[3]["sky_color"])
 
 
-class Flat(gym.Env[Any, Any]):
-    """A grey picture."""
-
-    observation_space, action_space = gym.spaces.Box(0, 255, (24, 32, 3), np.uint8), gym.spaces.Discrete(2)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed, options=options)
-        return np.full((24, 32, 3), 50, np.uint8), {}
-
-
 def test_an_environment_without_randomisation_is_a_sentence() -> None:
-    gym.register("StillsightTestPlain-v0", Flat, disable_env_checker=True)
+    gym.register("StillsightTestPlain-v0", "flat_world:Flat", disable_env_checker=True)
     try:
         with pytest.raises(EnvError, match=r"has no domain randomisation of its own\. CarRacing and MiniWorld have"):
             make_env("StillsightTestPlain-v0", EnvOptions(shift="domain"))

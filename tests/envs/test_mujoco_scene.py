@@ -343,7 +343,7 @@ def test_a_camera_that_is_none_of_the_model_is_refused_where_it_cannot_be_moved(
 
 
 def test_an_environment_without_a_scene_is_refused_and_has_the_background_of_any_picture() -> None:
-    gym.register("StillsightTestFlat-v0", "tests.envs.test_mujoco_scene:Flat", disable_env_checker=True)
+    gym.register("StillsightTestFlat-v0", "flat_world:Flat", disable_env_checker=True)
     try:
         with pytest.raises(EnvError, match=r"StillsightTestFlat-v0 draws no scene of MuJoCo's"):
             make_env("StillsightTestFlat-v0", EnvOptions(shift="colours"))
@@ -351,16 +351,6 @@ def test_an_environment_without_a_scene_is_refused_and_has_the_background_of_any
         assert (shown != 50).any(0).mean() > 0.9
     finally:
         gym.registry.pop("StillsightTestFlat-v0")
-
-
-class Flat(gym.Env[Any, Any]):
-    """A grey picture."""
-
-    observation_space, action_space = gym.spaces.Box(0, 255, (24, 32, 3), np.uint8), gym.spaces.Discrete(2)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        super().reset(seed=seed, options=options)
-        return np.full((24, 32, 3), 50, np.uint8), {}
 
 
 def test_two_scenes_of_an_environment_hang_on_one_canvas(robot: Made) -> None:

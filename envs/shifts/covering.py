@@ -44,7 +44,7 @@ def background(random: np.random.Generator, strength: float, pictures: Pictures 
     """Put waves, or a user's own pictures, see `drawn`, in place of the background, mixed in at `strength`.
 
     A picture does not say what its background is: it is what has its commonest colour, or nearly (`NEAR`). A suite that
-    knows better gives a background of its own, see `mujoco_scene.Background`.
+    knows better gives a background of its own, see `mujoco.sky.Background`.
     """
     pattern = drawn(random, pictures)
 

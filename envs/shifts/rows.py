@@ -92,16 +92,20 @@ SUITE_SHIFTS: dict[str, Shift] = {
     "camera": Shift("another place for the camera in each episode, which looks at the same point", strength=0.2),
     "drifting-camera": Shift("the same, and it goes on flying in every step", strength=0.2),
     "sky": Shift("moving waves, or your own pictures, in place of the sky", strength=1.0, pictures=True),
+    "plain": Shift(
+        "without shadows, reflections and smoothed edges, which draws many times as fast without a GPU", strength=1.0
+    ),
 }
 """The shifts that only the suites which name them can give, since they change what is drawn and not its picture."""
 
 MUJOCO_SCENES: dict[str, str] = {
-    "background": f"{_ROOM}.mujoco_scene:Background",
-    "colours": f"{_ROOM}.mujoco_scene:Colours",
-    "drifting-colours": f"{_ROOM}.mujoco_scene:DriftingColours",
-    "camera": f"{_ROOM}.mujoco_scene:Camera",
-    "drifting-camera": f"{_ROOM}.mujoco_scene:FlyingCamera",
-    "sky": f"{_ROOM}.mujoco_scene:Sky",
+    "background": f"{_ROOM}.mujoco.sky:Background",
+    "colours": f"{_ROOM}.mujoco.colours:Colours",
+    "drifting-colours": f"{_ROOM}.mujoco.colours:DriftingColours",
+    "camera": f"{_ROOM}.mujoco.camera:Camera",
+    "drifting-camera": f"{_ROOM}.mujoco.camera:FlyingCamera",
+    "sky": f"{_ROOM}.mujoco.sky:Sky",
+    "plain": f"{_ROOM}.mujoco.plain:Plain",
 }
 """`Suite.shifts` of a suite whose environments draw a scene of MuJoCo's."""
 

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 from stillsight.envs import EnvError, EnvOptions, make_env
-from stillsight.envs.shifts.mujoco_scene import Camera, Flight, canvas, cartesian, looking, spherical
+from stillsight.envs.shifts.mujoco.camera import Camera
+from stillsight.envs.shifts.mujoco.flight import Flight
+from stillsight.envs.shifts.mujoco.scene import canvas
+from stillsight.envs.shifts.mujoco.sphere import cartesian, looking, spherical
 from stillsight.envs.shifts.rows import MUJOCO_SCENES
 from stillsight.envs.shifts.shifted import Shifted
 
@@ -22,7 +25,7 @@ pytest.importorskip("mujoco")
 SPINNER = """
 <mujoco>
   <asset><texture name="sky" type="skybox" builtin="flat" rgb1="0 0 1" width="32" height="32"/>
-    <material name="body" rgba="0.7 0.5 0.3 1"/><material name="floor" rgba="0.1 0.9 0.1 1"/></asset>
+    <material name="body" rgba="0.7 0.5 0.3 1"/><material name="floor" rgba="0.1 0.9 0.1 1" reflectance="0.4"/></asset>
   <worldbody>
     <light pos="0 -2 3"/>
     <camera name="fixed" pos="0 -4 1" xyaxes="1 0 0 0 0 1"/>
@@ -363,6 +366,19 @@ def test_two_scenes_of_an_environment_hang_on_one_canvas(robot: Made) -> None:
 DRAWS = importlib.util.find_spec("dm_control") is not None and bool(os.environ.get("MUJOCO_GL"))
 
 
+@pytest.mark.parametrize(("strength", "reflects"), [("", 0.0), (":0.5", 0.2), (":0", 0.4)])
+def test_plain_draws_no_shadows_no_samples_and_weaker_reflections(
+    robot: Made, strength: str, reflects: float
+) -> None:
+    env, physics = robot(f"plain{strength}")
+    model, drawn_less = physics.plain, strength != ":0"
+    env.reset(seed=1)
+    assert model.light_castshadow.tolist() == [not drawn_less]
+    assert model.mat_reflectance.tolist() == pytest.approx([0.0, reflects])
+    assert (model.vis.quality.offsamples == 0) == drawn_less
+
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not DRAWS, reason="needs dm_control, and MUJOCO_GL=egl or osmesa")
 @pytest.mark.parametrize("domain", ["cartpole", "reacher", "walker"])
@@ -423,7 +439,7 @@ def test_gymnasiums_renderer_draws_through_the_same_scenes() -> None:
     pytest.importorskip("imageio")  # which Gymnasium's renderer imports
     plain = make_env("InvertedPendulum-v5", EnvOptions(size=64))
     own = plain.reset(seed=1)[0]
-    for shift in ("colours:0.3", "camera", "drifting-camera", "sky", "background"):
+    for shift in ("colours:0.3", "camera", "drifting-camera", "sky", "background", "plain"):
         env = make_env("InvertedPendulum-v5", EnvOptions(size=64, shift=shift))
         shown = env.reset(seed=1)[0]
         assert (shown != own).any(), shift

@@ -1,0 +1,83 @@
+"""MujocoScene: a scene of MuJoCo's seen otherwise, for dm_control and Gymnasium's renderer alike.
+
+The protocols of the Distracting Control Suite (Stone et al. 2021, google-research/distracting_control: colours and
+cameras, static and dynamic, easy, medium and hard at 0.1, 0.2 and 0.3) and of DMControl-GB (Hansen & Wang 2021:
+`video_easy` is the sky, `video_hard` the sky and the floor).
+
+A model is changed while a picture of it is drawn, and put back at once: physics, rewards and states never see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from stillsight.envs.errors import EnvError
+from stillsight.envs.shifts.mujoco.canvas import Canvas, View
+from stillsight.envs.shifts.mujoco.physics_canvas import PhysicsCanvas
+from stillsight.envs.shifts.mujoco.renderer_canvas import RendererCanvas
+from stillsight.envs.shifts.pictures import Pictures
+from stillsight.envs.shifts.rows import Image
+from stillsight.envs.wrappers.sight import name
+
+
+class MujocoScene:
+    """What all shifts of a scene have in common: they hang on the canvas of an environment.
+
+    A subclass changes the model in `put`, or covers what was drawn.
+    """
+
+    covers: ClassVar[bool] = False
+    """Whether it covers pixels of what was drawn, see `behind` and `cover`."""
+
+    def __init__(self, env: gym.Env[Any, Any], strength: float, pictures: Pictures | None) -> None:
+        self._strength, self._own_pictures = strength, pictures
+        self._step = 0
+        self.canvas = canvas(env)
+        self.canvas.scenes.append(self)
+
+    def begin(self, random: np.random.Generator) -> None:
+        """An episode begins."""
+
+    def show(self, step: int) -> None:
+        """So many agent steps are done."""
+        self._step = step
+
+    def put(self, view: View) -> Callable[[], None]:
+        """Change the model or the camera; what is returned puts it back."""
+        del view
+        return lambda: None
+
+    def behind(self, model: Any, ids: NDArray[np.int32]) -> NDArray[np.bool_]:
+        """Which pixels `[H, W]` are covered, of ids and types of what is seen, `[H, W, 2]`."""
+        raise NotImplementedError
+
+    def cover(self, image: Image) -> Image:
+        """What is seen in those pixels."""
+        raise NotImplementedError
+
+
+def canvas(env: gym.Env[Any, Any]) -> Canvas:
+    """The canvas of an environment, made at the first call.
+
+    Raises:
+        EnvError: it draws no scene of MuJoCo's, as far as can be seen.
+    """
+    bare: Any = env.unwrapped
+    for holder in (bare, *vars(bare).values()):
+        physics, renderer = getattr(holder, "physics", None), getattr(holder, "mujoco_renderer", None)
+        for owner, kind in ((physics, PhysicsCanvas), (renderer, RendererCanvas)):
+            render = getattr(owner, "render", None)
+            if isinstance(there := getattr(render, "__self__", None), Canvas):
+                return there
+            if render is not None:
+                made: Canvas = kind(owner)
+                return made
+    raise EnvError(
+        f"{name(env)} draws no scene of MuJoCo's, whose colours, camera and sky could be changed. Type another shift: "
+        "stillsight look shows those that it has."
+    )

@@ -80,7 +80,7 @@ class EncoderConfig:
     pooling: str | None = None
     """From a map to a vector: global, grid<k>, flatten, softmax, cls or cls+global; attention<k> (k learned queries)
     and conv<c> (a 3 x 3 convolution to c channels) learn with the policy. One for every tap, or a list as long as that
-    of --tap. By default the encoder's own, and in rl, without --tap, a grid, which keeps places apart."""
+    of --tap. By default the encoder's own, and in rl a grid, which keeps places apart."""
     resolution: int | None = None
     """Side in pixels that images are resized to before they are encoded; by default they stay as they are."""
     unfreeze: str | None = None
@@ -144,11 +144,9 @@ class EncoderConfig:
         return name + seed
 
     def for_control(self) -> Self:
-        """With tap and pooling filled in, where neither was chosen, by what the encoder's row says for agents."""
-        if self.tap is not None or self.pooling is not None:
-            return self
+        """With tap and pooling filled in, each where it was not chosen, by what the encoder's row says for agents."""
         tap, pooling = spec(self.encoder).control
-        return replace(self, tap=tap, pooling=pooling)
+        return replace(self, tap=self.tap or tap, pooling=self.pooling or pooling)
 
     def check_ranges(self) -> None:
         """Refuse numbers that no encoder can have; of names nothing is looked up.

@@ -44,7 +44,7 @@ class Pooling(nn.Module):
                 )
             first = features[:, 0]
             return first if self.name == "cls" else torch.cat([first, features[:, self.class_tokens :].mean(1)], dim=1)
-        if features.dim() == 2:
+        if features.dim() == 2 and self.name in ("global", "flatten"):
             return features
         if features.dim() == 3 and self.name == "global":
             return features[:, self.class_tokens :].mean(1)
@@ -57,9 +57,11 @@ class Pooling(nn.Module):
             return _spatial_softmax(maps)
         side = number(self.name)
         if min(maps.shape[2:]) < side:
+            smaller = f"grid{min(maps.shape[2:])}" if min(maps.shape[2:]) > 1 else "global"
             raise EncoderError(
                 f"The tapped stage gives a map of {maps.shape[2]} x {maps.shape[3]}, coarser than --pooling "
-                f"{self.name}. Give larger images (--resolution), an earlier stage (--tap) or a smaller grid."
+                f"{self.name}. Type a smaller grid, say --pooling {smaller}, or give larger images (--resolution) or "
+                "an earlier stage (--tap)."
             )
         return F.adaptive_avg_pool2d(maps, side).flatten(1)
 
@@ -83,8 +85,8 @@ def as_map(features: Tensor, class_tokens: int, layout: Layout | None, pooling: 
         return features
     if features.dim() == 2:
         raise EncoderError(
-            f"The tapped stage gives a vector of {features.shape[1]} features, and --pooling {pooling} learns where to "
-            "look on a map. Tap an earlier stage (--tap), or type --pooling global."
+            f"The tapped stage gives a vector of {features.shape[1]} features, and --pooling {pooling} is of a "
+            "map. Tap an earlier stage (--tap), or type --pooling global."
         )
     patches = features[:, class_tokens:]
     count = patches.shape[1]

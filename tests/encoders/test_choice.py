@@ -107,10 +107,13 @@ def test_agents_read_an_earlier_stage_unless_one_was_chosen() -> None:
     row = ENCODERS["resnet18"]
     plain = EncoderConfig(encoder="resnet18").for_control()
     assert (plain.tap, plain.pooling) == row.control
-    chosen = EncoderConfig(encoder="resnet18", tap="layer4")
+    tap, pooling = row.control
+    tapped = EncoderConfig(encoder="resnet18", tap="layer4").for_control()
+    assert (tapped.tap, tapped.pooling) == ("layer4", pooling), "another stage keeps places apart, too"
+    pooled = EncoderConfig(encoder="resnet18", pooling="global").for_control()
+    assert (pooled.tap, pooled.pooling) == (tap, "global"), "another pooling is of the same stage"
+    chosen = EncoderConfig(encoder="resnet18", tap="layer4", pooling="global")
     assert chosen.for_control() == chosen
-    pooled = EncoderConfig(encoder="resnet18", pooling="global")
-    assert pooled.for_control() == pooled
 
 
 @pytest.mark.parametrize(

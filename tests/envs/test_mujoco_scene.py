@@ -367,16 +367,13 @@ DRAWS = importlib.util.find_spec("dm_control") is not None and bool(os.environ.g
 
 
 @pytest.mark.parametrize(("strength", "reflects"), [("", 0.0), (":0.5", 0.2), (":0", 0.4)])
-def test_plain_draws_no_shadows_no_samples_and_weaker_reflections(
-    robot: Made, strength: str, reflects: float
-) -> None:
+def test_plain_draws_no_shadows_no_samples_and_weaker_reflections(robot: Made, strength: str, reflects: float) -> None:
     env, physics = robot(f"plain{strength}")
     model, drawn_less = physics.plain, strength != ":0"
     env.reset(seed=1)
     assert model.light_castshadow.tolist() == [not drawn_less]
     assert model.mat_reflectance.tolist() == pytest.approx([0.0, reflects])
     assert (model.vis.quality.offsamples == 0) == drawn_less
-
 
 
 @pytest.mark.slow

@@ -64,8 +64,11 @@ def test_tokens_are_a_map_row_by_row_without_the_class_token() -> None:
 
 def test_a_vector_stays_what_it_is() -> None:
     vector = torch.rand(3, 7)
-    for name in ("global", "grid4", "flatten", "softmax"):
+    for name in ("global", "flatten"):
         assert torch.equal(Pooling(name)(vector), vector)
+    for name in ("grid4", "softmax"):  # which would be taken for channels at places
+        with pytest.raises(EncoderError, match=rf"a vector of 7 features, and --pooling {name} is of a map"):
+            Pooling(name)(vector)
 
 
 def test_features_are_float32_whatever_comes_in() -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from stillsight.agents.command_line.command_line import CommandLine, Positional
 from stillsight.agents.errors import RunError, TrainingFault
-from stillsight.agents.flags import CommandLine, Positional
 from stillsight.agents.measure.measure_config import SPIN
 from stillsight.agents.runs.reader import read_config
 from stillsight.agents.runs.trust import Trust, import_from_here, names_typed, open_run

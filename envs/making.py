@@ -20,8 +20,8 @@ from stillsight.envs.suites import SUITES
 from stillsight.envs.suites.suite import Suite
 from stillsight.envs.wrappers.actions import counted_from_zero
 from stillsight.envs.wrappers.pixels import Pixels
+from stillsight.envs.wrappers.rendered import no_display
 from stillsight.envs.wrappers.rules import LifeLoss, sign
-from stillsight.envs.wrappers.sight import no_display
 from stillsight.envs.wrappers.watched import Watched
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from stillsight.envs.errors import EnvError
 from stillsight.envs.registry import suite_of
-from stillsight.envs.wrappers.sight import name
+from stillsight.envs.wrappers.parts import name
 
 State = dict[str, Any]
 """Plain values, lists and dicts of them, and numpy arrays."""

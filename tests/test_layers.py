@@ -21,7 +21,7 @@ ALLOWED = {"encoders": {"encoders"}, "envs": {"envs"}, "agents": {"agents", "env
 
 ROOMS: Sequence[set[str]] = (
     {"errors"},
-    {"runs", "flags", "columns"},
+    {"runs", "command_line", "columns"},
     {"features", "buffers", "diagnosis"},
     {"training"},
     {"playing", "seeing", "measure", "benchmark"},

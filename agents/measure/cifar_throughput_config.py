@@ -38,7 +38,7 @@ class CifarThroughputConfig(EncoderConfig, Recipe):
         "seed": "run",
         "precision": "run",
     }
-    """Field -> heading of it and of those that follow, up to the next; see `stillsight.agents.flags`."""
+    """Field -> heading of it and of those that follow, up to the next; see `stillsight.agents.command_line.flag`."""
 
     mode: Mode = Mode.SCRATCH
     """What is trained, as in cifar: see above for what is measured."""

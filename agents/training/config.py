@@ -47,7 +47,7 @@ class RlConfig(EncoderConfig):
         "seed": "run",
         "checkpoint_every": "run",
     }
-    """Field -> heading of it and of those that follow, up to the next; see `stillsight.agents.flags`."""
+    """Field -> heading of it and of those that follow, up to the next; see `stillsight.agents.command_line.flag`."""
     RESUMABLE: ClassVar[tuple[str, ...]] = (
         *("steps", "workers", "engine", "tensorboard"),
         *("eval_every", "eval_episodes", "eval_envs", "eval_max_steps", "checkpoint_every"),

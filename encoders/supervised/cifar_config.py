@@ -47,7 +47,7 @@ class CifarConfig(EncoderConfig, Recipe):
         "seed": "run",
         "save_dtype": "run",
     }
-    """Field -> heading of it and of those that follow, up to the next; see `stillsight.agents.flags`."""
+    """Field -> heading of it and of those that follow, up to the next; see `stillsight.agents.command_line.flag`."""
 
     RESUMABLE: ClassVar[tuple[str, ...]] = (
         *("epochs", "save_every", "tensorboard", "data", "cache"),

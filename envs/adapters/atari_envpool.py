@@ -21,7 +21,7 @@ from stillsight.envs.registry import resolve, suite_of
 from stillsight.envs.suites.atari import SUITE
 from stillsight.envs.vectorised.gymnasium_vec_env import GymnasiumVecEnv
 from stillsight.envs.wrappers.pixels import Pixels
-from stillsight.envs.wrappers.sight import Seen
+from stillsight.envs.wrappers.seen import Seen
 
 FRAMES = 108_000
 """Of a game, after which an id cuts it off unless it was registered with another number: half an hour of play."""

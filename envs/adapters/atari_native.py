@@ -23,7 +23,7 @@ from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve, suite_of
 from stillsight.envs.suites.atari import SUITE
-from stillsight.envs.wrappers.sight import Seen
+from stillsight.envs.wrappers.seen import Seen
 
 OLDEST_ALE = (0, 12, 1)
 """The first ale-py that is known to start some games anew while the others wait (`reset_mask`)."""

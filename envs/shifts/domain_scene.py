@@ -10,7 +10,7 @@ import numpy as np
 
 from stillsight.envs.errors import EnvError
 from stillsight.envs.shifts.pictures import Pictures
-from stillsight.envs.wrappers.sight import name
+from stillsight.envs.wrappers.parts import name
 
 COLOURS = ("road_color", "bg_color", "grass_color")
 """What CarRacing's `domain_randomize` draws."""

@@ -13,8 +13,8 @@ from stillsight.envs.errors import EnvError
 from stillsight.envs.shifts.pictures import Pictures
 from stillsight.envs.shifts.rows import Image, Look, find
 from stillsight.envs.shifts.terms import Term, terms
+from stillsight.envs.wrappers.parts import name as env_name
 from stillsight.envs.wrappers.rules import Step
-from stillsight.envs.wrappers.sight import name as env_name
 
 _OWN = 0x5E1F7  # makes a seed's draws here others than the environment's own
 

@@ -45,6 +45,15 @@ def register() -> None:
     gym.register_envs(highway_env)
 
 
+def check_drawing(env_id: str) -> None:
+    """Raise `EnvError` where pygame is told not to draw."""
+    if os.environ.get("SDL_VIDEODRIVER") == "dummy":
+        raise EnvError(
+            f"{env_id} would be black: SDL_VIDEODRIVER is dummy, by which highway-env draws nothing. Type: export "
+            "SDL_VIDEODRIVER=offscreen"
+        )
+
+
 def arguments(env_id: str, options: EnvOptions) -> dict[str, Any]:
     """The user's arguments as the `config` of highway-env, drawn off the screen.
 
@@ -54,11 +63,7 @@ def arguments(env_id: str, options: EnvOptions) -> dict[str, Any]:
     import gymnasium as gym
     from gymnasium.envs.registration import load_env_creator
 
-    if os.environ.get("SDL_VIDEODRIVER") == "dummy":
-        raise EnvError(
-            f"{env_id} would be black: SDL_VIDEODRIVER is dummy, by which highway-env draws nothing. Type: export "
-            "SDL_VIDEODRIVER=offscreen"
-        )
+    check_drawing(env_id)
     registered = gym.registry[env_id.rpartition(":")[2]]
     entry: Any = registered.entry_point
     creator: Any = load_env_creator(entry) if isinstance(entry, str) else entry

@@ -22,7 +22,7 @@ from stillsight.envs.registry import resolve, suite_of
 from stillsight.envs.shifts.terms import terms
 from stillsight.envs.wrappers.actions import offset
 from stillsight.envs.wrappers.rules import Step, skip_frames
-from stillsight.envs.wrappers.sight import Seen, SeenParts
+from stillsight.envs.wrappers.seen import Seen, SeenParts
 
 MODE = "autoreset_mode"
 """Key in a vector environment's metadata under which Gymnasium's interface has the mode."""

@@ -11,8 +11,8 @@ import numpy as np
 from gymnasium import spaces
 
 from stillsight.envs.errors import EnvFault
+from stillsight.envs.wrappers.parts import name, words
 from stillsight.envs.wrappers.rules import Step
-from stillsight.envs.wrappers.sight import name, words
 
 TOLERANCE = 0.5 / 255.0
 """How far floats may leave their bounds, as a part of the range: half a step of grey, which resizing reaches."""

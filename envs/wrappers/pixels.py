@@ -13,8 +13,10 @@ from stillsight.envs.errors import EnvFault
 from stillsight.envs.wrappers import layout
 from stillsight.envs.wrappers.guard import Guard, Part
 from stillsight.envs.wrappers.layout import Layout, Observation
+from stillsight.envs.wrappers.parts import name
 from stillsight.envs.wrappers.picture import Image, Picture
-from stillsight.envs.wrappers.sight import Seen, SeenParts, name, resized, sight
+from stillsight.envs.wrappers.seen import Seen, SeenParts, resized
+from stillsight.envs.wrappers.sight import sight
 
 
 class Pixels(gym.ObservationWrapper[Any, Any, Any]):

@@ -2,92 +2,25 @@
 
 from __future__ import annotations
 
-import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import gymnasium as gym
-import numpy as np
 from gymnasium import spaces
-from numpy.typing import NDArray
 
 from stillsight.envs.errors import EnvError, did_you_mean
 from stillsight.envs.options import OFF, ON, RENDERING
 from stillsight.envs.wrappers.numbers import MOST_NUMBERS, Numbers, read_numbers
+from stillsight.envs.wrappers.parts import Path, key, name, parts, words
 from stillsight.envs.wrappers.picture import SMALLEST_IMAGE, Picture, read_one_channel, read_picture
-
-Path: TypeAlias = tuple[Any, ...]
-"""Keys of Dicts and places in Tuples, from an observation to one of its parts."""
-
-LARGE = 128 * 128
-"""Pixels above which the words say how to see fewer."""
+from stillsight.envs.wrappers.rendered import drawn
+from stillsight.envs.wrappers.seen import Seen
 
 WANTED = (
     "An agent sees one image: uint8 0..255 or float 0..1, 0..255 or -1..1, [H, W, 3], [3, H, W] or [H, W], at least "
     f"{SMALLEST_IMAGE} pixels a side."
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seen:
-    """What an agent sees of an environment; `str` says it in words.
-
-    Attributes:
-        source: "observation", or "rendering" where `render()` takes the place of what is observed.
-        key: of the part of a Dict or Tuple, "a/eye"; empty for a whole observation.
-        form: dtype and shape as the environment has it, "uint8 [210, 160, 3]".
-        native: height and width of the image in pixels.
-        size: height and width as they are shown.
-        changes: what is done to an image beside resizing, in words.
-        dropped: what the environment observes and the agent does not see, "speed (float32 [4])".
-    """
-
-    source: Literal["observation", "rendering"]
-    key: str = ""
-    form: str
-    native: tuple[int, int]
-    size: tuple[int, int]
-    changes: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        part = f" {self.key!r}" if self.key else ""
-        where = f"the observation{part}" if self.source == "observation" else "what render() draws"
-        height, width = self.native
-        if self.size == self.native:
-            size = f"{height} x {width} pixels, as they are"
-            large = height * width > LARGE
-            size += " (--size 84 makes fewer of them)" if large else ""
-        else:
-            squeezed = height * self.size[1] != width * self.size[0]
-            size = f"{height} x {width} pixels, resized to {self.size[0]} x {self.size[1]}"
-            size += ", which changes their proportions" if squeezed else ""
-        words = [f"{where}, {self.form}: {size}", *self.changes]
-        return "; ".join(words) + (f". Not seen: {', '.join(self.dropped)}" if self.dropped else "")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SeenParts:
-    """What an agent sees of an environment where that is more than one image; `str` says it in words.
-
-    Attributes:
-        images: in the order of their keys.
-        vectors: "joints (float32 [7])", in the order of their keys.
-        dropped: what the environment observes and the agent does not see.
-    """
-
-    images: tuple[Seen, ...]
-    vectors: tuple[str, ...]
-    dropped: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        words = [str(image) for image in self.images]
-        words += [f"the numbers of {', '.join(self.vectors)}"] if self.vectors else []
-        return " + ".join(words) + (f". Not seen: {', '.join(self.dropped)}" if self.dropped else "")
-
-
 Pick: TypeAlias = Callable[[Any], Any]
 """From an observation to a part of it."""
 
@@ -184,7 +117,7 @@ def sight(env: gym.Env[Any, Any], pixels: Sequence[str] = (), state: Sequence[st
     shown: gym.Env[Any, Any] = env
     above: Path = ()
     if None in chosen:
-        _drawn(env)
+        drawn(env)
         shown = gym.wrappers.AddRenderObservation(env, render_only=False, render_key=RENDERING, obs_key=WHOLE)
         if not isinstance(env.observation_space, spaces.Dict):
             above = (WHOLE,)
@@ -325,16 +258,6 @@ def _chosen_vectors(
     return chosen
 
 
-def parts(space: gym.Space[Any], path: Path = ()) -> Iterator[tuple[Path, gym.Space[Any]]]:
-    """Every part of a space that is no Dict and no Tuple itself, with the way to it."""
-    if isinstance(space, spaces.Dict | spaces.Tuple):
-        inner = space.items() if isinstance(space, spaces.Dict) else enumerate(space)
-        for each, part in inner:
-            yield from parts(part, (*path, each))
-    else:
-        yield path, space
-
-
 def _frame_stack(env: gym.Env[Any, Any]) -> gym.wrappers.FrameStackObservation[Any, Any, Any] | None:
     """Gymnasium's own wrapper that stacks frames, where it gives what `env` observes: then the first axis is time."""
     inner: Any = env
@@ -358,15 +281,11 @@ def _picker(path: Path, *, newest: bool) -> Callable[[Any], Any]:
     return pick
 
 
-DISPLAY = re.compile(r"display|opengl|glfw|\begl|osmesa|\bglx\b|\bx11\b|mujoco_gl|gl context|video device")
-"""What the errors of drawing libraries that found no screen to draw on have in them."""
-
-
 def _rendered(env: gym.Env[Any, Any], texts: tuple[str, ...]) -> Sight:
     """`env` with `render()` in place of its observation, or the sentence that says why not."""
-    frame = _drawn(env)
-    drawn = gym.wrappers.AddRenderObservation(env, render_only=True)
-    space = drawn.observation_space
+    frame = drawn(env)
+    shown = gym.wrappers.AddRenderObservation(env, render_only=True)
+    space = shown.observation_space
     native = (frame.shape[0], frame.shape[1])
     assert isinstance(space, spaces.Box)
     dropped = tuple(
@@ -377,45 +296,7 @@ def _rendered(env: gym.Env[Any, Any], texts: tuple[str, ...]) -> Sight:
     )
     seen = Seen(source="rendering", form=words(space), native=native, size=native, dropped=dropped)
     eye = Eye("", lambda observation: observation, space, Picture(native, lambda image: image, ()), seen)
-    return Sight(drawn, (eye,), (), texts, dropped)
-
-
-def _drawn(env: gym.Env[Any, Any]) -> NDArray[np.uint8]:
-    """A frame that `env` renders, uint8 `[H, W, 3]`, or the sentence that says why there is none."""
-    subject = f"{name(env)} observes {words(env.observation_space)}, which is no image,"
-    if any(isinstance(read_picture(part), Picture) for _, part in parts(env.observation_space)):
-        subject = f"{name(env)} was asked for its rendering,"
-    wanted = (
-        "stillsight needs one image: uint8 or float, [H, W, 3], [3, H, W] or [H, W], at least "
-        f"{SMALLEST_IMAGE} pixels a side, or an environment that renders rgb_array."
-    )
-    if env.render_mode != "rgb_array":
-        offered = ", ".join(map(str, env.metadata.get("render_modes") or ())) or "nothing"
-        raise EnvError(f"{subject} and cannot render rgb_array (it offers {offered}). {wanted}")
-    # Some fix their camera by where things are at the first picture (Gymnasium's MuJoCo robots): by one seed for all
-    # copies, else the pixels of an episode would depend on chance, and on who else was made.
-    env.reset(seed=0)
-    try:
-        frame: Any = env.render()
-    except Exception as error:
-        if (sentence := no_display(name(env), error)) is None:
-            raise
-        raise EnvError(sentence) from error
-    if not (isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3):
-        shape = f"{frame.dtype} {list(frame.shape)}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise EnvError(f"{subject} and renders {shape} in place of uint8 [H, W, 3]. {wanted}")
-    return frame
-
-
-def no_display(subject: str, error: BaseException) -> str | None:
-    """The sentence for an environment that found no screen to draw on; None for other errors."""
-    told = f"{type(error).__name__}: {error}"
-    if isinstance(error, TypeError) or not DISPLAY.search(told.lower()):
-        return None
-    return (
-        f"{subject} cannot draw here ({' '.join(told.split())}). A machine without a screen draws through EGL or "
-        "OSMesa: type MUJOCO_GL=egl before the command, or MUJOCO_GL=osmesa; for other environments, xvfb-run."
-    )
+    return Sight(shown, (eye,), (), texts, dropped)
 
 
 def _symbols(space: gym.Space[Any]) -> str:
@@ -423,29 +304,3 @@ def _symbols(space: gym.Space[Any]) -> str:
     if not isinstance(space, spaces.Box) or len(space.shape) != 3 or 3 not in (space.shape[0], space.shape[2]):
         return ""
     return ", a table of symbols and no picture"
-
-
-def key(path: Path) -> str:
-    """A way to a part in words, "a/eye"."""
-    return "/".join(map(str, path))
-
-
-def name(env: gym.Env[Any, Any]) -> str:
-    """What an environment is called: its id, or its class where it has none."""
-    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
-
-
-def words(space: gym.Space[Any]) -> str:
-    """A space in words: dtype and shape of arrays, the parts of a Dict."""
-    if isinstance(space, spaces.Dict):
-        return "a Dict of " + ", ".join(f"{each}: {words(part)}" for each, part in space.items())
-    if isinstance(space, spaces.Tuple):
-        return "a Tuple of " + ", ".join(map(words, space))
-    if isinstance(space, spaces.Box):
-        return f"{space.dtype} {list(space.shape)}"
-    return "text" if isinstance(space, spaces.Text) else str(space)
-
-
-def resized(seen: Seen, size: tuple[int, int]) -> Seen:
-    """The same sight, shown at another height and width."""
-    return replace(seen, size=size)

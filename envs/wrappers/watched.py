@@ -15,8 +15,8 @@ from typing import Any
 import gymnasium as gym
 
 from stillsight.envs.errors import EnvFault
+from stillsight.envs.wrappers.parts import name
 from stillsight.envs.wrappers.rules import Step
-from stillsight.envs.wrappers.sight import name
 
 GRACE = 5.0
 """Seconds in which a call has to end that was told to."""

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import pytest
 
 from stillsight.agents.cli import COMMANDS, command_line, main
+from stillsight.agents.command_line.command_line import CommandLine, Positional
+from stillsight.agents.command_line.flag import flags
 from stillsight.agents.errors import RunError
-from stillsight.agents.flags import CommandLine, Positional, flags
 from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode

@@ -23,8 +23,8 @@ POLL = 0.05
 """Seconds between two looks at the processes."""
 STOPPED = {code: name for number, name in SIGNALS.items() for code in (-number, 128 + number)}
 """Exit code of a worker that was asked to stop -> how."""
-RENDERING = {"SDL_VIDEODRIVER": "dummy"}
-"""Workers draw into memory, also where a screen is at hand."""
+RENDERING = {"SDL_VIDEODRIVER": "offscreen"}
+"""Workers draw into memory, also where a screen is at hand; by "dummy", the usual choice, highway-env draws nothing."""
 
 
 class Running(NamedTuple):

@@ -22,7 +22,7 @@ from stillsight.envs.shifts.mujoco.physics_canvas import PhysicsCanvas
 from stillsight.envs.shifts.mujoco.renderer_canvas import RendererCanvas
 from stillsight.envs.shifts.pictures import Pictures
 from stillsight.envs.shifts.rows import Image
-from stillsight.envs.wrappers.sight import name
+from stillsight.envs.wrappers.parts import name
 
 
 class MujocoScene:

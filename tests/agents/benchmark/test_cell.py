@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 
 from stillsight.agents.benchmark.grid.cell import Cell, CellError, Result
 from stillsight.agents.benchmark.grid.parse import parse_spec, read_spec
+from stillsight.agents.benchmark.running.local import RENDERING
+from stillsight.envs import EnvError
+from stillsight.envs.suites import highway
 
 PUBLISHED = Path(__file__).resolve().parents[3] / "results" / "published" / "benchmark"
 RECORD: dict[str, Any] = {
@@ -206,3 +209,12 @@ def _read_or_refused(record: dict[str, Any]) -> None:
     except CellError:
         return
     assert Cell.from_json(json.loads(json.dumps(cell.to_json()))) == cell
+
+
+def test_a_workers_environment_lets_every_suite_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    with pytest.raises(EnvError, match="would be black"):
+        highway.check_drawing("highway-fast-v0")
+    for name, value in RENDERING.items():
+        monkeypatch.setenv(name, value)
+    highway.check_drawing("highway-fast-v0")

@@ -222,10 +222,12 @@ def test_hiera_is_one_stage_because_its_tokens_lie_in_no_rows_before_its_end() -
 
 
 def test_places_of_hieras_blocks_would_be_found() -> None:
-    timm = pytest.importorskip("stillsight.encoders.zoo.timm")
+    cut = pytest.importorskip("stillsight.encoders.zoo.timm_cut")
     network = registry.make_backbone("timm/hiera_tiny_224").model
     row = registry.spec("timm/hiera_tiny_224")
-    blocks = Backbone(model=network, stages=timm._stages(network, "blocks"), preprocessing=Preprocessing(), tap="embed")
+    blocks = Backbone(
+        model=network, stages=cut.stages_of(network, "blocks"), preprocessing=Preprocessing(), tap="embed"
+    )
     [*broken] = _places(row, blocks, 224)
     assert broken[0].startswith("of embed 81%")
     assert list(_places(row, registry.make_backbone("timm/hiera_tiny_224"), 224)) == []

@@ -16,6 +16,7 @@ from stillsight.encoders.preprocess import Preprocess
 from stillsight.encoders.weights.published import source_of
 from stillsight.encoders.zoo import timm as door
 from stillsight.encoders.zoo.registry import make_backbone, matching
+from stillsight.encoders.zoo.timm_cut import Whole
 
 timm = pytest.importorskip("timm")
 
@@ -199,4 +200,4 @@ def test_what_computes_several_tensors_is_refused() -> None:
             return images, images
 
     with pytest.raises(EncoderError, match=r"Pair of timm computes tuple, and an encoder must hand on one tensor"):
-        door._Whole(Pair())(torch.zeros(1))
+        Whole(Pair())(torch.zeros(1))

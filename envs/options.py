@@ -86,6 +86,8 @@ class EnvOptions:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.state == (OFF,):
             object.__setattr__(self, "state", ())
+        if ON in self.pixels:
+            raise EnvError("--pixels on says not which images. Name them, or drop --pixels for the only one.")
         for flag, keys, words in (("--pixels", self.pixels, (OFF,)), ("--state", self.state, (ON, OFF))):
             said = next((word for word in words if word in keys), None)
             if said is not None and len(keys) > 1:
@@ -104,7 +106,8 @@ class EnvOptions:
             if self.shift_strength is not None:
                 raise EnvError(
                     f"A shift strength of {self.shift_strength:g} was given without a shift. Name one, for example: "
-                    f"--shift hue --shift-strength {self.shift_strength:g}"
+                    f"--shift hue --shift-strength {self.shift_strength:g}, or in --eval-shift with its own: "
+                    f"--eval-shift hue:{self.shift_strength:g}"
                 )
             return
         shift, strength = written(terms(self.shift, self.shift_strength))

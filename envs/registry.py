@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import PurePath
 
-from stillsight.envs.errors import EnvError, did_you_mean
+from stillsight.envs.errors import EnvError, did_you_mean, nearest
 from stillsight.envs.shifts.rows import SCENES, SHIFTS, SUITE_SHIFTS, Shift
 from stillsight.envs.shifts.terms import check_path, terms
 from stillsight.envs.spec import EnvSpec
@@ -98,9 +98,14 @@ def resolve(env_id: str) -> EnvSpec:
             with suppress(EnvError):  # a broken package says nothing about an id that may be another's
                 _register(suite, env_id)
     if name not in gym.registry:
+        if colon and not name:
+            raise EnvError(f"{env_id!r} has no id behind its colon. Type module:Id, say: --env {module}:Arm-v0")
         unknown = f"The module {module!r} registers no {name!r}." if colon else f"No environment is called {name!r}."
+        known = {*ROWS, *gym.registry}
+        if (near := nearest(name, known)) is not None:
+            raise EnvError(f"{unknown}{did_you_mean(name, known)} Type: --env {module}{colon}{near}")
         raise EnvError(
-            f"{unknown}{did_you_mean(name, {*ROWS, *gym.registry})} Any Gymnasium id works (stillsight list envs shows "
+            f"{unknown} Any Gymnasium id works (stillsight list envs shows "
             f"some), and module:Id for one that another module registers: --env MODULE:{name}"
         )
     return replace(ROWS[name] if name in ROWS else suite_of(name).spec(name), id=env_id)
@@ -153,6 +158,8 @@ def _register(suite: Suite, subject: str) -> None:
 
 
 def _import(module: str, env_id: str) -> None:
+    if not module:
+        raise EnvError(f"{env_id!r} has no module before its colon. Type module:Id, say: --env my_envs:Arm-v0")
     if module.endswith(".py") or "/" in module or module.startswith("."):
         named = f"{PurePath(module).name.removesuffix('.py').strip('.')}:{env_id.partition(':')[2]}"
         raise EnvError(f"{env_id!r} names a file, and module:Id names a module. From its folder, type: --env {named}")

@@ -135,6 +135,8 @@ class CommandLine:
     @staticmethod
     def _value(flag: Flag, on: bool, typed: Sequence[str], before: Sequence[Any]) -> Any:
         """The value of `flag` from the words after it."""
+        if flag.many and not typed:
+            raise RunError(f"{flag.word} needs a value. Type: {flag.shown}.")
         if flag.many:
             return (*before, *map(flag.value, typed))
         if typed:

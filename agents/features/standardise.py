@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,7 +46,7 @@ class Standardise(nn.Module):
 
     Args:
         width: D.
-        statistics: None leaves features as they are, until a checkpoint brings the numbers.
+        statistics: None leaves features as they are, unclipped, until a checkpoint brings the numbers.
         widths: of the taps that these features are of, which may differ in scale; all are of one by default.
     """
 
@@ -61,8 +61,19 @@ class Standardise(nn.Module):
         self.register_buffer(
             "std", torch.cat([part.clamp_min(max(FLOOR * part.mean().item(), TINY)) for part in parts])
         )
+        self._look()
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._look()
+
+    def _look(self) -> None:
+        self.leaves = bool((self.mean == 0).all() and (self.std == 1).all())
+        """Whether features stay as they are."""
 
     def forward(self, features: Tensor) -> Tensor:
+        if self.leaves:
+            return features
         return ((features - self.mean) / self.std).clamp(-LARGEST, LARGEST)
 
 

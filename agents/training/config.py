@@ -358,8 +358,10 @@ class RlConfig(EncoderConfig):
         elif self.in_policy:
             refuse(given, ("replay_dtype",), "with --in-policy, where replay memory keeps pixels. Drop --in-policy")
         if self.pixels == (OFF,):
-            unseen = ("compress", "fusion", "augment", "in_policy", "engine", "replay_dtype", "size", "head")
-            refuse(given, unseen, "with --pixels off, where no image is seen. Drop --pixels off")
+            learner = ("compress", "fusion", "augment", "in_policy", "engine", "replay_dtype", "size", "head")
+            eyes = ("encoder", "tap", "pooling", "resolution", "weights", "weights_folder")
+            shifts = ("shift", "shift_strength", "eval_shift")
+            refuse(given, (*learner, *eyes, *shifts), "with --pixels off, where no image is seen. Drop --pixels off")
         row, chosen = encoder_spec(self.encoder), self.for_control()
         pooling = chosen.pooling or row.pooling
         if not any(tap.places for tap in taps(chosen.tap or row.tap, pooling)):

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from stable_baselines3.common.vec_env import VecEnv
 
 
+EXAMPLES = {"--set": "n_steps=256", "--env-set": "continuous=False"}
+"""What a sentence says to type of each flag."""
+
+
 def overrides(settings: tuple[str, ...], flag: str) -> dict[str, Any]:
     """`("n_steps=256", "learning_rate=lin_1e-4")`, as `flag` got them, as keyword arguments.
 
@@ -26,7 +30,7 @@ def overrides(settings: tuple[str, ...], flag: str) -> dict[str, Any]:
     for setting in settings:
         name, separator, text = setting.partition("=")
         if not separator or not name.isidentifier():
-            raise RunError(f"{flag} takes name=value, and got {setting!r}. Type, say: {flag} n_steps=256.")
+            raise RunError(f"{flag} takes name=value, and got {setting!r}. Type, say: {flag} {EXAMPLES[flag]}.")
         try:
             found[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: brackets in brackets

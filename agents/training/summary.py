@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import Space
+from gymnasium.spaces import Box
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
@@ -22,6 +23,7 @@ from stillsight.encoders import device as devices
 from stillsight.encoders.engines.engine import Engine
 from stillsight.encoders.taps.learned_pooling import pooling_parameters
 from stillsight.envs.registry import resolve
+from stillsight.envs.suites.suite import ROBOT_PPO
 from stillsight.envs.vec_state import vec_objection
 from stillsight.envs.wrappers.layout import Layout
 
@@ -54,6 +56,14 @@ def card(agent: Agent) -> dict[str, str]:
     cut = {None: f"frozen, run {where}", "all": "trained from the first stage on"}.get(
         encoder.unfreeze, f"trained from {encoder.unfreeze} on; what lies before runs {where}"
     )
+    seen_through = {
+        "encoder": f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}{_pooled(agent)}; {cut}",
+        **({"encoder learns": _learning(config)} if config.mode.trained else {}),
+        "weights": f"{source.kind}: {source.name} {source.sha256[:12]}",
+        "licence": source.licence,
+    }
+    if not layout.images:
+        seen_through = {"encoder": "none is run, for no image is seen"}
     return {
         "env": f"{config.env} x {agent.venv.num_envs}, {_shown(layout)}, "
         + ", ".join(
@@ -63,18 +73,15 @@ def card(agent: Agent) -> dict[str, str]:
         ),
         "sees": str(agent.venv.get_attr("seen", 0)[0]),
         **({"text": f"{', '.join(layout.texts)}: known, and unused by this agent"} if layout.texts else {}),
-        **_shifts(config),
+        **(_shifts(config) if layout.images else {}),
         "steps": _steps(config.steps, model),
         "evaluations": _evaluations(config, model),
         "actions": str(model.action_space),
-        "encoder": f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}{_pooled(agent)}; {cut}",
-        **({"encoder learns": _learning(config)} if config.mode.trained else {}),
-        "weights": f"{source.kind}: {source.name} {source.sha256[:12]}",
-        "licence": source.licence,
+        **seen_through,
         "observation": _observation(agent.venv.observation_space),
         "head": _heads(canonical(model.policy)),
         "settings": _settings(config),
-        "preset": _preset(config),
+        "preset": _preset(config, model),
         "learns": f"{trainable(agent):,} parameters",
         "buffer": f"{buffer_bytes(agent.model) / 1e6:,.1f} MB",
         "device": f"{model.device}, encoder on {encoder.frozen.device}",
@@ -112,10 +119,14 @@ def _settings(config: RlConfig) -> str:
     return ", ".join(told)
 
 
-def _preset(config: RlConfig) -> str:
-    """Where the settings come from, and what the stars mean."""
+def _preset(config: RlConfig, model: BaseAlgorithm) -> str:
+    """Where the settings come from, what they are not made for, and what the stars mean."""
     known = preset(config.env, config.algo)
     sources = [source for source in (known.source, spec(config.algo).source) if source]
+    if isinstance(model, OnPolicyAlgorithm) and isinstance(model.action_space, Box) and "Atari" in sources[0]:
+        usual = " ".join(f"{name}={value}" for name, value in ROBOT_PPO.settings.items())
+        taken = f", say: --n-envs 1 --set {usual}" if config.algo == "ppo" else ""
+        sources[0] += f", made for games of discrete actions; continuous ones are usually learned otherwise{taken}"
     return f"{'; on top of '.join(sources)}. {STAR}: changed by you"
 
 
@@ -263,7 +274,9 @@ def _heads(extractor: EncoderExtractor) -> str:
     """The head, and the state's own layer."""
     parts = [] if extractor.head is None else [_head(extractor.head)]
     if extractor.state_head is not None:
-        parts.append(f"the state standardised, Linear to {extractor.state_head.linear.out_features}, joined behind")
+        seen = "as it is" if extractor.state_head.standardise.leaves else "standardised"
+        joined = ", joined behind" if parts else ""
+        parts.append(f"the state {seen}, Linear to {extractor.state_head.linear.out_features}{joined}")
     return "; ".join(parts)
 
 
@@ -276,7 +289,8 @@ def _head(head: Head) -> str:
     if len(shared) > 1:
         convolution = f"{len(shared)} 1 x 1 convolutions to {shared[0].out_channels} each, "
     fused = "" if head.fusion == "stack" else f"{head.fusion} of the frames, "
-    return f"standardised features, LayerNorm{taps}, {convolution}{fused}Linear to {head.linear.out_features}"
+    seen = "features as they are" if head.standardise.leaves else "standardised features"
+    return f"{seen}, LayerNorm{taps}, {convolution}{fused}Linear to {head.linear.out_features}"
 
 
 def summary(agent: Agent, savepoints: Savepoints, episodes: list[Episode], *, deterministic: bool) -> dict[str, Any]:

@@ -24,7 +24,7 @@ TIMM = "timm/"
 """What the names of timm's models begin with here."""
 
 _TORCHVISION = "stillsight.encoders.zoo.torchvision"
-_TIMM = "stillsight.encoders.zoo.timm"
+_TIMM = "stillsight.encoders.zoo.timm.models"
 _LAST = 100
 
 

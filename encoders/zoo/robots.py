@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillsight.encoders.backbone import Backbone, Preprocessing
-from stillsight.encoders.zoo import timm, torchvision
+from stillsight.encoders.zoo import torchvision
+from stillsight.encoders.zoo.timm import models as timm
 
 IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224, interpolation="bilinear")
 """What R3M and VIP do to pixels from 0 to 255: their `normlayer` behind a division by 255."""

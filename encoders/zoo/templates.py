@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 
 TORCHVISION = "stillsight.encoders.zoo.torchvision:model"
-TIMM = "stillsight.encoders.zoo.timm:model"
+TIMM = "stillsight.encoders.zoo.timm.models:model"
 
 
 def torchvision(

@@ -56,6 +56,11 @@ def terms(shift: str, strength: float | None = None) -> tuple[Term, ...]:
     own = []
     for head in heads.split("+"):
         name, colon, text = head.partition(":")
+        if name in ("", "none"):
+            raise EnvError(
+                f"--shift {shift!r} names {'no shift' if heads == name else 'a shift and none'}. Name one or several, "
+                "joined by +, or drop it."
+            )
         row = find(name)
         own.append(bool(colon))
         chosen = _number(shift, text) if colon else row.strength if strength is None else strength

@@ -9,7 +9,7 @@ from stillsight.envs.errors import EnvError
 from stillsight.envs.options import OFF, RENDERING, EnvOptions
 from stillsight.envs.shifts.rows import MUJOCO_SCENES
 from stillsight.envs.spec import EnvSpec, Preset, Score
-from stillsight.envs.suites.suite import EVERY, Suite
+from stillsight.envs.suites.suite import EVERY, ROBOT_PPO, Suite
 
 OPTIONS = EnvOptions(size=84, frame_skip=2)
 """84 x 84 pixels and two control steps an action, as CURL, DrQ-v2 and DreamerV3 have it: 500 actions an episode."""
@@ -153,8 +153,8 @@ DRQ_CHANGES: dict[str, tuple[dict[str, float], str]] = {
 """Domains in which DrQ-v2 learns otherwise: what it changes, and the words."""
 
 
-def drq_presets() -> dict[tuple[str, str], Preset]:
-    """DrQ-v2's settings, for every task and for those of domains that have others."""
+def presets() -> dict[tuple[str, str], Preset]:
+    """DrQ-v2's settings, for every task and for those of domains that have others; PPO's of robots."""
 
     def made(changes: dict[str, float], words: str) -> dict[str, Preset]:
         given = f"{DRQ}{f'; {words}' if words else ''}"
@@ -176,13 +176,13 @@ def drq_presets() -> dict[tuple[str, str], Preset]:
             },
         }
 
-    presets = {(EVERY, algo): preset for algo, preset in made({}, "").items()}
+    known = {(EVERY, "ppo"): ROBOT_PPO} | {(EVERY, algo): preset for algo, preset in made({}, "").items()}
     for domain, (changes, words) in DRQ_CHANGES.items():
         for task in TASKS[domain]:
             for algo, preset in made(changes, words).items():
-                if preset.settings != presets[EVERY, algo].settings:
-                    presets[f"dm_control/{domain}-{task}-v0", algo] = preset
-    return presets
+                if preset.settings != known[EVERY, algo].settings:
+                    known[f"dm_control/{domain}-{task}-v0", algo] = preset
+    return known
 
 
 SUITE = Suite(
@@ -200,7 +200,7 @@ SUITE = Suite(
         )
         for task, summary in SUMMARIES.items()
     ),
-    presets=drq_presets(),
+    presets=presets(),
     prefix="dm_control/",
     entry_point="stillsight.envs.adapters.dm_control_env",
     register=register,

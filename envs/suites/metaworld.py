@@ -8,7 +8,7 @@ from typing import Any
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.shifts.rows import MUJOCO_SCENES
 from stillsight.envs.spec import EnvSpec
-from stillsight.envs.suites.suite import Suite
+from stillsight.envs.suites.suite import EVERY, ROBOT_PPO, Suite
 
 TASK = EnvSpec(
     id="", actions="continuous", extra="metaworld", needs=("metaworld",), options=EnvOptions(size=84, frame_skip=2)
@@ -76,6 +76,7 @@ SUITE = Suite(
         replace(TASK, id=f"metaworld/{task}", summary=f"Meta-World: {summary}", random=RANDOM.get(task))
         for task, summary in SUMMARIES.items()
     ),
+    presets={(EVERY, "ppo"): ROBOT_PPO},
     prefix="metaworld/",
     entry_point="stillsight.envs.suites.metaworld",
     register=register,

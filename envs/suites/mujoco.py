@@ -8,7 +8,7 @@ from typing import Any
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.shifts.rows import MUJOCO_SCENES
 from stillsight.envs.spec import EnvSpec, Preset
-from stillsight.envs.suites.suite import EVERY, Suite
+from stillsight.envs.suites.suite import EVERY, ROBOT_PPO, Suite
 
 ROBOT = EnvSpec(id="", actions="continuous", extra="mujoco", needs=("mujoco",), options=EnvOptions(size=84))
 """Drawn at the size at which it is seen: a thirtieth of the pixels of Gymnasium's 480 x 480."""
@@ -52,18 +52,7 @@ SUITE = Suite(
         for env_id, summary in SUMMARIES.items()
     ),
     presets={
-        (EVERY, "ppo"): Preset(
-            settings={
-                "n_steps": 2048,
-                "batch_size": 64,
-                "n_epochs": 10,
-                "learning_rate": 3e-4,
-                "clip_range": 0.2,
-                "ent_coef": 0.0,
-            },
-            n_envs=1,
-            source="SB3's defaults, as rl-baselines3-zoo's preset of Ant-v3 has them; without its normalised rewards",
-        ),
+        (EVERY, "ppo"): ROBOT_PPO,
         ("Swimmer-v5", "ppo"): Preset(
             settings={
                 "n_steps": 1024,

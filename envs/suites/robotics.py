@@ -9,7 +9,7 @@ from typing import Any
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.shifts.rows import MUJOCO_SCENES
 from stillsight.envs.spec import EnvSpec, Preset
-from stillsight.envs.suites.suite import Suite
+from stillsight.envs.suites.suite import EVERY, ROBOT_PPO, Suite
 
 ROBOT = EnvSpec(
     id="",
@@ -92,7 +92,8 @@ SUITE = Suite(
         replace(ROBOT, id=env_id, summary=f"Robotics: {summary}", random=RANDOM.get(env_id))
         for env_id, summary in SUMMARIES.items()
     ),
-    presets={
+    presets={(EVERY, "ppo"): ROBOT_PPO}
+    | {
         (env_id, "sac"): Preset(
             settings={"learning_rate": 1e-3, "batch_size": 256, "gamma": 0.95, "learning_starts": 1_000},
             frame_stack=1,

@@ -25,6 +25,20 @@ if TYPE_CHECKING:
 EVERY = "*"
 """In `Suite.presets`, every id of a suite."""
 
+ROBOT_PPO = Preset(
+    settings={
+        "n_steps": 2048,
+        "batch_size": 64,
+        "n_epochs": 10,
+        "learning_rate": 3e-4,
+        "clip_range": 0.2,
+        "ent_coef": 0.0,
+    },
+    n_envs=1,
+    source="SB3's defaults, as rl-baselines3-zoo's preset of Ant-v3 has them; without its normalised rewards",
+)
+"""PPO's settings for robots, whose actions are continuous: PPO's own row here is made for Atari."""
+
 
 class NativeVecEnv(Protocol):
     """What `Suite.natives` name: a VecEnv class that steps all copies by itself, in threads or on a device."""

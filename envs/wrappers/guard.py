@@ -57,6 +57,8 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             observation, info = self.env.reset(seed=seed, options=options)
         except SystemExit as stop:
             self._stop_exit(stop)
+        except (AssertionError, TypeError, ValueError) as error:
+            self._stop_misfit(error)
         self._check(observation)
         return observation, info
 
@@ -69,6 +71,8 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             observation, reward, terminated, truncated, info = self.env.step(action)
         except SystemExit as stop:
             self._stop_exit(stop)
+        except (AssertionError, TypeError, ValueError) as error:
+            self._stop_misfit(error)
         try:
             finite = math.isfinite(reward)
         except TypeError:
@@ -86,6 +90,16 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
     def _stop_exit(self, stop: SystemExit) -> NoReturn:
         self._stop(f"it calls sys.exit({stop.code!r}), which would end the run as if it were finished")
 
+    def _stop_misfit(self, error: Exception) -> NoReturn:
+        """Raise `EnvFault` where Gymnasium or what it gives here says that the environment is not of its form, and the
+        error itself where the environment raised it."""
+        if not _of_gymnasium(error):
+            raise error
+        try:
+            self._stop(f"it is no environment as Gymnasium has them ({type(error).__name__}: {error})")
+        except EnvFault as fault:
+            raise fault from error
+
     def _stop(self, fault: str) -> NoReturn:
         when = "at a reset"
         if self._episode_steps:
@@ -94,6 +108,15 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             f"{name(self)} broke its word {when}: {fault}. What is learned from then on would mean nothing: mend the "
             "environment."
         )
+
+
+def _of_gymnasium(error: Exception) -> bool:
+    """Whether an error was raised by what calls an environment: Gymnasium's wrappers and checks, or this file."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    place = "" if last is None else last.tb_frame.f_globals.get("__name__", "")
+    return place == __name__ or (place.startswith("gymnasium.") and not place.startswith("gymnasium.envs."))
 
 
 def _image_check(part: Part) -> Callable[[Any], str | None]:

@@ -22,7 +22,7 @@ class Numbers(NamedTuple):
 
     Attributes:
         width: how many numbers.
-        read: from an element of the space to float32 `[width]`.
+        read: from an element of the space to float32 `[width]`, memory of its own.
         changes: what is done to them, in words; "" for nothing.
     """
 
@@ -35,8 +35,8 @@ def read_numbers(space: gym.Space[Any]) -> Numbers | None:
     """How to read a space as a vector, None where it holds no numbers: arrays in the order of their memory, choices as
     a 1 among zeros."""
     if isinstance(space, spaces.Box) and space.dtype is not None and space.dtype.kind in "fiub":
-        return Numbers(int(np.prod(space.shape)), lambda array: np.asarray(array, np.float32).reshape(-1))
+        return Numbers(int(np.prod(space.shape)), lambda array: np.array(array, np.float32).reshape(-1))
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         changes = "" if isinstance(space, spaces.MultiBinary) else "a number for each choice, 0 or 1"
-        return Numbers(flatdim(space), lambda value: np.asarray(flatten(space, value), np.float32).reshape(-1), changes)
+        return Numbers(flatdim(space), lambda value: np.array(flatten(space, value), np.float32).reshape(-1), changes)
     return None

@@ -91,7 +91,9 @@ class Pixels(gym.ObservationWrapper[Any, Any, Any]):
             image = cv2.resize(image, (self._size, self._size), interpolation=cv2.INTER_AREA).astype(np.uint8)
         if image.ndim == 2:
             image = np.broadcast_to(image[..., None], (*image.shape, 3))
-        return np.ascontiguousarray(image.transpose(2, 0, 1))
+        shown = np.ascontiguousarray(image.transpose(2, 0, 1))
+        # Environments may draw every frame into one array: the last of an episode would become the next one's first.
+        return shown.copy() if np.may_share_memory(shown, array) else shown
 
     def render(self) -> Image | None:
         """A frame to film, uint8 `[H, W, 3]`, or None from an environment that promises frames and gives none."""

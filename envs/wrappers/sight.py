@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import gymnasium as gym
 from gymnasium import spaces
 
-from stillsight.envs.errors import EnvError, did_you_mean
+from stillsight.envs.errors import EnvError, did_you_mean, nearest
 from stillsight.envs.options import OFF, ON, RENDERING
 from stillsight.envs.wrappers.numbers import MOST_NUMBERS, Numbers, read_numbers
 from stillsight.envs.wrappers.parts import Path, key, name, parts, words
@@ -204,9 +204,10 @@ def _named_image(env: gym.Env[Any, Any], every: Sequence[_Part], named: str) -> 
     images = [part.key for part in every if _as_image(part.space, part.picture) is not None]
     offered = f"It has {', '.join([*images, f'{RENDERING} (what render() draws)'])}"
     if part is None:
+        likely = nearest(named, [*images, RENDERING]) or (images or [RENDERING])[0]
         raise EnvError(
             f"{name(env)} observes no image {named!r}.{did_you_mean(named, [*images, RENDERING])} {offered}. Type, "
-            f"say: --pixels {shlex.quote((images or [RENDERING])[0])}"
+            f"say: --pixels {shlex.quote(likely)}"
         )
     picture = _as_image(part.space, part.picture)
     if isinstance(picture, Picture):
@@ -228,7 +229,16 @@ def _chosen_vectors(
     if not named:
         return []
     looked_at = {part.path for part in seen}
-    numbers = [part for part in every if read_numbers(part.space) is not None and part.path not in looked_at]
+    images = [part.key for part in every if isinstance(part.picture, Picture)]
+    if image := next((one for one in named if one in images), None):
+        raise EnvError(
+            f"{image!r} of {name(env)} is an image, and --state is for numbers. Type: --pixels {shlex.quote(image)}"
+        )
+    numbers = [
+        part
+        for part in every
+        if read_numbers(part.space) is not None and part.path not in looked_at and part.key not in images
+    ]
     plain = [part for part in numbers if part.picture is None]
     offered = f"It has {', '.join(part.key for part in numbers)}" if numbers else "It has none"
     if named == (ON,):
@@ -244,7 +254,7 @@ def _chosen_vectors(
             if one not in keys:
                 raise EnvError(
                     f"{name(env)} observes no numbers {one!r} beside its images.{did_you_mean(one, keys)} {offered}. "
-                    f"{f'Type, say: --state {shlex.quote(keys[0])}' if keys else 'Drop --state.'}"
+                    f"{f'Type, say: --state {shlex.quote(nearest(one, keys) or keys[0])}' if keys else 'Drop --state.'}"
                 )
         chosen = [part for part in numbers if part.key in named]
     for part in chosen:

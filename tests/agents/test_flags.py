@@ -55,6 +55,7 @@ def test_a_repeated_flag_reaches_the_algorithm() -> None:
         ("--clip-rewards --no-clip-rewards", "--clip-rewards was given twice"),
         ("--steps", "--steps needs a value. Type: --steps N."),
         ("--steps --seed 1", "--steps needs a value"),
+        ("--state --seed 1", "--state needs a value. Type: --state NAME [NAME ...]."),
         ("--steps many", "--steps takes a whole number, and got 'many'. Type, say: --steps 100_000."),
         ("--steps 1.5", "--steps takes a whole number, and got '1.5'"),
         ("--steps inf", "--steps takes a whole number, and got 'inf'"),
@@ -237,6 +238,9 @@ def test_every_flag_of_the_recipe_is_either_training_augmentation_or_both_tracks
         ("rl", "--mode random --batchnorm frozen", "--batchnorm has no effect with --mode random"),
         ("rl", "--pooling flatten --compress 8", "--compress has no effect with --pooling flatten"),
         ("rl", "--set n_steps=64 --set n_steps=32", "--set was given n_steps 2 times"),
+        ("rl", "--pixels off --state on --shift noise", "--shift has no effect with --pixels off"),
+        ("rl", "--pixels off --state on --eval-shift noise", "--eval-shift has no effect with --pixels off"),
+        ("rl", "--pixels off --state on --encoder retina", "--encoder has no effect with --pixels off"),
         ("rl", "--env-set a=1 a=2", "--env-set was given a 2 times"),
     ],
 )

@@ -13,6 +13,7 @@ from stillsight.agents.features.extractor import canonical
 from stillsight.agents.features.head import Head
 from stillsight.agents.features.standardise import FLOOR, LARGEST, Standardise, Statistics, gather_statistics
 from stillsight.agents.training.build import make_agent
+from stillsight.agents.training.summary import card
 from stillsight.encoders.building import build as build_encoder
 from stillsight.encoders.encoder import Block, Encoder
 from stillsight.envs import make_vec
@@ -49,6 +50,13 @@ def test_a_small_change_on_a_large_constant_reaches_the_policy() -> None:
     moves = [head.norm(head.standardise(features)).std(0).mean().item() for head in (plain, standard)]
     assert moves[0] < 0.02
     assert moves[1] == pytest.approx(1.0, abs=0.1)
+
+
+def test_numbers_that_a_checkpoint_brings_are_standardised_by() -> None:
+    bare, measured = Standardise(2, None), Standardise(2, Statistics(torch.ones(2), torch.full((2,), 2.0)))
+    assert bare(torch.tensor([100.0, -3.0])).tolist() == [100.0, -3.0]
+    bare.load_state_dict(measured.state_dict())
+    assert bare(torch.tensor([100.0, -3.0])).tolist() == [LARGEST, -2.0]
 
 
 @pytest.mark.parametrize(
@@ -114,6 +122,9 @@ def test_zero_looks_at_nothing(tiny: Tiny) -> None:
     agent = make_agent(config, build_encoder(config, pinned=True), n_envs=1)
     head = canonical(agent.model.policy).head
     assert torch.equal(head.standardise.mean, torch.zeros_like(head.standardise.mean))
+    far = torch.full_like(head.standardise.mean, 5 * LARGEST)
+    assert torch.equal(head.standardise(far), far), "what is left as it is, is not clipped"
+    assert "features as they are, LayerNorm" in card(agent)["head"]
 
 
 def test_the_images_of_the_first_look_are_not_counted_as_training(tiny: Tiny) -> None:

@@ -208,3 +208,95 @@ def test_the_guard_costs_little_beside_a_step_of_pong() -> None:
     bare, guarded = Still(), Guard(Still(), [Part(lambda observation: observation, guard.observation_space)])
     cost = seconds(guarded.step, 2000) - seconds(bare.step, 2000)
     assert cost < 0.02 * seconds(env.step, 200)
+
+
+class Misfit(gym.Env[Any, Any]):
+    """Keeps to an older form of Gymnasium's, or to none."""
+
+    observation_space, action_space = BYTES, spaces.Discrete(2)
+
+    def __init__(self, how: str = "", render_mode: str | None = None) -> None:
+        self.how, self.render_mode = how, render_mode
+
+    def reset(self, **_: Any) -> Any:
+        if self.how == "own":
+            raise ValueError("the arm is not there")
+        image = np.zeros(BYTES.shape, np.uint8)
+        return image if self.how == "old" else (image, None if self.how == "no info" else {})
+
+    def step(self, action: Any) -> Any:  # noqa: ARG002
+        image = np.zeros(BYTES.shape, np.uint8)
+        return (image, 0.0, False, {}) if self.how == "four" else (image, 0.0, False, False, {})
+
+
+class Seedless(Misfit):
+    """Knows no seed."""
+
+    def reset(self) -> Any:
+        return super().reset()
+
+
+@pytest.mark.parametrize("how", ["old", "no info", "four", "no seed"])
+@pytest.mark.parametrize("checked", [True, False])
+def test_what_is_no_environment_as_gymnasium_has_them_is_said_in_a_sentence(how: str, checked: bool) -> None:
+    def made() -> Guard:
+        env: gym.Env[Any, Any] = Seedless() if how == "no seed" else Misfit(how)
+        return Guard(gym.wrappers.PassiveEnvChecker(env) if checked else env, [Part(lambda seen: seen, BYTES)])
+
+    def played() -> None:
+        env = made()
+        env.reset(seed=0)
+        env.step(0)
+
+    if how == "no info" and not checked:
+        played()
+        return
+    with pytest.raises(EnvFault, match="it is no environment as Gymnasium has them"):
+        played()
+
+
+def test_what_an_environment_raises_itself_stays_what_it_is() -> None:
+    env = Guard(Misfit("own"), [Part(lambda seen: seen, BYTES)])
+    with pytest.raises(ValueError, match="the arm is not there"):
+        env.reset(seed=0)
+
+
+class Reused(gym.Env[Any, Any]):
+    """Draws every frame into one array, and counts in one vector."""
+
+    action_space = spaces.Discrete(2)
+    observation_space = spaces.Dict(eye=BYTES, at=spaces.Box(-9, 9, (2,), np.float32))
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        self.render_mode = render_mode
+        planes = np.zeros((3, 16, 20), np.uint8)
+        self.shown = {"eye": planes.transpose(1, 2, 0), "at": np.zeros(2, np.float32)}
+
+    def _count(self, to: int) -> Any:
+        self.shown["eye"][:] = to
+        self.shown["at"][:] = to
+        return self.shown
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        self.steps = 0
+        return self._count(0), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:  # noqa: ARG002
+        self.steps += 1
+        return self._count(self.steps), 0.0, False, False, {}
+
+
+def test_the_last_observation_of_an_episode_is_no_view_of_the_next_ones_first() -> None:
+    gym.register(ID, Reused, max_episode_steps=3, disable_env_checker=True)
+    try:
+        venv = make_vec(ID, 2, options=EnvOptions(pixels=("eye",), state=("at",)), seed=0, workers=0)
+        venv.reset()
+        for _ in range(3):
+            *_, infos = venv.step(np.zeros(2, np.int64))
+        last = infos[0]["terminal_observation"]
+        assert last["at"].tolist() == [3.0, 3.0]
+        assert np.unique(last["eye"]).tolist() == [3]
+        venv.close()
+    finally:
+        gym.registry.pop(ID, None)

@@ -178,6 +178,8 @@ WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"depth": ENDLESS}, {"pixels": ("depth",)}, r"0\.\.inf, have no ends .* or see it as numbers: --state depth\."),
     ({}, {"pixels": ("rendering",)}, r"Robot was asked for its rendering, and cannot render rgb_array"),
     ({}, {"pixels": ("image",), "state": ("speed",)}, r"no numbers 'speed' .*It has .*joints.* Type, say: --state"),
+    ({}, {"pixels": ("image",), "state": ("wrist",)}, r"'wrist' of Robot is an image, .*Type: --pixels wrist"),
+    ({}, {"pixels": ("image",), "state": ("joint",)}, r"Did you mean 'joints'\?.* Type, say: --state joints"),
     ({}, {"pixels": ("image",), "state": ("mission",)}, r"no numbers 'mission' beside its images"),
     (
         {"depth": spaces.Box(0.0, np.inf, (300, 300, 1), np.float32)},
@@ -214,6 +216,7 @@ def test_a_state_is_asked_of_what_has_none() -> None:
         ({"pixels": ("off", "image")}, r"--pixels off image says off and names keys too"),
         ({"pixels": ("image", "image")}, r"--pixels image image names a key twice"),
         ({"pixels": ("image",), "state": ("image",)}, r"'image' was named as an image and as numbers"),
+        ({"pixels": ("on",)}, r"--pixels on says not which images\. Name them"),
         ({"pixels": ("off",)}, r"--pixels off leaves nothing to see\. Add the vectors: --state on"),
     ],
     ids=str,

@@ -93,6 +93,21 @@ def test_an_unknown_id_names_the_nearest(typed: str, nearest: str) -> None:
         resolve(typed)
 
 
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ("", "No environment is called ''"),
+        (":Arm-v0", "':Arm-v0' has no module before its colon. Type module:Id"),
+        ("json:", "'json:' has no id behind its colon. Type module:Id, say: --env json:"),
+        ("json:CartPole-v9", "registers no 'CartPole-v9'. Did you mean 'CartPole-v1'. Type: --env json:CartPole-v1"),
+        ("CartPole-v9", "No environment is called 'CartPole-v9'. Did you mean 'CartPole-v1'. Type: --env CartPole-v1"),
+    ],
+)
+def test_a_slip_in_an_id_ends_in_what_to_type(typed: str, sentence: str) -> None:
+    with pytest.raises(EnvError, match=sentence.replace("'. Type", r"'\? Type")):
+        resolve(typed)
+
+
 @pytest.mark.parametrize("typed", ["NetHackScore-v0", "MicroRTS-Select-v0", "procgen-coinrun-v0"])
 def test_an_id_of_a_package_that_is_not_imported_is_not_taken_for_another_game(typed: str) -> None:
     pytest.importorskip("ale_py")

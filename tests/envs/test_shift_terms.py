@@ -77,8 +77,10 @@ def test_a_record_says_one_shift_as_it_always_has_and_several_with_their_strengt
             r"The shift noise shows no pictures of yours; these do: overlay, background, sky\. ",
         ),
         ("overlay@", None, "names no path. Type a file or a folder after the @"),
-        ("", None, "No shift is called ''"),
-        ("noise+", None, "No shift is called ''"),
+        ("", None, "--shift '' names no shift. Name one or several"),
+        ("noise+", None, r"--shift 'noise\+' names a shift and none. Name"),
+        ("none", None, "--shift 'none' names no shift.*or drop it"),
+        ("none+noise", None, r"--shift 'none\+noise' names a shift and none"),
     ],
 )
 def test_slips_are_sentences(shift: str, strength: float | None, sentence: str) -> None:

@@ -131,6 +131,11 @@ class Cell:
         return "/".join((self.task, self.algo, self.arm))
 
     @property
+    def kind(self) -> str:
+        """The same with what they are told by their settings, which an arm of that name may have had others of."""
+        return f"{self.group}/{self.key.rpartition('__')[2]}"
+
+    @property
     def score(self) -> float:
         """Mean of the clean returns, or the accuracy; minus infinity for a cell that failed: a rate that fails is no
         rate, and must not win."""

@@ -53,20 +53,18 @@ def plan(
     tried = _tried(results)
     measured = _measured(spec, results)
     if trial:
-        strange = {
-            cell.group: cell for cell in reversed(cells) if cell.group not in measured and cell.group not in tried
-        }
+        strange = {cell.kind: cell for cell in reversed(cells) if cell.kind not in measured and cell.kind not in tried}
         _try_each(list(reversed(strange.values())), tried, results, display, trust)
     each: list[float] = []
     size, unknown = 0.0, 0
     for cell in cells:
         work = cell.planned_work()
-        if cell.group in measured:
-            each.append(measured[cell.group]["seconds"])
-            size += measured[cell.group]["bytes"]
-        elif cell.group in tried and isinstance(work.config, RlConfig):
-            each.append(whole_run(tried[cell.group], work))
-            size += tried[cell.group]["bytes"]
+        if cell.kind in measured:
+            each.append(measured[cell.kind]["seconds"])
+            size += measured[cell.kind]["bytes"]
+        elif cell.kind in tried and isinstance(work.config, RlConfig):
+            each.append(whole_run(tried[cell.kind], work))
+            size += tried[cell.kind]["bytes"]
         else:
             unknown += 1
     queued = {cell.key for cell in cells}
@@ -99,17 +97,17 @@ def _verdict(seeds: int, fewest: int) -> dict[str, str]:
 
 
 def _measured(spec: Spec, results: Results) -> dict[str, dict[str, float]]:
-    """Seconds and bytes of the cells that have run, by their group; of several the last."""
+    """Seconds and bytes of the cells that have run, by their kind; of several the last."""
     measured: dict[str, dict[str, float]] = {}
     for cell in spec.cells(lambda _: 0.0):
         ended = results.read(cell.key)
         if ended is not None and ended.result is not None and ended.result.took is not None:
-            measured[cell.group] = {"seconds": ended.result.took, "bytes": ended.result.bytes or 0}
+            measured[cell.kind] = {"seconds": ended.result.took, "bytes": ended.result.bytes or 0}
     return measured
 
 
 def _tried(results: Results) -> dict[str, dict[str, float]]:
-    """What trials took, by groups of cells; what cannot be read is tried again."""
+    """What trials took, by kinds of cells; what cannot be read is tried again."""
     try:
         known = schema.parse((results.get("estimates.json") or "{}").encode(), "estimates.json")
         tried: dict[str, dict[str, float]] = schema.convert(known, dict[str, schema.TrialRecord], "estimates.json")
@@ -137,7 +135,7 @@ def _try_each(
             if isinstance(took, str):
                 display.note(f"{told}: its trial failed, as the cell would: {took}")
                 continue
-            tried[cell.group] = took
+            tried[cell.kind] = took
             results.put("estimates.json", to_json(tried, indent=1) + "\n")
             display.note(
                 f"{told}: {_time(took['start'])} once, {took['step'] * 1e3:.2g} ms an env step; "

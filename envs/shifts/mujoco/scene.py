@@ -78,6 +78,6 @@ def canvas(env: gym.Env[Any, Any]) -> Canvas:
                 made: Canvas = kind(owner)
                 return made
     raise EnvError(
-        f"{name(env)} draws no scene of MuJoCo's, whose colours, camera and sky could be changed. Type another shift: "
+        f"{name(env)} draws no scene of MuJoCo's, which this shift changes. Type another one: "
         "stillsight look shows those that it has."
     )

@@ -222,7 +222,7 @@ def test_hiera_is_one_stage_because_its_tokens_lie_in_no_rows_before_its_end() -
 
 
 def test_places_of_hieras_blocks_would_be_found() -> None:
-    cut = pytest.importorskip("stillsight.encoders.zoo.timm_cut")
+    cut = pytest.importorskip("stillsight.encoders.zoo.timm.cut")
     network = registry.make_backbone("timm/hiera_tiny_224").model
     row = registry.spec("timm/hiera_tiny_224")
     blocks = Backbone(

@@ -14,9 +14,9 @@ from stillsight.encoders import Backbone, EncoderError, build, spec
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.preprocess import Preprocess
 from stillsight.encoders.weights.published import source_of
-from stillsight.encoders.zoo import timm as door
 from stillsight.encoders.zoo.registry import make_backbone, matching
-from stillsight.encoders.zoo.timm_cut import Whole
+from stillsight.encoders.zoo.timm import models as door
+from stillsight.encoders.zoo.timm.cut import Whole
 
 timm = pytest.importorskip("timm")
 

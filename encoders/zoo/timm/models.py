@@ -10,8 +10,8 @@ from stillsight.encoders.backbone import Backbone, Preprocessing
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 from stillsight.encoders.zoo.function import control
 from stillsight.encoders.zoo.smallest import USUAL, sizes, without_content
-from stillsight.encoders.zoo.timm_cut import is_plain, stages_of, way_of
-from stillsight.encoders.zoo.timm_network import PREFIX, check_name, library, network_of
+from stillsight.encoders.zoo.timm.cut import is_plain, stages_of, way_of
+from stillsight.encoders.zoo.timm.network import PREFIX, check_name, library, network_of
 
 NON_COMMERCIAL = (
     *("-nc", "dinov3", "apple", "noncommercial", "non-commercial", "fair-research", "seer-license", "sapiens"),

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from stillsight.encoders.backbone import Backbone, Preprocessing
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.zoo.layouts import ChannelsFirst
-from stillsight.encoders.zoo.rotary import Grid, RotaryBlock
 from stillsight.encoders.zoo.smallest import USUAL, handed_on, without_content
-from stillsight.encoders.zoo.timm_network import PREFIX, network_of
+from stillsight.encoders.zoo.timm.network import PREFIX, network_of
+from stillsight.encoders.zoo.timm.rotary import Grid, RotaryBlock
 
 Cut = Literal["sequence", "blocks", "rotary", "whole"]
 """sequence: the children of a network, one after the other. blocks: the network without its blocks, then its blocks.

@@ -1,0 +1,1 @@
+"""timm's models: `models.py` is what others ask."""

@@ -68,7 +68,12 @@ def plan(
         else:
             unknown += 1
     queued = {cell.key for cell in cells}
-    waiting = sum(key not in queued and results.read(key) is None for key in spec.expected())
+    waiting, failed = 0, 0
+    for key in spec.expected():
+        if key not in queued:
+            ended = results.read(key)
+            waiting += ended is None
+            failed += ended is not None and ended.state == "failed"
     known = len(cells) - unknown
     # No less than the longest of them, however many run beside it.
     seconds = max([sum(each) / side_by_side, *each])
@@ -82,6 +87,7 @@ def plan(
         "seeds": f"{len(spec.seeds)}" + (f", and {spec.tuning_seeds} others for each rate tried" if tuned else ""),
         **_verdict(len(spec.seeds), fewest),
         "cells": f"{len(cells)} to run now, {waiting} when rates are chosen",
+        **({"failed": f"{failed} before. Type --retry to run what failed again"} if failed else {}),
         "time": f"{time_left}, {side_by_side} side by side"
         + (f"; {unknown} of a kind that has not run yet" if unknown else ""),
         "disk": f"about {size / 1e6:,.0f} MB" if known or not cells else "not known",

@@ -366,7 +366,9 @@ def test_a_plan_leaves_what_has_run_as_it_is(tmp_path: Path, capsys: pytest.Capt
     assert cli.main([*words, "--retry"]) == 0
     assert "4 to run now" in capsys.readouterr().out
     assert cli.main(words) == 0
-    assert "3 to run now" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "3 to run now" in told
+    assert "1 before. Type --retry to run what failed again" in told
     assert Results(folder).read(bad.key) == bad
     assert (folder / "SPEC.toml").read_text() == "as it was"
 

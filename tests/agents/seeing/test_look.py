@@ -148,7 +148,7 @@ def test_short_episodes_and_shifts_that_an_environment_does_not_have(
     told = " ".join(capsys.readouterr().out.split())
     assert "ended after 3 steps, with a return of 3" in told
     assert f"shifts {', '.join(SHIFTS)}" in told
-    assert "not here domain, colours, drifting-colours, camera, drifting-camera, sky, which need a scene" in told
+    assert "not here domain, colours, drifting-colours, camera, drifting-camera, sky, plain, which need a scene" in told
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
     assert main(["look", sleeper, "--shift", "camera", "--out", str(tmp_path)]) == 2
     assert "draws no scene of MuJoCo's" in capsys.readouterr().err

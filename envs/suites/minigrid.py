@@ -28,6 +28,7 @@ RANDOM: dict[str, float] = {
     "MiniGrid-Empty-5x5-v0": 0.2033,
     "MiniGrid-Empty-8x8-v0": 0.07476,
     "MiniGrid-DoorKey-5x5-v0": 0.02608,
+    "MiniGrid-DoorKey-8x8-v0": 0.0153,
     "MiniGrid-FourRooms-v0": 0.00892,
     "MiniGrid-LavaGapS5-v0": 0.05038,
     "MiniGrid-MultiRoom-N2-S4-v0": 0.0093,

@@ -16,7 +16,7 @@ from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.atomic import to_json
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions
-from stillsight.envs.registry import resolve
+from stillsight.envs.registry import check_shift, resolve
 from stillsight.envs.vectorised.backends import LOOP, BackendProcess, backends
 
 N_ENVS = 8
@@ -53,8 +53,14 @@ def _measured(
     n_envs = run.n_envs or N_ENVS
     try:
         options: EnvOptions = resolve(env_id).options.merge(
-            size=run.size, frame_skip=run.frame_skip, pixels=run.pixels or None, state=run.state or None
+            size=run.size,
+            frame_skip=run.frame_skip,
+            pixels=run.pixels or None,
+            state=run.state or None,
+            shift=run.shift,
+            shift_strength=run.shift_strength,
         )
+        check_shift(env_id, options.shift)
         names = backends(env_id)
     except EnvError as error:
         show(f"{env_id}: {error}")

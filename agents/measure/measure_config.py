@@ -65,7 +65,10 @@ class ThroughputConfig:
     )
     """Flags, those of a run included, that mean something beside --encoders."""
     BESIDE_ENVS: ClassVar[frozenset[str]] = frozenset(
-        {"rounds", "seconds", "json", "envs", "n_envs", "size", "frame_skip", "pixels", "state", "seed"}
+        {
+            *("rounds", "seconds", "json", "envs", "n_envs", "seed"),
+            *("size", "frame_skip", "pixels", "state", "shift", "shift_strength"),
+        }
     )
     """The same beside --envs."""
 

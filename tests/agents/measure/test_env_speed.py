@@ -27,7 +27,7 @@ class Fake:
     order: list[tuple[str, str]]
 
     def __init__(self, _env_id: str, backend: str, n_envs: int, options: EnvOptions, _seed: int) -> None:
-        self.backend, self.facts = backend, {"envs": n_envs, "observation": str(options.size)}
+        self.backend, self.facts = backend, {"envs": n_envs, "observation": str(options.size), "look": options.look}
         self.left = list(self.rates.get(backend, []))
 
     def built(self) -> None:
@@ -83,6 +83,15 @@ def test_what_fails_is_a_row_that_says_why_and_the_others_go_on(capsys: pytest.C
     table = capsys.readouterr().out
     assert "(2) It cannot draw here." in table
     assert "10 .. 10" in table
+
+
+@pytest.mark.usefixtures("_fake")
+def test_a_shift_is_drawn_through_where_a_suite_gives_it() -> None:
+    Fake.rates = {"loop": [10.0], "process": [20.0], "workers": [30.0]}
+    found = env_speed(RlConfig(shift="noise:0.2"), ThroughputConfig(envs=(ORCHARD,), rounds=1))
+    assert {row["look"] for row in found["rows"]} == {"noise of strength 0.2"}
+    [refused] = env_speed(RlConfig(shift="plain"), ThroughputConfig(envs=(ORCHARD,), rounds=1))["rows"]
+    assert "Orchard-v0 cannot give the shift 'plain'" in refused["refused"]
 
 
 MODULE = """

@@ -367,6 +367,8 @@ def _run(name: str, words: list[str]) -> int:
         return 0
     positional, configs, given = line.parse(words)
     _import_from_here(configs)
+    if hasattr(configs[-1], "concerning"):
+        configs = [*map(configs[-1].concerning, configs[:-1]), configs[-1]]
     for config in configs:
         if hasattr(config, "check"):
             config.check()

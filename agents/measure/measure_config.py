@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from stillsight.agents.errors import RunError
 from stillsight.encoders.config import LARGEST_RESOLUTION, refuse
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.zoo.registry import spec
+
+if TYPE_CHECKING:
+    from stillsight.agents.training.config import RlConfig
 
 Name = Literal["stock", "in-policy", "cached", "floor"]
 NAMES: tuple[Name, ...] = ("stock", "in-policy", "cached", "floor")
@@ -125,6 +128,10 @@ class ThroughputConfig:
             raise RunError(f"--resolutions are sides in pixels, from 1 to {LARGEST_RESOLUTION:_}. Type, say: 84 224.")
         if not all(1 <= images <= MOST_IMAGES for images in self.batch):
             raise RunError(f"--batch is a number of images, from 1 to {MOST_IMAGES:_}. Type, say: --batch 8 256.")
+
+    def concerning(self, run: RlConfig) -> RlConfig:
+        """The run that is looked at: in one of the environments that --envs names."""
+        return replace(run, env=self.envs[0]) if self.envs else run
 
     def check_given(self, given: Collection[str]) -> None:
         """Refuse flags that were typed and have no effect beside the others.

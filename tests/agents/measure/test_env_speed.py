@@ -194,3 +194,9 @@ def test_the_rate_counts_every_step_and_that_of_the_median_one_is_told_beside(mo
 def test_flags_of_a_run_are_refused(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["throughput", "--envs", ORCHARD, *words]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_shifts_are_those_of_the_environments_that_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ThroughputConfig(envs=("HalfCheetah-v5",)).concerning(RlConfig(shift="plain")).env == "HalfCheetah-v5"
+    assert main(["throughput", "--envs", ORCHARD, "--shift", "camera"]) == 2
+    assert "Orchard-v0 cannot give the shift 'camera'" in capsys.readouterr().err

@@ -74,6 +74,7 @@ RANDOM: dict[str, float] = {
     "walker-walk": 39.83,
     "cheetah-run": 6.855,
     "hopper-hop": 0.03482,
+    "quadruped-walk": 109.9,
     "pendulum-swingup": 0.0,
 }
 

@@ -14,7 +14,7 @@ class Plain(MujocoScene):
     """No shadows, no smoothed edges, and reflections weaker by `strength`, none at 1.
 
     MuJoCo draws a scene once more for each light that casts shadows, into a map of 2,048 x 2,048 pixels or more, and
-    once more for each mirror; each pixel in four samples. In software that is nine tenths of the time.
+    once more for each mirror; each pixel in four samples. In software that is most of the time.
     """
 
     def __init__(self, env: gym.Env[Any, Any], strength: float, pictures: Pictures | None) -> None:

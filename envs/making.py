@@ -46,7 +46,6 @@ def make_env(
     options = options or resolve(env_id).options
     env = bare(env_id, options)
     env = dressed(env, options, suite_of(env_id).shifts, training=training)
-    env.action_space.seed(seed)
     try:
         env.reset(seed=seed)
     except FileNotFoundError as error:  # a package that was built without all that its ids need
@@ -54,6 +53,9 @@ def make_env(
             f"{env_id} cannot begin: it needs the file {error.filename}, which is not here. Its package should have "
             "brought it: install that anew, or take another id."
         ) from error
+    # Some make their space anew at each reset (highway-env): held here, it stays the one that is seeded.
+    env.action_space = env.action_space
+    env.action_space.seed(seed)
     return env
 
 

@@ -300,3 +300,32 @@ def test_the_last_observation_of_an_episode_is_no_view_of_the_next_ones_first() 
         venv.close()
     finally:
         gym.registry.pop(ID, None)
+
+
+class Renewed(Reused):
+    """Makes its action space anew at each reset, as highway-env does."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.action_space = spaces.Discrete(1_000)
+        return super().reset(seed=seed, options=options)
+
+
+def test_random_play_is_the_seeds_where_a_space_is_made_anew_at_each_reset() -> None:
+    gym.register(ID, Renewed, disable_env_checker=True)
+    try:
+        drawn = []
+        for seed in (5, 5, 6):
+            env, venv = (
+                make_env(ID, EnvOptions(pixels=("eye",)), seed=seed),
+                make_vec(ID, 1, options=EnvOptions(pixels=("eye",)), seed=seed, workers=0),
+            )
+            one = []
+            for _ in range(3):
+                env.reset()
+                venv.reset()
+                one += [int(env.action_space.sample()), int(venv.action_space.sample())]
+            drawn.append(one)
+            venv.close()
+    finally:
+        gym.registry.pop(ID, None)
+    assert drawn[0] == drawn[1] != drawn[2]

@@ -53,7 +53,7 @@ def make_env(
             f"{env_id} cannot begin: it needs the file {error.filename}, which is not here. Its package should have "
             "brought it: install that anew, or take another id."
         ) from error
-    # Some make their space anew at each reset (highway-env): held here, it stays the one that is seeded.
+    # Some make their space anew at each reset: held here, it stays the one that is seeded.
     env.action_space = env.action_space
     env.action_space.seed(seed)
     return env

@@ -29,6 +29,7 @@ ROWS = {
     "parking-v0": ("park", "continuous", SQUARE),
 }
 RANDOM: dict[str, float] = {
+    "highway-fast-v0": 8.182,
     "merge-v1": 7.343,
 }
 

@@ -149,6 +149,11 @@ def held() -> int:
     return maps + sum("memfd:stillsight" in link for link in links)
 
 
+def named() -> list[str]:
+    """Blocks of memory with a name, but for ViZDoom's, which another test may play at this moment."""
+    return sorted(name for name in os.listdir("/dev/shm") if not name.startswith("ViZDoom"))
+
+
 def _there(name: str) -> bool:
     return os.path.islink(f"/proc/self/fd/{name}")
 
@@ -157,7 +162,7 @@ def _there(name: str) -> bool:
 @pytest.mark.parametrize("end", ["closed", "killed", "cannot be made", "forgotten"])
 def test_nothing_is_held_afterwards(end: str) -> None:
     gc.collect()
-    before, files = held(), sorted(os.listdir("/dev/shm"))
+    before, files = held(), named()
     if end == "cannot be made":
         with pytest.raises(EnvError, match=r"in one it observes Dict\('part 0': .*, in another process Dict\('other'"):
             WorkerVecEnv("Drawn-v0", [partial(Drawn, 3)], space=spaces.Dict(other=spaces.Box(0, 1, (3,))))
@@ -165,7 +170,7 @@ def test_nothing_is_held_afterwards(end: str) -> None:
         venv = make_vec("stillsight/Orchard-v0", 1, workers=1)
         venv.reset()
         assert held() == before + 2, "the memory, and the file by which Python's mmap holds it"
-        assert sorted(os.listdir("/dev/shm")) == files, "it has no name that could stay"
+        assert named() == files, "it has no name that could stay"
         if end == "killed":
             os.kill(venv.processes[0].pid, signal.SIGKILL)  # type: ignore[attr-defined]
             with pytest.raises(EnvFault, match="SIGKILL"):
@@ -179,4 +184,4 @@ def test_nothing_is_held_afterwards(end: str) -> None:
         del venv
     gc.collect()
     assert held() == before
-    assert sorted(os.listdir("/dev/shm")) == files
+    assert named() == files

@@ -48,10 +48,17 @@ def benchmark(path: Path | None, config: BenchmarkConfig) -> int:
     results = Results(config.address or folder)
     display = ProgressDisplay()
     with _alone(folder, results):
-        again = failed(spec, results) if config.retry else []
+        bad = failed(spec, results)
+        again = bad if config.retry else []
         cells = [*again, *missing(spec, results)]
         side_by_side = config.jobs or cores(cells)
-        rows = plan(spec, results, cells, folder, side_by_side, display, trial=config.trial, fewest=SEEDS, trust=trust)
+        rows = plan(
+            *(spec, results, cells, folder, side_by_side, display),
+            failed=len(bad) - len(again),
+            trial=config.trial,
+            fewest=SEEDS,
+            trust=trust,
+        )
         display.card(f"benchmark {spec.name}", rows)
         if config.plan:  # which leaves what has run as it is
             return 0

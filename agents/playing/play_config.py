@@ -11,7 +11,7 @@ from stillsight.agents.runs.history import checkpoint_name
 from stillsight.agents.training.config import MOST_ENVS, RlConfig
 from stillsight.agents.training.seeds import PLAY
 from stillsight.agents.training.settings import overrides
-from stillsight.encoders.config import check_seed
+from stillsight.encoders.config import check_seed, refuse
 from stillsight.envs.options import OFF, EnvOptions
 from stillsight.envs.registry import check_shift
 
@@ -73,14 +73,11 @@ class PlayChoice:
             config: of the run.
 
         Raises:
-            RunError: a shift of a run that sees no image.
+            EncoderError: a shift of a run that sees no image.
             EnvError: no such shift, one that this environment does not have, or a strength out of range.
         """
         if self.shift is not None and config.pixels == (OFF,):
-            raise RunError(
-                f"--shift {self.shift} has no effect on an agent that sees no image, as its run's --pixels off has it. "
-                "Drop --shift."
-            )
+            refuse(("shift",), ("shift",), "on a run of --pixels off, whose agent sees no image. Play another run")
         own = config.eval_options().merge(kwargs=overrides(self.env_set, "--env-set") or None)
         options = own.through(self.shift, self.shift_strength)
         check_shift(config.env, options.shift)

@@ -96,7 +96,8 @@ class AlgorithmSpec:
 
 
 _EVERY: tuple[Actions, ...] = ("discrete", "multi-discrete", "multi-binary", "continuous")
-_ZOO = "rl-baselines3-zoo's Atari preset"
+ATARI = "rl-baselines3-zoo's Atari preset"
+"""How the source of a preset begins that is made for games of discrete actions."""
 _POLICY_AND_VALUE = "policy and value losses together"
 _CRITIC = "the critic's temporal difference alone; the actor looks through the critic's eyes"
 
@@ -127,7 +128,7 @@ _ROWS = [
             "ent_coef": 0.01,
             "vf_coef": 0.5,
         },
-        source=_ZOO,
+        source=ATARI,
         encoder_loss=_POLICY_AND_VALUE,
     ),
     AlgorithmSpec(
@@ -136,7 +137,7 @@ _ROWS = [
         actions=_EVERY,
         n_envs=16,
         preset={"n_steps": 5, "learning_rate": 7e-4, "ent_coef": 0.01, "vf_coef": 0.25},
-        source=f"{_ZOO}, with SB3's default rate",
+        source=f"{ATARI}, with SB3's default rate",
         encoder_loss=_POLICY_AND_VALUE,
     ),
     AlgorithmSpec(
@@ -144,7 +145,7 @@ _ROWS = [
         cls="stable_baselines3:DQN",
         actions=("discrete",),
         preset=_DQN,
-        source=f"{_ZOO}, which begins to learn after 100,000 steps and not 5,000",
+        source=f"{ATARI}, which begins to learn after 100,000 steps and not 5,000",
         encoder_loss="the temporal difference",
     ),
     AlgorithmSpec(

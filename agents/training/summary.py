@@ -16,7 +16,7 @@ from stillsight.agents.buffers.row import RowSpace
 from stillsight.agents.features.encoder_rate import optimizers
 from stillsight.agents.features.extractor import EncoderExtractor, canonical
 from stillsight.agents.features.head import Head
-from stillsight.agents.training.algorithms import spec
+from stillsight.agents.training.algorithms import ATARI, spec
 from stillsight.agents.training.presets import preset
 from stillsight.agents.training.settings import overrides, settings
 from stillsight.encoders import device as devices
@@ -121,9 +121,9 @@ def _settings(config: RlConfig) -> str:
 
 def _preset(config: RlConfig, model: BaseAlgorithm) -> str:
     """Where the settings come from, what they are not made for, and what the stars mean."""
-    known = preset(config.env, config.algo)
-    sources = [source for source in (known.source, spec(config.algo).source) if source]
-    if isinstance(model, OnPolicyAlgorithm) and isinstance(model.action_space, Box) and "Atari" in sources[0]:
+    known, row = preset(config.env, config.algo), spec(config.algo)
+    sources = [source for source in (known.source, row.source) if source]
+    if isinstance(model.action_space, Box) and not known.source and row.source.startswith(ATARI):
         usual = " ".join(f"{name}={value}" for name, value in ROBOT_PPO.settings.items())
         taken = f", say: --n-envs 1 --set {usual}" if config.algo == "ppo" else ""
         sources[0] += f", made for games of discrete actions; continuous ones are usually learned otherwise{taken}"

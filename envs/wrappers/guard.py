@@ -95,10 +95,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         error itself where the environment raised it."""
         if not _of_gymnasium(error):
             raise error
-        try:
-            self._stop(f"it is no environment as Gymnasium has them ({type(error).__name__}: {error})")
-        except EnvFault as fault:
-            raise fault from error
+        self._stop(f"it is no environment as Gymnasium has them ({type(error).__name__}: {error})")
 
     def _stop(self, fault: str) -> NoReturn:
         when = "at a reset"

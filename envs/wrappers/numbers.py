@@ -38,5 +38,5 @@ def read_numbers(space: gym.Space[Any]) -> Numbers | None:
         return Numbers(int(np.prod(space.shape)), lambda array: np.array(array, np.float32).reshape(-1))
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         changes = "" if isinstance(space, spaces.MultiBinary) else "a number for each choice, 0 or 1"
-        return Numbers(flatdim(space), lambda value: np.array(flatten(space, value), np.float32).reshape(-1), changes)
+        return Numbers(flatdim(space), lambda value: np.asarray(flatten(space, value), np.float32).reshape(-1), changes)
     return None

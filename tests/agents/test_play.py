@@ -190,6 +190,14 @@ def test_a_shift_that_there_is_not_is_a_sentence_before_anything_is_loaded(
         evaluate(trained, EvaluateConfig(**wrong))
 
 
+def test_a_shift_is_refused_where_the_run_sees_no_image() -> None:
+    blind = RlConfig(env="CartPole-v1", pixels=("off",), state=("on",))
+    told = "^--shift has no effect on a run of --pixels off, whose agent sees no image"
+    with pytest.raises(EncoderError, match=told):
+        EvaluateConfig(shift="noise").options(blind)
+    assert EvaluateConfig().options(blind).shift is None
+
+
 def test_car_racings_own_shift_is_an_argument_of_the_environment() -> None:
     options = RlConfig(env="CarRacing-v3", env_set=("domain_randomize=True",)).env_options()
     assert options.kwargs == (("domain_randomize", True),)

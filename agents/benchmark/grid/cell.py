@@ -132,7 +132,7 @@ class Cell:
 
     @property
     def kind(self) -> str:
-        """The same with what they are told by their settings, which an arm of that name may have had others of."""
+        """The group, and what tells its settings from those that an arm of the same name had at another time."""
         return f"{self.group}/{self.key.rpartition('__')[2]}"
 
     @property

@@ -30,13 +30,14 @@ def plan(
     side_by_side: int,
     display: ProgressDisplay,
     *,
+    failed: int,
     trial: bool,
     fewest: int,
     trust: Trust = NOTHING,
 ) -> dict[str, str]:
     """The plan, for people: rows of a card.
 
-    What a cell takes is known from the cells of its group that have run; where there is none, an agent's cell is tried
+    What a cell takes is known from the cells of its kind that have run; where there is none, an agent's cell is tried
     for a moment, and what the parts of the trial took is kept in estimates.json.
 
     Args:
@@ -46,6 +47,7 @@ def plan(
         folder: of the benchmark.
         side_by_side: cells that run at the same time.
         display: where each trial is told.
+        failed: how many failed before, and are not among `cells`.
         trial: try what is not known.
         fewest: seeds of an arm that a verdict needs.
         trust: what the cells may ask for.
@@ -68,12 +70,7 @@ def plan(
         else:
             unknown += 1
     queued = {cell.key for cell in cells}
-    waiting, failed = 0, 0
-    for key in spec.expected():
-        if key not in queued:
-            ended = results.read(key)
-            waiting += ended is None
-            failed += ended is not None and ended.state == "failed"
+    waiting = sum(key not in queued and results.read(key) is None for key in spec.expected())
     known = len(cells) - unknown
     # No less than the longest of them, however many run beside it.
     seconds = max([sum(each) / side_by_side, *each])

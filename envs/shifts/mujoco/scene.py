@@ -4,7 +4,8 @@ The protocols of the Distracting Control Suite (Stone et al. 2021, google-resear
 cameras, static and dynamic, easy, medium and hard at 0.1, 0.2 and 0.3) and of DMControl-GB (Hansen & Wang 2021:
 `video_easy` is the sky, `video_hard` the sky and the floor).
 
-A model is changed while a picture of it is drawn, and put back at once: physics, rewards and states never see it.
+A model is changed while a picture of it is drawn, and put back at once; `plain` alone changes it for good, in what
+only drawing reads. Physics, rewards and states never see it.
 """
 
 from __future__ import annotations

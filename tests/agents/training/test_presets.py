@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -86,6 +88,23 @@ def test_a_run_takes_environments_frames_and_settings_from_the_preset() -> None:
     assert overrides(config.set, "--set")["gae_lambda"] == 0.8
     assert RlConfig(env="CartPole-v1", algo="ppo", n_envs=2, frame_stack=1).resolved().n_envs == 2
     assert RlConfig(env="Pendulum-v1", algo="ppo").resolved().n_envs == 4
+
+
+@pytest.mark.parametrize(
+    ("algo", "told"),
+    [
+        ("ppo", "made for games of discrete actions; .* say: --n-envs 1 --set n_steps=2048 batch_size=64 n_epochs=10"),
+        ("a2c", "Atari preset, with SB3's default rate, made for games of discrete"),
+        ("stable_baselines3:PPO", r"^the class's own defaults\. \*: changed by you$"),
+    ],
+)
+def test_the_card_says_what_a_preset_is_not_made_for(
+    tiny: Tiny, algo: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stillsight.agents.training.summary.preset", lambda *_: Preset())  # as of no suite
+    known = tiny("a2c" if algo == "a2c" else "ppo", env="stillsight/OrchardContinuous-v0")
+    config = replace(known, algo=algo).resolved()
+    assert re.search(told, card(make_agent(config, build_encoder(config), n_envs=1))["preset"])
 
 
 def test_the_card_stars_what_the_user_changed_and_nothing_else(tiny: Tiny) -> None:

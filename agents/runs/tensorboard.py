@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Mapping
 from importlib.util import find_spec
 from numbers import Real
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 COUNTERS = ("step", "epoch")
 """Keys of a row that say where in the run it stands; the first that the row has is the x-axis."""
+
+_EVENTS = "events.out.tfevents."
+"""tensorboard's event files are called so, and then by the second they were opened in, host, process and counter."""
 
 _THREAD = "_AsyncWriterThread"
 """tensorboard's class of threads that write."""
@@ -60,6 +64,7 @@ class TensorBoardSink:
             # Not `step`, where there was a checkpoint: what the earlier session drew between the two is cut as well.
             first = step if self._kept is None else self._kept
             _let_errors_be_told_once()
+            _let_the_last_session_be_a_second_old(self.folder)
             self._writer = SummaryWriter(str(place(self.folder.parent, self.folder.name)), purge_step=first)
         for key, value in row.items():
             if key not in COUNTERS and _is_number(value):
@@ -71,6 +76,17 @@ class TensorBoardSink:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+def _let_the_last_session_be_a_second_old(folder: Path) -> None:
+    """Wait, for a second at most, until a new event file's name sorts behind those in `folder`.
+
+    TensorBoard reads event files in the order of their names, which is that of the whole second they were opened in.
+    Within one second a counter without leading zeros decides (10 before 9), and a purge that is read before what it
+    purges does nothing.
+    """
+    while any(folder.glob(f"{_EVENTS}{int(time.time()):010d}.*")):
+        time.sleep(0.02)
 
 
 def _let_errors_be_told_once() -> None:

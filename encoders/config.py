@@ -40,17 +40,18 @@ def check_seed(seed: int) -> None:
 
 
 def refuse(given: Collection[str], flags: Collection[str], why: str) -> None:
-    """Raise `EncoderError` if one of `flags` is among those that were typed.
+    """Raise `EncoderError` if any of `flags` are among those that were typed, and name them all.
 
     Args:
         given: names of the fields whose flags were typed.
         flags: names of those that have no effect.
         why: what makes it so, and what to type instead: the end of a sentence that begins with "has no effect".
     """
-    for name in flags:
-        if name in given:
-            flag = "--" + name.replace("_", "-")
-            raise EncoderError(f"{flag} has no effect {why}, or drop {flag}.")
+    idle = ["--" + name.replace("_", "-") for name in flags if name in given]
+    if len(idle) == 1:
+        raise EncoderError(f"{idle[0]} has no effect {why}, or drop {idle[0]}.")
+    if idle:
+        raise EncoderError(f"{', '.join(idle[:-1])} and {idle[-1]} have no effect {why}, or drop them.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -241,6 +241,12 @@ def test_every_flag_of_the_recipe_is_either_training_augmentation_or_both_tracks
         ("rl", "--pixels off --state on --shift noise", "--shift has no effect with --pixels off"),
         ("rl", "--pixels off --state on --eval-shift noise", "--eval-shift has no effect with --pixels off"),
         ("rl", "--pixels off --state on --encoder retina", "--encoder has no effect with --pixels off"),
+        (
+            "rl",
+            "--pixels off --state on --head 32 --shift noise --compress 8",
+            "--compress, --head and --shift have no effect with --pixels off, where no image is seen. Drop --pixels "
+            "off, or drop them.",
+        ),
         ("rl", "--env-set a=1 a=2", "--env-set was given a 2 times"),
     ],
 )

@@ -19,15 +19,17 @@ from stillsight.envs.registry import presumed_suite
 EPISODES, SEED = 100, 0
 UNDRAWN = ("MuJoCo", "DeepMind Control", "Gymnasium-Robotics", "Meta-World", "classic control")
 
-brings = packages_distributions()
-for env_id in sys.argv[1:] or ROWS:
+
+def play(env_id: str) -> None:
+    """Print the line of one row, or why there is none."""
     row, suite = ROWS[env_id], presumed_suite(env_id)
     if not all(map(find_spec, row.needs)):
         print(f"{env_id} is left out: it needs {' and '.join(row.needs)}", file=sys.stderr)
-        continue
+        return
     drawn = suite.name not in UNDRAWN
     options = row.options if drawn else row.options.merge(pixels=("off",), state=("on",))
     score = reference_returns(env_id, EPISODES, SEED, options=options)["random"]
+    brings = packages_distributions()
     modules = dict.fromkeys(("gymnasium", *row.needs, *(("mujoco",) if suite.draws == "mujoco" else ())))
     line = {
         "env": env_id,
@@ -38,3 +40,9 @@ for env_id in sys.argv[1:] or ROWS:
         "packages": {module: version(brings[module][0]) for module in modules},
     }
     print(json.dumps(line), flush=True)
+
+
+# The emulators of stable-retro are played in processes of their own, which import this file.
+if __name__ == "__main__":
+    for asked in sys.argv[1:] or ROWS:
+        play(asked)

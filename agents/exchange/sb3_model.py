@@ -138,8 +138,8 @@ def stock_model(player: Player, run: Mapping[str, Any]) -> BaseAlgorithm:
         "features_extractor_kwargs": eyes,
         "normalize_images": False,  # the encoder normalises, by the recipe of its weights
     }
-    if row.net_arch is not None:
-        policy_kwargs["net_arch"] = list(row.net_arch)
+    if (layers := config.net_arch) is not None:
+        policy_kwargs["net_arch"] = layers
     chosen = overrides(config.set, "--set")
     if "buffer_size" in chosen:
         chosen["buffer_size"] = 1

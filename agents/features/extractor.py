@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stillsight.agents.buffers.row import RowSpace
 from stillsight.agents.errors import RunError
+from stillsight.agents.features.activation import Activation
 from stillsight.agents.features.fusion import Fusion
 from stillsight.agents.features.head import HEAD_FEATURES, Head
 from stillsight.agents.features.random_shift import RandomShift
@@ -44,6 +45,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
         shift: see pixels through `RandomShift`.
         in_policy: frames are pixels, and the frozen part runs here, at every look.
         fusion: of the frames of a stack, see `fusion.fuse`.
+        activation: at the end of the head and of the state's layer, see `activation.activation`.
 
     Raises:
         RunError: frames are pixels where the frozen part's output is expected, or the other way round.
@@ -59,6 +61,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
         shift: bool = False,
         in_policy: bool = False,
         fusion: Fusion = "stack",
+        activation: Activation = "relu",
     ) -> None:
         row = observation_space if isinstance(observation_space, RowSpace) else None
         images, state = (1, 0) if row is None else (row.images, row.state)
@@ -83,8 +86,9 @@ class EncoderExtractor(BaseFeaturesExtractor):
                 if in_policy or not len(encoder.frozen.steps):
                     sample = encoder.frozen(sample)
                 width = self.learned(sample.to(_device(self.learned))).shape[1]
-            self.head = Head(count, encoder.blocks(width), compress, features_dim, of_features, fusion, images)
-        self.state_head = StateHead(count, state, of_state) if state else None
+            blocks = encoder.blocks(width)
+            self.head = Head(count, blocks, compress, features_dim, of_features, fusion, images, activation)
+        self.state_head = StateHead(count, state, of_state, activation) if state else None
 
     def forward(self, observations: Tensor) -> Tensor:
         if self.row is None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillsight.agents.buffers.footprint import check_memory, head_bytes
+from stillsight.agents.features.activation import Activation, activation
 from stillsight.agents.features.fusion import Fusion, fuse, fused
 from stillsight.agents.features.standardise import Standardise, Statistics
 from stillsight.encoders.encoder import Block
@@ -19,7 +20,7 @@ HEAD_FEATURES = 512
 
 
 class Head(nn.Module):
-    """Standardise, LayerNorm, a 1 x 1 convolution that all places and frames share, fusion of frames, Linear, ReLU.
+    """Standardise, LayerNorm, a 1 x 1 convolution that all places and frames share, fusion, Linear, activation.
 
     On a k x k grid of C channels, a linear layer alone would have to learn what an object looks like once for each of
     the k x k places, and on any stack once for each frame. The 1 x 1 convolution learns it once; the compression
@@ -37,6 +38,7 @@ class Head(nn.Module):
         statistics: of the features, see `Standardise`.
         fusion: of the frames, see `fuse`; differences are taken behind the convolution.
         images: of a frame, whose features come one after the other; each has norms and convolutions of its own.
+        end: activation behind the linear layer, see `activation`.
 
     Raises:
         RunError: the machine has no memory free for so many weights; nothing was taken.
@@ -51,6 +53,7 @@ class Head(nn.Module):
         statistics: Statistics | None = None,
         fusion: Fusion = "stack",
         images: int = 1,
+        end: Activation = "relu",
     ) -> None:
         super().__init__()
         width = images * sum(block.width for block in blocks)
@@ -75,6 +78,7 @@ class Head(nn.Module):
             else nn.ModuleList(convolution or nn.Identity() for convolution in convolutions)
         )
         self.linear = nn.Linear(inputs, units)
+        self.activation = activation(end, units)
 
     @property
     def convolutions(self) -> list[nn.Conv2d | None]:
@@ -92,7 +96,8 @@ class Head(nn.Module):
             for part, convolution, block in zip(parts, self.convolutions, self.blocks, strict=True)
         ]
         latent = torch.cat(latents, dim=1) if len(latents) > 1 else latents[0]
-        return F.relu(self.linear(fuse(latent.unflatten(0, count), self.fusion).flatten(1)))
+        fused: Tensor = self.activation(self.linear(fuse(latent.unflatten(0, count), self.fusion).flatten(1)))
+        return fused
 
     def _normed(self, features: Tensor) -> Tensor:
         if not isinstance(self.norm, nn.ModuleList):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from stillsight.agents.buffers.footprint import check_memory, head_bytes
+from stillsight.agents.features.activation import Activation, activation
 from stillsight.agents.features.standardise import Standardise, Statistics
 
 STATE_UNITS = 256
@@ -14,8 +14,9 @@ STATE_UNITS = 256
 
 
 class StateHead(nn.Module):
-    """Standardise, Linear, ReLU. What comes out is joined behind the head, for policies that have no layer of their own
-    there (PPO, A2C, DQN) would be linear in a state that was joined as it is.
+    """Standardise, Linear, activation. What comes out is joined behind the head.
+
+    Policies that have no layer of their own there (PPO, A2C, DQN) would be linear in a state that was joined as it is.
 
     Each number is standardised for itself, for they are of different units.
 
@@ -23,21 +24,25 @@ class StateHead(nn.Module):
         frames: in a stack; the states of all of them are seen side by side.
         width: numbers of a state.
         statistics: of them, see `Standardise`.
+        end: activation behind the linear layer, see `activation`.
 
     Raises:
         RunError: the machine has no memory free for so many weights; nothing was taken.
     """
 
-    def __init__(self, frames: int, width: int, statistics: Statistics | None = None) -> None:
+    def __init__(self, frames: int, width: int, statistics: Statistics | None = None, end: Activation = "relu") -> None:
         super().__init__()
         needed = head_bytes(frames * width, STATE_UNITS)
         check_memory(needed, frames, what="state's layer", flag="--frame-stack ", fewer="--state KEY")
         self.standardise = Standardise(width, statistics, [1] * width)
         self.linear = nn.Linear(frames * width, STATE_UNITS)
+        self.activation = activation(end, STATE_UNITS)
 
     def forward(self, state: Tensor) -> Tensor:
         """`[N, frames, width]` -> `[N, STATE_UNITS]`."""
-        return F.relu(self.linear(self.standardise(state.to(self.standardise.mean.dtype)).flatten(1)))
+        layer: Tensor = self.linear(self.standardise(state.to(self.standardise.mean.dtype)).flatten(1))
+        features: Tensor = self.activation(layer)
+        return features
 
 
 def split_statistics(statistics: Statistics | None, state: int) -> tuple[Statistics | None, Statistics | None]:

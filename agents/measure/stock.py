@@ -15,6 +15,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 from torch import Tensor, nn
 
+from stillsight.agents.features.activation import Activation, activation
 from stillsight.agents.measure.arm import Arm, settings, watch
 from stillsight.agents.measure.clock import Clock
 from stillsight.agents.training import algorithms, summary
@@ -49,6 +50,7 @@ class StockExtractor(BaseFeaturesExtractor):
         counter: ImageCounter,
         trained: bool,
         units: int,
+        end: Activation,
     ) -> None:
         super().__init__(observation_space, units)
         self.frames = observation_space.shape[0] // 3
@@ -60,7 +62,7 @@ class StockExtractor(BaseFeaturesExtractor):
         with torch.no_grad():
             width = self._look(torch.zeros(1, *observation_space.shape)).shape[1]
         counter.images = 0
-        self.head = nn.Linear(width, units)
+        self.head = nn.Sequential(nn.Linear(width, units), activation(end, units))
 
     def train(self, mode: bool = True) -> Self:
         """Switch to train mode, the backbone excepted."""
@@ -77,7 +79,7 @@ class StockExtractor(BaseFeaturesExtractor):
         return stacked.flatten(1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        features: Tensor = torch.relu(self.head(self._look(pixels)))
+        features: Tensor = self.head(self._look(pixels))
         return features
 
 
@@ -106,9 +108,10 @@ def stock_model(
             "counter": counter,
             "trained": config.mode.trained,
             "units": config.head,
+            "end": config.head_activation,
         },
         "normalize_images": False,  # the extractor normalises, once
-        "net_arch": list(row.net_arch or ()),
+        "net_arch": config.net_arch or [],
     }
     name = row.policy.replace("Mlp", "Cnn")
     if issubclass(cls.policy_aliases[name], ActorCriticPolicy):

@@ -15,6 +15,8 @@ from stillsight.envs.spec import Actions
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
+    from stillsight.agents.features.activation import Activation
+
 
 @dataclass(frozen=True, kw_only=True)
 class AlgorithmSpec:
@@ -26,7 +28,8 @@ class AlgorithmSpec:
         actions: the kinds of action spaces it acts in; empty for a third party's class of which nothing is known, whose
             own check decides.
         policy: SB3's name of the policy; our features extractor goes into it in every case.
-        net_arch: hidden layers behind the head of `head.HEAD_FEATURES` units; None for those of the class.
+        net_arch: hidden layers behind the head, of runs whose settings do not name them; None for those of the class.
+        activation: at the end of the head, see `activation.activation`.
         n_envs: environments side by side by default.
         preset: keyword arguments of the class. Strings "lin_x" are a rate that falls linearly from x to 0.
         source: where the preset comes from.
@@ -39,6 +42,7 @@ class AlgorithmSpec:
     actions: tuple[Actions, ...]
     policy: str = "MlpPolicy"
     net_arch: tuple[int, ...] | None = ()
+    activation: Activation = "relu"
     n_envs: int = 1
     preset: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
@@ -113,6 +117,15 @@ _DQN = {
     "exploration_final_eps": 0.01,
 }
 
+_SAC = {
+    "buffer_size": 100_000,
+    "learning_starts": 1_000,
+    "batch_size": 256,
+    "learning_rate": 3e-4,
+    "net_arch": [256, 256],
+}
+_TRUNK = "both layers behind a head that ends in LayerNorm and tanh (SAC-AE, Yarats et al. 2019)"
+
 _ROWS = [
     AlgorithmSpec(
         name="ppo",
@@ -153,8 +166,9 @@ _ROWS = [
         cls="stable_baselines3:SAC",
         actions=("continuous",),
         net_arch=(256,),
-        preset={"buffer_size": 100_000, "learning_starts": 1_000, "batch_size": 256, "learning_rate": 3e-4},
-        source="SB3's defaults (Haarnoja et al. 2018), the head in place of the first of two layers, a smaller buffer",
+        activation="tanh",
+        preset=_SAC,
+        source=f"SB3's defaults (Haarnoja et al. 2018), {_TRUNK}, a smaller buffer",
         encoder_loss=_CRITIC,
     ),
     AlgorithmSpec(
@@ -162,14 +176,9 @@ _ROWS = [
         cls="stable_baselines3:TD3",
         actions=("continuous",),
         net_arch=(256,),
-        preset={
-            "buffer_size": 100_000,
-            "learning_starts": 1_000,
-            "batch_size": 256,
-            "learning_rate": 3e-4,
-            "action_noise": 0.1,
-        },
-        source="SB3's defaults (Fujimoto et al. 2018), the head as the first of two layers, a smaller buffer and rate",
+        activation="tanh",
+        preset={**_SAC, "action_noise": 0.1},
+        source=f"SB3's defaults (Fujimoto et al. 2018), {_TRUNK}, narrower layers, a smaller buffer and rate",
         encoder_loss=_CRITIC,
     ),
     AlgorithmSpec(
@@ -186,7 +195,8 @@ _ROWS = [
         cls="sb3_contrib:TQC",
         actions=("continuous",),
         net_arch=(256,),
-        preset={"buffer_size": 100_000, "learning_starts": 1_000, "batch_size": 256, "learning_rate": 3e-4},
+        activation="tanh",
+        preset=_SAC,
         source="the preset of sac",
         encoder_loss=_CRITIC,
         extra="contrib",

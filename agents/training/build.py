@@ -191,6 +191,7 @@ def assemble(
         "shift": config.augment == "shift",
         "in_policy": config.in_policy,
         "fusion": config.fusion,
+        "activation": config.head_activation,
     }
     replay = {"dtype": config.replay_dtype}
     with warnings.catch_warnings():

@@ -16,7 +16,7 @@ from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.agents.training.algorithms import AlgorithmSpec, check_actions, spec
 from stillsight.agents.training.continuing.resuming import resumed
 from stillsight.agents.training.presets import preset
-from stillsight.agents.training.settings import overrides, settings
+from stillsight.agents.training.settings import net_arch, overrides, settings
 from stillsight.encoders.config import EncoderConfig, refuse
 from stillsight.encoders.taps.tap import taps
 from stillsight.encoders.zoo.registry import spec as encoder_spec
@@ -112,6 +112,9 @@ class RlConfig(EncoderConfig):
     """How replay memory keeps features; each frame's are kept once. Pixels stay bytes."""
     head: int = 512
     """Units of the head between encoder and policy, the same in every mode."""
+    activation: Literal["relu", "tanh"] | None = None
+    """At the end of the head and of the state's layer: relu, or tanh with a LayerNorm before it, as the trunk of CURL
+    and DrQ-v2. The algorithm's by default: tanh for sac, td3 and tqc."""
     compress: int = 32
     """Channels to which the head's 1 x 1 convolution brings the features of each place of each frame; 0 does without
     it."""
@@ -212,6 +215,7 @@ class RlConfig(EncoderConfig):
             shift_strength=options.shift_strength,
             pixels=options.pixels,
             state=options.state,
+            activation=self.activation or row.activation,
             eval_shift=self.eval_shift and spelled_out(self.eval_shift),
             batchnorm="frozen" if self.batchnorm is None and self.mode.trained else self.batchnorm,
             set=tuple(f"{name}={value!r}" for name, value in chosen.items()),
@@ -232,6 +236,16 @@ class RlConfig(EncoderConfig):
             eval_every=every,
             checkpoint_every=tenth if self.checkpoint_every is None else self.checkpoint_every,
         )
+
+    @property
+    def head_activation(self) -> Literal["relu", "tanh"]:
+        """That of the head, once resolved; relu of runs that were made before it was a choice."""
+        return self.activation or "relu"
+
+    @property
+    def net_arch(self) -> list[int] | dict[str, list[int]] | None:
+        """Hidden layers behind the head, see `settings.net_arch`."""
+        return net_arch(spec(self.algo), overrides(self.set, "--set"))
 
     @property
     def rollout(self) -> int | None:

@@ -22,7 +22,7 @@ from stillsight.agents.features.critic import follow_critic
 from stillsight.agents.features.encoder_rate import scale
 from stillsight.agents.features.extractor import EncoderExtractor
 from stillsight.agents.training.algorithms import AlgorithmSpec
-from stillsight.agents.training.settings import arguments
+from stillsight.agents.training.settings import arguments, net_arch
 
 
 def make_model(
@@ -58,8 +58,8 @@ def make_model(
         "features_extractor_kwargs": dict(eyes),
         "normalize_images": False,  # the encoder normalises, by the recipe of its weights
     }
-    if row.net_arch is not None:
-        policy_kwargs["net_arch"] = list(row.net_arch)
+    if (layers := net_arch(row, chosen)) is not None:
+        policy_kwargs["net_arch"] = layers
     cls = row.load_class()
     try:
         rollout = _argument(cls, chosen, "n_steps", 1) * venv.num_envs if issubclass(cls, OnPolicyAlgorithm) else 0

@@ -42,13 +42,20 @@ _OURS = ("policy", "env", "policy_kwargs", "seed", "device", "verbose", "tensorb
 """Arguments of SB3's classes that are not `--set`'s, because flags or the agent itself decide them."""
 
 
+HIDDEN = "net_arch"
+"""The setting of the hidden layers, which SB3 has among its `policy_kwargs`."""
+
+WIDEST = 65_536
+"""Units of a hidden layer beyond which a number is taken for a slip."""
+
+
 def settings(row: AlgorithmSpec, env: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The preset of `row`, on top of it that of `env`, on top of both what was `chosen`.
 
     Raises:
         RunError: the class takes no argument of such a name.
     """
-    known = [name for name in inspect.signature(row.load_class()).parameters if name not in _OURS]
+    known = [name for name in inspect.signature(row.load_class()).parameters if name not in _OURS] + [HIDDEN]
     for name in chosen:
         if name not in known:
             raise RunError(unknown("setting", name, known, f"{row.name} takes", "--set"))
@@ -65,7 +72,28 @@ def arguments(chosen: Mapping[str, Any], venv: VecEnv, least: float = 0.0) -> di
             counts a rollout as done before it learns from it: the last update, which may be the only one, would be
             made at the rate zero.
     """
-    return {name: _value(name, value, venv, least) for name, value in chosen.items()}
+    return {name: _value(name, value, venv, least) for name, value in chosen.items() if name != HIDDEN}
+
+
+def net_arch(row: AlgorithmSpec, chosen: Mapping[str, Any]) -> list[int] | dict[str, list[int]] | None:
+    """Widths of the policy's hidden layers behind the head, as SB3's `net_arch`; None for those of the class.
+
+    Raises:
+        RunError: what was chosen are no widths.
+    """
+    widths = chosen.get(HIDDEN, row.net_arch)
+    if widths is None or _are_widths(widths):
+        return None if widths is None else list(widths)
+    if isinstance(widths, dict) and all(map(_are_widths, widths.values())):
+        return {name: list(layers) for name, layers in widths.items()}
+    raise RunError(
+        f"--set {HIDDEN} takes the widths of the hidden layers behind the head, and got {widths!r}. Type, say: --set "
+        f"{HIDDEN}=[256,256], or \"{HIDDEN}={{'pi':[64],'qf':[256,256]}}\"."
+    )
+
+
+def _are_widths(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(type(width) is int and 0 < width <= WIDEST for width in value)
 
 
 def _value(name: str, value: Any, venv: VecEnv, least: float) -> Any:

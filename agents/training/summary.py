@@ -11,6 +11,7 @@ from gymnasium import Space
 from gymnasium.spaces import Box
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from torch import nn
 
 from stillsight.agents.buffers.row import RowSpace
 from stillsight.agents.features.encoder_rate import optimizers
@@ -276,7 +277,8 @@ def _heads(extractor: EncoderExtractor) -> str:
     if extractor.state_head is not None:
         seen = "as it is" if extractor.state_head.standardise.leaves else "standardised"
         joined = ", joined behind" if parts else ""
-        parts.append(f"the state {seen}, Linear to {extractor.state_head.linear.out_features}{joined}")
+        layer = f"Linear to {extractor.state_head.linear.out_features}{_end(extractor.state_head.activation)}"
+        parts.append(f"the state {seen}, {layer}{joined}")
     return "; ".join(parts)
 
 
@@ -290,7 +292,11 @@ def _head(head: Head) -> str:
         convolution = f"{len(shared)} 1 x 1 convolutions to {shared[0].out_channels} each, "
     fused = "" if head.fusion == "stack" else f"{head.fusion} of the frames, "
     seen = "features as they are" if head.standardise.leaves else "standardised features"
-    return f"{seen}, LayerNorm{taps}, {convolution}{fused}Linear to {head.linear.out_features}"
+    return f"{seen}, LayerNorm{taps}, {convolution}{fused}Linear to {head.linear.out_features}{_end(head.activation)}"
+
+
+def _end(activation: nn.Module) -> str:
+    return "" if isinstance(activation, nn.ReLU) else ", LayerNorm and tanh"
 
 
 def summary(agent: Agent, savepoints: Savepoints, episodes: list[Episode], *, deterministic: bool) -> dict[str, Any]:

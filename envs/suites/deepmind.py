@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -132,9 +133,17 @@ def cameras(options: EnvOptions) -> dict[str, Any]:
     return {"camera": ",".join(named), "named": True} if named and "camera" not in dict(options.kwargs) else {}
 
 
-DRQ = "DrQ-v2's (Yarats et al. 2021): three frames, action repeat 2, n-step 3, updates every 2 steps, 2,000 at random"
+DRQ = {
+    "learning_rate": 1e-3,
+    "batch_size": 128,
+    "tau": 0.01,
+    "ent_coef": "auto_0.1",
+    "train_freq": 1,
+    "learning_starts": 1_000,
+}
+"""SAC's settings in `config.yaml` of DrQ's code; SAC-AE and CURL have the rate and the first temperature too."""
 
-DRQ_TD3 = {
+DRQ_V2 = {
     "n_steps": 3,
     "learning_rate": 1e-4,
     "batch_size": 256,
@@ -146,43 +155,34 @@ DRQ_TD3 = {
     "target_noise_clip": 0.3,
     "policy_delay": 1,
 }
-DRQ_SAC = {"n_steps": 3, "tau": 0.01, "train_freq": 2, "learning_starts": 2_000}
-DRQ_CHANGES: dict[str, tuple[dict[str, float], str]] = {
-    "walker": ({"n_steps": 1, "batch_size": 512}, "for walker n-step 1 and batches of 512, as it has them there"),
-    "humanoid": ({"learning_rate": 8e-5}, "for humanoid a rate of 8e-5, as it has it there"),
+DRQ_V2_CHANGES: dict[str, tuple[dict[str, float], str]] = {
+    "walker": ({"n_steps": 1, "batch_size": 512}, "; for walker n-step 1 and batches of 512, as it has them there"),
+    "humanoid": ({"learning_rate": 8e-5}, "; for humanoid a rate of 8e-5, as it has it there"),
 }
 """Domains in which DrQ-v2 learns otherwise: what it changes, and the words."""
 
 
 def presets() -> dict[tuple[str, str], Preset]:
-    """DrQ-v2's settings, for every task and for those of domains that have others; PPO's of robots."""
+    """DrQ's settings of SAC and DrQ-v2's of TD3, whose domains may have others; PPO's of robots."""
+    drq = Preset(
+        settings=DRQ,
+        frame_stack=3,
+        source="DrQ's (Kostrikov et al. 2021) as its code has them: three frames, rate 1e-3, temperature from 0.1, tau "
+        "0.01, batches of 128",
+    )
 
-    def made(changes: dict[str, float], words: str) -> dict[str, Preset]:
-        given = f"{DRQ}{f'; {words}' if words else ''}"
-        kept = {name: value for name, value in changes.items() if name != "learning_rate"}
-        return {
-            "td3": Preset(
-                settings={**DRQ_TD3, **changes},
-                frame_stack=3,
-                source=f"{given}; noise of 0.2 throughout, where its own falls from 1 to 0.1, and 100,000 stored "
-                "transitions",
-            ),
-            **{
-                algo: Preset(
-                    settings={**DRQ_SAC, **kept},
-                    frame_stack=3,
-                    source=f"{given}, tau 0.01; the rate is {algo}'s own",
-                )
-                for algo in ("sac", "tqc")
-            },
-        }
+    def drq_v2(changes: Mapping[str, float], words: str) -> Preset:
+        return Preset(
+            settings={**DRQ_V2, **changes},
+            frame_stack=3,
+            source="DrQ-v2's (Yarats et al. 2021): three frames, action repeat 2, n-step 3, updates every 2 steps, "
+            f"2,000 at random{words}; noise of 0.2 throughout, where its own falls from 1 to 0.1, and 100,000 stored "
+            "transitions",
+        )
 
-    known = {(EVERY, "ppo"): ROBOT_PPO} | {(EVERY, algo): preset for algo, preset in made({}, "").items()}
-    for domain, (changes, words) in DRQ_CHANGES.items():
-        for task in TASKS[domain]:
-            for algo, preset in made(changes, words).items():
-                if preset.settings != known[EVERY, algo].settings:
-                    known[f"dm_control/{domain}-{task}-v0", algo] = preset
+    known = {(EVERY, "ppo"): ROBOT_PPO, (EVERY, "td3"): drq_v2({}, ""), (EVERY, "sac"): drq, (EVERY, "tqc"): drq}
+    for domain, (changes, words) in DRQ_V2_CHANGES.items():
+        known |= {(f"dm_control/{domain}-{task}-v0", "td3"): drq_v2(changes, words) for task in TASKS[domain]}
     return known
 
 

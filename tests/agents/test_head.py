@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 from stillsight.agents import RlConfig
+from stillsight.agents.features.activation import Activation
 from stillsight.agents.features.extractor import canonical
 from stillsight.agents.features.head import Head
 from stillsight.agents.features.standardise import FLOOR, LARGEST, Standardise, Statistics, gather_statistics
+from stillsight.agents.features.state_head import StateHead
 from stillsight.agents.training.build import make_agent
 from stillsight.agents.training.summary import card
 from stillsight.encoders.building import build as build_encoder
@@ -50,6 +54,40 @@ def test_a_small_change_on_a_large_constant_reaches_the_policy() -> None:
     moves = [head.norm(head.standardise(features)).std(0).mean().item() for head in (plain, standard)]
     assert moves[0] < 0.02
     assert moves[1] == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_head_ends_in_relu_or_in_layer_norm_and_tanh() -> None:
+    torch.manual_seed(0)
+    features, state = torch.randn(6, 3, 8), torch.randn(6, 3, 4)
+    heads = {end: (Head(3, [Block(8, 1)], 0, 5, end=end), StateHead(3, 4, end=end)) for end in get_args(Activation)}
+    for relu, tanh, seen in zip(heads["relu"], heads["tanh"], (features, state), strict=True):
+        kept = tanh.load_state_dict(relu.state_dict(), strict=False)
+        assert kept.missing_keys == ["activation.0.weight", "activation.0.bias"]
+        assert not kept.unexpected_keys, "a head that ends in relu has the names that it always had"
+        entered = relu.norm(seen) if isinstance(relu, Head) else seen
+        linear = entered.flatten(1) @ relu.linear.weight.T + relu.linear.bias
+        centred = linear - linear.mean(1, keepdim=True)
+        scaled = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+        torch.testing.assert_close(relu(seen), linear.clamp(min=0))
+        torch.testing.assert_close(tanh(seen), scaled.tanh())
+
+
+@pytest.mark.parametrize(("algo", "end"), [("ppo", "relu"), ("dqn", "relu"), ("sac", "tanh"), ("td3", "tanh")])
+def test_the_algorithm_says_how_its_head_ends_and_runs_that_do_not_say_end_in_relu(
+    tiny: Tiny, algo: str, end: str
+) -> None:
+    config = tiny(algo).resolved()
+    assert config.activation == end
+    told = card(make_agent(config, build_encoder(config), n_envs=2))["head"]
+    assert told.endswith(", LayerNorm and tanh") == (end == "tanh")
+    before = replace(config, activation=None)  # as config.json of an older run has nothing
+    assert isinstance(
+        canonical(make_agent(before, build_encoder(before), n_envs=2).model.policy).head.activation, torch.nn.ReLU
+    )
+    chosen = replace(config, activation="tanh" if end == "relu" else "relu")
+    assert isinstance(
+        canonical(make_agent(chosen, build_encoder(chosen), n_envs=2).model.policy).head.activation, torch.nn.ReLU
+    ) == (end == "tanh")
 
 
 def test_numbers_that_a_checkpoint_brings_are_standardised_by() -> None:

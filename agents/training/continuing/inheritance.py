@@ -34,6 +34,8 @@ SAME: Mapping[str, str] = {
     "state": "--state",
     "fusion": "--fusion",
     "head": "--head",
+    "head_activation": "--activation",
+    "net_arch": "--set net_arch",
     "compress": "--compress",
     "in_policy": "--in-policy",
 }

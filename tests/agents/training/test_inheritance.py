@@ -109,6 +109,8 @@ def test_a_run_that_began_so_goes_on_without_its_ancestor(tiny: Tiny, tmp_path: 
         ({"mode": "random", "weights": None}, r"it has --mode frozen \(here random\)"),
         ({"frame_stack": 2}, r"--frame-stack 3 \(here 2\)"),
         ({"algo": "a2c", "set": ()}, r"--algo ppo \(here a2c\)"),
+        ({"activation": "tanh"}, r"--activation relu \(here tanh\)"),
+        ({"set": ("net_arch=[8]",)}, r"--set net_arch \[\] \(here \[8\]\)"),
         ({"size": 32}, r"pixels \[3, 16, 16\] \(here \[3, 32, 32\]; --size\)"),
         ({"env": "stillsight/OrchardContinuous-v0"}, r"actions Discrete\(3\) \(here Box\("),
     ],

@@ -56,10 +56,12 @@ def test_published_numbers_are_those_of_their_sources() -> None:
         walker = preset(f"dm_control/walker-{task}-v0", "td3").settings
         assert walker == {**drq.settings, "n_steps": 1, "batch_size": 512}
         assert preset(f"dm_control/humanoid-{task}-v0", "td3").settings == {**drq.settings, "learning_rate": 8e-5}
-    for algo in ("sac", "tqc"):
-        assert preset("dm_control/cheetah-run-v0", algo).settings["n_steps"] == 3
-        assert preset("dm_control/walker-walk-v0", algo).settings["n_steps"] == 1
-        assert preset("dm_control/humanoid-walk-v0", algo) is preset("dm_control/cheetah-run-v0", algo)
+    # denisyarats/drq, config.yaml
+    sac = preset("dm_control/walker-walk-v0", "sac")
+    assert (sac.settings["learning_rate"], sac.settings["batch_size"], sac.settings["tau"]) == (1e-3, 128, 0.01)
+    assert (sac.settings["ent_coef"], sac.settings["learning_starts"], sac.frame_stack) == ("auto_0.1", 1_000, 3)
+    assert "n_steps" not in sac.settings, "whose returns of several steps have no entropy in between"
+    assert preset("dm_control/cheetah-run-v0", "tqc") is sac
     grid = preset("MiniGrid-DoorKey-5x5-v0", "ppo")
     # DLR-RM/rl-baselines3-zoo, hyperparams/ppo.yml
     assert (grid.n_envs, grid.settings["n_steps"], grid.settings["n_epochs"]) == (8, 128, 10)
@@ -129,10 +131,10 @@ def test_the_card_stars_what_the_user_changed_and_nothing_else(tiny: Tiny) -> No
             "sac",
             "dm_control/cartpole-swingup-v0",
             ("dm_control",),
-            {"n_steps": 3, "tau": 0.01, "train_freq": 2},
+            {"learning_rate": 1e-3, "tau": 0.01, "ent_coef": "auto_0.1"},
             {"learning_starts": 16, "buffer_size": 64},
-            "DrQ-v2's (Yarats et al. 2021): three frames, action repeat 2, n-step 3, updates every 2 steps, 2,000 at "
-            "random, tau 0.01; the rate is sac's own; on top of SB3's defaults (Haarnoja et al. 2018)",
+            "DrQ's (Kostrikov et al. 2021) as its code has them: three frames, rate 1e-3, temperature from 0.1, tau "
+            "0.01, batches of 128; on top of SB3's defaults (Haarnoja et al. 2018), both layers behind a head",
         ),
         (
             "dqn",
@@ -176,8 +178,11 @@ def test_a_preset_of_a_suite_is_taken_and_starred_where_the_user_changed_it(
         assert f"{name}={value}*" in told
     assert {word.partition("=")[0] for word in told if word.endswith("*")} <= {*changed, "n_envs"}
     assert rows["preset"].startswith(source)
-    if "n_steps" in kept:
-        assert getattr(agent.model, "n_steps", None) == kept["n_steps"]
+    if algo == "sac":
+        assert "net_arch=[256, 256]," in rows["settings"]
+        assert agent.model.policy.net_arch == [256, 256]
+        assert agent.model.log_ent_coef.exp().item() == pytest.approx(0.1)
+        assert agent.model.lr_schedule(1.0) == 1e-3
         assert config.env_options().frame_skip == 2
         assert config.frame_stack == 3
     agent.venv.close()

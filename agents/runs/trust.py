@@ -102,8 +102,8 @@ def _env_set(values: Values, settings: Any) -> Iterator[Request | Place]:
 
 def _set(_: Values, settings: Any) -> Iterator[Request | Place]:
     for setting in map(str, settings or ()):
-        name, _, text = setting.partition("=")
-        if name == "net_arch" and isinstance(_literal(text), dict):  # widths by network, which are checked as numbers
+        name, _separator, value = setting.partition("=")
+        if name == "net_arch" and isinstance(_literal(value), dict):  # widths by network, which are checked as numbers
             continue
         if not SETTING.fullmatch(setting) or name.endswith(("_class", "_kwargs")):
             yield Request(setting, f"the setting {setting}, which is no number, word or list of these")

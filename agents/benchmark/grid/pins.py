@@ -1,17 +1,19 @@
-"""Pins: the settings, weights and game version that must be equal in all cells that are pooled."""
+"""Pins: the settings, weights and versions of code that must be equal in all cells that are pooled."""
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from stillsight.agents.benchmark.grid.cell import PLACED
+from stillsight.agents.benchmark.grid.code_version import code_version
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.records import plain
+from stillsight.agents.training import algorithms
 from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.supervised.cifar_config import CifarConfig
+from stillsight.encoders.zoo.registry import spec as encoder_spec
 from stillsight.envs import resolve
 
 UNPINNED = (
@@ -21,6 +23,9 @@ UNPINNED = (
 )
 """Flags that do not change what a cell measures; weights and the policy that a run begins from are pinned by their hash
 instead of their place."""
+
+KNOWN = ("stillsight", "torchvision", "timm", "stable_baselines3", "sb3_contrib")
+"""Packages that machine.json has the versions of."""
 
 
 def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,6 +40,7 @@ def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str
     """
     settings = {item.name: plain(getattr(config, item.name)) for item in fields(config) if item.name not in UNPINNED}
     pinned = {"weights_sha256": summary["weights_sha256"] if config.mode.pretrained else None, **settings}
+    pinned |= _code_pins(config)
     if summary.get("from") is not None:
         pinned["from_sha256"] = summary["from"]["sha256"]
     if config.mode.pretrained and not config.mode.trained:
@@ -45,15 +51,21 @@ def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str
 
 
 def env_version(env: str) -> str:
-    """The package that an environment comes from, and its version: another version may be another game."""
+    """The version of the code that an environment is of: another one may be another game."""
     import gymnasium as gym
 
     resolve(env)
     entry = gym.registry[env.rpartition(":")[2]].entry_point
     module = (entry if isinstance(entry, str) else getattr(entry, "__module__", "")).partition(":")[0]
-    top = module.partition(".")[0]
-    name = next(iter(importlib.metadata.packages_distributions().get(top, ())), top)
-    try:
-        return f"{name} {importlib.metadata.version(name)}"
-    except importlib.metadata.PackageNotFoundError:
-        return name  # a module of the user's own, in no package
+    registers = [env.rpartition(":")[0]] if ":" in env else []  # it may wrap a game of another package
+    tops = dict.fromkeys(one.partition(".")[0] for one in (module, *registers))
+    return ", ".join(map(code_version, tops))
+
+
+def _code_pins(config: RlConfig | CifarConfig) -> dict[str, str]:
+    """The versions of a network and an algorithm that somebody else brings."""
+    builders = {"encoder_version": encoder_spec(config.encoder).builder}
+    if isinstance(config, RlConfig):
+        builders["algo_version"] = algorithms.spec(config.algo).cls
+    modules = {pin: builder.partition(":")[0] for pin, builder in builders.items()}
+    return {pin: code_version(module) for pin, module in modules.items() if module.partition(".")[0] not in KNOWN}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from stillsight.agents.benchmark.grid.pins import env_version
 from stillsight.agents.benchmark.grid.spec import Spec
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.runs import schema
@@ -22,7 +23,8 @@ EPISODES = 50
 def measure_references(spec: Spec, results: Results, display: ProgressDisplay) -> None:
     """Measure the references that references.json lacks: mean, std and number of the returns of each player.
 
-    Those of a task whose environment has other options now (length of an episode, frame skip ...) are measured anew:
+    An episode counts until the step at which those of agents do (`eval_max_steps`). References of a task whose
+    environment is of other code now or has other options (length of an episode, frame skip ...) are measured anew:
     scores are normalised by them.
 
     Raises:
@@ -34,7 +36,9 @@ def measure_references(spec: Spec, results: Results, display: ProgressDisplay) -
         if task.track != "rl":
             continue
         config = revive(RlConfig, dict(task.flags))
-        options = plain({"env": config.env, **vars(config.env_options())})
+        limit = config.eval_max_steps
+        options = plain({"env": config.env, "env_version": env_version(config.env), "eval_max_steps": limit})
+        options |= plain(vars(config.env_options()))
         for changes_no_game in ("step_timeout", "pixels", "state"):
             del options[changes_no_game]
         known = references.get(task.name)
@@ -44,7 +48,7 @@ def measure_references(spec: Spec, results: Results, display: ProgressDisplay) -
         display.console.print(f"{task.name}: random play, and the oracle where there is one", soft_wrap=True)
         players = {}
         try:
-            players = reference_returns(config.env, EPISODES, PLAY, options=config.env_options())
+            players = reference_returns(config.env, EPISODES, PLAY, options=config.env_options(), max_steps=limit)
         except EnvError:
             raise
         except Exception as error:  # of the game: its cells will meet it too, and be named

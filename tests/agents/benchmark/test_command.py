@@ -17,7 +17,6 @@ from stillsight.agents import cli
 from stillsight.agents.benchmark.benchmark_config import BenchmarkConfig
 from stillsight.agents.benchmark.command import benchmark, missing
 from stillsight.agents.benchmark.grid.parse import parse_spec
-from stillsight.agents.benchmark.grid.pins import env_version
 from stillsight.agents.benchmark.running import worker
 from stillsight.agents.benchmark.running.energy import meter
 from stillsight.agents.benchmark.running.local import run_local
@@ -415,8 +414,3 @@ def test_a_loss_that_is_no_number_is_found(tmp_path: Path, row: dict[str, Any], 
         return
     with pytest.raises(RunError, match=told):
         worker._refuse_not_finite(tmp_path)
-
-
-def test_versions_name_the_package_that_a_game_comes_from() -> None:
-    assert env_version("CartPole-v1").startswith("gymnasium ")
-    assert env_version("stillsight/Orchard-v0").startswith("stillsight ")

@@ -532,8 +532,8 @@ def test_references_are_measured_again_when_the_game_is_another(
     """Scores are normalised by them: those of short episodes must not stand for those of long ones."""
     measured = []
 
-    def play(env: str, episodes: int, _: int, *, options: EnvOptions) -> dict[str, dict[str, float]]:
-        measured.append((env, options.max_episode_steps))
+    def play(env: str, episodes: int, _: int, *, options: EnvOptions, max_steps: int) -> dict[str, dict[str, float]]:
+        measured.append((env, options.max_episode_steps, max_steps))
         return {"random": {"mean": float(options.max_episode_steps), "std": 0.0, "episodes": episodes}}
 
     monkeypatch.setattr(reference, "reference_returns", play)
@@ -541,11 +541,18 @@ def test_references_are_measured_again_when_the_game_is_another(
     for steps in (20, 20, 30):
         text = ORCHARD.replace("steps =", f"max_episode_steps = {steps}\nsteps =")
         reference.measure_references(parse_spec(text), results, display)
-    assert measured == [("stillsight/Orchard-v0", 20), ("stillsight/Orchard-v0", 30)]
+    orchard = "stillsight/Orchard-v0"
+    assert measured == [(orchard, 20, 10_000), (orchard, 30, 10_000)]
+    capped = ORCHARD.replace("steps =", "max_episode_steps = 30\neval_max_steps = 8\nsteps =")
+    reference.measure_references(parse_spec(capped), results, display)
+    assert measured[2:] == [(orchard, 30, 8)], "episodes of references end where those of agents do"
+    monkeypatch.setattr(reference, "env_version", lambda _: "another game")
+    reference.measure_references(parse_spec(capped), results, display)
+    assert measured[3:] == [(orchard, 30, 8)]
     old = {"stillsight/Orchard-v0": {"random": {"mean": 1.0, "std": 0.0, "episodes": 20}}}
     results.put("references.json", json.dumps(old))
     reference.measure_references(parse_spec(ORCHARD), results, display)
-    assert len(measured) == 2, "what an older version measured stays"
+    assert len(measured) == 4, "what an older version measured stays"
 
 
 def test_flags_stand_for_a_spec() -> None:

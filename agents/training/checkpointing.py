@@ -60,6 +60,26 @@ class Evaluation(Protocol):
 
 
 @dataclass(frozen=True)
+class Begun:
+    """Where an agent stood when a rollout began.
+
+    Attributes:
+        counters: of the model.
+        ledger: as it was.
+        whole: what `Savepoints._whole` gave. None where the algorithm learns meanwhile, and of short rollouts, which
+            end before anybody is stopped in them.
+    """
+
+    counters: dict[str, Any]
+    ledger: Ledger
+    whole: dict[str, Any] | None
+
+
+LONG = 1.0
+"""Seconds beyond which a rollout is long; `callbacks.Stoppable` waits three times as long for one to end."""
+
+
+@dataclass(frozen=True)
 class Resumption:
     """Where a run goes on.
 
@@ -89,7 +109,8 @@ class Savepoints:
         self._images = 0
         self._running_since: tuple[float, float] | None = None  # by the clock, and of the processor
         self._saved: int | None = None  # step of the last checkpoint that is known to be good
-        self._rollout: tuple[dict[str, Any], Ledger] | None = None
+        self._rollout: Begun | None = None
+        self._began, self._lasted = 0.0, float("inf")  # the rollout: when by the clock, and for how long the last one
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
@@ -135,34 +156,36 @@ class Savepoints:
     def rollout_began(self) -> None:
         """Remember where the agent stands: until `rollout_ended` it holds steps that it has not learned from."""
         self._settle()
-        self._rollout = (state.counters(self.agent.model), replace(self.ledger))
+        model = self.agent.model
+        gathers = self._lasted > LONG and not isinstance(model, OffPolicyAlgorithm)
+        self._rollout = Begun(state.counters(model), replace(self.ledger), self._whole() if gathers else None)
+        self._began = time.perf_counter()
 
     def rollout_ended(self) -> None:
         """What was collected is whole, and learned from next."""
-        self._rollout = None
+        self._rollout, self._lasted = None, time.perf_counter() - self._began
 
     def _save_stopped(self, stop: Stop, *, unstored: int) -> None:
         """Save what training was stopped at, and say so in `stop`.
 
-        In the middle of a rollout, an algorithm that learns from rollouts is saved as it stood when that began, and one
-        with a replay memory as that stands.
+        In the middle of a rollout, an algorithm that learns from rollouts is saved as it stood when that began, games
+        and random numbers included, for its weights are the same. One with a replay memory is saved as that stands.
 
         Args:
             stop: what somebody asked for.
             unstored: environment steps that were counted and did not reach the replay memory.
         """
         model = self.agent.model
-        reached = model.num_timesteps
-        if self._rollout is not None:
-            if isinstance(model, OffPolicyAlgorithm):
-                model.num_timesteps -= unstored
-            else:
-                counters, ledger = self._rollout
-                self._settle()
-                vars(model).update(counters)
-                self.ledger = replace(ledger, best=self.ledger.best)
-        if model.num_timesteps:
-            self.last()
+        reached, begun = model.num_timesteps, None
+        if self._rollout is not None and isinstance(model, OffPolicyAlgorithm):
+            model.num_timesteps -= unstored
+        elif self._rollout is not None:
+            begun = self._rollout
+            self._settle()
+            vars(model).update(begun.counters)
+            self.ledger = replace(begun.ledger, best=self.ledger.best)
+        if model.num_timesteps and not (begun is not None and self._saved == model.num_timesteps):
+            self.last(None if begun is None else begun.whole)
         saved = model.num_timesteps
         kept = "it is saved as it stood there" if saved == reached else f"it is saved as it stood at step {saved:,}"
         stop.sentence = (
@@ -241,12 +264,15 @@ class Savepoints:
             self.ledger.best = mean
             self.run.save("best", {**state.learned(self.agent.model), **self._facts(), "mean": mean}, self._header())
 
-    def last(self) -> None:
+    def last(self, whole: Mapping[str, Any] | None = None) -> None:
         """Keep all that learning on needs. The replay memory goes first, into a file that the other one names.
 
         The checkpoint before it stays, under its step, with its replay memory: should the new one be damaged, learning
         goes on from there. Before the next one is written its replay memory goes, so that the disk never holds more
         than two. At the end of the run only those that --keep asks for stay; they are without replay memory.
+
+        Args:
+            whole: what `_whole` gave when the counters stood where they stand now; as all stands now by default.
         """
         self.refuse_not_finite()
         self._settle()
@@ -262,15 +288,11 @@ class Savepoints:
             self.run.save(
                 "last",
                 {
-                    **state.capture(self.agent.model),
+                    **(self._whole() if whole is None else whole),
                     **self._facts(),
                     "ledger": asdict(self.ledger),
                     "ancestor": self.ancestor,
                     "replay": name,
-                    "records": state.records(self.agent.model),
-                    # In the middle of a rollout the games are ahead of what is saved of the agent.
-                    "games": None if self._rollout is not None else games.capture(self.agent.model, self.agent.venv),
-                    "evaluation": None if self.evaluation is None else self.evaluation.state(),
                 },
                 self._header(),
             )
@@ -282,6 +304,17 @@ class Savepoints:
         if step >= self.agent.config.steps:
             history.prune(self.run.folder, keep)
             self._drop_replays(step)
+
+    def _whole(self) -> dict[str, Any]:
+        """What learning goes on with, beside facts and sums: the model, its random numbers and notes, and its games."""
+        model = self.agent.model
+        return {
+            **state.capture(model),
+            "records": state.records(model),
+            # In the middle of a rollout the games are ahead of what is saved of the agent.
+            "games": None if self._rollout is not None else games.capture(model, self.agent.venv),
+            "evaluation": None if self.evaluation is None else self.evaluation.state(),
+        }
 
     def _drop_replays(self, spared: int | None) -> None:
         """Remove replay memories but that of the checkpoint at step `spared`."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from stillsight.agents import RlConfig, rl
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.records import read_lines
-from stillsight.agents.training import callbacks
+from stillsight.agents.training import callbacks, checkpointing
 from stillsight.agents.training import model_state as state
 from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.continuing import games
 from stillsight.agents.training.episodes import Episode
+from stillsight.encoders.system.stopping import Stop
 from stillsight.encoders.zoo.retina import retina
 
 Tiny = Callable[..., RlConfig]
@@ -116,13 +118,13 @@ def test_a_stopped_run_goes_on_from_its_last_checkpoint(
         assert self.evaluation is not None
         again = {
             **state.capture(self.agent.model),
+            "records": state.records(self.agent.model),
+            "games": games.capture(self.agent.model, self.agent.venv),
+            "evaluation": self.evaluation.state(),
             **self._facts(),
             "ledger": asdict(self.ledger),
             "ancestor": None,
             "replay": replay,
-            "records": state.records(self.agent.model),
-            "games": games.capture(self.agent.model, self.agent.venv),
-            "evaluation": self.evaluation.state(),
         }
         seen["last"] = same(again, stored)
         seen["memory"] = same(state.capture_replay(self.agent.model), memory)
@@ -156,6 +158,76 @@ def test_a_stopped_run_goes_on_from_its_last_checkpoint(
 def optimizer(folder: Path) -> list[dict[str, Any]]:
     parameters = last(folder)["parameters"]
     return [group for name in sorted(parameters) if "optimizer" in name for group in parameters[name]["param_groups"]]
+
+
+def stop_within(config: RlConfig, step: int, long: float) -> Path:
+    """SIGTERM that finds no end of a rollout and stops `config`'s run at `step`, in the middle of one.
+
+    Args:
+        config: of the run.
+        step: where it is stopped.
+        long: seconds beyond which a rollout counts as long.
+    """
+
+    def on_step(self: callbacks.Stoppable) -> bool:
+        if self.num_timesteps >= step:
+            raise Stop(signal.SIGTERM)
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.Stoppable, "_on_step", on_step)
+        patch.setattr(checkpointing, "LONG", long)
+        with pytest.raises(Stop, match=rf"SIGTERM at step {step} of .* as it stood at step "):
+            rl(config)
+    assert config.out is not None
+    return config.out
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c", "recurrent_ppo"])
+@pytest.mark.parametrize("every", [0, 32])
+def test_a_run_that_is_stopped_in_a_rollout_is_the_same_as_one_that_was_not(
+    tiny: Tiny, tmp_path: Path, algo: str, every: int, same: Callable[[Any, Any], bool]
+) -> None:
+    """The failure it prevents: what is saved holds the games of no moment and the random numbers of a later one, over
+    a checkpoint that held those of its own."""
+    if algo == "recurrent_ppo":
+        pytest.importorskip("sb3_contrib")
+    config = tiny(algo, steps=STEPS, checkpoint_every=every, eval_every=20)
+    rollout = config.resolved().rollout
+    assert rollout is not None
+    reached = 64 + rollout // 4 * 2  # both environments step at once
+    whole, stopped = (replace(config, out=tmp_path / name) for name in ("whole", "stopped"))
+    rl(whole)
+    folder = stop_within(stopped, reached, long=0.0)
+    stored = last(folder)
+    assert stored["step"] == reached // rollout * rollout
+    assert stored["games"] is not None
+    rl(RlConfig(resume=folder))
+    one, other = last(folder), last(tmp_path / "whole")
+    for part in ("parameters", "random", "games", "evaluation"):
+        assert same(one[part], other[part]), part
+    for file in ("episodes.jsonl", "eval.jsonl"):
+        assert [_untimed(row) for row in read_lines(folder / file)] == [
+            _untimed(row) for row in read_lines(tmp_path / "whole" / file)
+        ]
+
+
+def _untimed(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if "seconds" not in name and name != "time"}
+
+
+def test_of_a_rollout_that_was_not_expected_to_be_long_the_games_are_lost_and_a_good_checkpoint_is_not(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny("ppo", steps=STEPS, checkpoint_every=0, out=tmp_path / "none")
+    folder = stop_within(config, 80, long=float("inf"))
+    assert (last(folder)["step"], last(folder)["games"]) == (64, None)
+    capsys.readouterr()
+    rl(RlConfig(resume=folder))
+    assert "the checkpoint holds no games: it was written in the middle of a rollout" in capsys.readouterr().out
+    kept = stop_within(replace(config, checkpoint_every=32, out=tmp_path / "kept"), 80, long=float("inf"))
+    assert last(kept)["step"] == 64
+    assert last(kept)["games"] is not None, "it was written before that rollout, and stays"
 
 
 def test_going_on_twice_from_one_checkpoint_gives_one_result(tiny: Tiny, tmp_path: Path) -> None:

@@ -53,7 +53,9 @@ def restore(model: BaseAlgorithm, venv: EncodedVecEnv, stored: Mapping[str, Any]
     if (reason := vec_objection(venv.venv)) is not None:
         return reason
     if stored is None:
-        return "the checkpoint holds no games, which could not be saved when it was written"
+        return (
+            "the checkpoint holds no games: it was written in the middle of a rollout, or they could not be saved then"
+        )
     try:
         restore_states(venv.venv, [arrays(one) for one in stored["envs"]])
         venv.stacks = arrays(stored["stacks"])

@@ -6,6 +6,7 @@ import difflib
 import errno
 import functools
 import os
+import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path, PurePath
@@ -120,6 +121,15 @@ def printable(text: str) -> str:
     File names may hold anything but a slash, and reports, charts and terminals may not.
     """
     return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def as_typed(path: Path) -> str:
+    """`path` as a word of a command line that a user is told to type, whatever its name does to a shell.
+
+    One that begins with a dash would be a flag; from the current folder it is a path.
+    """
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def printable_lines(text: object) -> str:

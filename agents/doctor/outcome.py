@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from stillsight.encoders.errors import printable
+from stillsight.encoders.errors import as_typed, printable
 
 State = Literal["ok", "note", "wrong"]
 
 
 def remove(path: Path) -> str:
     """The command that removes a file, whatever its name does to a shell."""
-    return f"rm -- {shlex.quote(str(path))}"
+    return f"rm -- {as_typed(path)}"
 
 
 @dataclass(frozen=True)

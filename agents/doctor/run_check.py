@@ -6,7 +6,6 @@ import fcntl
 import json
 import math
 import os
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,7 @@ from stillsight.agents.runs.reader import IMPORTED, read_config, read_json
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.trust import open_run, read_run
 from stillsight.encoders.atomic import is_partial
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import EncoderError, as_typed
 from stillsight.encoders.system.plain_file import open_plain
 from stillsight.encoders.weights.weights_file import read_state_dict
 
@@ -78,7 +77,7 @@ def _machine(folder: Path) -> list[Outcome]:
         if not (isinstance(sessions, list) and sessions and all(isinstance(one, dict) for one in sessions)):
             raise RunError("lists no sessions")
     except (RunError, AttributeError, OSError, RecursionError) as error:
-        return [Outcome("machine.json", "wrong", str(error), f"--resume {folder}, or start a new run")]
+        return [Outcome("machine.json", "wrong", str(error), f"--resume {as_typed(folder)}, or start a new run")]
     return [Outcome("machine.json", "ok", f"{len(sessions)} session{'s' if len(sessions) > 1 else ''}")]
 
 
@@ -147,7 +146,7 @@ def _log(path: Path, name: str, counted: str, most: int) -> tuple[Rows, list[Out
         most: rows of episodes that one step can end.
     """
     content = schema.read_bounded(path, schema.LARGEST_STREAM).decode(errors="replace")
-    advice = f"stillsight COMMAND --resume {path.parent}, which cuts what it does again"
+    advice = f"stillsight COMMAND --resume {as_typed(path.parent)}, which cuts what it does again"
     rows: Rows = []
     for number, line in enumerate(content.splitlines(), 1):
         try:
@@ -158,7 +157,7 @@ def _log(path: Path, name: str, counted: str, most: int) -> tuple[Rows, list[Out
         except (ValueError, RecursionError) as error:
             last = number == len(content.splitlines())
             found = f"its last row is half written ({error})" if last else f"line {number} is damaged ({error})"
-            cut = advice if last else f"sed -i {number}d -- {shlex.quote(str(path))}"
+            cut = advice if last else f"sed -i {number}d -- {as_typed(path)}"
             return rows, [Outcome(path.name, "wrong", found, cut)]
     if content and not content.endswith("\n"):
         return rows, [Outcome(path.name, "wrong", "its last row has no end: the next would be glued to it", advice)]
@@ -251,7 +250,9 @@ def _summary(folder: Path, command: str, rows: Mapping[str, Rows], trees: Mappin
         if finished:
             found = "is missing, and the run says that it is finished"
             return [Outcome(path.name, "wrong", found, remove(folder / "done"))]
-        return [Outcome(path.name, "note", "the run is not finished", f"stillsight {command} --resume {folder}")]
+        return [
+            Outcome(path.name, "note", "the run is not finished", f"stillsight {command} --resume {as_typed(folder)}")
+        ]
     try:
         summary = read_json(path, "")
         faults = list(_contradictions(summary, command, rows, trees))
@@ -261,7 +262,7 @@ def _summary(folder: Path, command: str, rows: Mapping[str, Rows], trees: Mappin
         return [Outcome(path.name, "wrong", "; ".join(faults), "trust the logs, or start a new run")]
     if not finished:
         found = "is written, and the run was stopped before it said that it is finished"
-        return [Outcome(path.name, "note", found, f"stillsight {command} --resume {folder}")]
+        return [Outcome(path.name, "note", found, f"stillsight {command} --resume {as_typed(folder)}")]
     return [Outcome(path.name, "ok", "agrees with the logs and checkpoints")]
 
 

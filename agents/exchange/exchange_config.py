@@ -7,6 +7,7 @@ from pathlib import Path
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.history import checkpoint_name
+from stillsight.encoders.errors import as_typed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +35,12 @@ class ExportConfig:
         if self.sb3 is None:
             raise RunError("export needs the file to write. Type, say: --sb3 agent.zip")
         if self.sb3.suffix != ".zip":
-            raise RunError(f"--sb3 {self.sb3} is no zip by its name, and SB3 looks for one. Type --sb3 {self.sb3}.zip")
+            raise RunError(
+                f"--sb3 {self.sb3} is no zip by its name, and SB3 looks for one. Type "
+                f"--sb3 {as_typed(Path(f'{self.sb3}.zip'))}"
+            )
         if self.sb3.is_dir():
-            raise RunError(f"--sb3 {self.sb3} is a folder. Type a file: --sb3 {self.sb3 / 'agent.zip'}")
+            raise RunError(f"--sb3 {self.sb3} is a folder. Type a file: --sb3 {as_typed(self.sb3 / 'agent.zip')}")
         if self.sb3.exists() and not self.overwrite:
             raise RunError(f"{self.sb3} is already there. Type another file, or --overwrite to replace it.")
 

@@ -30,6 +30,7 @@ from stillsight.agents.runs.trust import Trust, flags, read_record, values_of
 from stillsight.agents.training import model_state
 from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.atomic import to_json, write_atomically
+from stillsight.encoders.errors import as_typed
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.weights.sources import file_hash
 
@@ -72,7 +73,7 @@ def import_(path: Path, config: ImportConfig) -> Path:
             _write(folder, made, run["spaces"], tree, {"from": str(path), "sha256": file_hash(path), "kind": kind})
         except OSError as error:
             raise RunError(f"The run folder {folder} cannot be made ({error}). Choose another: --out.") from error
-    print(f"{folder}: the policy of {path}. Play it: stillsight evaluate {folder}{flags(made)}")
+    print(f"{folder}: the policy of {path}. Play it: stillsight evaluate {as_typed(folder)}{flags(made)}")
     return folder
 
 

@@ -17,7 +17,7 @@ from stillsight.agents.runs.trust import Trust, open_run
 from stillsight.encoders import device as devices
 from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder
-from stillsight.encoders.errors import DamagedFileError, EncoderError
+from stillsight.encoders.errors import DamagedFileError, EncoderError, as_typed
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.data import picture
@@ -107,7 +107,7 @@ def load(run: Path | str, *, weights: Path | None = None, device: str = "auto", 
             f"{folder} is a run of {opened.command!r}, and only cifar runs hold a classifier. Give the folder "
             "of a cifar run; `stillsight list runs` shows them."
         )
-    summary = read_summary(folder, f"{folder} is not finished: type stillsight cifar --resume {folder}.")
+    summary = read_summary(folder, f"{folder} is not finished: type stillsight cifar --resume {as_typed(folder)}.")
     lacking = [key for key in ("classes", "image_size", "encoder_sha256_after") if key not in summary]
     if lacking:
         raise RunError(

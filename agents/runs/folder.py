@@ -21,7 +21,7 @@ from stillsight.agents.runs.reader import checkpoint_path, is_unbegun, read_conf
 from stillsight.agents.runs.records import append_line, plain, read_lines
 from stillsight.agents.runs.trust import USERS, flags
 from stillsight.encoders.atomic import sweep, sync, to_json, write_atomically, writing
-from stillsight.encoders.errors import DiskFault
+from stillsight.encoders.errors import DiskFault, as_typed
 from stillsight.encoders.system.stopping import Stop
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Run:
         """What is kept of a run that stopped, and how to go on, in a sentence."""
         if not (self._begun or self.resumed):
             return "Nothing was written yet."
-        again = f"stillsight {self.command} --resume {self.folder}{flags(self.config)}"
+        again = f"stillsight {self.command} --resume {as_typed(self.folder)}{flags(self.config)}"
         last = self.checkpoint("last")
         if not last.exists():
             return f"No checkpoint was saved yet: begin again with: {again}"
@@ -224,7 +224,9 @@ class Run:
             if there.get(name) != asked[name] and name not in ("out", "resume", *USERS, "device", "threads")
         ]
         if not differing:
-            return RunError(f"{self.folder} already exists. Continue it with --resume {self.folder}, or c{elsewhere}")
+            return RunError(
+                f"{self.folder} already exists. Continue it with --resume {as_typed(self.folder)}, or c{elsewhere}"
+            )
         flags = ", ".join(f"{name} {there.get(name)!r} and not {asked[name]!r}" for name in differing[:3])
         more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
         return RunError(f"{self.folder} already exists, and holds another experiment ({flags}{more}). C{elsewhere}")

@@ -15,7 +15,7 @@ from stillsight.agents.runs.reader import read_summary
 from stillsight.agents.runs.records import read_lines
 from stillsight.agents.runs.trust import read_run
 from stillsight.encoders.atomic import replacing, writing
-from stillsight.encoders.errors import DiskFault
+from stillsight.encoders.errors import DiskFault, as_typed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,9 +50,11 @@ class PlotConfig:
         if self.out.suffix.lower().removeprefix(".") not in FORMATS:
             told = f"--out {self.out} ends in {self.out.suffix or 'nothing'}, which is no format of pictures here."
             allowed = f"{', '.join(FORMATS[:-1])} and {FORMATS[-1]}"
-            raise RunError(f"{told} Allowed: {allowed}. Type, say: --out {self.out.with_suffix('.png')}.")
+            raise RunError(f"{told} Allowed: {allowed}. Type, say: --out {as_typed(self.out.with_suffix('.png'))}.")
         if self.out.is_dir():
-            raise RunError(f"--out {self.out} is a folder. Type the name of a picture: --out {self.out / 'curve.png'}.")
+            raise RunError(
+                f"--out {self.out} is a folder. Type the name of a picture: --out {as_typed(self.out / 'curve.png')}."
+            )
         if self.window < 1:
             raise RunError(
                 f"--window {self.window} averages nothing. Type a number of episodes from 1, say --window 50."

@@ -11,6 +11,7 @@ from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import schema
 from stillsight.agents.runs.lock import LOCK_FILE
 from stillsight.encoders.atomic import is_partial
+from stillsight.encoders.errors import as_typed
 
 RUNS = Path("results/runs")
 """Where run folders go by default."""
@@ -25,7 +26,8 @@ def check_resumable(folder: Path) -> None:
     if (folder / IMPORTED).exists():
         raise RunError(
             f"{folder} was imported: it holds a policy and no state of learning to go on from. Play it: stillsight "
-            f"evaluate {folder}. To learn on from it, begin a new run: stillsight rl --from {folder}"
+            f"evaluate {as_typed(folder)}. To learn on from it, begin a new run: stillsight rl --from "
+            f"{as_typed(folder)}"
         )
 
 
@@ -53,7 +55,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if is_unbegun(folder):
         missing = (
             f"{folder} is no run folder: it has no config.json. If a run was stopped there before it had written that, "
-            f"begin it again: its flags and --out {folder}, without --resume."
+            f"begin it again: its flags and --out {as_typed(folder)}, without --resume."
         )
     return read_json(folder / "config.json", missing, schema.Flat)
 

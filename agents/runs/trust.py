@@ -22,6 +22,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
 from stillsight.agents.runs.reader import read_config
 from stillsight.agents.runs.records import revive
+from stillsight.encoders.errors import as_typed
 from stillsight.encoders.supervised.data.cifar_facts import CIFAR
 from stillsight.encoders.zoo.registry import ENCODERS, installed
 from stillsight.envs.registry import OTHER, presumed_suite
@@ -323,7 +324,7 @@ class OpenedRun:
         if not isinstance(self.config, kind):
             raise RunError(
                 f"{self.folder} is a run of {self.command}. Go on with it by: stillsight {self.command} --resume "
-                f"{self.folder}"
+                f"{as_typed(self.folder)}"
             )
         return self.config
 

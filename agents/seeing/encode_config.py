@@ -8,6 +8,7 @@ from pathlib import Path
 
 from stillsight.agents.errors import RunError
 from stillsight.encoders.config import EncoderConfig, refuse
+from stillsight.encoders.errors import as_typed
 
 ENDINGS = (".npy", ".safetensors")
 """Of files of features."""
@@ -46,10 +47,12 @@ class EncodeConfig(EncoderConfig):
         if self.out is not None and self.out.suffix not in ENDINGS:
             raise RunError(
                 f"--out {self.out} ends in {self.out.suffix or 'nothing'}, which is no format of features here. Type "
-                f".npy or .safetensors, say: --out {self.out.with_suffix('.npy')}"
+                f".npy or .safetensors, say: --out {as_typed(self.out.with_suffix('.npy'))}"
             )
         if self.sheet is not None and self.sheet.suffix != ".png":
-            raise RunError(f"--sheet {self.sheet} is a .png. Type, say: --sheet {self.sheet.with_suffix('.png')}")
+            raise RunError(
+                f"--sheet {self.sheet} is a .png. Type, say: --sheet {as_typed(self.sheet.with_suffix('.png'))}"
+            )
         for path in self.written:
             if path.exists() and not self.overwrite:
                 raise RunError(f"{path} is there already. Type --overwrite, or another name.")

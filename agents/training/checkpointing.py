@@ -23,7 +23,7 @@ from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, check_frozen, check_step
 from stillsight.agents.training.continuing import games
 from stillsight.encoders.encoder import fingerprint
-from stillsight.encoders.errors import DiskFault
+from stillsight.encoders.errors import DiskFault, as_typed
 from stillsight.encoders.system import stopping
 from stillsight.encoders.system.stopping import Stop
 from stillsight.envs.errors import EnvFault
@@ -199,8 +199,8 @@ class Savepoints:
         if not last.exists():
             return "nothing was saved yet"
         return (
-            f"continue from its last checkpoint, {last}, with: stillsight {self.run.command} --resume {self.run.folder}"
-            f"{flags(self.agent.config)}"
+            f"continue from its last checkpoint, {last}, with: stillsight {self.run.command} --resume "
+            f"{as_typed(self.run.folder)}{flags(self.agent.config)}"
         )
 
     @contextlib.contextmanager
@@ -251,7 +251,7 @@ class Savepoints:
             return
         last = self.run.checkpoint("last")
         kept = f"Nothing was saved over {last}, which is good" if last.exists() else "Nothing was saved yet"
-        resume = f", or go on from there: --resume {self.run.folder}" if last.exists() else ""
+        resume = f", or go on from there: --resume {as_typed(self.run.folder)}" if last.exists() else ""
         raise TrainingFault(
             f"Training left the numbers at step {model.num_timesteps:,}: {what}. {kept}. Start again with a lower rate "
             f"(--set learning_rate=...){resume or ' or smaller rewards (--clip-rewards)'}."

@@ -12,6 +12,7 @@ from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.reader import RUNS
 from stillsight.agents.runs.tensorboard import TensorBoardSink
 from stillsight.agents.training.continuing import resuming
+from stillsight.encoders.errors import as_typed
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.learn import learn
 from stillsight.encoders.supervised.recorder import NullRecorder
@@ -86,7 +87,7 @@ def _resumed(config: CifarConfig, run: Run) -> dict[str, str]:
         raise RunError(
             f"{run.folder} stopped early after epoch {done}: none after epoch {best} was better, and --patience "
             f"{config.patience} waits no longer. More --epochs would not be made. Begin a new run, say with "
-            f"--weights {run.folder}."
+            f"--weights {as_typed(run.folder)}."
         )
     told = [f"{name} {old} before, {now} now" for name, (old, now) in run.changed.items()]
     rows = {"resumed": "; ".join([f"after epoch {done} of {config.epochs}", *told])}

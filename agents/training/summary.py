@@ -22,6 +22,7 @@ from stillsight.agents.training.presets import preset
 from stillsight.agents.training.settings import overrides, settings
 from stillsight.encoders import device as devices
 from stillsight.encoders.engines.engine import Engine
+from stillsight.encoders.errors import as_typed
 from stillsight.encoders.taps.learned_pooling import pooling_parameters
 from stillsight.envs.registry import resolve
 from stillsight.envs.suites.suite import ROBOT_PPO
@@ -365,7 +366,7 @@ def closing(result: dict[str, Any], folder: Path, trust: str = "") -> dict[str, 
         "encoder": f"{'unchanged to the bit' if same else 'trained'}, sha256 {result['encoder_sha256_after'][:12]}",
         "memory": f"{result['peak_memory_bytes'] / 1e9:.2f} GB at most",
         "folder": str(folder),
-        "video": f"stillsight record {folder}{trust}",
+        "video": f"stillsight record {as_typed(folder)}{trust}",
     }
 
 

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import Literal, cast, overload
 
-from stillsight.encoders.errors import DamagedFileError, EncoderError
+from stillsight.encoders.errors import DamagedFileError, EncoderError, as_typed
 
 _KINDS = {
     stat.S_IFIFO: "a pipe",
@@ -166,7 +166,7 @@ def check_kind(path: Path, *, folder: bool, what: str) -> None:
             path,
             f"it is {there}",
             f"{path} is no place that can be written to: it is {there}, and a {what} has {wanted} there. Move it away: "
-            f"mv {path} {path}.old",
+            f"mv {as_typed(path)} {as_typed(Path(f'{path}.old'))}",
         )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import checkpoint, history
 from stillsight.agents.runs.reader import read_config
+from stillsight.encoders.errors import as_typed
 from stillsight.encoders.system.plain_file import NotPlainError, open_plain
 
 
@@ -48,7 +49,7 @@ def ancestor_file(folder: Path, name: str) -> Path:
     if command != "rl":
         raise RunError(
             f"--from {folder} names a {command} run, and only rl runs hold a policy. To begin with its encoder, type: "
-            f"--mode finetune --weights {folder}"
+            f"--mode finetune --weights {as_typed(folder)}"
         )
     name = history.checkpoint_name(name)
     path = history.checkpoint_file(folder, name)

@@ -12,6 +12,7 @@ from stillsight.agents.runs.reader import check_resumable
 from stillsight.agents.runs.records import plain
 from stillsight.agents.runs.trust import USERS, Trust, open_run, read_run
 from stillsight.agents.training.settings import overrides
+from stillsight.encoders.errors import as_typed
 
 
 class Resumable(Protocol):
@@ -84,7 +85,7 @@ def resumed(asked: Config, folder: Path, command: str) -> Resumed[Config]:
     opened = open_run(folder, Trust(asked.trust), writes=True, **places)
     if opened.command != command:
         other = opened.command
-        raise RunError(f"The run in {folder} is one of {other}. Type: stillsight {other} --resume {folder}")
+        raise RunError(f"The run in {folder} is one of {other}. Type: stillsight {other} --resume {as_typed(folder)}")
     check_resumable(folder)
     allowed = getattr(asked, "accept_license")  # noqa: B009 - what the user accepts, no run's folder does
     own: Config = replace(read_run(folder).config, out=None, resume=None, accept_license=allowed)
@@ -135,7 +136,7 @@ def _refusal(asked: Resumable, own: Resumable, folder: Path, command: str, names
         f"{flag(asked, name)} {words(getattr(asked, name))} (it has {words(getattr(own, name))})" for name in names
     )
     may = ", ".join(flag(asked, name) for name in asked.RESUMABLE)
-    policy = f", or begin a new run with its policy: --from {folder}" if command == "rl" else ""
+    policy = f", or begin a new run with its policy: --from {as_typed(folder)}" if command == "rl" else ""
     flags = " and ".join(flag(asked, name) for name in names)
     return (
         f"The run in {folder} goes on as it began, and not with {told}. On --resume may change: {may}. Drop {flags}"
@@ -150,7 +151,7 @@ def _check_longer(own: Resumable, config: Resumable, folder: Path, command: str)
     if now > before:
         return
     result = (
-        f"Record it with: stillsight record {folder}"
+        f"Record it with: stillsight record {as_typed(folder)}"
         if command == "rl"
         else f"Its results are in {folder / 'summary.json'}"
     )
@@ -158,6 +159,6 @@ def _check_longer(own: Resumable, config: Resumable, folder: Path, command: str)
         raise RunError(f"{folder} is finished. {result}.")
     word = flag(own, length)
     raise RunError(
-        f"{folder} is finished. {result}. It has {word} {before:_}; to go on, type a larger number: --resume {folder} "
-        f"{word} {2 * before:_}"
+        f"{folder} is finished. {result}. It has {word} {before:_}; to go on, type a larger number: --resume "
+        f"{as_typed(folder)} {word} {2 * before:_}"
     )

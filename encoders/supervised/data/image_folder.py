@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stillsight.encoders.errors import EncoderError, printable
+from stillsight.encoders.errors import EncoderError, as_typed, printable
 from stillsight.encoders.supervised.data import picture
 from stillsight.encoders.supervised.data.decoded import Progress, decode_all, several_sizes
 from stillsight.encoders.supervised.data.picture import Interpolation
@@ -190,7 +190,11 @@ def _check_classes(folder: Path, listing: _Listing) -> None:
             raise EncoderError(f"{path} is a link that leads nowhere, and may have been a class. Mend or delete it.")
     if len(subfolders) < 2:
         inside = len(_list(subfolders[0]).folders) if subfolders else 0
-        deeper = f", or take the {inside} in {subfolders[0].name}/: --dataset {subfolders[0]}" if inside > 1 else ""
+        deeper = (
+            f", or take the {inside} in {subfolders[0].name}/: --dataset {as_typed(subfolders[0])}"
+            if inside > 1
+            else ""
+        )
         raise EncoderError(
             f"{folder} has {len(subfolders)} sub-folder{'' if subfolders else 's'}, and telling classes apart takes "
             f"two. Give each class a sub-folder of images{deeper}."
@@ -207,7 +211,8 @@ def _check_classes(folder: Path, listing: _Listing) -> None:
             raise EncoderError(
                 f"In {folder}, {one.name}/ and {other.name}/ hold nothing but sub-folders of equal names ({shared}): "
                 "they look like parts of a data set and not like classes. Name parts train/, valid/ and test/, give "
-                f"one of them alone, say --dataset {one}, or put the pictures of a class into its folder itself."
+                f"one of them alone, say --dataset {as_typed(one)}, or put the pictures of a class into its folder "
+                "itself."
             )
 
 

@@ -147,7 +147,8 @@ def _unpickled(archive: zipfile.ZipFile, path: Path) -> tuple[schema.ExportRecor
     run = parsed(str(eyes["run"]).encode(), where)
     run["step"] = schema.convert(data.get("num_timesteps", 0), schema.Step, where, AGAIN)
     _, config = read_record(run["config"], where, AGAIN)
-    return run, {"policy": _renamed(policy, config.mode, path), **facts(run)}
+    explores = {name: data[name] for name in (model_state.EXPLORATION,) if name in data}
+    return run, {"policy": _renamed(policy, config.mode, path), **explores, **facts(run)}
 
 
 def _renamed(policy: Mapping[str, Tensor], mode: Mode, path: Path) -> dict[str, Tensor]:

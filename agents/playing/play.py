@@ -187,6 +187,7 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
     place(config.out or folder, EVALUATIONS)  # now, and not after all games
     player = load(folder, config.checkpoint, weights=config.weights, device=config.device, trust=config.trust)
     options, limit = config.options(player.config), config.limit(player.config)
+    deterministic = config.deterministic(player.config)
     last = 0.0
 
     def watch(done: int, steps: int, ended: Episode | None) -> None:
@@ -202,7 +203,7 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
             episodes=config.episodes,
             seed=config.seed,
             n_envs=config.n_envs,
-            deterministic=not config.stochastic,
+            deterministic=deterministic,
             max_steps=limit,
             watch=watch,
         )
@@ -226,7 +227,7 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
         "lengths": [episode.length for episode in played],
         "capped": sum(episode.capped for episode in played),
         "max_steps": limit,
-        "deterministic": not config.stochastic,
+        "deterministic": deterministic,
         "seed": config.seed,
     }
     seen = f" through {options.look}" if options.look else ""

@@ -8,6 +8,7 @@ from typing import Literal
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.history import checkpoint_name
+from stillsight.agents.training.algorithms import DRAWS_NOTHING, spec
 from stillsight.agents.training.config import MOST_ENVS, RlConfig
 from stillsight.agents.training.seeds import PLAY
 from stillsight.agents.training.settings import overrides
@@ -32,7 +33,8 @@ class PlayChoice:
     seed: int = PLAY
     """Seed of the first episode; the others follow. Training uses small seeds and its evaluations 10,000 and up."""
     stochastic: bool = False
-    """Sample actions instead of taking the most likely one."""
+    """Sample actions instead of taking the most likely one; agents of DQN and QR-DQN explore at the rate of the
+    checkpoint."""
     max_steps: int | None = None
     """Agent steps after which an episode is stopped, with what it has earned until then; so is one in which nothing
     happened for 1,000 steps. 0 plays to the end; by default as the run's own evaluations (--eval-max-steps)."""
@@ -82,6 +84,20 @@ class PlayChoice:
         options = own.through(self.shift, self.shift_strength)
         check_shift(config.env, options.shift)
         return options
+
+    def deterministic(self, config: RlConfig) -> bool:
+        """Whether the agent of a run takes the most likely actions here.
+
+        Args:
+            config: of the run.
+
+        Raises:
+            EncoderError: it draws none, and was asked to.
+        """
+        if self.stochastic and not spec(config.algo).draws:
+            why = f"on a run of --algo {config.algo}, {DRAWS_NOTHING}. Play another run"
+            refuse(("stochastic",), ("stochastic",), why)
+        return not self.stochastic
 
     def limit(self, config: RlConfig) -> int:
         """Agent steps after which an episode of a run is stopped; 0 for none."""

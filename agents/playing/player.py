@@ -99,7 +99,8 @@ class Player:
         Args:
             pixels: uint8 `[3, H, W]`, as `make_env` gives them, or `[N, 3, H, W]`; of an agent that sees several images
                 or a state, the dict that `make_env` gives, of one environment or of N side by side.
-            deterministic: take the most likely action.
+            deterministic: take the most likely action. If not, an agent of DQN or QR-DQN explores at the rate that it
+                had when its checkpoint was written, and one of TD3 or DDPG acts the same: it draws nothing.
             began: bool `[N]`, in which environments an episode begins with this frame; by default in none after the
                 first call.
             masks: bool `[actions]`, or `[N, actions]` of a batch: which actions are allowed now. Agents that were
@@ -255,6 +256,7 @@ def load(
     name, stored = history.find(folder, which, read)
     check_frozen(encoder, stored, folder)
     model_state.restore_learned(model, stored)
+    model_state.restore_exploration(model, stored, stored["step"] / config.steps)
     return Player(config, encoder, known, model, step=stored["step"], checkpoint=name)
 
 

@@ -198,6 +198,7 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
     config.check()
     player = load(folder, config.checkpoint, weights=config.weights, device=config.device, trust=config.trust)
     options, limit = config.options(player.config), config.limit(player.config)
+    deterministic = config.deterministic(player.config)
     env = open_env(player, options, config.seed)
     fps = config.fps or max(1, round(env.metadata.get("render_fps", 30) / options.frame_skip))
     display = ProgressDisplay()
@@ -207,16 +208,14 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
         for seed in range(config.seed, config.seed + config.episodes):
             path = films / f"{film_name(player, config, options, seed)}.mp4"
             with film(path, fps, config.size) as shot:
-                episode = play(
-                    player, env, seed, deterministic=not config.stochastic, max_steps=limit, watch=shot.append
-                )
+                episode = play(player, env, seed, deterministic=deterministic, max_steps=limit, watch=shot.append)
             facts = {
                 **asdict(episode),
                 "return": episode.total,
                 "frames": shot.frames,
                 "fps": fps,
                 "seed": seed,
-                "deterministic": not config.stochastic,
+                "deterministic": deterministic,
                 "checkpoint": player.checkpoint,
                 "step": player.step,
                 "env": player.config.env,

@@ -140,6 +140,7 @@ class AgentFacts(TypedDict):
 
     step: Step
     frozen_sha256: str
+    exploration_rate: NotRequired[float]
 
 
 class BestFacts(AgentFacts):

@@ -94,11 +94,25 @@ class AlgorithmSpec:
         return issubclass(self.load_class(), OffPolicyAlgorithm)
 
     @property
+    def draws(self) -> bool:
+        """Whether its agents act otherwise where they are not asked for the most likely action: by their policy, or by
+        a `predict` of the class's own (DQN's). Those with TD3's policy, as DDPG's are, do not; imports it."""
+        from stable_baselines3.common.base_class import BaseAlgorithm
+        from stable_baselines3.td3.policies import TD3Policy
+
+        cls = self.load_class()
+        policy = cls.policy_aliases.get(self.policy)
+        own = cls.predict is not BaseAlgorithm.predict
+        return own or policy is None or policy._predict is not TD3Policy._predict
+
+    @property
     def natural_gradient(self) -> bool:
         """Whether the step that trains the encoder knows no learning rate (TRPO, what derives from it); imports it."""
         return any(cls.__name__ == "TRPO" for cls in self.load_class().__mro__)
 
 
+DRAWS_NOTHING = "whose policy draws no actions: its noise is that of training alone"
+"""Of an algorithm that does not draw, see `AlgorithmSpec.draws`: what makes a flag that asks for it idle."""
 _EVERY: tuple[Actions, ...] = ("discrete", "multi-discrete", "multi-binary", "continuous")
 ATARI = "rl-baselines3-zoo's Atari preset"
 """How the source of a preset begins that is made for games of discrete actions."""

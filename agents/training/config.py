@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.schema import MOST_STEPS
 from stillsight.agents.runs.trust import Trust, open_run
-from stillsight.agents.training.algorithms import AlgorithmSpec, check_actions, spec
+from stillsight.agents.training.algorithms import DRAWS_NOTHING, AlgorithmSpec, check_actions, spec
 from stillsight.agents.training.continuing.resuming import resumed
 from stillsight.agents.training.presets import preset
 from stillsight.agents.training.settings import net_arch, overrides, settings
@@ -144,7 +144,8 @@ class RlConfig(EncoderConfig):
     """Agent steps after which an evaluation stops an episode; its return counts until then, and the row says so. So is
     an episode in which nothing happened for 1,000 steps. 0 plays to the end."""
     stochastic_eval: bool = False
-    """Sample actions in evaluations instead of taking the most likely one."""
+    """Sample actions in evaluations instead of taking the most likely one; DQN and QR-DQN explore as they do while they
+    learn."""
     checkpoint_every: int | None = None
     """Environment steps between checkpoints; a tenth of the run by default."""
     keep: int = 0
@@ -366,6 +367,8 @@ class RlConfig(EncoderConfig):
         if not spec(self.algo).off_policy:
             why = f"with --algo {self.algo}, which has no replay memory. Type --algo dqn or --algo sac"
             refuse(given, ("replay_dtype",), why)
+        if not spec(self.algo).draws:
+            refuse(given, ("stochastic_eval",), f"with --algo {self.algo}, {DRAWS_NOTHING}. Type --algo sac")
         if self.mode.trained and self.unfreeze in (None, "all"):
             why = f"where all of the encoder learns, as --mode {self.mode.value} has it: none of it is run beforehand."
             refuse(given, ("replay_dtype", "in_policy", "engine"), f"{why} Type --unfreeze STAGE, or --mode frozen")

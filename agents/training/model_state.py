@@ -37,6 +37,8 @@ KINDS = frozenset(
 """Types of the tensors of policies and optimizers; which of them each has, the built model says, see `check_fit`."""
 COUNTED = ("num_timesteps", "_total_timesteps", "_num_timesteps_at_start", "_episode_num", "_n_updates", "_n_calls")
 """Counters of SB3, which begin at 0."""
+EXPLORATION = "exploration_rate"
+"""Where SB3's epsilon-greedy algorithms keep how many of their actions are random."""
 
 
 def _reason(error: Exception) -> str:
@@ -44,8 +46,9 @@ def _reason(error: Exception) -> str:
 
 
 def learned(model: BaseAlgorithm) -> dict[str, Any]:
-    """The policy's parameters and buffers: what an agent needs to act. The frozen encoder is not among them."""
-    return {"policy": dict(model.policy.state_dict())}
+    """The policy's parameters and buffers, and how it explores: what an agent needs to act. The frozen encoder is not
+    among them."""
+    return {"policy": dict(model.policy.state_dict()), **exploration(model)}
 
 
 def capture(model: BaseAlgorithm) -> dict[str, Any]:
@@ -57,6 +60,16 @@ def capture(model: BaseAlgorithm) -> dict[str, Any]:
         "counters": counters(model),
         "random": _random_state(model),
     }
+
+
+def exploration(model: BaseAlgorithm) -> dict[str, float]:
+    """The share of its actions that an epsilon-greedy agent (DQN, QR-DQN) now draws at random, wherever it is not asked
+    for the most likely ones; empty for others, whose policies say themselves how they draw."""
+    return {EXPLORATION: float(getattr(model, EXPLORATION))} if _is_epsilon_greedy(model) else {}
+
+
+def _is_epsilon_greedy(model: BaseAlgorithm) -> bool:
+    return hasattr(model, EXPLORATION) and hasattr(model, "exploration_schedule")
 
 
 def counters(model: BaseAlgorithm) -> dict[str, Any]:
@@ -191,7 +204,8 @@ def check_fit(model: BaseAlgorithm, state: Mapping[str, Any], path: Path | None 
 
 
 def check_learned(model: BaseAlgorithm, state: Mapping[str, Any], path: Path | None = None) -> None:
-    """Refuse what `learned` or `capture` gave of a policy with tensors of other names, types, shapes or sizes.
+    """Refuse what `learned` or `capture` gave of a policy with tensors of other names, types, shapes or sizes, or that
+    explores at a rate which is no number.
 
     Args:
         model, state, path: as in `check_fit`.
@@ -201,12 +215,20 @@ def check_learned(model: BaseAlgorithm, state: Mapping[str, Any], path: Path | N
     """
     try:
         _check_tensors("policy", _policy(state), model.policy.state_dict())
+        rate = _exploration_rate(state)
+        if rate is not None and not (isinstance(rate, int | float) and abs(rate) <= schema.LARGEST_COUNT):
+            raise ValueError(f"{EXPLORATION} is {rate!r:.60}, and must be a number")
     except _MISFITS as error:
         raise _misfit(error, path) from error
 
 
 def _policy(state: Mapping[str, Any]) -> Any:
     return state["policy"] if "policy" in state else state["parameters"]["policy"]
+
+
+def _exploration_rate(state: Mapping[str, Any]) -> Any:
+    """What `learned`, or `capture` among its counters, gave of it; None where there is none."""
+    return state.get("counters", state).get(EXPLORATION)
 
 
 def _misfit(error: Exception, path: Path | None) -> CheckpointError:
@@ -359,7 +381,8 @@ def restore(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
 
 
 def restore_learned(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
-    """Put back what `learned` or `capture` gave, as far as acting needs it.
+    """Put back what `learned` or `capture` gave of the policy. How it explores does `restore_exploration`: a new run
+    that begins with the policy explores anew.
 
     Raises:
         CheckpointError: it belongs to another kind of model.
@@ -369,6 +392,20 @@ def restore_learned(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
         model.policy.load_state_dict(_policy(state))
     except _MISFITS as error:
         raise CheckpointError(f"The checkpoint does not fit this agent ({_reason(error)}).") from error
+
+
+def restore_exploration(model: BaseAlgorithm, state: Mapping[str, Any], done: float) -> None:
+    """Let an epsilon-greedy agent explore as it did when `learned` or `capture` gave its state; nothing for others.
+
+    Args:
+        model: of the run's configuration.
+        state: checked by `check_learned`.
+        done: share of its run that lay behind it. Older versions kept no rate beside the best agent, and the schedule
+            says what it was.
+    """
+    if _is_epsilon_greedy(model):
+        rate, scheduled = _exploration_rate(state), vars(model)["exploration_schedule"]
+        vars(model)[EXPLORATION] = scheduled(1.0 - done) if rate is None else rate
 
 
 def capture_replay(model: BaseAlgorithm) -> dict[str, Any] | None:

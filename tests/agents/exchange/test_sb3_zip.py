@@ -18,7 +18,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from stable_baselines3 import PPO
+from stable_baselines3 import DQN, PPO
 
 from stillsight.agents import RlConfig, load, rl
 from stillsight.agents.cli import main
@@ -168,6 +168,23 @@ def test_stock_sb3_plays_an_exported_agent_as_the_run_does(
         np.testing.assert_allclose(given, expected, atol=1e-4)
     else:
         np.testing.assert_array_equal(given, expected)
+
+
+def test_how_an_agent_explores_goes_there_and_back(tiny: Callable[..., RlConfig], tmp_path: Path) -> None:
+    run, agent, later = (tmp_path / name for name in ("run", "agent.zip", "later.zip"))
+    falling = ("exploration_initial_eps=0.9", "exploration_final_eps=0.3", "exploration_fraction=1.0")
+    rl(tiny("dqn", out=run, eval_every=48, set=(*tiny("dqn").set, *falling)))
+    kept = checkpoint.load(run / "checkpoints/best.safetensors")["exploration_rate"]
+    assert 0.29 < kept < 0.9
+    export(run, agent)
+    model = DQN.load(agent, device="cpu")
+    assert model.exploration_rate == kept
+    model.exploration_rate = 0.125  # as after any time under stock SB3
+    model.save(later)
+    for path, rate in ((agent, kept), (later, 0.125)):
+        again = tmp_path / f"again-{path.stem}"
+        assert main(["import", str(path), "--out", str(again), "--trust"]) == 0
+        assert load(again, device="cpu").model.exploration_rate == rate  # type: ignore[attr-defined]
 
 
 def test_what_stock_sb3_has_trained_on_is_imported_and_plays_alike(

@@ -19,6 +19,7 @@ from stillsight.encoders.mode import Mode
 from stillsight.encoders.taps.tap import stages_of
 from stillsight.encoders.weights import sources
 from stillsight.encoders.weights.fitting import load_into
+from stillsight.encoders.zoo import contract
 from stillsight.encoders.zoo.registry import make_backbone, spec
 
 
@@ -37,7 +38,8 @@ def build(
             `accept_license`, `seed`, `precision`, `device`.
 
     Raises:
-        EncoderError: unknown name, stage, pooling or device; weights missing, damaged or not fitting.
+        EncoderError: unknown name, stage, pooling or device; weights missing, damaged or not fitting; a third party's
+            network breaks its contract.
         TypeError: there is no such option.
     """
     config = _configured(encoder, mode, options)
@@ -49,6 +51,8 @@ def build(
         torch.manual_seed(config.seed)
         backbone = make_backbone(config.encoder, pretrained=config.mode.pretrained and config.weights is None)
     provenance = _pretrained(config, backbone, tap) if config.mode.pretrained else _random(config, backbone)
+    run = replace(backbone, stages=up_to(backbone, tap, config.encoder))
+    proved = not row.own or contract.check(config.encoder, run)
     built = Encoder(
         backbone,
         name=config.encoder,
@@ -62,6 +66,7 @@ def build(
         precision=config.precision,
         provenance=provenance,
         seed=config.seed,
+        first_sight=None if proved else contract.FirstSight(config.encoder, run),
     )
     built.recipe = Recipe(replace(config, accept_license=False), pinned)  # whoever unpickles it accepts for themselves
     target = devices.pick_device(config.device)

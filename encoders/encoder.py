@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,6 +78,7 @@ class Encoder(nn.Module):
         precision: of the frozen part; the learned part computes in float32.
         provenance: of the weights.
         seed: of the poolings that learn.
+        first_sight: called with height and width of images of each size that the network is to see.
 
     Raises:
         EncoderError: no such stage or pooling, or nothing that could learn in the way of `adaptation`.
@@ -98,6 +99,7 @@ class Encoder(nn.Module):
         precision: devices.Precision = "auto",
         provenance: Provenance | None = None,
         seed: int = 0,
+        first_sight: Callable[[tuple[int, int]], None] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -116,7 +118,7 @@ class Encoder(nn.Module):
         self.taps = taps(self.tap, self.pooling)
         poolings = _poolings(backbone, stages, self.taps, self.layout, seed)
         sides = Sides(name, backbone.multiple, backbone.fixed)
-        pixels = Preprocess(self.preprocessing, resolution, self.counter, self.layout, sides)
+        pixels = Preprocess(self.preprocessing, resolution, self.counter, self.layout, sides, first_sight)
         before, after = _parts(pixels, stages, self._cut(stages), poolings, self.layout)
         self.frozen = Frozen(before, _official(before, backbone.model), self.counter, precision)
         names = _official(after, backbone.model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,7 @@ class Preprocess(nn.Module):
         counter: of the images that pass; None where another counts them.
         layout: notes the size of the images.
         sides: that images must have behind it.
+        first_sight: called with height and width of what the network sees, see `contract.FirstSight`.
     """
 
     mean: Tensor
@@ -66,8 +67,10 @@ class Preprocess(nn.Module):
         counter: ImageCounter | None,
         layout: Layout | None = None,
         sides: Sides | None = None,
+        first_sight: Callable[[tuple[int, int]], None] | None = None,
     ) -> None:
         super().__init__()
+        self.first_sight = first_sight
         self.sides = sides or Sides()
         self.recipe, self.resolution, self.counter, self.layout = recipe, resolution, counter, layout or Layout()
         # Not persistent: the recipe is data of the registry, and a state_dict holds what the weights file holds.
@@ -88,17 +91,19 @@ class Preprocess(nn.Module):
         return (images - self.mean) / self.std
 
     def note(self, pixels: Tensor) -> None:
-        """Note the size of these images in the layout, and refuse one that the network would crop; not where a compiler
-        or an exporter only looks.
+        """Note the size of these images in the layout, and refuse one that the network would crop, or a network that
+        breaks its contract on it; not where a compiler or an exporter only looks.
 
         Raises:
-            EncoderError: see `Sides.check`.
+            EncoderError: see `Sides.check` and `contract.FirstSight`.
         """
         if not torch.compiler.is_compiling():
             height, width = pixels.shape[2:]
             self.layout.pixels = (height, width)
             self.layout.image = (height, width) if self.resolution is None else (self.resolution, self.resolution)
             self.sides.check(self.layout.image)
+            if self.first_sight is not None:
+                self.first_sight(self.layout.image)
 
     def uncounted(self) -> Preprocess:
         """The same recipe for an engine, whose images its caller counts."""

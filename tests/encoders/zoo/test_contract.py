@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 from stillsight.encoders import ENCODERS, Backbone, EncoderError, Preprocessing
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.taps.pooling import Pooling
-from stillsight.encoders.zoo.contract import check
+from stillsight.encoders.zoo.contract import FirstSight, check, check_at
 from stillsight.encoders.zoo.registry import make_backbone
 
 
@@ -93,7 +95,7 @@ def test_a_parameter_that_no_stage_owns_but_one_uses_is_refused(registered: bool
     if registered:
         check("x:y", backbone(model.embed, model))
         return
-    with pytest.raises(EncoderError, match=r"x:y computes with pos_embed, which none of its stages holds"):
+    with pytest.raises(EncoderError, match=r"x:y computes with pos_embed, which none of the stages that run holds"):
         check("x:y", backbone(model.embed, model))
 
 
@@ -109,6 +111,227 @@ def test_tokens_that_form_no_square_are_averaged_or_refused() -> None:
     torch.testing.assert_close(Pooling("cls", 1)(tokens), tokens[:, 0])
     with pytest.raises(EncoderError, match=r"6 patch tokens, which form no square, and --pooling grid2"):
         Pooling("grid2", 1)(tokens)
+
+
+# What changes, and what depends on what else passes ------------------------------------------------------------------
+
+
+class Running(nn.Module):
+    """Keeps a running mean, in eval mode too."""
+
+    mean: Tensor
+
+    def __init__(self, *, persistent: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 4)
+        self.register_buffer("mean", torch.zeros(8), persistent=persistent)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.conv(images)
+        with torch.no_grad():
+            self.mean.add_((maps.mean((0, 2, 3)) - self.mean) * 1e-4)
+        return maps - self.mean.view(1, -1, 1, 1)
+
+
+@pytest.mark.parametrize("persistent", [True, False])
+def test_a_buffer_that_moves_when_images_pass_is_refused(persistent: bool) -> None:
+    with pytest.raises(EncoderError, match=r"^x:y changes \S*mean whenever images pass, in eval mode too"):
+        check("x:y", backbone(Running(persistent=persistent)))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.jit says that it is old
+@pytest.mark.parametrize("training", [True, False])
+def test_a_trace_made_in_train_mode_is_refused(training: bool) -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.BatchNorm2d(8), nn.Dropout(0.3)).train(training)
+    traced = torch.jit.trace(layers, torch.rand(2, 3, 48, 48), check_trace=False)
+    if training:
+        with pytest.raises(EncoderError, match=r"x:y changes \S*running_mean .* torch\.jit\.trace\(model\.eval\(\), "):
+            check("x:y", backbone(traced))
+    else:
+        assert check("x:y", backbone(traced))
+
+
+class Cached(nn.Module):
+    """Makes its table when the first image of a size passes, which is no change of what it computes."""
+
+    table: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 4)
+        self.register_buffer("table", torch.zeros(0), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.conv(images)
+        if self.table.shape != maps.shape[2:]:
+            self.table = torch.linspace(0, 1, maps.shape[2] * maps.shape[3]).view(maps.shape[2:])
+        return maps + self.table
+
+
+def test_a_table_that_is_made_for_a_size_is_no_change() -> None:
+    assert check("x:y", backbone(Cached()))
+
+
+def test_dropout_that_is_always_on_is_refused_and_changes_nobodys_random_numbers() -> None:
+    always = backbone(Stage(lambda maps: nn.functional.dropout(maps, 0.1)))
+    before = torch.get_rng_state()
+    with pytest.raises(EncoderError, match=r"Stage only of x:y hands on other numbers when the same images pass once"):
+        check("x:y", always)
+    assert torch.equal(torch.get_rng_state(), before)
+    dropping = nn.Sequential(Stage(), nn.Dropout(0.5))
+    assert check("x:y", backbone(dropping)), "which is off in eval mode"
+    assert dropping[1].training, "and as it was afterwards"
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        lambda maps: maps - maps.mean((0, 2, 3), keepdim=True),
+        lambda maps: maps / maps.std((0, 2, 3), keepdim=True),
+        lambda maps: maps - maps[:1],
+        lambda maps: nn.functional.batch_norm(maps, None, None, training=True),
+    ],
+)
+def test_features_that_depend_on_the_batch_are_refused(then: Callable[[Tensor], object]) -> None:
+    with pytest.raises(EncoderError, match=r"What stage only of x:y hands on of an image depends on its batch, by"):
+        check("x:y", backbone(Stage(then)))
+    assert check("x:y", backbone(Stage(lambda maps: maps - maps.mean((2, 3), keepdim=True))))
+
+
+class Stubborn(nn.Module):
+    """Keeps its BatchNorm in train mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3, 4), nn.BatchNorm2d(8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.norm(self.conv(images))
+        return maps
+
+    def train(self, mode: bool = True) -> Stubborn:
+        super().train(mode)
+        self.norm.train()
+        return self
+
+
+class Silent(Stage):
+    """Its eval() returns nothing."""
+
+    def eval(self) -> None:  # type: ignore[override]
+        super().train(False)
+
+
+def test_a_stage_that_does_not_go_into_eval_mode_is_refused_by_name() -> None:
+    with pytest.raises(EncoderError, match=r"Stage only of x:y keeps norm \(BatchNorm2d\) in train mode after eval"):
+        check("x:y", backbone(Stubborn()))
+    with pytest.raises(EncoderError, match=r"eval\(\) of stage only of x:y returns a NoneType"):
+        check("x:y", backbone(Silent()))
+
+
+# What it holds --------------------------------------------------------------------------------------------------------
+
+
+def borrowing(tensor: Tensor) -> Backbone:
+    """A network that computes with `tensor`, which is its own and not its stage's."""
+    model = nn.Module()
+    if isinstance(tensor, nn.Parameter):
+        model.borrowed = tensor
+    else:
+        model.register_buffer("borrowed", tensor)
+    model.head = nn.Linear(8, 2)
+    model.embed = Stage(lambda maps: maps[:, model.borrowed] if not tensor.is_floating_point() else maps * tensor)
+    return backbone(model.embed, model)
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        nn.Parameter(torch.ones(1, 8, 1, 1), requires_grad=False),  # which no gradient shows
+        nn.Parameter(torch.full((1, 8, 1, 1), 1e-30)),  # which a small change would not show
+        torch.ones(1, 8, 1, 1),
+        torch.arange(8),
+        torch.arange(8) > 3,
+    ],
+)
+def test_whatever_is_used_and_held_by_no_stage_is_refused(tensor: Tensor) -> None:
+    before = tensor.detach().clone()
+    with pytest.raises(EncoderError, match=r"x:y computes with borrowed, which none of the stages that run holds"):
+        check("x:y", borrowing(tensor))
+    assert torch.equal(tensor, before), "it holds again what it held"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_that_are_not_float32_are_refused_without_an_image(dtype: torch.dtype) -> None:
+    with pytest.raises(EncoderError, match=r"Stage only of x:y holds conv\.weight in \w+, and .* Return model\.float"):
+        check("x:y", backbone(Stage().to(dtype)))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch says that quantising goes elsewhere
+def test_shapes_that_are_not_known_and_quantised_layers_are_refused() -> None:
+    with pytest.raises(EncoderError, match=r"holds 0\.weight, whose shape is not known before an image has passed"):
+        check("x:y", backbone(nn.Sequential(nn.LazyConv2d(8, 3))))
+    dense = nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    quantised = torch.ao.quantization.quantize_dynamic(dense, {nn.Linear})
+    with pytest.raises(EncoderError, match=r"holds 3\._packed_params\S*, which is .* before it is quantised"):
+        check("x:y", backbone(quantised))
+
+
+def test_tokens_with_their_channels_first_are_told_by_another_size() -> None:
+    with pytest.raises(
+        EncoderError, match=r"hands on \[2, 8, 288\] of one image and \[2, 8, 144\] .*transpose\(1, 2\)"
+    ):
+        check("x:y", backbone(Stage(lambda maps: maps.flatten(2))))
+    assert check("x:y", backbone(Stage(lambda maps: maps.flatten(2)[:, :, :4].transpose(1, 2))))
+
+
+# Where no probe gets through -----------------------------------------------------------------------------------------
+
+
+class OneSize(nn.Module):
+    """Takes images of 64 px alone, of which nothing tells."""
+
+    def __init__(self, then: Callable[[Tensor], Tensor] = lambda maps: maps) -> None:
+        super().__init__()
+        self.conv, self.then = nn.Conv2d(3, 24, 8, 8), then
+        self.positions = nn.Parameter(torch.zeros(1, 24, 8, 8))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.then(self.conv(images) + self.positions)
+
+
+def test_a_network_of_one_size_is_looked_at_when_images_of_it_come() -> None:
+    assert not check("x:y", backbone(OneSize()))
+    assert check("x:y", replace(backbone(OneSize()), fixed=64))
+    assert check("x:y", replace(backbone(OneSize()), preprocessing=Preprocessing(size=64))), "its recipe says so"
+    last = backbone(OneSize(lambda maps: maps.permute(0, 2, 3, 1)))
+    assert not check("x:y", last)
+    sight = FirstSight("x:y", last)
+    encoder = Encoder(last, tap="only", first_sight=sight)
+    with pytest.raises(EncoderError, match=r"channels last"):
+        encoder(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(EncoderError, match=r"Images of 32 x 32 px do not get through stage only of x:y \(RuntimeError"):
+        copy.deepcopy(encoder)(torch.zeros(1, 3, 32, 32))
+
+
+def test_a_network_that_no_image_passes_is_a_sentence_with_its_own_words() -> None:
+    gray = backbone(nn.Sequential(nn.Conv2d(1, 8, 3, 4)))
+    assert not check("x:y", gray)
+    with pytest.raises(EncoderError, match=r"expected input\[2, 3, 64, 64\] to have 1 channels, but got 3 channels"):
+        check_at("x:y", gray, (64, 64))
+
+
+def test_an_encoder_that_was_looked_at_is_not_looked_at_again() -> None:
+    looks: list[tuple[int, int]] = []
+    encoder = Encoder(backbone(Stage()), resolution=32, first_sight=looks.append)
+    encoder(torch.zeros(1, 3, 64, 48))
+    assert looks == [(32, 32)], "at the size that the network sees"
+    passes: list[Tensor] = []
+    sight = FirstSight("x:y", backbone(Stage(lambda maps: passes.append(maps) or maps)))
+    sight((32, 32))
+    once = len(passes)
+    sight((32, 32))
+    assert len(passes) == once > 1
 
 
 @pytest.mark.parametrize("name", ENCODERS)

@@ -154,8 +154,8 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, EncoderSpec]]:
 @pytest.mark.parametrize(
     ("kind", "outcome"),
     [
-        ("drifting", "pixels as float give other features than as uint8"),
-        ("mixing", "features of an image depend on its batch"),
+        ("drifting", "drifting changes 0.weight whenever images pass, in eval mode too"),
+        ("mixing", "What stage one of mixing hands on of an image depends on its batch"),
         ("narrow", "images of 8 px do not reach two: too small"),
         ("forward", "cut before one, no gradient reaches it"),
         ("renamed", "its stages are one, two, and its record says a"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from stillsight.encoders import device as devices
 from stillsight.encoders.adapt import Adaptation
@@ -20,6 +20,7 @@ from stillsight.encoders.taps.tap import stages_of
 from stillsight.encoders.weights import sources
 from stillsight.encoders.weights.fitting import load_into
 from stillsight.encoders.zoo import contract
+from stillsight.encoders.zoo.function import takes_pretrained
 from stillsight.encoders.zoo.registry import make_backbone, spec
 
 
@@ -50,7 +51,7 @@ def build(
     with torch.random.fork_rng(devices=[]):  # random weights depend on the seed alone, not on what ran before
         torch.manual_seed(config.seed)
         backbone = make_backbone(config.encoder, pretrained=config.mode.pretrained and config.weights is None)
-    provenance = _pretrained(config, backbone, tap) if config.mode.pretrained else _random(config, backbone)
+    provenance = _pretrained(config, backbone, tap) if config.mode.pretrained else _random(config, backbone, tap)
     run = replace(backbone, stages=up_to(backbone, tap, config.encoder))
     proved = not row.own or contract.check(config.encoder, run)
     built = Encoder(
@@ -144,43 +145,66 @@ def _pretrained(config: EncoderConfig, backbone: Backbone, tap: str) -> Provenan
     return replace(weights.provenance, name=f"{source} ({where})") if where else weights.provenance
 
 
-def _random(config: EncoderConfig, backbone: Backbone) -> Provenance:
+def _random(config: EncoderConfig, backbone: Backbone, tap: str) -> Provenance:
     """Where random weights are from: the seed. A third party's function may have loaded its own, which must not stay.
 
     Raises:
         EncoderError: the weights do not depend on the seed, and some layers cannot be initialised anew.
     """
     name = f"seed {config.seed}"
-    if spec(config.encoder).own and not _follows_seed(config, backbone):
-        _initialise(config, backbone.model)
+    if spec(config.encoder).own and _draw_anew(config, backbone, tap):
         name += ", initialised layer by layer"
     return Provenance(kind="random", name=name, licence="none needed")
 
 
-def _follows_seed(config: EncoderConfig, backbone: Backbone) -> bool:
-    """Whether another seed gives other weights: half of those that are no constants at least."""
+def _draw_anew(config: EncoderConfig, backbone: Backbone, tap: str) -> bool:
+    """Draw by their layer's own `reset_parameters` all tensors up to `tap` that are the same under every seed.
+
+    Constants (ones and zeros of BatchNorm) follow no seed, nor do buffers of layers that draw nothing (a blur's
+    kernel). A function that is told pretrained=False may start from parameters that it computes (positions of sines),
+    as long as it draws more numbers than these.
+
+    Returns:
+        Whether there were any.
+
+    Raises:
+        EncoderError: a layer of theirs has no reset_parameters.
+    """
+    model = backbone.model
+    needed = {id(t) for stage in up_to(backbone, tap).values() for t in stage.state_dict(keep_vars=True).values()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed + 1)
         other = make_backbone(config.encoder).model.state_dict()
-    drawn, equal = 0, 0
-    for name, parameter in backbone.model.named_parameters():
-        if parameter.numel() > 1 and parameter.min() != parameter.max():
-            drawn += parameter.numel()
-            equal += parameter.numel() if torch.equal(parameter, other[name].to(parameter)) else 0
-    return 2 * equal < drawn or not drawn
-
-
-def _initialise(config: EncoderConfig, model: nn.Module) -> None:
-    """Draw every weight of `model` anew, by each layer's own `reset_parameters`."""
-    owners = {name: module for name, module in model.named_modules() if list(module.parameters(recurse=False))}
-    fixed = [name for name, module in owners.items() if not callable(getattr(module, "reset_parameters", None))]
-    if fixed:
+    owners: dict[str, nn.Module] = {}
+    kept: dict[str, int] = {}
+    drawn = 0
+    for path, module in model.named_modules():
+        for key, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            name = f"{path}.{key}" if path else key
+            if id(tensor) not in needed or name not in other or not _varies(tensor):
+                continue
+            parameter = isinstance(tensor, nn.Parameter)
+            drawn += tensor.numel() if parameter else 0
+            if not torch.equal(tensor, other[name].to(tensor)):
+                continue
+            if callable(getattr(module, "reset_parameters", None)):
+                owners[path] = module
+            elif parameter:
+                kept[path] = kept.get(path, 0) + tensor.numel()
+    if kept and not (takes_pretrained(spec(config.encoder).builder) and 2 * sum(kept.values()) < drawn):
         raise EncoderError(
             f"--mode {config.mode.value} starts from random weights, and {config.encoder} returns the same ones under "
-            f"every seed: it loads pretrained weights itself, and {fixed[0] or 'the network'} has no reset_parameters "
-            "to draw others. Give the function an argument pretrained, and let it load nothing where that is False."
+            f"every seed: it loads pretrained weights itself, and {next(iter(kept)) or 'the network'} has no "
+            "reset_parameters to draw others. Give the function an argument pretrained, and let it load nothing where "
+            "that is False."
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         for module in owners.values():
-            module.reset_parameters()
+            module.reset_parameters()  # type: ignore[operator]
+    return bool(owners)
+
+
+def _varies(tensor: Tensor) -> bool:
+    """Whether it holds numbers that somebody may have drawn or learned: no constant, no integers."""
+    return tensor.is_floating_point() and tensor.numel() > 1 and bool(tensor.min() != tensor.max())

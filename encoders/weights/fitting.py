@@ -83,10 +83,27 @@ def load_into(
     chosen = {key: place.state[place.prefix + key] for key in once if place.prefix + key in place.state}
     _check_layers(backbone, place, source, tap, name)
     _check_tensors(chosen, needed, source, name)
-    with torch.no_grad():
-        for key, tensor in chosen.items():
-            needed[key].copy_(tensor)
+    _fill(backbone, chosen, source, name)
     return str(place)
+
+
+def _fill(backbone: Backbone, chosen: Mapping[str, Tensor], source: str, name: str) -> None:
+    """Let the network's own load_state_dict take the weights, and what it has of the others, so that its author's hooks
+    run: they may compute something from what was loaded.
+
+    Raises:
+        EncoderError: it raises.
+    """
+    state = backbone.model.state_dict()  # with the versions of its layers, by which some read older files
+    state.update(chosen)
+    try:
+        backbone.model.load_state_dict(state, strict=True)
+    except Exception as error:  # whatever an author's hooks say
+        said = (str(error).strip().splitlines() or [""])[-1].strip()[:200]
+        raise EncoderError(
+            f"load_state_dict of {name} does not take the weights in {source} ({type(error).__name__}: {said}). Let it "
+            "take what its own state_dict() gives."
+        ) from error
 
 
 def _where(place: Place) -> str:

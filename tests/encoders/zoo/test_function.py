@@ -11,7 +11,16 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from stillsight.encoders import EncoderConfig, EncoderError, Mode, build, fingerprint, spec
+from stillsight.encoders import (
+    Backbone,
+    EncoderConfig,
+    EncoderError,
+    Mode,
+    Preprocessing,
+    build,
+    fingerprint,
+    spec,
+)
 
 THEIRS = """
 import torch
@@ -75,6 +84,30 @@ def stubborn():
     model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), Positions())
     fill(model)
     return Backbone(model=model, stages=stages(model), preprocessing=Preprocessing(), tap="stage1", pretrained=True)
+
+def headed():
+    trunk, head = network(), nn.Linear(2000, 200)
+    fill(trunk)
+    model = nn.ModuleDict({"trunk": trunk, "head": head})
+    return Backbone(model=model, stages=stages(trunk), preprocessing=Preprocessing(), tap="stage3", pretrained=True)
+
+def partly():
+    backbone = good(pretrained=True)
+    fill(backbone.model[0])
+    return backbone
+
+def measured():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8, affine=False))
+    model[1].running_mean.copy_(torch.linspace(-1, 1, 8))
+    return Backbone(model=model, stages=stages(model), preprocessing=Preprocessing(), tap="stage1", pretrained=True)
+
+def computed():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), Positions())
+    model[1].table = nn.Parameter(torch.linspace(-1, 1, 8).view(1, 8, 1, 1))
+    return Backbone(model=model, stages=stages(model), preprocessing=Preprocessing(), tap="stage1")
+
+def told_computed(pretrained=True):
+    return computed()
 
 def forgetful(pretrained=True):
     return good()
@@ -206,6 +239,32 @@ def test_random_weights_are_the_seed_s_and_nobody_else_s(name: str, mode: str) -
 
 
 @pytest.mark.usefixtures("theirs")
+@pytest.mark.parametrize(("name", "learned"), [("headed", "trunk.0.weight"), ("partly", "0.weight")])
+def test_a_pretrained_trunk_is_not_kept_because_much_beside_it_is_random(name: str, learned: str) -> None:
+    made = [build(f"strangers:{name}", "random", seed=seed, device="cpu", precision="float32") for seed in (0, 1)]
+    for encoder in made:
+        assert not torch.equal(encoder.state()[learned], LINES[0])
+        assert encoder.provenance.name.endswith("initialised layer by layer")
+    first, second = (encoder.state() for encoder in made)
+    assert [name for name in first if torch.equal(first[name], second[name])] == []
+    assert torch.equal(build(f"strangers:{name}", device="cpu").state()[learned], LINES[0])
+
+
+@pytest.mark.usefixtures("theirs")
+def test_learned_statistics_are_not_kept_either() -> None:
+    assert build("strangers:measured", device="cpu").state()["1.running_mean"].abs().sum() > 1
+    assert build("strangers:measured", "random", device="cpu").state()["1.running_mean"].tolist() == [0.0] * 8
+
+
+@pytest.mark.usefixtures("theirs")
+def test_parameters_that_are_computed_stay_where_the_function_is_told_that_nothing_shall_be_loaded() -> None:
+    encoder = build("strangers:told_computed", "random", device="cpu", precision="float32")
+    assert torch.equal(encoder.state()["1.table"].flatten(), torch.linspace(-1, 1, 8))
+    with pytest.raises(EncoderError, match=r"same ones under every seed.* 1 has no reset_parameters.* argument pre"):
+        build("strangers:computed", "random", device="cpu")
+
+
+@pytest.mark.usefixtures("theirs")
 def test_weights_that_cannot_be_made_random_are_refused() -> None:
     assert build("strangers:stubborn", device="cpu").provenance.kind == "function"
     with pytest.raises(EncoderError, match=r"same ones under every seed.* 1 has no reset_parameters.* argument pre"):
@@ -218,3 +277,50 @@ def test_a_function_that_forgets_to_load_what_it_was_asked_for_is_no_silent_rand
         build("strangers:forgetful", device="cpu")
     with pytest.raises(EncoderError, match=r"strangers:good says of no pretrained weights"):
         EncoderConfig(encoder="strangers:good").check_encoder()
+
+
+class Derived(nn.Module):
+    """Computes with twice its weights, which its author derives whenever weights were loaded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, stride=4)
+        self.derive()
+        self.register_load_state_dict_post_hook(lambda module, _: module.derive())
+
+    def derive(self) -> None:
+        self.doubled = self.conv.weight.detach() * 2
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(images, self.doubled, self.conv.bias, stride=4)
+
+
+def derived() -> Backbone:
+    """See `Derived`."""
+    model = Derived()
+    return Backbone(model=model, stages={"only": model}, preprocessing=Preprocessing(), tap="only")
+
+
+def deaf() -> Backbone:
+    """Takes no weights."""
+    backbone = derived()
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("nothing goes in here")
+
+    backbone.model.register_load_state_dict_pre_hook(refuse)
+    return backbone
+
+
+def test_weights_go_through_the_authors_own_load_state_dict(tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    theirs = Derived()
+    save_file(theirs.state_dict(), tmp_path / "w.safetensors")
+    theirs.load_state_dict(theirs.state_dict())
+    built = build(f"{__name__}:derived", weights=tmp_path / "w.safetensors", device="cpu", precision="float32")
+    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    torch.testing.assert_close(built(pixels), theirs(pixels / 255).mean((2, 3)))
+    with pytest.raises(
+        EncoderError, match=r"load_state_dict of .*:deaf does not take .* \(RuntimeError: nothing goes in"
+    ):
+        build(f"{__name__}:deaf", weights=tmp_path / "w.safetensors", device="cpu")

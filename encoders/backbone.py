@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import EncoderError, unknown
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+COLOURS = 3
+"""Channels of an image."""
+MOST = {"mean": 2.0, "std": 10.0}
+"""The largest mean and std that are of pixels scaled to 0..1: a network that wants other ranges than 0..1, -1..1 or
+0..255 (std 1/255) has them within."""
+INTERPOLATIONS = ("bilinear", "bicubic")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +29,49 @@ class Preprocessing:
         mean, std: per channel (RGB), of pixels scaled to 0..1.
         size: side in pixels that the recipe of the weights evaluates at (for ImageNet networks usually 224).
         interpolation: how the recipe resizes.
+
+    Raises:
+        EncoderError: mean and std are not three numbers each, or of pixels 0..255, or a std is not above 0; there is no
+            such interpolation.
     """
 
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     size: int | None = None
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        for field, value in (("mean", self.mean), ("std", self.std)):
+            numbers = _numbers(value)
+            if len(numbers) != COLOURS:
+                raise EncoderError(
+                    f"Preprocessing({field}={value}) is not three finite numbers, and images have three colours. Give "
+                    f"{field}=(red, green, blue), of pixels scaled to 0..1."
+                )
+            if max(map(abs, numbers)) > MOST[field]:
+                scaled = ", ".join(f"{number / 255:.3g}" for number in numbers)
+                raise EncoderError(
+                    f"Preprocessing({field}={value}) is of pixels 0..255, and mean and std are of pixels scaled to "
+                    f"0..1 here. Divide both by 255: {field}=({scaled})."
+                )
+            if field == "std" and min(numbers) <= 0:
+                raise EncoderError(
+                    f"Preprocessing(std={value}) divides by what is not above 0. Give the standard deviation of each "
+                    "colour, or std=(1.0, 1.0, 1.0) for none."
+                )
+        if self.interpolation not in INTERPOLATIONS:
+            raise EncoderError(
+                unknown("interpolation", str(self.interpolation), INTERPOLATIONS, "Allowed", "interpolation:")
+            )
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    """`value` as finite numbers; () of anything else."""
+    try:
+        numbers = tuple(map(float, value))
+    except (TypeError, ValueError):
+        return ()
+    return numbers if all(map(math.isfinite, numbers)) else ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from torchvision.models import get_weight
 from torchvision.transforms import v2
 
-from stillsight.encoders import ENCODERS, Preprocessing
+from stillsight.encoders import ENCODERS, EncoderError, Preprocessing
 from stillsight.encoders.preprocess import ImageCounter, Preprocess
 from stillsight.encoders.zoo.registry import make_backbone
 from stillsight.encoders.zoo.torchvision import recipe as recipe_of
@@ -143,3 +145,29 @@ def test_the_recipe_is_not_part_of_the_weights() -> None:
     module = Preprocess(IMAGENET, None, ImageCounter())
     assert module.state_dict() == {}
     assert {name for name, _ in module.named_buffers()} == {"mean", "std"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        (
+            {"mean": (123.675, 116.28, 103.53)},
+            r"of pixels 0\.\.255, .*Divide both by 255: mean=\(0\.485, 0\.456, 0\.406\)",
+        ),
+        ({"std": (58.395, 57.12, 57.375)}, r"of pixels 0\.\.255, .* std=\(0\.229, 0\.224, 0\.225\)"),
+        ({"std": (0.2, 0.0, 0.2)}, r"std=\(0\.2, 0\.0, 0\.2\)\) divides by what is not above 0"),
+        ({"std": (0.2, -0.1, 0.2)}, r"divides by what is not above 0"),
+        ({"mean": (0.5,)}, r"mean=\(0\.5,\)\) is not three finite numbers"),
+        ({"mean": (0.5, 0.5, float("nan"))}, r"is not three finite numbers"),
+        ({"mean": 0.5}, r"is not three finite numbers"),
+        ({"interpolation": "nearest"}, r"no interpolation named 'nearest'.* Allowed: bilinear, bicubic"),
+    ],
+)
+def test_a_recipe_that_would_give_other_pixels_is_refused(fields: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(EncoderError, match=sentence):
+        Preprocessing(**fields)
+
+
+def test_recipes_of_other_ranges_are_taken() -> None:
+    Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))  # -1..1
+    Preprocessing(mean=(0.485, 0.458, 0.408), std=(1 / 255,) * 3)  # 0..255 less a mean

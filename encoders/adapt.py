@@ -66,6 +66,13 @@ class Adaptation:
                 f"--adapt {self.what} finds no {kind} in what learns ({stages}). Type --adapt all, or train from an "
                 "earlier stage on (--unfreeze STAGE)."
             )
+        if computed := [layer for layer, weight in weights if not _own(layer, weight)]:
+            raise EncoderError(
+                f"--adapt lora adds to the weights of layers, and {len(computed)} of {len(weights)} in what learns "
+                f"compute theirs from others, the first of them a {type(computed[0]).__name__} with "
+                f"{_computed_from(computed[0])}. Type --adapt all or --adapt norm, or let the function remove that "
+                "from its layers."
+            )
         settle(steps, {id(parameter) for parameter in learning})
         generator = torch.Generator().manual_seed(self.seed)
         for module, name in weights:
@@ -101,11 +108,15 @@ class LowRank(nn.Module):
 
 
 def merge(steps: nn.Module) -> None:
-    """Add every low-rank addition to its weight for good, which leaves plain weights of the same function."""
+    """Add every low-rank addition to its weight for good, which leaves plain weights of the same function.
+
+    What an author parametrised (weight_norm, spectral_norm) stays: its tensors are those that are loaded and saved.
+    """
     for module in list(steps.modules()):
         if parametrize.is_parametrized(module):
-            for name in list(module.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(module, name)
+            for name, added in list(module.parametrizations.items()):  # type: ignore[operator, union-attr]
+                if all(isinstance(each, LowRank) for each in added):
+                    parametrize.remove_parametrizations(module, name)
 
 
 def norms(steps: nn.Module) -> Iterator[nn.Parameter]:
@@ -122,6 +133,15 @@ def matrices(steps: nn.Module) -> Iterator[tuple[nn.Module, str]]:
             yield module, "weight"
         elif isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None:
             yield module, "in_proj_weight"
+
+
+def _own(module: nn.Module, name: str) -> bool:
+    """Whether a module's weight is a parameter of its own, and not computed (weight_norm, spectral_norm)."""
+    return isinstance(module._parameters.get(name), nn.Parameter)
+
+
+def _computed_from(module: nn.Module) -> str:
+    return ", ".join(name for name, _ in module.named_parameters() if "weight" in name or "original" in name)
 
 
 def settle(steps: nn.Module, learning: set[int]) -> None:

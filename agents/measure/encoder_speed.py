@@ -299,13 +299,20 @@ def encoder_speed(run: RlConfig, config: ThroughputConfig) -> dict[str, Any]:
     """Measure encoders alone, print the table, and return the numbers, see `measure`.
 
     Raises:
-        EncoderError: no such encoder, stage or device.
+        EncoderError: no such encoder, stage or device, or nothing could be measured.
     """
     console = Console(highlight=False, stderr=config.json)
     result = measure(run, config)
     if config.json:
         print(to_json(plain(result), indent=2))
-        return result
+    else:
+        _print(console, result)
+    if not any("images_per_s" in row for row in result["arms"]):
+        raise EncoderError(f"Nothing was measured: {result['arms'][0]['refused']}")
+    return result
+
+
+def _print(console: Console, result: dict[str, Any]) -> None:
     where = f"{result['device']} ({result['processor']}), {result['threads']} threads"
     told = f"{result['rounds']} rounds of {result['seconds']:g} s, in turns"
     console.print(f"images/s, medians of {told}, on {where}", style="bold", markup=False, soft_wrap=True)
@@ -317,7 +324,6 @@ def encoder_speed(run: RlConfig, config: ThroughputConfig) -> dict[str, Any]:
     table.show(console)
     for number, sentence in enumerate(notes, 1):
         console.print(f"({number}) {sentence}", markup=False, soft_wrap=True)
-    return result
 
 
 def speed_cells(rows: list[dict[str, Any]]) -> tuple[list[list[str]], list[str]]:

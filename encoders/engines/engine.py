@@ -145,7 +145,8 @@ def choose(
             raise EncoderError(f"--engine {wanted} cannot be used here: {made.dropped[wanted]} Type --engine auto.")
         return engine
     engine = made.engine("folded") or Engine("eager", reference)
-    if batch is None or not forwards:
+    engine.dropped = made.dropped
+    if made.folded is None or batch is None or not forwards:
         return engine
     key = choices.key(made.folded, device, sample)
     known = choices.recall(key)
@@ -177,15 +178,22 @@ class _Workshop:
         reference: Run,
     ) -> None:
         self.steps, self.device, self.sample = steps, device, sample
-        self.folded = Inference(steps, dtype).to(device)
-        if device.type != "mps":
-            self.folded.to(memory_format=torch.channels_last)
+        self.dropped: dict[str, str] = {}
         with torch.no_grad():
             self.expected = reference(sample)
-        self.dropped: dict[str, str] = {}
+        self.folded: Inference | None = None
+        try:
+            self.folded = Inference(steps, dtype).to(device)
+            if device.type != "mps":
+                self.folded.to(memory_format=torch.channels_last)
+        except Exception as error:  # whatever a third party's layers say to being copied and rewritten
+            self.unfolded = _told(error)
 
     def engine(self, name: str) -> Engine | None:
         """The engine called `name`, or None with the reason in `dropped`."""
+        if self.folded is None:
+            self.dropped[name] = self.unfolded
+            return None
         fixed = None if name == "folded" else len(self.sample)
         try:
             with warnings.catch_warnings():
@@ -194,7 +202,7 @@ class _Workshop:
                 with torch.inference_mode():
                     found = run(self.sample)
         except Exception as error:
-            self.dropped[name] = f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0][:200]}."
+            self.dropped[name] = _told(error)
             return None
         difference = (found - self.expected).abs().max() / self.expected.abs().max().clamp_min(1e-6)
         if not difference <= AGREE:
@@ -204,15 +212,20 @@ class _Workshop:
 
     def _made(self, name: str) -> Run:
         if name == "folded":
-            return self.folded
+            return self._copy
         return {"compiled": self._compiled, "onnx": self._onnx, "graph": self._graph}[name]()
+
+    @property
+    def _copy(self) -> Inference:
+        assert self.folded is not None
+        return self.folded
 
     def _compiled(self) -> Run:
         # It warns of a CUDA compiler without a GPU, which nobody here asked for.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         # Freezing lets the compiler lay weights out for the kernels once and for all.
         options: dict[str, str | int | bool | Callable[..., object]] = {"freezing": self.device.type == "cpu"}
-        compiled: Run = torch.compile(self.folded, dynamic=False, options=options)
+        compiled: Run = torch.compile(self._copy, dynamic=False, options=options)
         return compiled
 
     def _onnx(self) -> Run:
@@ -223,7 +236,11 @@ class _Workshop:
     def _graph(self) -> Run:
         if self.device.type != "cuda":
             raise RuntimeError(f"CUDA graphs need a CUDA device, and this is {self.device.type}")
-        return captured(self.folded, self.sample)
+        return captured(self._copy, self.sample)
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0][:200]}."
 
 
 def captured(module: nn.Module, sample: Tensor) -> Run:

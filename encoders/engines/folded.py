@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 
 from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 def fold(stage: nn.Module) -> nn.Module:
     """A copy of `stage` in eval mode with every BatchNorm2d that follows a Conv2d folded into it.
 
-    Which layer follows which is read from the traced graph. A module that cannot be traced (its Python code looks at
-    values) is copied as it is.
+    Which layer follows which is read from the traced graph. A convolution whose weight is computed is left beside its
+    norm, and a module that cannot be traced (its Python code looks at values) is copied as it is.
     """
     twin = copy.deepcopy(stage).eval()
     try:
@@ -25,7 +26,8 @@ def fold(stage: nn.Module) -> nn.Module:
         if not (isinstance(before, fx.Node) and before.op == "call_module" and len(before.users) == 1):
             continue
         conv, norm = modules[str(before.target)], modules[str(node.target)]
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and _once(traced.graph, before, node):
+        foldable = isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and _plain(conv)
+        if foldable and _once(traced.graph, before, node):
             fused = fuse_conv_bn_eval(conv, norm)
             _put(traced, str(before.target), fused)
             node.replace_all_uses_with(before)
@@ -45,6 +47,14 @@ class _Called(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         called: Tensor = self.stage(maps)
         return called
+
+
+def _plain(conv: nn.Conv2d) -> bool:
+    """Whether its weight is a number of its own, and not computed from others (weight_norm, spectral_norm, low rank):
+    what is folded into it would be computed anew, or has no place."""
+    return isinstance(conv._parameters.get("weight"), nn.Parameter) and not (
+        parametrize.is_parametrized(conv) or conv._forward_pre_hooks or conv._forward_hooks
+    )
 
 
 def _once(graph: fx.Graph, *nodes: fx.Node) -> bool:

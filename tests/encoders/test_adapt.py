@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillsight.encoders import Backbone, Encoder, EncoderError, Learned, Mode, Preprocessing, build, fingerprint
-from stillsight.encoders.adapt import ALPHA, Adaptation, LowRank
+from stillsight.encoders.adapt import ALPHA, Adaptation, LowRank, merge
 from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.zoo.registry import make_backbone
 
@@ -292,6 +292,31 @@ def test_a_part_without_such_layers_is_refused() -> None:
     )
     with pytest.raises(EncoderError, match=r"--adapt lora finds no convolution or linear layer in what learns \(flat"):
         Learned({"flat": nn.Flatten()}, {}, adaptation=Adaptation(what="lora"))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch says that the first is old
+@pytest.mark.parametrize(
+    ("norm", "tensors"),
+    [
+        (nn.utils.weight_norm, "a Conv2d with weight_g, weight_v"),
+        (nn.utils.parametrizations.spectral_norm, "a ParametrizedConv2d with parametrizations.weight.original"),
+    ],
+)
+def test_weights_that_are_computed_are_nothing_to_add_to(norm: Callable[[nn.Module], nn.Module], tensors: str) -> None:
+    layers = nn.Sequential(norm(nn.Conv2d(3, 4, 3)), nn.Conv2d(4, 4, 1))
+    with pytest.raises(EncoderError) as caught:
+        Learned({"layers": layers}, {}, adaptation=Adaptation(what="lora"))
+    assert str(caught.value) == (
+        "--adapt lora adds to the weights of layers, and 1 of 2 in what learns compute theirs from others, the first "
+        f"of them {tensors}. Type --adapt all or --adapt norm, or let the function remove that from its layers."
+    )
+
+
+def test_merging_leaves_what_an_author_parametrised() -> None:
+    layers = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)))
+    names = list(layers.state_dict())
+    merge(layers)
+    assert list(layers.state_dict()) == names
 
 
 def _refused(choice: EncoderConfig) -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from stillsight.encoders.backbone import Backbone, Preprocessing
 from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.engines import engine as engines
@@ -164,6 +165,28 @@ def test_an_engine_that_computes_something_else_is_not_taken(monkeypatch: pytest
         frozen.prepare(SHAPE, wanted="folded")
     assert frozen.prepare(SHAPE).name == "eager"
     assert torch.equal(frozen(images(2)), expected)
+
+
+class Uncopied(nn.Conv2d):
+    """Its author forbids copies."""
+
+    def __deepcopy__(self, memo: object) -> Uncopied:
+        raise TypeError("there is one of me")
+
+
+def test_stages_that_cannot_be_copied_run_as_they_are_and_it_is_said() -> None:
+    stage = Uncopied(3, 8, 3, 4)
+    frozen = Encoder(
+        Backbone(model=stage, stages={"only": stage}, preprocessing=Preprocessing(), tap="only"), precision="float32"
+    ).frozen
+    expected = frozen(images(2))
+    engine = frozen.prepare(SHAPE, batch=2, forwards=10**9)
+    assert (engine.name, engine.dropped) == ("eager", {"folded": "TypeError: there is one of me."})
+    assert torch.equal(frozen(images(2)), expected)
+    with pytest.raises(
+        EncoderError, match=r"--engine folded cannot be used here: TypeError: there is one of me\. Type"
+    ):
+        frozen.prepare(SHAPE, wanted="folded")
 
 
 def test_moved_weights_ask_for_a_new_engine() -> None:

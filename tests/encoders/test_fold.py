@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 import torchvision
@@ -76,10 +79,33 @@ class Looks(nn.Module):
         return maps if maps.sum() > 0 else -maps
 
 
-@pytest.mark.parametrize("kind", [Shared, Fork, Looks])
-def test_what_cannot_be_folded_stays_as_it_is(kind: type[nn.Module]) -> None:
+class Normed(nn.Module):
+    """Its convolution's weight is computed from others, by a parametrisation or by a hook before each forward pass."""
+
+    def __init__(self, norm: Callable[[nn.Module], nn.Module]) -> None:
+        super().__init__()
+        self.conv, self.norm = norm(nn.Conv2d(3, 4, 3)), nn.BatchNorm2d(4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.norm(self.conv(images))
+        return maps
+
+
+@pytest.mark.filterwarnings("ignore")  # torch says that the hook is old
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *(Shared, Fork, Looks),
+        partial(Normed, nn.utils.parametrizations.spectral_norm),
+        partial(Normed, nn.utils.parametrizations.weight_norm),
+        partial(Normed, nn.utils.weight_norm),
+    ],
+)
+def test_what_cannot_be_folded_stays_as_it_is(kind: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     model = lively(kind())
+    with torch.no_grad():
+        model(torch.zeros(1, 3, 8, 8))  # torch copies no tensor that a graph hangs on
     folded = fold(model)
     assert norms(folded) == 1
     images = torch.randn(4, 3, 8, 8)

@@ -267,6 +267,30 @@ def test_what_measures_nothing_is_a_sentence(typed: str, sentence: str, capsys: 
     assert len(error.splitlines()) == 1
 
 
+GRAY = """
+from torch import nn
+from stillsight.encoders import Backbone, Preprocessing
+
+def gray():
+    model = nn.Conv2d(1, 8, 3, stride=4)
+    return Backbone(model=model, stages={"only": model}, preprocessing=Preprocessing(), tap="only")
+"""
+
+
+@pytest.mark.parametrize("shown", [[], ["--json"]])
+def test_a_table_without_a_number_is_no_success(
+    shown: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gray_eyes.py").write_text(GRAY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    words = "throughput --device cpu --encoders gray_eyes:gray --resolutions 32 --batch 2 --rounds 1 --seconds 0.01"
+    assert main([*words.split(), *shown]) == 2
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith("stillsight: Nothing was measured: Images of 32 x 32 px do not get through stage only")
+    assert "to have 1 channels, but got 3 channels" in told
+    sys.modules.pop("gray_eyes", None)
+
+
 def test_a_measurement_is_as_long_as_its_kind_needs() -> None:
     assert ThroughputConfig().length == 20.0
     assert ThroughputConfig(encoders=("retina",)).length == 1.0

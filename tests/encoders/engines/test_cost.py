@@ -90,7 +90,7 @@ class Odd(nn.Module):
         self.conv = nn.Conv2d(3, 8, 3, stride=4)
 
     def forward(self, images):
-        return self.conv(images) * float(images.sum() + 1)  # which has no value on the device meta
+        return self.conv(images) * (1.0 if images.sum() < 1e9 else 2.0)  # which has no value on the device meta
 
 
 def odd():

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from stillsight.agents.buffers.footprint import check_memory, needed_bytes, replay_layout
 from stillsight.agents.buffers.row import exact_numbers
+from stillsight.agents.errors import RunError
 
 RING, REST = ("frames", "actions", "rewards", "dones", "ages", "valid"), ("heads", "newest", "after")
 """What a checkpoint keeps: arrays `[slots, n_envs, ...]`, and others `[n_envs, ...]`; "vectors" is a ring too, where
@@ -158,15 +159,29 @@ class FrameReplayBuffer(ReplayBuffer):
             if self.valid[later, env] and self.ages[later, env] >= distance:
                 self.valid[later, env] = False
                 self.held -= 1
-        if self.exact:
-            self.frames[head, env], self.vectors[head, env] = frame[: -self.exact], frame[-self.exact :]
-        else:
-            self.frames[head, env] = frame
+        with np.errstate(over="ignore"):  # which is told of below
+            if self.exact:
+                self.frames[head, env], self.vectors[head, env] = frame[: -self.exact], frame[-self.exact :]
+            else:
+                self.frames[head, env] = frame
+        if self.frames.dtype == np.float16:
+            self._check_kept(self.frames[head, env], frame)
         self.ages[head, env] = min(age, self.count - 1)
         self.newest[env] = head
         self.heads[env] = (head + 1) % slots
         self.pos = max(self.pos, head + 1)  # slots that were ever written
         self.full = self.pos == slots
+
+    def _check_kept(self, kept: np.ndarray, frame: np.ndarray) -> None:
+        """Refuse features that float16 cannot hold: beyond 65,504 it holds infinity, and below 6e-8 nothing."""
+        features = frame[: len(kept)] if self.exact else frame
+        if np.isfinite(kept).all() == np.isfinite(features).all() and kept.any() == features.any():
+            return
+        largest = float(np.abs(features[np.isfinite(features)]).max(initial=0.0))
+        raise RunError(
+            f"Replay memory keeps features in float16, which holds numbers from 6e-8 to 65,504, and the largest here "
+            f"is {largest:.3g}. Type --replay-dtype float32, or take another --tap."
+        )
 
     def size(self) -> int:
         """Number of transitions that can be sampled."""

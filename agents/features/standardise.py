@@ -16,6 +16,7 @@ from stillsight.agents.buffers.footprint import check_memory
 from stillsight.encoders.encoder import Encoder
 from stillsight.envs.random_play import random_play
 from stillsight.envs.vector import layout_of, shown_by
+from stillsight.envs.wrappers.layout import Layout
 
 FLOOR = 0.1
 """Smallest standard deviation to divide by, as a share of the mean one of its tap: a dead feature must not become
@@ -26,7 +27,8 @@ TINY = 1e-20
 weights lie near 1e-10."""
 
 LARGEST = 10.0
-"""Standardised features are clipped to this, as SB3's VecNormalize clips observations."""
+"""Standardised features are clipped to this, as SB3's VecNormalize clips observations. Numbers of a state are not: of
+a goal that lies far from those of the first look it must still be seen which way it lies."""
 
 
 class Statistics(NamedTuple):
@@ -48,13 +50,17 @@ class Standardise(nn.Module):
         width: D.
         statistics: None leaves features as they are, unclipped, until a checkpoint brings the numbers.
         widths: of the taps that these features are of, which may differ in scale; all are of one by default.
+        state: of numbers of a state, which beyond `LARGEST` grow by their logarithm and are not clipped.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, width: int, statistics: Statistics | None, widths: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, width: int, statistics: Statistics | None, widths: Sequence[int] | None = None, *, state: bool = False
+    ) -> None:
         super().__init__()
+        self.state = state
         mean, std = statistics or Statistics(torch.zeros(width), torch.ones(width))
         self.register_buffer("mean", mean.clone())
         parts = std.split(list(widths or [width]))
@@ -74,7 +80,12 @@ class Standardise(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         if self.leaves:
             return features
-        return ((features - self.mean) / self.std).clamp(-LARGEST, LARGEST)
+        scaled = (features - self.mean) / self.std
+        clipped = scaled.clamp(-LARGEST, LARGEST)
+        if not self.state:
+            return clipped
+        beyond = (scaled.abs() - LARGEST).clamp(0, torch.finfo(scaled.dtype).max)
+        return clipped + scaled.sign() * beyond.log1p()
 
 
 BATCH = 64
@@ -83,6 +94,10 @@ BATCH = 64
 
 CONSTANT = 1e-6
 """Spread of a number of a state, in units of its size, below which it counts as constant and is not divided by."""
+EPISODES = 16
+"""Further episodes of each environment whose beginnings are looked at, where a number was constant: a goal may be."""
+COARSE = 1e5
+"""Size from which float32 has no more than two digits behind the point."""
 
 
 def gather_statistics(venv: VecEnv, encoder: Encoder, frames: int) -> Statistics:
@@ -99,7 +114,7 @@ def gather_statistics(venv: VecEnv, encoder: Encoder, frames: int) -> Statistics
 
     Returns:
         Those of the features of each image, one after the other, and then those of the state. Numbers that do not
-        change keep their scale.
+        change, nor from one episode to the next, are divided by their size where that is above 1.
 
     Raises:
         RunError: the machine has no memory free for so many frames.
@@ -126,10 +141,36 @@ def gather_statistics(venv: VecEnv, encoder: Encoder, frames: int) -> Statistics
         parts.append(Statistics(features.mean(0), features.std(0, correction=0)))
     if layout.vectors:
         state = torch.from_numpy(np.concatenate([layout.state_of(one) for one in shown])[:frames]).double()
-        mean, std = state.mean(0), state.std(0, correction=0)
-        constant = std <= CONSTANT * mean.abs().clamp_min(CONSTANT)
-        parts.append(Statistics(mean.float(), torch.where(constant, 1.0, std).float()))
+        parts.append(_of_state(state, venv, layout))
     return parts[0] if len(parts) == 1 else Statistics(*(torch.cat(both) for both in zip(*parts, strict=True)))
+
+
+def _of_state(state: Tensor, venv: VecEnv, layout: Layout) -> Statistics:
+    """Mean and standard deviation of each number of float64 `[N, D]`; of those that never change, over the beginnings
+    of further episodes, which are warned of on stderr where they do not change there either."""
+    mean, std = state.mean(0), state.std(0, correction=0)
+    if (constant := _constant(mean, std)).any():
+        begun = [state[:1], *(_beginning(venv, layout) for _ in range(EPISODES))]
+        first = torch.cat(begun)
+        mean, std = torch.where(constant, first.mean(0), mean), torch.where(constant, first.std(0, correction=0), std)
+        constant = _constant(mean, std)
+    names = [f"{one.key}[{at}]" if one.width > 1 else one.key for one in layout.vectors for at in range(one.width)]
+    if coarse := [name for name, lost in zip(names, constant & (mean.abs() > COARSE), strict=True) if lost]:
+        print(
+            f"stillsight: warning: {', '.join(coarse[:5])} did not change in the first look, and may move by less than "
+            "float32 holds beside numbers so large. Let your environment show differences, say from where it began.",
+            file=sys.stderr,
+        )
+    return Statistics(mean.float(), torch.where(constant, mean.abs().clamp_min(1.0), std).float())
+
+
+def _constant(mean: Tensor, std: Tensor) -> Tensor:
+    return std <= CONSTANT * mean.abs().clamp_min(CONSTANT)
+
+
+def _beginning(venv: VecEnv, layout: Layout) -> Tensor:
+    """The state of each environment at the beginning of another episode, float64 `[n_envs, D]`."""
+    return torch.from_numpy(layout.state_of(shown_by(venv.reset()))).double()
 
 
 def warn_of_blank(pixels: np.ndarray) -> None:

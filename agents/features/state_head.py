@@ -34,7 +34,7 @@ class StateHead(nn.Module):
         super().__init__()
         needed = head_bytes(frames * width, STATE_UNITS)
         check_memory(needed, frames, what="state's layer", flag="--frame-stack ", fewer="--state KEY")
-        self.standardise = Standardise(width, statistics, [1] * width)
+        self.standardise = Standardise(width, statistics, [1] * width, state=True)
         self.linear = nn.Linear(frames * width, STATE_UNITS)
         self.activation = activation(end, STATE_UNITS)
 

@@ -16,8 +16,8 @@ from stillsight.agents import RlConfig, load, rl
 from stillsight.agents.cli import main
 from stillsight.agents.doctor.run_check import check_run
 from stillsight.agents.errors import RunError
-from stillsight.agents.features.standardise import gather_statistics
-from stillsight.agents.features.state_head import STATE_UNITS
+from stillsight.agents.features.standardise import Standardise, Statistics, gather_statistics
+from stillsight.agents.features.state_head import STATE_UNITS, StateHead
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.training import callbacks
@@ -134,13 +134,63 @@ def test_each_camera_and_each_number_is_standardised_for_itself(arm: Tiny) -> No
     torch.testing.assert_close(found.std, expected.std(0, correction=0), rtol=1e-4, atol=1e-5)
 
 
-def test_a_number_that_never_changes_keeps_its_scale(arm: Tiny) -> None:
+def test_a_number_that_never_changes_is_divided_by_its_size_where_that_is_above_one(arm: Tiny) -> None:
     venv = make_vec("robot_world:Robot-v0", 1, options=arm(pixels=("off",)).env_options())
     still = venv.reset()
     venv.reset = lambda: still  # type: ignore[method-assign]
     venv.step_wait = lambda: (still, np.zeros(1), np.zeros(1, bool), [{}])  # type: ignore[method-assign]
     found = gather_statistics(venv, build(arm(), pinned=True), 8)
-    assert found.std.tolist() == [1.0, 1.0, 1.0]
+    assert found.std.tolist() == [max(1.0, abs(one)) for one in found.mean.tolist()]
+    assert max(found.std.tolist()) > 1.0
+
+
+def test_a_goal_that_is_another_in_each_episode_is_standardised_over_several(arm: Tiny) -> None:
+    """The failure it prevents: an episode longer than the first look has one goal, all others lie far from it by the
+    measure of nothing, and were clipped to one of two numbers."""
+    options = arm(pixels=("off",)).env_options()
+    still = make_vec("robot_world:Robot-v0", 1, options=options).reset()
+
+    def look(goals: list[float]) -> Statistics:
+        venv, drawn = make_vec("robot_world:Robot-v0", 1, options=options), iter(goals)
+
+        def shown(goal: float) -> dict[str, np.ndarray]:
+            assert isinstance(still, dict)
+            return still | {"joints": np.array([[goal, 0.5, 0.0]], np.float32)}
+
+        venv.reset = lambda: shown(next(drawn))  # type: ignore[method-assign,assignment,return-value]
+        venv.step_wait = lambda: (shown(goals[0]), np.zeros(1), np.zeros(1, bool), [{}])  # type: ignore[method-assign,assignment,return-value]
+        return gather_statistics(venv, build(arm(), pinned=True), 8)
+
+    goals = [-72.0, *np.linspace(-180, 180, 16)]
+    found = look(goals)
+    assert found.mean[0].item() == pytest.approx(np.mean(goals), abs=1e-4)
+    assert found.std[0].item() == pytest.approx(np.std(goals), rel=1e-5)
+    head = StateHead(1, 3, look([-72.0] * 17))
+    assert head.standardise.std.tolist() == [72.0, 1.0, 1.0], "by its size, where nothing more is known"
+    goals_seen = head.standardise(torch.tensor([[-180.0, 0.5, 0.0], [0.0, 0.5, 0.0], [170.0, 0.5, 0.0]]))[:, 0]
+    torch.testing.assert_close(goals_seen, torch.tensor([-1.5, 1.0, 242 / 72]))
+
+
+def test_numbers_of_a_state_far_out_are_told_apart_and_features_are_clipped() -> None:
+    far = torch.tensor([[-1e30, -50.0, -10.0, 3.0, 10.0, 11.0, 50.0, 1e30, float("inf")]]).T
+    known = Statistics(torch.zeros(1), torch.full((1,), 0.5))
+    scaled = Standardise(1, known, state=True)(far / 2)[:, 0]
+    expected = [-10 - np.log1p(1e30), -10 - np.log1p(40), -10, 3, 10, 10 + np.log1p(1), 10 + np.log1p(40)]
+    torch.testing.assert_close(scaled[:7], torch.tensor(expected, dtype=torch.float32))
+    assert scaled.isfinite().all()
+    assert (scaled.diff()[:-1] > 0).all()
+    assert Standardise(1, known)(far / 2)[:, 0].tolist() == [-10, -10, -10, 3, 10, 10, 10, 10, 10]
+
+
+def test_numbers_that_float32_cannot_tell_apart_are_warned_of(arm: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
+    venv = make_vec("robot_world:Robot-v0", 1, options=arm(pixels=("off",)).env_options())
+    still = venv.reset()
+    assert isinstance(still, dict)
+    ticks = still | {"joints": np.array([[1e9, 0.5, 3.0]], np.float32)}
+    venv.reset = lambda: ticks  # type: ignore[method-assign,assignment,return-value]
+    venv.step_wait = lambda: (ticks, np.zeros(1), np.zeros(1, bool), [{}])  # type: ignore[method-assign,assignment,return-value]
+    gather_statistics(venv, build(arm(), pinned=True), 8)
+    assert "warning: joints[0] did not change in the first look, and may move by less than" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("changes", [{"pixels": ("wrist",)}, {"pixels": ("off",)}, {"pixels": BOTH, "state": ()}])

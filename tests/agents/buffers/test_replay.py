@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -663,3 +664,23 @@ def test_off_policy_algorithms_learn_from_it() -> None:
     model.learn(40)
     assert model.replay_buffer.size() == 40
     assert model.replay_buffer.frames.dtype == np.float16
+
+
+@pytest.mark.parametrize(("value", "kept"), [(6e4, True), (7e4, False), (1e-10, False), (0.0, True)])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_features_that_float16_cannot_hold_are_refused(value: float, kept: bool, dtype: str) -> None:
+    """The failure it prevents: a memory of infinities or of nothing but zeros, which is learned from all the same."""
+    buffer = FrameReplayBuffer(16, space(2), spaces.Discrete(2), "cpu", n_envs=1, dtype=dtype)
+    stack, action = np.full((1, 2, 3), value, np.float32), np.zeros((1, 1))
+
+    def store() -> None:
+        buffer.add(stack, stack, action, np.zeros(1), np.zeros(1, bool), [{}])
+
+    if kept or dtype == "float32":
+        store()
+        assert buffer.sample(1).observations.flatten().tolist() == pytest.approx([value] * 6, rel=1e-3)
+        return
+    with pytest.raises(
+        RunError, match=re.escape(f"to 65,504, and the largest here is {value:.3g}. Type --replay-dtype")
+    ):
+        store()

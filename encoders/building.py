@@ -53,7 +53,7 @@ def build(
         backbone = make_backbone(config.encoder, pretrained=config.mode.pretrained and config.weights is None)
     provenance = _pretrained(config, backbone, tap) if config.mode.pretrained else _random(config, backbone, tap)
     run = replace(backbone, stages=up_to(backbone, tap, config.encoder))
-    proved = not row.own or contract.check(config.encoder, run)
+    proved = not row.own or contract.check(config.encoder, run, learns=config.mode.trained)
     built = Encoder(
         backbone,
         name=config.encoder,
@@ -67,7 +67,7 @@ def build(
         precision=config.precision,
         provenance=provenance,
         seed=config.seed,
-        first_sight=None if proved else contract.FirstSight(config.encoder, run),
+        first_sight=None if proved else contract.FirstSight(config.encoder, run, learns=config.mode.trained),
     )
     built.recipe = Recipe(replace(config, accept_license=False), pinned)  # whoever unpickles it accepts for themselves
     target = devices.pick_device(config.device)

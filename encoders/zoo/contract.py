@@ -32,12 +32,13 @@ def sides(backbone: Backbone) -> list[int]:
     return [side for side in tried if side % unit == 0] or [-(-side // unit) * unit for side in tried]
 
 
-def check(path: str, backbone: Backbone) -> bool:
+def check(path: str, backbone: Backbone, *, learns: bool = False) -> bool:
     """Refuse a backbone whose stages are not what they must be.
 
     Args:
         path: what the encoder is called in messages.
         backbone: as its function returned it, with the stages that will run.
+        learns: it is to be trained.
 
     Returns:
         Whether images of some size got through; if not, only what can be seen without running it was looked at, and
@@ -52,7 +53,7 @@ def check(path: str, backbone: Backbone) -> bool:
     shapes = [shape for side in sides(backbone) for shape in ((side, 2 * side), (side, side))]
     for shape in shapes:
         try:
-            outputs = check_at(path, backbone, shape)
+            outputs = check_at(path, backbone, shape, learns=learns)
         except BlockedError:  # too small for some stage, or not square: another image may pass
             continue
         _check_tokens(path, backbone, outputs, [other for other in shapes if other != shape])
@@ -60,7 +61,7 @@ def check(path: str, backbone: Backbone) -> bool:
     return False
 
 
-def check_at(path: str, backbone: Backbone, image: tuple[int, int]) -> dict[str, Tensor]:
+def check_at(path: str, backbone: Backbone, image: tuple[int, int], *, learns: bool = False) -> dict[str, Tensor]:
     """Refuse a backbone by what its stages make of two images of this height and width, in pixels.
 
     Returns:
@@ -70,7 +71,8 @@ def check_at(path: str, backbone: Backbone, image: tuple[int, int]) -> dict[str,
         BlockedError: they do not get through.
         EncoderError: a stage hands on something else than one float32 tensor, or maps with their channels last; what it
             hands on is another the next time, or in another batch; it changes what it holds; or it computes with a
-            tensor of the model that no stage holds, so that it is neither loaded, hashed nor frozen.
+            tensor of the model that no stage holds, so that it is neither loaded, hashed nor frozen; or it `learns`,
+            and no gradient reaches it.
     """
     import torch
 
@@ -84,6 +86,8 @@ def check_at(path: str, backbone: Backbone, image: tuple[int, int]) -> dict[str,
         _check_again(path, backbone, images, outputs)
         _check_alone(path, backbone, images, outputs)
         _check_ownership(path, backbone, images, outputs)
+        if learns:
+            _check_gradient(path, backbone, images)
     return outputs
 
 
@@ -94,17 +98,18 @@ class FirstSight:
     Args:
         path: what the encoder is called in messages.
         backbone: with the stages that run; None where there is nothing to check.
+        learns: it is to be trained.
     """
 
-    def __init__(self, path: str, backbone: Backbone | None = None) -> None:
-        self.path, self.backbone = path, backbone
+    def __init__(self, path: str, backbone: Backbone | None = None, *, learns: bool = False) -> None:
+        self.path, self.backbone, self.learns = path, backbone, learns
         self.seen: set[tuple[int, int]] = set()
 
     def __call__(self, image: tuple[int, int]) -> None:
         """Refuse the network by what it makes of images of this height and width, in pixels; see `check_at`."""
         if self.backbone is not None and image not in self.seen:
             self.seen.add(image)
-            check_at(self.path, self.backbone, image)
+            check_at(self.path, self.backbone, image, learns=self.learns)
 
     def __deepcopy__(self, memo: object) -> FirstSight:
         return self
@@ -420,6 +425,27 @@ def _check_ownership(path: str, backbone: Backbone, images: Tensor, outputs: Map
         "neither loaded nor hashed, nor frozen. Let the stage that uses it keep it as a parameter, a buffer or a "
         "sub-module: self.name = model.name."
     )
+
+
+def _check_gradient(path: str, backbone: Backbone, images: Tensor) -> None:
+    """Refuse a network whose parameters no gradient reaches: it would be trained, and stay as it is."""
+    import torch
+
+    parameters = {parameter for stage in backbone.stages.values() for parameter in stage.parameters()}
+    flags = {parameter: parameter.requires_grad for parameter in parameters}
+    try:
+        with torch.enable_grad():
+            for parameter in parameters:
+                parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
+            *_, (stage, output) = run(backbone, images).items()
+    finally:
+        for parameter, flag in flags.items():
+            parameter.requires_grad_(flag)
+    if not output.requires_grad:
+        raise EncoderError(
+            f"Stage {stage} of {path} hands on features without a gradient, so nothing of it would be trained. Take "
+            "torch.no_grad() and detach() out of its forward(), or type --mode frozen."
+        )
 
 
 def _moves(backbone: Backbone, tensors: Mapping[str, Tensor], images: Tensor, outputs: Mapping[str, Tensor]) -> bool:

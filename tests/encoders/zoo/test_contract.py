@@ -198,6 +198,22 @@ def test_features_that_depend_on_the_batch_are_refused(then: Callable[[Tensor], 
     assert check("x:y", backbone(Stage(lambda maps: maps - maps.mean((2, 3), keepdim=True))))
 
 
+@pytest.mark.parametrize("asleep", [False, True])
+def test_a_network_that_is_to_learn_and_gets_no_gradient_is_refused(asleep: bool) -> None:
+    """The failure it prevents: a finetune run that is a frozen one, and is compared with it."""
+    blind, open_ = backbone(Stage(lambda maps: maps.detach())), backbone(Stage())
+    for each in (blind, open_):
+        each.model.requires_grad_(not asleep)  # whatever its author did, what is to learn is woken up
+    check("x:y", blind)
+    check("x:y", open_, learns=True)
+    with pytest.raises(EncoderError, match=r"Stage only of x:y hands on features without a gradient, .* --mode frozen"):
+        check("x:y", blind, learns=True)
+    with pytest.raises(EncoderError, match="without a gradient"):
+        FirstSight("x:y", blind, learns=True)((48, 48))
+    for each in (blind, open_):
+        assert {parameter.requires_grad for parameter in each.model.parameters()} == {not asleep}
+
+
 class Stubborn(nn.Module):
     """Keeps its BatchNorm in train mode."""
 

@@ -12,4 +12,4 @@ class CheckpointError(RunError):
 
 
 class TrainingFault(RuntimeError):  # noqa: N818 - an error is the user's, a fault happened to them
-    """Training that left the numbers, worded so that it can be printed as it stands; the exit code is 1."""
+    """Training whose numbers mean nothing, worded so that it can be printed as it stands; the exit code is 1."""

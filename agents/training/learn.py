@@ -11,6 +11,7 @@ import gymnasium as gym
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
+from stillsight.agents.errors import TrainingFault
 from stillsight.agents.features.acting import Actor
 from stillsight.agents.features.extractor import encoder_state
 from stillsight.agents.runs.folder import Run, Sink
@@ -69,6 +70,7 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
 
     Raises:
         Stop: Ctrl-C or SIGTERM asked for it; what was learned is saved.
+        TrainingFault: a loss or a parameter is no finite number any more, or an encoder changed that is not trained.
     """
     devices.seed_everything(config.seed)
     devices.use_threads(config.threads)
@@ -122,6 +124,12 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
                 reset_num_timesteps=False,  # counters and schedules go on where a resumed run stopped
             )
         savepoints.last()
+        if not config.mode.trained and agent.sha256() != savepoints.ledger.encoder_sha256:
+            raise TrainingFault(
+                f"The encoder changed while its agent learned, and --mode {config.mode.value} keeps it as it is: the "
+                f"returns in {run.folder} are of no encoder that is known. Find what writes into it (a callback, a "
+                "buffer that moves in eval mode too), and begin the run anew."
+            )
         if config.mode.trained:
             # For --weights: the whole network under its official names, so that another run can start from it.
             licence = f"{encoder.provenance.licence}; trained here on {config.env}".removeprefix("none needed; ")

@@ -16,8 +16,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from stillsight.agents import RlConfig
+from stillsight.agents import RlConfig, rl
+from stillsight.agents.errors import TrainingFault
 from stillsight.agents.features.extractor import EncoderExtractor, canonical, encoder_state
+from stillsight.agents.training import callbacks
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.agents.training.build import Agent, make_agent
 from stillsight.encoders import EncoderError, fingerprint
@@ -101,6 +103,22 @@ def stock(cls: type[BaseAlgorithm], weights: Path, **arguments: Any) -> tuple[Ba
     network = owner.features_extractor.net
     assert isinstance(network, nn.Module)
     return model, network
+
+
+def test_a_frozen_network_that_changes_all_the_same_ends_the_run_without_a_summary(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = callbacks.Episodes._on_step
+
+    def on_step(self: callbacks.Episodes) -> bool:
+        with torch.no_grad():
+            next(iter(self.training_env.encoder.frozen.state().values())).add_(1e-3)  # type: ignore[attr-defined]
+        return original(self)
+
+    monkeypatch.setattr(callbacks.Episodes, "_on_step", on_step)
+    with pytest.raises(TrainingFault, match=r"The encoder changed while its agent learned, and --mode frozen keeps it"):
+        rl(tiny("ppo", out=tmp_path / "run"))
+    assert not (tmp_path / "run" / "summary.json").exists()
 
 
 @pytest.mark.parametrize("cls", [PPO, A2C])

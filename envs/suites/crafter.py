@@ -10,7 +10,10 @@ from stillsight.envs.spec import EnvSpec, Preset
 from stillsight.envs.suites.suite import EVERY, Suite
 
 WORLD = EnvSpec(id="", actions="discrete", extra="crafter", needs=("crafter",), options=EnvOptions(size=64))
-RANDOM: dict[str, float] = {}
+RANDOM: dict[str, float] = {
+    "CrafterReward-v1": 1.31,
+    "CrafterNoReward-v1": 0.0,
+}
 
 
 def register() -> None:

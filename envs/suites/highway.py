@@ -31,6 +31,10 @@ ROWS = {
 RANDOM: dict[str, float] = {
     "highway-fast-v0": 8.182,
     "merge-v1": 7.343,
+    "exit-v1": 0.5037,
+    "roundabout-v1": 7.173,
+    "intersection-v2": 1.509,
+    "parking-v0": -46.33,
 }
 
 

@@ -20,7 +20,9 @@ SUMMARIES = {
     "MiniWorld-MazeS3-v0": "find a red box in a maze of nine rooms",
     "MiniWorld-PickupObjects-v0": "pick up what lies about",
 }
-RANDOM: dict[str, float] = {}
+RANDOM: dict[str, float] = {
+    "MiniWorld-OneRoom-v0": 0.1125,
+}
 
 
 def register() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from stillsight.encoders.backbone import Backbone
@@ -145,7 +146,8 @@ def run(backbone: Backbone, images: Any, outputs: dict[str, Any] | None = None) 
     flags = [(module, module.training) for module in modules]
     outputs = {} if outputs is None else outputs
     try:
-        with torch.autocast(images.device.type, enabled=False):
+        # A network may be known by shapes alone, of which nothing is cast.
+        with nullcontext() if images.is_meta else torch.autocast(images.device.type, enabled=False):
             for name, stage in backbone.stages.items():
                 images = stage.eval()(images)
                 outputs[name] = images

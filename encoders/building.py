@@ -19,7 +19,8 @@ from stillsight.encoders.mode import Mode
 from stillsight.encoders.taps.tap import stages_of
 from stillsight.encoders.weights import sources
 from stillsight.encoders.weights.fitting import load_into
-from stillsight.encoders.zoo import contract
+from stillsight.encoders.zoo.contract.contract import check
+from stillsight.encoders.zoo.contract.first_sight import FirstSight
 from stillsight.encoders.zoo.function import takes_pretrained
 from stillsight.encoders.zoo.registry import make_backbone, spec
 
@@ -53,7 +54,7 @@ def build(
         backbone = make_backbone(config.encoder, pretrained=config.mode.pretrained and config.weights is None)
     provenance = _pretrained(config, backbone, tap) if config.mode.pretrained else _random(config, backbone, tap)
     run = replace(backbone, stages=up_to(backbone, tap, config.encoder))
-    proved = not row.own or contract.check(config.encoder, run, learns=config.mode.trained)
+    proved = not row.own or check(config.encoder, run, learns=config.mode.trained)
     built = Encoder(
         backbone,
         name=config.encoder,
@@ -67,7 +68,7 @@ def build(
         precision=config.precision,
         provenance=provenance,
         seed=config.seed,
-        first_sight=None if proved else contract.FirstSight(config.encoder, run, learns=config.mode.trained),
+        first_sight=None if proved else FirstSight(config.encoder, run, learns=config.mode.trained),
     )
     built.recipe = Recipe(replace(config, accept_license=False), pinned)  # whoever unpickles it accepts for themselves
     target = devices.pick_device(config.device)

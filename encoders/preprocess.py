@@ -54,7 +54,7 @@ class Preprocess(nn.Module):
         counter: of the images that pass; None where another counts them.
         layout: notes the size of the images.
         sides: that images must have behind it.
-        first_sight: called with height and width of what the network sees, see `contract.FirstSight`.
+        first_sight: called with height and width of what the network sees, see `zoo.contract.first_sight.FirstSight`.
     """
 
     mean: Tensor
@@ -95,7 +95,7 @@ class Preprocess(nn.Module):
         breaks its contract on it; not where a compiler or an exporter only looks.
 
         Raises:
-            EncoderError: see `Sides.check` and `contract.FirstSight`.
+            EncoderError: see `Sides.check` and `zoo.contract.first_sight.FirstSight`.
         """
         if not torch.compiler.is_compiling():
             height, width = pixels.shape[2:]

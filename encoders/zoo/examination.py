@@ -20,7 +20,8 @@ from stillsight.encoders.engines.engine import Inference
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.taps.handover import Layout
 from stillsight.encoders.taps.pooling import as_map
-from stillsight.encoders.zoo.contract import SAME, apart, check, check_at
+from stillsight.encoders.zoo.contract.contract import check, check_at
+from stillsight.encoders.zoo.contract.stages import SAME, apart
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 from stillsight.encoders.zoo.registry import make_backbone, spec
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.errors import EncoderError, file_for_module
-from stillsight.encoders.zoo.contract import check, probe
+from stillsight.encoders.zoo.contract.contract import check
+from stillsight.encoders.zoo.contract.stages import probe
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 
 SPATIAL = 8

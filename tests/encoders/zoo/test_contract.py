@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from stillsight.encoders import ENCODERS, Backbone, EncoderError, Preprocessing
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.taps.pooling import Pooling
-from stillsight.encoders.zoo.contract import FirstSight, check, check_at
+from stillsight.encoders.zoo.contract.contract import check, check_at
+from stillsight.encoders.zoo.contract.first_sight import FirstSight
 from stillsight.encoders.zoo.registry import make_backbone
 
 

@@ -1,0 +1,1 @@
+"""What a backbone promises: `contract.py` is what others ask."""

@@ -18,7 +18,7 @@ from stillsight.agents.exchange.sb3_zip import FORMAT, POLICY_FILE, RUN_FILE, TE
 from stillsight.agents.playing.player import Player, load
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.records import plain
-from stillsight.agents.training import model_state
+from stillsight.agents.training.state import model_state
 from stillsight.encoders.atomic import replacing, to_json
 from stillsight.encoders.encoder import fingerprint
 

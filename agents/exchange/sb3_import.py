@@ -27,8 +27,9 @@ from stillsight.agents.runs.reader import IMPORTED, RUNS
 from stillsight.agents.runs.records import plain
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.trust import Trust, flags, read_record, values_of
-from stillsight.agents.training import model_state
 from stillsight.agents.training.config import RlConfig
+from stillsight.agents.training.state.exploration import EXPLORATION
+from stillsight.agents.training.state.finite import check_finite
 from stillsight.encoders.atomic import to_json, write_atomically
 from stillsight.encoders.errors import as_typed
 from stillsight.encoders.mode import Mode
@@ -93,7 +94,7 @@ def _checked(run: schema.ExportRecord, tree: Mapping[str, Any], path: Path, trus
     config.check_ranges()
     Spaces.from_json(run["spaces"], where, AGAIN)
     held = path / POLICY_FILE
-    model_state.check_finite(tree, held)
+    check_finite(tree, held)
     checkpoint.facts(tree, schema.AgentFacts, held)
     differing = [name for name, value in facts(run).items() if tree.get(name, value) != value]
     if differing:
@@ -147,7 +148,7 @@ def _unpickled(archive: zipfile.ZipFile, path: Path) -> tuple[schema.ExportRecor
     run = parsed(str(eyes["run"]).encode(), where)
     run["step"] = schema.convert(data.get("num_timesteps", 0), schema.Step, where, AGAIN)
     _, config = read_record(run["config"], where, AGAIN)
-    explores = {name: data[name] for name in (model_state.EXPLORATION,) if name in data}
+    explores = {name: data[name] for name in (EXPLORATION,) if name in data}
     return run, {"policy": _renamed(policy, config.mode, path), **explores, **facts(run)}
 
 

@@ -20,9 +20,9 @@ from stillsight.agents.exchange import pixel_features
 from stillsight.agents.exchange.pixel_features import PixelFeatures
 from stillsight.agents.features.extractor import EncoderExtractor, canonical, join
 from stillsight.agents.playing.player import NoEnvironment, Player
-from stillsight.agents.training import model_state
 from stillsight.agents.training.algorithms import spec
 from stillsight.agents.training.settings import arguments, overrides
+from stillsight.agents.training.state.exploration import exploration
 from stillsight.encoders.atomic import to_json
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.preprocess import Preprocess
@@ -154,7 +154,7 @@ def stock_model(player: Player, run: Mapping[str, Any]) -> BaseAlgorithm:
     with torch.no_grad():
         model.policy.load_state_dict(_policy_state(player, model))
     model.num_timesteps, model._total_timesteps = player.step, config.steps
-    vars(model).update(model_state.exploration(player.model))
+    vars(model).update(exploration(player.model))
     _check(player, model)
     model.policy_kwargs["features_extractor_class"] = Source()
     return model

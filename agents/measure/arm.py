@@ -21,11 +21,11 @@ from stillsight.agents.features.extractor import EncoderExtractor
 from stillsight.agents.measure.clock import Clock
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.training import algorithms, summary
-from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, make_agent
 from stillsight.agents.training.callbacks import light
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.settings import overrides
+from stillsight.agents.training.state import model_state as state
 from stillsight.encoders import device as devices
 from stillsight.encoders.building import build
 

@@ -22,9 +22,12 @@ from stillsight.agents.runs import checkpoint, history, schema
 from stillsight.agents.runs.reader import IMPORTED
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.trust import Trust, open_run
-from stillsight.agents.training import model_state
 from stillsight.agents.training.build import assemble, check_frozen, check_step, prepare
 from stillsight.agents.training.config import RlConfig
+from stillsight.agents.training.state import model_state
+from stillsight.agents.training.state.exploration import restore_exploration
+from stillsight.agents.training.state.finite import check_finite
+from stillsight.agents.training.state.fit import check_learned
 from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder, fingerprint
 from stillsight.encoders.mode import Mode
@@ -250,13 +253,13 @@ def load(
         stored = read_policy(path)
         if not (folder / IMPORTED).exists():  # which SB3 may have trained on for any time
             check_step(config, stored, path)
-        model_state.check_learned(model, stored, path)
+        check_learned(model, stored, path)
         return stored
 
     name, stored = history.find(folder, which, read)
     check_frozen(encoder, stored, folder)
     model_state.restore_learned(model, stored)
-    model_state.restore_exploration(model, stored, stored["step"] / config.steps)
+    restore_exploration(model, stored, stored["step"] / config.steps)
     return Player(config, encoder, known, model, step=stored["step"], checkpoint=name)
 
 
@@ -267,7 +270,7 @@ def read_policy(path: Path) -> dict[str, Any]:
         CheckpointError: it is missing, damaged, holds no policy, or one of numbers that are none.
     """
     stored = checkpoint.load(path)
-    model_state.check_finite(stored, path)
+    check_finite(stored, path)
     checkpoint.facts(stored, schema.AgentFacts, path)
     return stored
 

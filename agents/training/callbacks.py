@@ -19,7 +19,7 @@ from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.continuing.games import arrays, tensors
 from stillsight.agents.training.episodes import Episode, capped_note, divide, play_episodes
-from stillsight.agents.training.model_state import loss_not_finite
+from stillsight.agents.training.state.finite import loss_not_finite
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.system import stopping
 from stillsight.envs.state import objection, restore_state, save_state

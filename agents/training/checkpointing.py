@@ -19,9 +19,11 @@ from stillsight.agents.runs import checkpoint, history, schema
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.place import place
 from stillsight.agents.runs.trust import flags
-from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, check_frozen, check_step
 from stillsight.agents.training.continuing import games
+from stillsight.agents.training.state import model_state as state
+from stillsight.agents.training.state.finite import check_finite, not_finite
+from stillsight.agents.training.state.fit import check_fit
 from stillsight.encoders.encoder import fingerprint
 from stillsight.encoders.errors import DiskFault, as_typed
 from stillsight.encoders.system import stopping
@@ -246,7 +248,7 @@ class Savepoints:
             cause: what was raised meanwhile, if anything.
         """
         model = self.agent.model
-        what = state.not_finite(model)
+        what = not_finite(model)
         if what is None:
             return
         last = self.run.checkpoint("last")
@@ -379,10 +381,10 @@ class Savepoints:
         """
         stored = checkpoint.load(path, self.agent.model.device)
         facts = checkpoint.facts(stored, schema.LearningFacts, path)
-        state.check_finite(stored, path)
+        check_finite(stored, path)
         before = self.run.changed.get("steps", (0, 0))[0]  # of a run that becomes shorter, which is refused otherwise
         check_step(replace(self.agent.config, steps=max(self.agent.config.steps, before)), stored, path)
-        state.check_fit(self.agent.model, stored, path)
+        check_fit(self.agent.model, stored, path)
         name = facts["replay"]
         if name is not None and not re.fullmatch(r"replay-\d+", name):
             raise CheckpointError(f"The checkpoint {path} names a replay memory {name!r} that cannot be its own.")

@@ -14,8 +14,8 @@ from stillsight.agents import RlConfig, rl
 from stillsight.agents.cli import main
 from stillsight.agents.errors import CheckpointError
 from stillsight.agents.runs import checkpoint
-from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import make_agent
+from stillsight.agents.training.state import model_state as state
 from stillsight.encoders.building import build as build_encoder
 
 Tiny = Callable[..., RlConfig]

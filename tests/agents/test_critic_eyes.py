@@ -19,9 +19,9 @@ from stillsight.agents.features.critic import follow_critic
 from stillsight.agents.features.extractor import EncoderExtractor, canonical
 from stillsight.agents.listing import ListConfig, show
 from stillsight.agents.runs import checkpoint
-from stillsight.agents.training import model_state as state
 from stillsight.agents.training.algorithms import ALGORITHMS, AlgorithmSpec, spec
 from stillsight.agents.training.build import Agent, make_agent
+from stillsight.agents.training.state import model_state as state
 from stillsight.encoders import fingerprint
 from stillsight.encoders.building import build as build_encoder
 

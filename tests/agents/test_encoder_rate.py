@@ -17,9 +17,9 @@ from stillsight.agents.cli import main
 from stillsight.agents.errors import RunError
 from stillsight.agents.features.encoder_rate import FACTOR, optimizers, scale
 from stillsight.agents.features.extractor import canonical
-from stillsight.agents.training import model_state as state
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.agents.training.build import Agent, make_agent
+from stillsight.agents.training.state import model_state as state
 from stillsight.encoders import Mode
 from stillsight.encoders.building import build as build_encoder
 from stillsight.encoders.learned import Learned

@@ -24,8 +24,8 @@ from stillsight.agents.features.head import Head, merged
 from stillsight.agents.features.standardise import Statistics
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.trust import open_run
-from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, make_agent, prepare
+from stillsight.agents.training.state import model_state as state
 from stillsight.agents.training.summary import card, trainable
 from stillsight.encoders import Backbone, Encoder, EncoderError, Preprocessing
 from stillsight.encoders.building import build

@@ -20,10 +20,10 @@ from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.records import read_lines
 from stillsight.agents.training import callbacks, checkpointing
-from stillsight.agents.training import model_state as state
 from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.continuing import games
 from stillsight.agents.training.episodes import Episode
+from stillsight.agents.training.state import model_state as state
 from stillsight.encoders.system.stopping import Stop
 from stillsight.encoders.zoo.retina import retina
 

@@ -13,8 +13,8 @@ import torch
 from stillsight.agents import RlConfig
 from stillsight.agents.errors import CheckpointError
 from stillsight.agents.runs import checkpoint
-from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import Agent, make_agent
+from stillsight.agents.training.state import model_state as state
 from stillsight.encoders.building import build as build_encoder
 
 Tiny = Callable[..., RlConfig]

@@ -24,10 +24,10 @@ from stillsight.agents.buffers.replay import FrameReplayBuffer
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.training import algorithms, callbacks
-from stillsight.agents.training import model_state as state
 from stillsight.agents.training.build import make_agent
 from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.model import make_model
+from stillsight.agents.training.state import model_state as state
 from stillsight.agents.training.summary import buffer_bytes
 from stillsight.encoders import build
 from stillsight.encoders.building import build as build_encoder

@@ -17,12 +17,13 @@ from stillsight.agents.errors import CheckpointError
 from stillsight.agents.playing.play_config import EvaluateConfig
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.records import read_lines
-from stillsight.agents.training import callbacks, model_state
+from stillsight.agents.training import callbacks
 from stillsight.agents.training.algorithms import ALGORITHMS, spec
 from stillsight.agents.training.build import make_agent
 from stillsight.agents.training.continuing.inheritance import inherit
 from stillsight.agents.training.episodes import play_episodes
 from stillsight.agents.training.seeds import EVALUATION
+from stillsight.agents.training.state import model_state
 from stillsight.encoders.building import build
 from stillsight.encoders.errors import EncoderError
 from stillsight.envs import make_env

@@ -17,7 +17,7 @@ from stillsight.agents.playing.video import record
 from stillsight.agents.runs import checkpoint, history
 from stillsight.agents.runs.records import read_lines
 from stillsight.agents.training import callbacks
-from stillsight.agents.training import model_state as state
+from stillsight.agents.training.state.finite import check_finite
 
 Tiny = Callable[..., RlConfig]
 
@@ -255,7 +255,7 @@ def test_no_policy_is_a_sentence(trained: Path) -> None:
     checkpoint.save(trained / "checkpoints" / "best.safetensors", {"step": 3})
     with pytest.raises(CheckpointError, match="holds no policy"):
         load(trained, "best")
-    assert callable(state.check_finite)
+    assert callable(check_finite)
 
 
 def test_rows_reach_the_disk_before_the_checkpoint_that_stands_on_them(

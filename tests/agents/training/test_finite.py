@@ -15,9 +15,9 @@ from stillsight.agents.cli import main
 from stillsight.agents.errors import TrainingFault
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.training import callbacks
-from stillsight.agents.training import model_state as state
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.agents.training.build import make_agent
+from stillsight.agents.training.state.finite import not_finite
 from stillsight.encoders.building import build
 
 Tiny = Callable[..., RlConfig]
@@ -120,11 +120,11 @@ def test_an_unexplained_variance_is_no_fault(tiny: Tiny, tmp_path: Path) -> None
 def test_each_number_of_each_parameter_is_looked_at(tiny: Tiny, bad: float) -> None:
     config = tiny("ppo").resolved()
     model = make_agent(config, build(config, pinned=True), n_envs=2).model
-    assert state.not_finite(model) is None
+    assert not_finite(model) is None
     for name, parameter in model.policy.named_parameters():
         with torch.no_grad():
             kept = parameter.view(-1)[-1].clone()
             parameter.view(-1)[-1] = bad
-            assert name in str(state.not_finite(model))
+            assert name in str(not_finite(model))
             parameter.view(-1)[-1] = kept
-    assert state.not_finite(model) is None
+    assert not_finite(model) is None

@@ -109,6 +109,11 @@ def refused(error: OSError) -> str:
     return f"{what} cannot be read or written: {told}. {remedy}."
 
 
+def first_line(error: object) -> str:
+    """The first line of what an error says, or its type where it says nothing: for the middle of a sentence."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 @functools.cache
 def say_once(sentence: str) -> None:
     """Print a notice on the standard error, the first time in this process: of what somebody waits for, or loses."""

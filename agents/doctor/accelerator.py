@@ -11,6 +11,7 @@ import torch
 from stillsight.agents.doctor.child import tell
 from stillsight.agents.doctor.outcome import Outcome
 from stillsight.encoders import device as devices
+from stillsight.encoders.errors import first_line
 
 DRIVER = Path("/proc/driver/nvidia/version")
 """Tells that a machine has a GPU and its driver."""
@@ -59,7 +60,7 @@ def operators() -> Outcome:
         kept = torchvision.ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
         assert kept.tolist() == [0]
     except Exception as error:  # ImportError, RuntimeError, AttributeError, by how far apart the two are
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         found = f"torchvision does not run beside torch {torch.__version__} ({reason})"
         return Outcome("operators", "wrong", found, "pip install --upgrade torch torchvision")
     return Outcome("operators", "ok", f"those of torchvision {torchvision.__version__} run")

@@ -31,7 +31,7 @@ from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.state.exploration import EXPLORATION
 from stillsight.agents.training.state.finite import check_finite
 from stillsight.encoders.atomic import to_json, write_atomically
-from stillsight.encoders.errors import as_typed
+from stillsight.encoders.errors import as_typed, first_line
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.weights.sources import file_hash
 
@@ -136,7 +136,7 @@ def _unpickled(archive: zipfile.ZipFile, path: Path) -> tuple[schema.ExportRecor
     except RunError:
         raise
     except Exception as error:  # whatever a pickle raises
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise RunError(
             f"{path} is damaged, or was saved by other versions of its packages ({reason}). Save it again with these."
         ) from error

@@ -25,6 +25,7 @@ from stillsight.agents.training.settings import arguments, overrides
 from stillsight.agents.training.state.exploration import exploration
 from stillsight.encoders.atomic import to_json
 from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.errors import first_line
 from stillsight.encoders.preprocess import Preprocess
 
 SAMPLE = 2
@@ -228,7 +229,7 @@ def _program(module: nn.Module, samples: tuple[Tensor, ...], name: str) -> np.nd
             )
             torch.export.save(exported, file)
     except Exception as error:  # whatever the code of a network raises when it is traced
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise RunError(
             f"The encoder {name} cannot be written as a program of its own (torch.export: {reason}). Share the run "
             "folder, which is plain files, or an agent with an encoder of `stillsight list encoders`."

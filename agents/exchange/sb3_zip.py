@@ -14,6 +14,7 @@ from typing import IO, NoReturn
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
 from stillsight.encoders.device import available_memory
+from stillsight.encoders.errors import first_line
 from stillsight.encoders.system.plain_file import open_plain
 
 RUN_FILE, POLICY_FILE, TEXT_FILE = "stillsight/run.json", "stillsight/policy.safetensors", "README.txt"
@@ -55,7 +56,7 @@ def bounded(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def _refuse_damaged(path: Path, error: Exception) -> NoReturn:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     raise RunError(f"{path} is no zip, or a damaged one ({reason}). Nothing was written. Get it again.") from error
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import schema
 from stillsight.encoders.atomic import check_free, writing
-from stillsight.encoders.errors import DamagedFileError
+from stillsight.encoders.errors import DamagedFileError, first_line
 from stillsight.encoders.weights import tensor_file
 
 STRUCTURE = "structure"
@@ -69,7 +69,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"There is no checkpoint {path}. `stillsight list runs` shows the runs.") from error
     except _UNREADABLE as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"The checkpoint {path} is damaged or incomplete ({reason}). Nothing was changed."
         ) from error

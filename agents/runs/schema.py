@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NoReturn, NotRequired, TypedDict, Ty
 import msgspec
 
 from stillsight.agents.errors import RunError
-from stillsight.encoders.errors import DamagedFileError
+from stillsight.encoders.errors import DamagedFileError, first_line
 from stillsight.encoders.system.plain_file import NotPlainError, read_plain
 from stillsight.envs.wrappers.layout import MOST_IMAGES, MOST_VECTORS
 
@@ -272,8 +272,7 @@ def refuse(what: object, reason: object, advice: str = RESTORE) -> NoReturn:
         reason: what is wrong with it.
         advice: what to do.
     """
-    text = (str(reason).splitlines() or [type(reason).__name__])[0]
-    raise RunError(f"{what} is damaged ({text}). {advice}")
+    raise RunError(f"{what} is damaged ({first_line(reason)}). {advice}")
 
 
 def read_bounded(path: Path, limit: int = LARGEST_RECORD) -> bytes:

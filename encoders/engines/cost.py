@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.encoder import up_to
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import EncoderError, first_line
 from stillsight.encoders.taps.pooling import Pooling
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 from stillsight.encoders.zoo.registry import make_backbone, spec
@@ -107,7 +107,7 @@ def _counted(row: EncoderSpec, side: int | None, *, shorter: bool = False) -> Co
         except (EncoderError, RuntimeError) as error:
             if shorter and stages:  # the images are too small for this one
                 break
-            told = f"Images of {side} px do not get through {stage} of {row.name} ({_line(error)})."
+            told = f"Images of {side} px do not get through {stage} of {row.name} ({first_line(error)})."
             raise EncoderError(told) from error
         multiply_adds += counter.get_total_flops() // 2  # torch counts a multiplication and its addition as two
         shape = tuple(images.shape[1:])
@@ -115,10 +115,6 @@ def _counted(row: EncoderSpec, side: int | None, *, shorter: bool = False) -> Co
         parameters = _parameters(up_to(backbone, stage, row.name).values())
         stages[stage] = StageCost(stage, dims, shape, parameters, multiply_adds)
     return Cost(backbone, side, stages, _parameters([backbone.model]))
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _parameters(modules: Iterable[nn.Module]) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stillsight.encoders.errors import DamagedFileError, EncoderError
+from stillsight.encoders.errors import DamagedFileError, EncoderError, first_line
 from stillsight.encoders.system.plain_file import open_plain
 from stillsight.encoders.weights import tensor_file
 
@@ -192,5 +192,5 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 def damaged(path: Path, error: Exception) -> EncoderError:
     """The sentence about a file that cannot be read."""
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     return EncoderError(f"{path} is damaged or incomplete ({reason}). Get the file again.")

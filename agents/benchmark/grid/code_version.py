@@ -20,10 +20,9 @@ def code_version(module: str) -> str:
     """
     top = module.partition(".")[0]
     name = next(iter(importlib.metadata.packages_distributions().get(top, ())), None)
-    if name is None:
-        return f"{top} {_sources_sha256(top)}" if top != OURS else OURS
-    version = f"{name} {importlib.metadata.version(name)}"
-    return f"{version} {_sources_sha256(top)}" if top != OURS and _editable(name) else version
+    version = top if name is None else f"{name} {importlib.metadata.version(name)}"
+    own = top != OURS and (name is None or _editable(name))
+    return f"{version} {_sources_sha256(top)}" if own else version
 
 
 def _editable(distribution: str) -> bool:

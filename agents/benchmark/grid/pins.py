@@ -25,7 +25,7 @@ UNPINNED = (
 instead of their place."""
 
 KNOWN = ("stillsight", "torchvision", "timm", "stable_baselines3", "sb3_contrib")
-"""Packages that machine.json has the versions of."""
+"""Packages whose networks and algorithms are not brought by somebody else."""
 
 
 def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str, Any]:

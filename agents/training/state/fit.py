@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from stillsight.agents.errors import CheckpointError
 from stillsight.agents.runs import schema
 from stillsight.agents.training.state.exploration import EXPLORATION, exploration_rate
+from stillsight.encoders.errors import first_line
 
 MISFITS = (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError, OverflowError)
 """What torch, numpy and SB3 raise of a state that is of another model, or of none."""
@@ -78,12 +79,8 @@ def policy_of(state: Mapping[str, Any]) -> Any:
 def _misfit(error: Exception, path: Path | None) -> CheckpointError:
     which = "The checkpoint" if path is None else f"The checkpoint {path}"
     return CheckpointError(
-        f"{which} does not fit this agent ({reason(error)}). Restore it, or the config.json beside it."
+        f"{which} does not fit this agent ({first_line(error)}). Restore it, or the config.json beside it."
     )
-
-
-def reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _check_capture(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:

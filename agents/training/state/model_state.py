@@ -14,7 +14,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stillsight.agents.buffers.replay import FrameReplayBuffer
 from stillsight.agents.errors import CheckpointError
 from stillsight.agents.training.state.exploration import exploration
-from stillsight.agents.training.state.fit import MISFITS, attribute, check_fit, check_learned, policy_of, reason
+from stillsight.agents.training.state.fit import MISFITS, attribute, check_fit, check_learned, policy_of
+from stillsight.encoders.errors import first_line
 from stillsight.envs.state import generator_state, set_generator
 
 _NOT_COUNTERS = ("verbose", "start_time", "n_envs", "seed")
@@ -94,7 +95,7 @@ def restore(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
         vars(model).update(state["counters"])
         _set_random_state(model, state["random"])
     except MISFITS as error:
-        raise CheckpointError(f"The checkpoint does not fit this agent ({reason(error)}).") from error
+        raise CheckpointError(f"The checkpoint does not fit this agent ({first_line(error)}).") from error
 
 
 def restore_learned(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
@@ -108,7 +109,7 @@ def restore_learned(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
     try:
         model.policy.load_state_dict(policy_of(state))
     except MISFITS as error:
-        raise CheckpointError(f"The checkpoint does not fit this agent ({reason(error)}).") from error
+        raise CheckpointError(f"The checkpoint does not fit this agent ({first_line(error)}).") from error
 
 
 def capture_replay(model: BaseAlgorithm) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from stillsight.envs.registry import presumed_suite
 
 EPISODES, SEED = 100, 0
 UNDRAWN = ("MuJoCo", "DeepMind Control", "Gymnasium-Robotics", "Meta-World", "classic control")
+BRINGS = packages_distributions()
 
 
 def play(env_id: str) -> None:
@@ -29,7 +30,6 @@ def play(env_id: str) -> None:
     drawn = suite.name not in UNDRAWN
     options = row.options if drawn else row.options.merge(pixels=("off",), state=("on",))
     score = reference_returns(env_id, EPISODES, SEED, options=options)["random"]
-    brings = packages_distributions()
     modules = dict.fromkeys(("gymnasium", *row.needs, *(("mujoco",) if suite.draws == "mujoco" else ())))
     line = {
         "env": env_id,
@@ -37,7 +37,7 @@ def play(env_id: str) -> None:
         "seed": SEED,
         "drawn": drawn,
         "date": datetime.now(UTC).date().isoformat(),
-        "packages": {module: version(brings[module][0]) for module in modules},
+        "packages": {module: version(BRINGS[module][0]) for module in modules},
     }
     print(json.dumps(line), flush=True)
 

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from stillsight.agents.runs.records import plain
 from stillsight.agents.training.episodes import capped_note
 from stillsight.encoders.atomic import replacing, to_json, write_atomically, writing
 from stillsight.encoders.errors import DiskFault
+from stillsight.encoders.system import stopping
 from stillsight.encoders.system.stopping import Stop
 from stillsight.envs.options import EnvOptions
 
@@ -207,28 +208,31 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
     try:
         for seed in range(config.seed, config.seed + config.episodes):
             path = films / f"{film_name(player, config, options, seed)}.mp4"
-            with film(path, fps, config.size) as shot:
-                episode = play(player, env, seed, deterministic=deterministic, max_steps=limit, watch=shot.append)
-            facts = {
-                **asdict(episode),
-                "return": episode.total,
-                "frames": shot.frames,
-                "fps": fps,
-                "seed": seed,
-                "deterministic": deterministic,
-                "checkpoint": player.checkpoint,
-                "step": player.step,
-                "env": player.config.env,
-                "env_set": list(config.env_set),
-                "shift": options.shift,
-                "shift_strength": options.shift_strength,
-            }
-            del facts["total"]
-            write_atomically(path.with_suffix(".json"), to_json(plain(facts), indent=2) + "\n")
-            display.note(f"{path}  return {episode.total:g}, {shot.frames} frames at {fps} frames/s")
-            if (note := capped_note([episode], limit, "--max-steps")) is not None:
-                display.note(note)
-            written.append(path)
+            with ExitStack() as whole:
+                with film(path, fps, config.size) as shot:
+                    episode = play(player, env, seed, deterministic=deterministic, max_steps=limit, watch=shot.append)
+                    whole.enter_context(stopping.answering(deferred=True))  # a film and its JSON, or neither
+                facts = {
+                    **asdict(episode),
+                    "return": episode.total,
+                    "frames": shot.frames,
+                    "fps": fps,
+                    "seed": seed,
+                    "deterministic": deterministic,
+                    "checkpoint": player.checkpoint,
+                    "step": player.step,
+                    "env": player.config.env,
+                    "env_set": list(config.env_set),
+                    "shift": options.shift,
+                    "shift_strength": options.shift_strength,
+                }
+                del facts["total"]
+                write_atomically(path.with_suffix(".json"), to_json(plain(facts), indent=2) + "\n")
+                display.note(f"{path}  return {episode.total:g}, {shot.frames} frames at {fps} frames/s")
+                if (note := capped_note([episode], limit, "--max-steps")) is not None:
+                    display.note(note)
+                written.append(path)
+                stopping.check()
     except Stop as stop:
         stop.sentence = f"Stopped by {stop.name}: {len(written)} of {config.episodes} films are whole and kept."
         raise

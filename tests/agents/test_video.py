@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.playing.play import play
 from stillsight.agents.playing.play_config import RecordConfig
 from stillsight.agents.playing.video import enlarged, film, picture, record
+from stillsight.encoders.system import stopping
 from stillsight.envs import EnvError, make_env
 
 Tiny = Callable[..., RlConfig]
@@ -124,6 +127,26 @@ def test_a_recording_that_breaks_off_leaves_the_old_film(tmp_path: Path) -> None
         break_off()
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
     assert (tmp_path / "a.mp4").read_bytes() == before
+
+
+@pytest.mark.parametrize("place", ["replacing the film", "writing its facts"])
+def test_a_stop_between_a_film_and_its_facts_keeps_both_and_counts_them(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    films, renamed = tmp_path / "films", os.replace
+
+    def interrupted(source: Any, target: Any) -> None:
+        if Path(target).suffix == {"replacing the film": ".mp4", "writing its facts": ".json"}[place]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        renamed(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with stopping.answering(), pytest.raises(stopping.Stop) as stopped:
+        record(trained, RecordConfig(episodes=3, out=films))
+    assert str(stopped.value) == "Stopped by SIGTERM: 1 of 3 films are whole and kept."
+    (shot,) = films.glob("*.mp4")
+    assert sorted(path.name for path in films.iterdir()) == [f"{shot.stem}.json", shot.name]
+    assert json.loads(shot.with_suffix(".json").read_text())["frames"] == len(decode(shot)[1])
 
 
 class Unseen(gym.Env[np.ndarray, Any]):

@@ -19,8 +19,8 @@ from stillsight.agents.playing.player import Player, load
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.records import plain
 from stillsight.agents.training.state import model_state
+from stillsight.agents.training.state.encoder_facts import NAMED, encoder_facts
 from stillsight.encoders.atomic import replacing, to_json
-from stillsight.encoders.encoder import fingerprint
 
 
 def export(folder: Path, config: ExportConfig) -> Path:
@@ -33,7 +33,8 @@ def export(folder: Path, config: ExportConfig) -> Path:
     config.check()
     assert config.sb3 is not None
     player = load(folder, config.checkpoint, weights=config.weights, device="cpu", trust=config.trust)
-    run = run_record(player)
+    eyes = encoder_facts(player.encoder, player.model.policy, player.known.layout)
+    run = run_record(player, eyes)
     model = stock_model(player, run)
     told = directions(player, config.sb3.name)
     try:
@@ -41,7 +42,7 @@ def export(folder: Path, config: ExportConfig) -> Path:
         with replacing(config.sb3) as partial, tempfile.TemporaryDirectory() as scratch:
             model.save(partial)
             learned = Path(scratch) / "policy.safetensors"
-            checkpoint.save(learned, {**model_state.learned(player.model), **facts(run)})
+            checkpoint.save(learned, {**model_state.learned(player.model), "step": player.step, **eyes})
             with zipfile.ZipFile(partial, "a") as archive:
                 archive.writestr(RUN_FILE, to_json(run, indent=2))
                 archive.write(learned, POLICY_FILE)
@@ -53,24 +54,20 @@ def export(folder: Path, config: ExportConfig) -> Path:
     return config.sb3
 
 
-def run_record(player: Player) -> dict[str, Any]:
-    """What must be known of a run to play its policy with stillsight, as JSON knows it."""
-    encoder = player.encoder
+def run_record(player: Player, eyes: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be known of a run to play its policy with stillsight, as JSON knows it; `eyes` from `encoder_facts`."""
     return {
         "format": FORMAT,
         "config": {"command": "rl", **plain(player.config), "out": None, "resume": None, "device": "auto"},
         "spaces": player.known.to_json(),
         "step": player.step,
-        "encoder": encoder.name,
-        "tap": encoder.tap,
-        "unfreeze": encoder.unfreeze,
-        "frozen_sha256": fingerprint(encoder.frozen.state()),
+        **{name: eyes[name] for name in NAMED},
     }
 
 
 def facts(run: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint says of itself, out of a run's record."""
-    return {name: run[name] for name in ("step", "encoder", "tap", "unfreeze", "frozen_sha256")}
+    return {name: run[name] for name in ("step", *NAMED)}
 
 
 def directions(player: Player, name: str) -> str:

@@ -19,6 +19,7 @@ from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.errors import DamagedFileError, EncoderError, as_typed
 from stillsight.encoders.mode import Mode
+from stillsight.encoders.reference_features import REFERENCE, check_reference, reference_features
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.data import picture
 from stillsight.encoders.supervised.data.picture import Interpolation
@@ -98,7 +99,8 @@ def load(run: Path | str, *, weights: Path | None = None, device: str = "auto", 
 
     Raises:
         RunError: no finished cifar run there, a damaged file, or it asks for what nobody allowed.
-        EncoderError: a damaged checkpoint, or an encoder that is not, to the bit, the run's.
+        EncoderError: a damaged checkpoint, or an encoder that is not the run's: its weights to the bit, its code
+            by what it computes.
     """
     folder = Path(run)
     opened = open_run(folder, Trust(tuple(trust)), device=device)
@@ -124,12 +126,13 @@ def load(run: Path | str, *, weights: Path | None = None, device: str = "auto", 
             f"{encoder.provenance.name} gives {encoder.sha256()[:12]}. {advice or 'Its files are not of one run.'}"
         )
     if encoder.learned.pools:
-        encoder.learned.load_pooling_state(_pooling(folder, encoder))
+        encoder.learned.load_pooling_state(_tensors(checkpoint_path(folder, "pooling"), encoder))
     classes, (height, width) = tuple(summary["classes"]), summary["image_size"]
+    _check_reference(encoder.eval(), (height, width), folder)
     head_file = checkpoint_path(folder, "head")
     trained = run_config.mode.trained
     predictor = Predictor(
-        encoder.eval(),
+        encoder,
         kinds.read(head_file, encoder.device),
         classes,
         (height, width),
@@ -150,17 +153,24 @@ def load(run: Path | str, *, weights: Path | None = None, device: str = "auto", 
     return predictor
 
 
-def _pooling(folder: Path, encoder: Encoder) -> dict[str, Tensor]:
-    """What the pooling of a run has learned.
+def _check_reference(encoder: Encoder, size: tuple[int, int], folder: Path) -> None:
+    """Refuse an encoder that computes other features than when the run ended; runs of versions before kept none."""
+    path = checkpoint_path(folder, REFERENCE)
+    if path.exists():
+        kept = _tensors(path, encoder).get("features")
+        check_reference(encoder.name, reference_features(encoder.frozen, size, encoder.learned), kept, folder)
+
+
+def _tensors(path: Path, encoder: Encoder) -> dict[str, Tensor]:
+    """What a file of the run holds.
 
     Raises:
-        EncoderError: its file is missing or damaged.
+        EncoderError: it is missing or damaged.
     """
-    path = checkpoint_path(folder, "pooling")
     try:
         return tensor_file.read(path, encoder.device, own=True).tensors
     except (DamagedFileError, OSError) as error:
-        raise EncoderError(f"The pooling {path} cannot be read ({error}). Train the run again.") from error
+        raise EncoderError(f"{path} cannot be read ({error}). Train the run again.") from error
 
 
 def _encoder_config(config: CifarConfig, folder: Path, weights: Path | None) -> CifarConfig:

@@ -22,9 +22,10 @@ from stillsight.agents.runs import checkpoint, history, schema
 from stillsight.agents.runs.reader import IMPORTED
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.trust import Trust, open_run
-from stillsight.agents.training.build import assemble, check_frozen, check_step, prepare
+from stillsight.agents.training.build import assemble, check_step, prepare
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.state import model_state
+from stillsight.agents.training.state.encoder_facts import check_encoder
 from stillsight.agents.training.state.exploration import restore_exploration
 from stillsight.agents.training.state.finite import check_finite
 from stillsight.agents.training.state.fit import check_learned
@@ -257,8 +258,8 @@ def load(
         return stored
 
     name, stored = history.find(folder, which, read)
-    check_frozen(encoder, stored, folder)
     model_state.restore_learned(model, stored)
+    check_encoder(encoder, model.policy, known.layout, stored, folder)
     restore_exploration(model, stored, stored["step"] / config.steps)
     return Player(config, encoder, known, model, step=stored["step"], checkpoint=name)
 

@@ -49,17 +49,6 @@ class Agent:
         return fingerprint(encoder_state(self.encoder, self.model.policy))
 
 
-def check_frozen(encoder: Encoder, stored: Mapping[str, Any], folder: Path) -> None:
-    """Raise `RunError` unless the frozen weights are, to the bit, those that checkpoint `stored` was saved with."""
-    present = fingerprint(encoder.frozen.state())
-    if stored["frozen_sha256"] != present:
-        raise RunError(
-            f"{folder} was trained on frozen {encoder.name} weights with sha256 "
-            f"{stored['frozen_sha256'][:12]}, and {encoder.provenance.name} gives {present[:12]}. "
-            "Say where the right ones are: --weights FILE."
-        )
-
-
 def check_step(config: RlConfig, stored: Mapping[str, Any], path: Path) -> None:
     """Raise `CheckpointError` for a checkpoint of a step that a run of `config` never comes to."""
     if stored["step"] > config.most_steps:

@@ -19,12 +19,12 @@ from stillsight.agents.runs import checkpoint, history, schema
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.place import place
 from stillsight.agents.runs.trust import flags
-from stillsight.agents.training.build import Agent, check_frozen, check_step
+from stillsight.agents.training.build import Agent, check_step
 from stillsight.agents.training.continuing import games
 from stillsight.agents.training.state import model_state as state
+from stillsight.agents.training.state.encoder_facts import check_encoder, encoder_facts
 from stillsight.agents.training.state.finite import check_finite, not_finite
 from stillsight.agents.training.state.fit import check_fit
-from stillsight.encoders.encoder import fingerprint
 from stillsight.encoders.errors import DiskFault, as_typed
 from stillsight.encoders.system import stopping
 from stillsight.encoders.system.stopping import Stop
@@ -348,8 +348,8 @@ class Savepoints:
                 f"Type a larger number, say: --steps {2 * stored['step']:_}."
             )
         replay = stored.pop("replay_memory")
-        check_frozen(self.agent.encoder, stored, self.run.folder)
         state.restore(model, stored)
+        check_encoder(self.agent.encoder, model.policy, self.agent.venv.layout, stored, self.run.folder)
         if replay is not None:
             state.restore_replay(model, replay)
         if "records" in stored:
@@ -405,14 +405,9 @@ class Savepoints:
             self.ledger.best = max(self.ledger.best, facts["mean"])
 
     def _facts(self) -> dict[str, Any]:
-        encoder = self.agent.encoder
-        return {
-            "step": self.agent.model.num_timesteps,
-            "encoder": encoder.name,
-            "tap": encoder.tap,
-            "unfreeze": encoder.unfreeze,
-            "frozen_sha256": fingerprint(encoder.frozen.state()),
-        }
+        model = self.agent.model
+        eyes = encoder_facts(self.agent.encoder, model.policy, self.agent.venv.layout)
+        return {"step": model.num_timesteps, **eyes}
 
     def _header(self) -> dict[str, str]:
         return {"stillsight": "agent", "encoder": self.agent.encoder.name, "algorithm": self.agent.config.algo}

@@ -11,6 +11,7 @@ import torch
 from stillsight.encoders import device as devices
 from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.reference_features import REFERENCE, reference_features
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.classifier import feature_width
 from stillsight.encoders.supervised.data import dataset as datasets
@@ -67,6 +68,8 @@ def learn(config: CifarConfig, run: Recorder, cache: Path, world: World | None =
         wall_seconds = seconds() + results.pop("seconds_before", 0.0)
     headline = {}
     if world.is_main:
+        seen = reference_features(encoder.frozen, dataset.test.images.shape[2:], encoder.learned)
+        run.save(REFERENCE, {"features": seen})
         test = dataset.test
         headline = report.write(run.place("report"), logits, test.labels, test.images, dataset.classes)
     summary = {

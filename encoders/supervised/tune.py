@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stillsight.encoders.adapt import merge
 from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.reference_features import REFERENCE, check_reference, reference_features
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.classifier import Classifier, evaluate, feature_width, logits
 from stillsight.encoders.supervised.data.split import Dataset
@@ -46,9 +47,15 @@ def tune(
     elif config.warm_start:
         head, facts = warm_start(config, dataset, run, device, cache)
         _set_head(model, head)
+
+    def seen() -> Tensor:
+        return reference_features(encoder.frozen, train.images.shape[2:], encoder.learned)
+
     progress = finetune.start(model, recipe, config.seed)
     if stored is not None:
         progress.restore(model, stored, world)
+        if REFERENCE in stored:
+            check_reference(encoder.name, seen(), stored[REFERENCE], run.folder)
     elif config.warm_start:
         finetune.keep_start(model, validation, recipe, progress, world)
     last_row: dict[str, Any] = {} if stored is None else stored.get("row", {})
@@ -62,7 +69,8 @@ def tune(
     with stopping.answering(deferred=True):
         for _ in finetune.train(model, train, validation, recipe, progress, report, world=world):
             taken = before + time.perf_counter() - began
-            run.save("last", progress.state(model) | {"facts": facts, "row": last_row, "seconds": taken})
+            state = progress.state(model) | {"facts": facts, "row": last_row, "seconds": taken}
+            run.save("last", state | {REFERENCE: seen()})
     at_start = config.warm_start and progress.best_epoch == 0
     if at_start:
         # Nothing is left to choose: the head is fitted to all labels, as `probe` does.

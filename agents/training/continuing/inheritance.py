@@ -14,10 +14,11 @@ from stillsight.agents.runs.reader import IMPORTED, read_json
 from stillsight.agents.runs.records import plain
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.trust import Trust, open_run
-from stillsight.agents.training.build import Agent, check_frozen, check_step
+from stillsight.agents.training.build import Agent, check_step
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.continuing.ancestor import Ancestor, ancestor_file, ancestor_sha256
 from stillsight.agents.training.state import model_state
+from stillsight.agents.training.state.encoder_facts import check_encoder
 from stillsight.agents.training.state.finite import check_finite
 
 SAME: Mapping[str, str] = {
@@ -64,8 +65,8 @@ def inherit(agent: Agent) -> Ancestor:
     check_finite(stored, path)
     if not (folder / IMPORTED).exists():  # which SB3 may have trained on for any time
         check_step(source, stored, path)
-    check_frozen(agent.encoder, stored, folder)
     model_state.restore_learned(agent.model, stored)
+    check_encoder(agent.encoder, agent.model.policy, agent.venv.layout, stored, folder)
     return Ancestor(folder, path.stem, int(stored["step"]), ancestor_sha256(folder, path.stem))
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stillsight.encoders import device as devices
 from stillsight.encoders.device import encode_in_batches, wants_bf16
 from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.reference_features import reference_features, same_function
 from stillsight.encoders.supervised.data.split import Dataset
 from stillsight.encoders.supervised.features.store import Store, digests
 from stillsight.encoders.supervised.training.augment import augment, draw
@@ -23,10 +23,6 @@ BATCH = 256
 """Images encoded, and rows written, at a time: what a kill can cost."""
 TIMED = 40
 """Batches that must lie ahead before engines are timed for them, which takes ten batches and more of each."""
-
-SAME = 1e-4
-"""Largest difference of two float32 computations of one function, as a share of the largest value. Folded and plain
-layers, and batches of 2 and 16, differ by 6e-7 in retina and by 2e-6 in MobileNetV2."""
 
 Progress = Callable[[str, int, int], None]
 
@@ -156,27 +152,8 @@ def _drop_outdated(store: Store, encoder: Encoder, size: tuple[int, int]) -> Non
     A network is its weights and its code, and the key knows the weights alone: somebody may have changed a stride, or
     how images are resized.
     """
-    fresh = _reference(encoder, size)
+    fresh = reference_features(encoder.frozen, size)
     kept = store.reference()
-    if kept is None or kept.shape != fresh.shape or not (fresh - kept).abs().max() <= SAME * fresh.abs().max():
+    if kept is None or not same_function(fresh, kept):
         store.forget()
         store.refer_to(fresh)
-
-
-@torch.no_grad()
-def _reference(encoder: Encoder, size: tuple[int, int]) -> Tensor:
-    """Float32 features `[D]` of two fixed images, one after the other, by the stages as their author wrote them.
-
-    They are computed in full float32 whatever the run computes in: bfloat16 moves features by several per cent, and so
-    may a change that one must not overlook. The first image is noise, which shows how it is resized; the second has
-    larger spots.
-    """
-    height, width = size
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8, generator=generator)
-    noise[1] = noise[1, :, ::8, ::8].repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :height, :width]
-    with encoder.counter.paused(), devices.exact_math():
-        tensor = noise.to(encoder.frozen.device)
-        for step in encoder.frozen.steps:
-            tensor = step(tensor)
-    return tensor.float().flatten().cpu()

@@ -26,6 +26,7 @@ from stillsight.agents.playing.predict_config import PredictConfig
 from stillsight.encoders import Encoder, EncoderError, Mode, build
 from stillsight.encoders.building import build as build_encoder
 from stillsight.encoders.config import EncoderConfig
+from stillsight.encoders.reference_features import reference_features
 from stillsight.encoders.supervised.cifar_config import HeadKind
 from stillsight.encoders.supervised.data import image_folder as folders
 from stillsight.encoders.supervised.data import picture, search
@@ -96,6 +97,19 @@ def test_a_trained_run_predicts_with_what_it_ended_with(trained: Path) -> None:
     assert not torch.allclose(found, F.softmax(F.linear(eyes(seed=0)(images), **head), 1), atol=1e-3)
 
 
+def test_a_network_whose_code_changed_is_refused(trained: Path) -> None:
+    encoder = eyes(seed=5)
+    kept = reference_features(encoder.frozen, (32, 32), encoder.learned)
+    path = store({"features": kept}, trained / "checkpoints" / "reference_features.safetensors")
+    load(trained, device="cpu")
+    store({"features": kept * 1.01}, path)
+    with pytest.raises(EncoderError, match=r"retina that computed other features .* differ by 0\.0099 of the largest"):
+        load(trained, device="cpu")
+    store({"others": kept}, path)
+    with pytest.raises(EncoderError, match=r"two fixed images that .* keeps are none"):
+        load(trained, device="cpu")
+
+
 def test_a_pooling_that_learned_predicts_with_what_it_learned(tmp_path: Path) -> None:
     choice = {"tap": "layer1,layer2", "pooling": "attention1,global"}
     encoder = build("retina", "scratch", seed=5, precision="float32", device="cpu", **choice)
@@ -107,10 +121,10 @@ def test_a_pooling_that_learned_predicts_with_what_it_learned(tmp_path: Path) ->
     found = load(run, device="cpu").predict(noise())
     torch.testing.assert_close(found, F.softmax(F.linear(encoder.eval()(noise()), **head), 1).detach())
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(EncoderError, match=r"The pooling .*pooling\.safetensors cannot be read"):
+    with pytest.raises(EncoderError, match=r"pooling\.safetensors cannot be read"):
         load(run, device="cpu")
     file.unlink()
-    with pytest.raises(EncoderError, match=r"The pooling .*pooling\.safetensors cannot be read"):
+    with pytest.raises(EncoderError, match=r"pooling\.safetensors cannot be read"):
         load(run, device="cpu")
 
 

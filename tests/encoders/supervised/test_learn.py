@@ -257,6 +257,22 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_data")
+def test_a_stopped_run_does_not_go_on_with_a_network_that_computes_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choice = config(Mode.SCRATCH, epochs=3, encoder=f"{__name__}:bright", tap="again", unfreeze=None)
+    with pytest.raises(PlugPulledError):
+        learn(choice, Folder(tmp_path / "run", stop=1), tmp_path)
+    with monkeypatch.context() as edited:
+        edited.setattr(nn, "ReLU", nn.GELU)
+        with pytest.raises(EncoderError, match="computed other features"):
+            learn(choice, Folder(tmp_path / "run"), tmp_path)
+    learn(choice, Folder(tmp_path / "run"), tmp_path)
+    kept = load_file(tmp_path / "run" / "checkpoints" / "reference_features.safetensors")["features"]
+    assert kept.shape == (2 * 6,)
+
+
+@pytest.mark.usefixtures("small_data")
 def test_the_run_folder_of_the_agents_is_a_recorder(tmp_path: Path) -> None:
     from stillsight.agents.runs.folder import Run
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from stillsight.encoders.backbone import Backbone
-from stillsight.encoders.errors import EncoderError, file_for_module
+from stillsight.encoders.errors import EncoderError, file_for_module, say_once
 from stillsight.encoders.zoo.contract.contract import check
-from stillsight.encoders.zoo.contract.stages import probe
+from stillsight.encoders.zoo.contract.stages import probe, sides
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 
 SPATIAL = 8
@@ -129,7 +129,7 @@ def _described(path: str, loaded: Callable[..., Any]) -> EncoderSpec:
         stages=measured.least,
         tap=backbone.tap,
         pooling=backbone.pooling,
-        control=backbone.control or control(backbone),
+        control=backbone.control or _measured_control(path, backbone),
         weights=backbone.weights or ("function" if brings_weights else None),
         licence=backbone.licence,
         own=True,
@@ -141,12 +141,25 @@ def _described(path: str, loaded: Callable[..., Any]) -> EncoderSpec:
     return record
 
 
-def control(backbone: Backbone) -> tuple[str, str]:
+def _measured_control(path: str, backbone: Backbone) -> tuple[str, str]:
+    """See `control`; where nothing can be measured, that is said."""
+    measured = control(backbone)
+    if measured is None:
+        tried = " or ".join(map(str, sides(backbone)))
+        say_once(
+            f"no image of {tried} px passes through all stages of {path}, so where agents should look is not measured: "
+            f"they take its author's --tap {backbone.tap} --pooling {backbone.pooling}, or what you type. "
+            "Backbone(control=(TAP, POOLING)) says it for good."
+        )
+    return measured or (backbone.tap, backbone.pooling)
+
+
+def control(backbone: Backbone) -> tuple[str, str] | None:
     """Tap and pooling for agents: the last stage that keeps places an eighth of the image apart, on a grid; of tokens,
-    whose places stay as they are, the middle one of those that have as many."""
+    whose places stay as they are, the middle one of those that have as many. None where no image gets through."""
     probed = probe(backbone)
     if probed is None:
-        return backbone.tap, backbone.pooling
+        return None
     side, outputs = probed
     spatial = {
         stage: output.shape[2]

@@ -35,7 +35,7 @@ def describe(name: str) -> EncoderSpec:
         stages=measured.least,
         tap=backbone.tap,
         pooling=backbone.pooling,
-        control=control(backbone),
+        control=control(backbone) or (backbone.tap, backbone.pooling),
         weights=f"{type(entry).__name__}.{entry.name}",
         licence="CC-BY-NC-4.0" if "SWAG" in own else own,
         accept=bool(own),

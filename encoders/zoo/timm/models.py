@@ -47,7 +47,7 @@ def describe(name: str) -> EncoderSpec:
         stages=measured.least,
         tap=backbone.tap,
         pooling=backbone.pooling,
-        control=control(backbone),
+        control=control(backbone) or (backbone.tap, backbone.pooling),
         weights=_address(str(config.get("hf_hub_id") or ""), str(config.get("hf_hub_filename") or "")),
         licence=licence,
         accept=must_accept(licence),

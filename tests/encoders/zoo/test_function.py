@@ -21,6 +21,7 @@ from stillsight.encoders import (
     fingerprint,
     spec,
 )
+from stillsight.encoders.errors import say_once
 
 THEIRS = """
 import torch
@@ -169,6 +170,20 @@ def test_agents_look_where_places_are_still_apart() -> None:
     assert spec("strangers:vectors").control == ("dense", "global"), "no maps, no places"
     chosen = EncoderConfig(encoder="strangers:good").for_control()
     assert (chosen.tap, chosen.pooling) == ("stage2", "grid6")
+
+
+@pytest.mark.usefixtures("theirs")
+def test_where_nothing_can_be_measured_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    say_once.cache_clear()
+    assert spec("strangers:vectors").control == ("dense", "global")
+    assert capsys.readouterr().err == (
+        "stillsight: no image of 48 or 96 or 224 px passes through all stages of strangers:vectors, so where agents "
+        "should look is not measured: they take its author's --tap dense --pooling global, or what you type. "
+        "Backbone(control=(TAP, POOLING)) says it for good.\n"
+    )
+    for name in ("good", "told"):
+        spec(f"strangers:{name}")
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.usefixtures("theirs")

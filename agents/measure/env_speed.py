@@ -27,6 +27,9 @@ def env_speed(run: RlConfig, config: ThroughputConfig) -> dict[str, Any]:
     """Measure environments alone, print the table, and return the numbers: a row for each id and backend.
 
     The backends of an id work in turns, each in a process of its own; one that cannot is a row that says why.
+
+    Raises:
+        EnvError: nothing could be measured.
     """
     console = Console(highlight=False, stderr=config.json)
     rows: list[dict[str, Any]] = []
@@ -43,6 +46,8 @@ def env_speed(run: RlConfig, config: ThroughputConfig) -> dict[str, Any]:
         print(to_json(plain(result), indent=2))
     else:
         _print(console, result)
+    if not any("env_steps_per_s" in row for row in rows):
+        raise EnvError(f"Nothing was measured: {rows[0]['refused']}")
     return result
 
 

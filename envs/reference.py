@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.random_play import random_play
+from stillsight.envs.success import success, success_rate
 from stillsight.envs.vector import make_vec
 
 
@@ -19,6 +20,8 @@ class Reference(TypedDict):
     std: float
     """Spread over episodes (population standard deviation)."""
     episodes: int
+    success_rate: NotRequired[float]
+    """Share of episodes that reached their goal, 0..1, where the environment says so, see `success`."""
 
 
 def reference_returns(
@@ -41,6 +44,7 @@ def reference_returns(
         venv.reset()
         draw = random_play(venv)
         returns: list[float] = []
+        outcomes: list[bool | None] = []
         total, length = 0.0, 0
         while len(returns) < episodes:
             actions = np.asarray(venv.env_method("oracle_action")) if player == "oracle" else draw()
@@ -53,7 +57,10 @@ def reference_returns(
             else:
                 continue
             returns.append(total)
+            outcomes.append(success(infos[0]))
             total, length = 0.0, 0
         scores[player] = Reference(mean=float(np.mean(returns)), std=float(np.std(returns)), episodes=episodes)
+        if (rate := success_rate(outcomes)) is not None:
+            scores[player]["success_rate"] = rate
     venv.close()
     return scores

@@ -227,6 +227,8 @@ def record(folder: Path, config: RecordConfig) -> list[Path]:
                     "shift_strength": options.shift_strength,
                 }
                 del facts["total"]
+                if episode.success is None:
+                    del facts["success"]
                 write_atomically(path.with_suffix(".json"), to_json(plain(facts), indent=2) + "\n")
                 display.note(f"{path}  return {episode.total:g}, {shot.frames} frames at {fps} frames/s")
                 if (note := capped_note([episode], limit, "--max-steps")) is not None:

@@ -85,6 +85,8 @@ class EvaluationRow(TypedDict):
     step: Count
     mean: float | None
     std: float | None
+    success_rate: NotRequired[Share]
+    successes: NotRequired[list[bool]]
 
 
 class MetricsRow(TypedDict, total=False):
@@ -112,6 +114,7 @@ class PlayerRecord(TypedDict):
     mean: float
     std: NotRequired[float]
     episodes: NotRequired[Count]
+    success_rate: NotRequired[Share]
     options: NotRequired[dict[str, Any]]
 
 

@@ -18,7 +18,7 @@ from stillsight.agents.runs.folder import Run
 from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.continuing.games import arrays, tensors
-from stillsight.agents.training.episodes import Episode, capped_note, divide, play_episodes
+from stillsight.agents.training.episodes import Episode, capped_note, divide, play_episodes, success_note, successes
 from stillsight.agents.training.state.finite import loss_not_finite
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.system import stopping
@@ -132,9 +132,12 @@ class Evaluate(BaseCallback):
         for row in self.run.rows("eval") if self.run.resumed else []:
             if row.get("final") and row["step"] == model.num_timesteps:
                 self.savepoints.best(row["mean"])
+                outcomes = row.get("successes") or [None] * len(row["returns"])
                 return [
-                    Episode(total, length, terminated=index >= row["capped"], capped=index < row["capped"])
-                    for index, (total, length) in enumerate(zip(row["returns"], row["lengths"], strict=True))
+                    Episode(total, length, index >= row["capped"], index < row["capped"], outcome)
+                    for index, (total, length, outcome) in enumerate(
+                        zip(row["returns"], row["lengths"], outcomes, strict=True)
+                    )
                 ]
         return self.evaluate(final=True)
 
@@ -154,12 +157,12 @@ class Evaluate(BaseCallback):
         row = {"step": model.num_timesteps, "mean": np.mean(returns), "std": np.std(returns), "returns": returns}
         capped = sum(episode.capped for episode in episodes)
         lengths = [episode.length for episode in episodes]
-        row |= {"lengths": lengths, "capped": capped, **spent}
+        row |= {"lengths": lengths, "capped": capped, **successes(episodes), **spent}
         self.run.log("eval", row | ({"final": True} if final else {}))
         note = capped_note(episodes, self.max_steps, "--eval-max-steps")
         self.run.display.note(
             f"evaluation at step {model.num_timesteps:,}: return {row['mean']:.2f} ± {row['std']:.2f} over "
-            f"{len(returns)} episodes{f'; {note}' if note else ''}"
+            f"{len(returns)} episodes{success_note(row)}{f'; {note}' if note else ''}"
         )
         self.savepoints.best(float(np.mean(returns)))
         return episodes

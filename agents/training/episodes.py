@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from stillsight.agents.features.acting import Actor, masks_of
 from stillsight.agents.training.config import MAX_STEPS
 from stillsight.encoders.system import stopping
+from stillsight.envs.success import success, success_rate
 from stillsight.envs.wrappers.layout import Observation, alike, batch
 
 STILL = 1_000
@@ -28,12 +29,14 @@ class Episode:
         length: agent steps.
         terminated: it ended by the rules, and not by a time limit.
         capped: it was stopped by `max_steps`, or because nothing happened any more: the return is that until then.
+        success: whether it reached its goal; None where the environment does not say, see `envs.success`.
     """
 
     total: float
     length: int
     terminated: bool
     capped: bool = False
+    success: bool | None = None
 
 
 @dataclass
@@ -54,7 +57,7 @@ class _Game:
     def step(self, action: Any, max_steps: int) -> Episode | None:
         """One step; the episode, if it ended."""
         before = self.shown
-        self.shown, reward, terminated, truncated, _ = self.env.step(action)
+        self.shown, reward, terminated, truncated, info = self.env.step(action)
         self.total, self.length = self.total + float(reward), self.length + 1
         happened = float(reward) != 0.0 or not alike(before, self.shown)
         self.still = 0 if happened else self.still + 1
@@ -62,7 +65,7 @@ class _Game:
         capped = capped and not (terminated or truncated)
         if not (terminated or truncated or capped):
             return None
-        return Episode(self.total, self.length, terminated, capped)
+        return Episode(self.total, self.length, terminated, capped, success(info))
 
 
 def play_episodes(
@@ -138,6 +141,19 @@ def play_episodes(
 def divide(episodes: int, environments: int) -> list[int]:
     """How many of `episodes` each environment plays: as evenly as can be, fixed before anything is played."""
     return [episodes // environments + (index < episodes % environments) for index in range(environments)]
+
+
+def successes(episodes: Sequence[Episode]) -> dict[str, Any]:
+    """`successes`, a truth value for each episode, and `success_rate`, 0..1, for a record; {} where not all say."""
+    outcomes = [episode.success for episode in episodes]
+    rate = success_rate(outcomes)
+    return {} if rate is None else {"success_rate": rate, "successes": outcomes}
+
+
+def success_note(record: Mapping[str, Any]) -> str:
+    """The end of a sentence about a record with a `success_rate`; "" of one without."""
+    rate = record.get("success_rate")
+    return "" if rate is None else f", {rate:.0%} of them successful"
 
 
 def capped_note(episodes: Sequence[Episode], max_steps: int, flag: str) -> str | None:

@@ -1,0 +1,45 @@
+"""MetaWorldTask: a task of Meta-World that begins by the seed of its reset, and says whether it has succeeded."""
+
+from __future__ import annotations
+
+from typing import Any, SupportsFloat
+
+import gymnasium as gym
+from gymnasium.utils import seeding
+
+from stillsight.envs.adapters.own_context import draw_in_own_context
+from stillsight.envs.options import EnvOptions
+
+
+class MetaWorldTask(gym.Wrapper[Any, Any, Any, Any]):
+    """Gives the generator of the bare environment the seed of a reset, which Meta-World (3.1) ignores, and says in
+    `info["is_success"]` whether `info["success"]` was 1 in any step of the episode so far.
+
+    Which of the fifty places of things an episode has is drawn by that generator, from those that the environment was
+    made with (its argument `seed`). An episode goes on to its time limit, and the arm may leave the goal again; the
+    package's own `metaworld.evaluation` ends an episode at its first success and counts it.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        self._succeeded = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """A new episode, which has not succeeded; with a seed, the same one each time."""
+        self._succeeded = False
+        if seed is not None:
+            bare: Any = self.env.unwrapped
+            bare.np_random, _ = seeding.np_random(seed)
+            bare.goal_space.seed(seed)
+        return self.env.reset(seed=seed, options=options)
+
+    def step(self, action: Any) -> tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]:
+        """A step of the task."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        self._succeeded = self._succeeded or bool(info.get("success", False))
+        return observation, reward, terminated, truncated, info | {"is_success": self._succeeded}
+
+
+def draw_seeded(env: gym.Env[Any, Any], options: EnvOptions) -> gym.Env[Any, Any]:
+    """`env` as a `MetaWorldTask` in its own context, its frames skipped."""
+    return draw_in_own_context(MetaWorldTask(env), options)

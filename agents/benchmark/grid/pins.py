@@ -15,6 +15,7 @@ from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.zoo.registry import spec as encoder_spec
 from stillsight.envs import resolve
+from stillsight.envs.registry import suite_of
 
 UNPINNED = (
     *PLACED,
@@ -51,14 +52,19 @@ def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str
 
 
 def env_version(env: str) -> str:
-    """The version of the code that an environment is of: another one may be another game."""
+    """The versions of the code that an environment is of: another one may be another game.
+
+    They are those of the package that makes it, and of those that it steps and draws with: a suite of ours makes
+    DeepMind Control's tasks, whose physics are dm_control's and MuJoCo's.
+    """
     import gymnasium as gym
 
-    resolve(env)
+    row, suite = resolve(env), suite_of(env)
     entry = gym.registry[env.rpartition(":")[2]].entry_point
     module = (entry if isinstance(entry, str) else getattr(entry, "__module__", "")).partition(":")[0]
     registers = [env.rpartition(":")[0]] if ":" in env else []  # it may wrap a game of another package
-    tops = dict.fromkeys(one.partition(".")[0] for one in (module, *registers))
+    draws = ["mujoco"] if suite.draws == "mujoco" else []
+    tops = dict.fromkeys(one.partition(".")[0] for one in (module, *row.needs, *draws, *registers))
     return ", ".join(map(code_version, tops))
 
 

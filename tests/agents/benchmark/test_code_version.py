@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from stillsight.agents import RlConfig
+from stillsight.agents.benchmark.grid import pins as grid_pins
 from stillsight.agents.benchmark.grid.code_version import code_version
 from stillsight.agents.benchmark.grid.pins import env_version, pins
 from stillsight.encoders.mode import Mode
+from stillsight.envs import ROWS
+from stillsight.envs.registry import named
 
 WORLDS = """import gymnasium
 from stillsight.envs import Orchard
@@ -36,8 +40,20 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_game_has_the_version_of_its_package() -> None:
-    assert env_version("CartPole-v1").startswith("gymnasium ")
-    assert env_version("stillsight/Orchard-v0").startswith("stillsight ")
+    assert env_version("CartPole-v1") == f"gymnasium {version('gymnasium')}, {code_version('pygame')}"
+    assert env_version("stillsight/Orchard-v0") == f"stillsight {version('stillsight')}"
+
+
+def test_a_game_that_a_suite_of_ours_makes_has_the_versions_of_its_physics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failure it prevents: cells of one MuJoCo and of the next are pooled, as long as stillsight stays the same."""
+    installed = {"dm_control": "dm-control 1.0.50", "mujoco": "mujoco 3.17.0"}
+    monkeypatch.setattr(grid_pins, "code_version", lambda module: installed.get(module, module))
+    monkeypatch.setattr(grid_pins, "resolve", lambda _: ROWS["dm_control/reacher-easy-v0"])
+    monkeypatch.setattr(grid_pins, "suite_of", lambda _: named("dmc"))
+    env = "stillsight/Orchard-v0"  # made by stillsight.envs too
+    assert env_version(env) == "stillsight, dm-control 1.0.50, mujoco 3.17.0"
+    before, installed["mujoco"] = env_version(env), "mujoco 3.18.0"
+    assert env_version(env) != before
 
 
 def test_a_game_of_the_user_s_own_is_another_one_when_its_source_was_edited(here: Path) -> None:

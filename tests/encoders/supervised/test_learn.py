@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from stillsight.encoders import Backbone, EncoderError, Mode, Preprocessing, build, fingerprint
 from stillsight.encoders.building import build as build_encoder
+from stillsight.encoders.reference_features import reference_features, same_function
 from stillsight.encoders.supervised import tune
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.classifier import Classifier
@@ -234,6 +235,21 @@ def test_only_the_unfrozen_stages_change(tmp_path: Path, pretrained: Path, save_
     after = load_file(file)
     changed = {name.split(".")[0] for name, tensor in after.items() if not torch.equal(tensor.float(), before[name])}
     assert changed == {"layer2"}
+
+
+@pytest.mark.usefixtures("small_data")
+@pytest.mark.parametrize("adapt", ["all", "norm", "lora"])
+@pytest.mark.parametrize("save_dtype", ["float32", "float16"])
+def test_what_is_saved_computes_the_features_that_are_kept_of_it(
+    tmp_path: Path, pretrained: Path, adapt: str, save_dtype: str
+) -> None:
+    run = Folder(tmp_path / "run")
+    learn(config(Mode.FINETUNE, pretrained, adapt=adapt, save_dtype=save_dtype, epochs=1), run, tmp_path)
+    kept = load_file(run.folder / "checkpoints" / "reference_features.safetensors")["features"]
+    encoder = build_encoder(config(Mode.FROZEN, run.folder), pinned=True)
+    assert same_function(reference_features(encoder.frozen, (32, 32)), kept)
+    before = build_encoder(config(Mode.FROZEN, pretrained), pinned=True)
+    assert not same_function(reference_features(before.frozen, (32, 32)), kept)
 
 
 @pytest.mark.usefixtures("small_data")

@@ -130,7 +130,34 @@ def returns(
     deterministic: bool = True,
     watch: Callable[[int, float], None] | None = None,
 ) -> list[float]:
-    """Unclipped returns of whole episodes. One seed gives the same episodes under every shift.
+    """Unclipped returns of whole episodes, see `episodes_under`.
+
+    Args:
+        player, shift, strength, episodes, seed, deterministic: see there.
+        watch: called after each episode with the number of episodes so far and the return.
+    """
+
+    def tell(done: int, _: int, last: Episode | None) -> None:
+        if watch is not None and last is not None:
+            watch(done, last.total)
+
+    played = episodes_under(
+        player, shift, strength=strength, episodes=episodes, seed=seed, deterministic=deterministic, watch=tell
+    )
+    return [episode.total for episode in played]
+
+
+def episodes_under(
+    player: Player,
+    shift: str | None = None,
+    *,
+    strength: float | None = None,
+    episodes: int = 20,
+    seed: int = PLAY,
+    deterministic: bool = True,
+    watch: Callable[[int, int, Episode | None], None] | None = None,
+) -> list[Episode]:
+    """Play whole episodes through a visual shift. One seed gives the same episodes under every shift.
 
     Args:
         player: who plays.
@@ -138,19 +165,13 @@ def returns(
         episodes: how many, at least 1.
         seed: of the first episode; the others follow.
         deterministic: take the most likely action.
-        watch: called after each episode with the number of episodes so far and the return.
+        watch: see `play_episodes`.
 
     Raises:
         EnvError: see `EnvOptions.through` and `make_env`.
     """
-
-    def tell(done: int, _: int, last: Episode | None) -> None:
-        if watch is not None and last is not None:
-            watch(done, last.total)
-
     options = player.config.eval_options().through(shift, strength)
-    played = play_seeds(player, options, episodes=episodes, seed=seed, deterministic=deterministic, watch=tell)
-    return [episode.total for episode in played]
+    return play_seeds(player, options, episodes=episodes, seed=seed, deterministic=deterministic, watch=watch)
 
 
 def _earned(score: Mapping[str, Any], episodes: int) -> str:

@@ -13,9 +13,12 @@ import pytest
 from gymnasium import spaces
 
 from stillsight.agents import RlConfig, rl
+from stillsight.agents.benchmark.grid.cell import Work
+from stillsight.agents.benchmark.running import worker
 from stillsight.agents.cli import main
 from stillsight.agents.playing.play_config import RecordConfig
 from stillsight.agents.playing.video import record
+from stillsight.agents.runs.trust import Trust
 from stillsight.envs import reference_returns
 
 Tiny = Callable[..., RlConfig]
@@ -76,6 +79,17 @@ def test_evaluations_count_the_episodes_that_succeed(
     assert found["random"]["success_rate"] == 0.5
     (film,) = record(run, RecordConfig(trust=(ID,)))
     assert json.loads(film.with_suffix(".json").read_text())["success"] is True
+
+
+def test_a_cell_of_a_benchmark_counts_them_clean_and_under_each_shift(tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny("ppo", env=ID, max_episode_steps=None, eval_episodes=1, eval_envs=1)
+    work = Work(config=config, shifts=("noise",), episodes=3, videos=0)
+    result = worker._agent(work, config, tmp_path / "run", Trust((ID,)))
+    assert result.success == {"clean": 1.0, "noise": 1.0}
+    assert result.scores == {"clean": (0.0,) * 3, "noise": (0.0,) * 3}
+    said_nothing = tiny("ppo", eval_episodes=1, eval_envs=1)
+    other = worker._agent(Work(said_nothing, (), 1, 0), said_nothing, tmp_path / "other", Trust())
+    assert other.success is None
 
 
 def test_a_last_evaluation_that_was_recorded_keeps_its_successes(tiny: Tiny, tmp_path: Path) -> None:

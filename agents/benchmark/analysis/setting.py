@@ -39,6 +39,10 @@ class Arm:
         """Mean return (of cifar the accuracy) `[seeds]` of the seeds that were evaluated under `shift`."""
         return np.array([np.mean(one.scores[shift]) for one in self.results if one.scores.get(shift)], float)
 
+    def success(self, shift: str = CLEAN) -> list[float]:
+        """Share of the episodes that reached their goal, of the seeds whose environment says so."""
+        return [one.success[shift] for one in self.results if one.success and shift in one.success]
+
     def pairs(self, shift: str) -> tuple[Array, Array]:
         """Clean and shifted scores `[seeds]` of the seeds that have both."""
         both = tuple(cell for cell in self.cells if cell.result is not None and cell.result.scores.get(shift))

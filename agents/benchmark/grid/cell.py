@@ -72,6 +72,7 @@ class Result:
         curve: evaluations in their order: env steps or epochs, mean return or accuracy, seconds of training so far
             by the clock and, where they are known, of the processor.
         scores: "clean" and each shift -> return of each episode, or the one accuracy.
+        success: the same -> share of the episodes that reached their goal; None where the environment does not say.
         cost: name -> seconds, bytes, joules and counts; None where nobody measured.
         run: the run folder, relative to the benchmark's.
         took: seconds of the whole cell, evaluations and videos included.
@@ -86,6 +87,7 @@ class Result:
     run: str | None = None
     took: float | None = None
     bytes: int | None = None
+    success: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +214,7 @@ class Cell:
                 run=record.get("run"),
                 took=record.get("took"),
                 bytes=record.get("bytes"),
+                success=record.get("success"),
             )
         )
 
@@ -265,6 +268,7 @@ class CellFacts(TypedDict):
     run: str | None
     took: float | None
     bytes: int | None
+    success: dict[str, schema.Share] | None
 
 
 _TEXTS = ("key", "state", "track", "task", "algo", "arm", "role")

@@ -72,11 +72,12 @@ def _verdict(verdict: Verdict, statement: Statement) -> dict[str, Any]:
 
 def _arm(one: ArmEstimates, names: Sequence[str]) -> dict[str, Any]:
     """The arm's seeds and their scores in the same order, with aggregates, curve and median costs."""
-    learning = one.learning
+    learning, success = one.learning, {name: one.arm.success(name) for name in names}
     return {
         "role": one.arm.role,
         "seeds": [cell.seed for cell in one.arm.cells],
         "scores": {name: list(one.arm.scores(name)) for name in names},
+        **({"success": success} if any(success.values()) else {}),
         "iqm": {name: interval._asdict() for name, interval in one.intervals.items()},
         "curve": None
         if learning is None

@@ -50,17 +50,22 @@ def scores(estimates: Estimates) -> Table:
     setting, base, goal = estimates.setting, estimates.baseline, estimates.threshold
     show = Numbers(setting)
     columns = ["arm", "role", "seeds", "IQM (95 % interval)", "mean ± std"]
+    told = any(one.arm.success(CLEAN) for one in estimates.arms)
+    columns += ["successful"] if told else []
     columns += [f"P(better than {base.label})"] if base else []
     columns += ["area under curve", *([f"{show.unit} to {show(goal.score)}", "reached"] if goal else [])]
-    rows = [_scores(one, estimates, show) for one in estimates.arms]
+    rows = [_scores(one, estimates, show, told=told) for one in estimates.arms]
     for name, reference in sorted(setting.references.items()):
         row = [Value(name), Value("reference"), UNKNOWN, UNKNOWN]
         row.append(Value(f"{show(reference['mean'])} ± {show(reference.get('std', float('nan')))}", reference["mean"]))
+        row += [_share(reference["success_rate"])] if told and "success_rate" in reference else []
         rows.append((*row, *(UNKNOWN for _ in columns[len(row) :])))
     notes = [
         "IQM: mean of the middle half of the seeds, with a bootstrap interval. "
         "Area under curve: mean height of the learning curve, averaged over the seeds."
     ]
+    if told:
+        notes.append("Successful: share of the last episodes that reached their goal, averaged over the seeds.")
     if base:
         notes.append(f"P: how often a seed beats one of {base.label}, ties counted half, with a 95 % interval.")
     if goal:
@@ -70,10 +75,13 @@ def scores(estimates: Estimates) -> Table:
     return Table(f"{setting.title}: scores", tuple(columns), tuple(rows), tuple(notes))
 
 
-def _scores(one: ArmEstimates, estimates: Estimates, show: Numbers) -> tuple[Value, ...]:
+def _scores(one: ArmEstimates, estimates: Estimates, show: Numbers, *, told: bool) -> tuple[Value, ...]:
     seeds, reach = len(one.arm.cells), one.reach
     row = [Value(one.arm.label), Value(one.arm.role), Value(str(seeds), seeds), _value(one.intervals[CLEAN], show)]
     row.append(Value(f"{show(one.mean)} ± {show(one.std)}", one.mean))
+    if told:
+        shares = one.arm.success(CLEAN)
+        row.append(_share(sum(shares) / len(shares)) if shares else UNKNOWN)
     if estimates.baseline:
         row.append(UNKNOWN if one.improvement is None else _value(one.improvement, "{:.2f}".format))
     row.append(UNKNOWN if one.area is None else Value(show(one.area), one.area))
@@ -188,6 +196,10 @@ def machine(facts: Mapping[str, Any]) -> str:
     cpu = facts.get("cpu") or "a CPU without a name"
     threads = f"{facts.get('threads')} thread{'' if facts.get('threads') == 1 else 's'}"
     return f"{cpu}, {facts.get('cores')} cores, {threads}, {gpus}"
+
+
+def _share(share: float) -> Value:
+    return Value(f"{share:.0%}", share)
 
 
 def _value(estimate: Interval, show: Callable[[float], str]) -> Value:

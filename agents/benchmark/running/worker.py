@@ -22,7 +22,7 @@ from stillsight.agents.benchmark.running.interrupted import goes_on
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.benchmark.running.trial import try_agent
 from stillsight.agents.errors import RunError
-from stillsight.agents.playing.play import returns
+from stillsight.agents.playing.play import episodes_under
 from stillsight.agents.playing.play_config import RecordConfig
 from stillsight.agents.playing.player import load
 from stillsight.agents.playing.video import record
@@ -37,6 +37,7 @@ from stillsight.agents.training.seeds import PLAY
 from stillsight.encoders.atomic import to_json
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.system.stopping import Stop, answering
+from stillsight.envs.success import success_rate
 
 
 def run_cell(cell: Cell, runs: Path, trust: Trust = NOTHING) -> Cell:
@@ -86,8 +87,8 @@ def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust) -> Result:
         spent = dict.fromkeys(spent)
     _refuse_not_finite(folder)
     player = load(folder, "last", device=config.device, trust=trust.names)
-    scores = {
-        shift: returns(
+    played = {
+        shift: episodes_under(
             player,
             "none" if shift == CLEAN else shift,
             episodes=work.episodes,
@@ -96,6 +97,8 @@ def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust) -> Result:
         )
         for shift in (CLEAN, *work.shifts)
     }
+    rates = {shift: success_rate([one.success for one in episodes]) for shift, episodes in played.items()}
+    told = {shift: rate for shift, rate in rates.items() if rate is not None}
     if work.videos:
         with contextlib.suppress(RunError):  # a game that cannot be filmed can be played all the same
             filmed = RecordConfig(checkpoint="last", episodes=work.videos, device=config.device, trust=trust.names)
@@ -105,7 +108,8 @@ def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust) -> Result:
         folder,
         pins=pins(config.resolved(), summary) | {"env_version": env_version(config.env)},
         curve=[(row["step"], row["mean"], *_seconds(row)) for row in rows],
-        scores=scores,
+        scores={shift: [episode.total for episode in episodes] for shift, episodes in played.items()},
+        success=told or None,
         cost=_cost(summary, spent)
         | {"env_steps_per_s": summary["env_steps_per_s"], "images_per_step": summary["images_encoded_per_env_step"]},
     )
@@ -142,6 +146,7 @@ def _result(
     curve: Sequence[tuple[float, float, float]],
     scores: Mapping[str, Sequence[float]],
     cost: Mapping[str, float | None],
+    success: Mapping[str, float] | None = None,
 ) -> Result:
     """A result of plain numbers; the command of a cell is the benchmark's, and left out."""
     facts = {name: fact for name, fact in machine().items() if name != "command"}
@@ -152,6 +157,7 @@ def _result(
         scores={name: tuple(plain(list(values))) for name, values in scores.items()},
         cost=plain(cost),
         run=f"runs/{folder.name}",
+        success=success,
     )
 
 

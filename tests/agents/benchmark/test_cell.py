@@ -88,6 +88,17 @@ def test_a_record_is_read_field_by_field() -> None:
     assert cell.to_json() == RECORD
 
 
+def test_a_cell_keeps_the_share_of_its_episodes_that_succeed() -> None:
+    record = RECORD | {"success": {"clean": 0.25, "hue": 0.0}}
+    cell = Cell.from_json(record)
+    assert cell.result is not None
+    assert cell.result.success == {"clean": 0.25, "hue": 0.0}
+    assert cell.to_json() == record
+    for wrong in (1.5, -0.1, "all"):
+        with pytest.raises(CellError, match="what it says of its run cannot be read"):
+            Cell.from_json(RECORD | {"success": {"clean": wrong}})
+
+
 def test_what_a_record_has_beside_it_is_passed_over_and_what_is_new_in_it_may_be_missing() -> None:
     old = {name: value for name, value in RECORD.items() if name not in ("run", "took", "bytes", "tuned")}
     cell = Cell.from_json({**old, "colour": "red"})

@@ -120,6 +120,26 @@ def test_scores_of_seeds_that_agree_are_known_by_hand(tmp_path: Path) -> None:
     )
 
 
+def test_the_share_of_episodes_that_succeed_stands_beside_the_scores(tmp_path: Path) -> None:
+    shares = [0.0, 0.25, 0.5, 0.75, 1.0]
+    cells = [
+        *(cell("eye frozen", "frozen", seed, 4.0, success={"clean": shares[seed], "noise": 0.0}) for seed in range(5)),
+        *(cell("nature scratch", "scratch", seed, 2.0) for seed in range(5)),
+    ]
+    references = {"stillsight/Tiny-v0": {"random": {"mean": 0.0, "std": 0.5, "success_rate": 0.125}}}
+    folder = write(tmp_path / "tiny", cells, references)
+    shown = markdown(tables.scores(analyse(collect(folder)).settings[0][0])).splitlines()
+    rows = [[text.strip() for text in line.split("|")[1:-1]] for line in shown if line.startswith("|")]
+    column = rows[0].index("successful")
+    assert {row[0]: row[column] for row in rows[2:]} == {"eye frozen": "50%", "nature scratch": "–", "random": "12%"}
+    assert len({len(row) for row in rows}) == 1
+    assert "Successful: share of the last episodes that reached their goal, averaged over the seeds." in shown
+    assert report(folder, ReportConfig()) == 0
+    arms = json.loads((folder / "summary.json").read_text())["settings"][0]["arms"]
+    assert arms["eye frozen"]["success"] == {"clean": shares, "noise": [0.0] * 5}
+    assert "success" not in arms["nature scratch"]
+
+
 def test_the_summary_holds_the_numbers_that_are_known_by_hand(tmp_path: Path) -> None:
     cells = [*TINY, cell("alone frozen", "frozen", 0, 1 / 3)]
     assert report(write(tmp_path / "tiny", cells, REFERENCES), ReportConfig()) == 0

@@ -17,6 +17,7 @@ from stillsight.encoders.backbone import Backbone, Sides
 from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.encoders.frozen import Frozen
 from stillsight.encoders.learned import Learned
+from stillsight.encoders.part import kept_modes
 from stillsight.encoders.preprocess import ImageCounter, Preprocess
 from stillsight.encoders.taps.handover import Join, Layout, Onward, Pack, Read, Unpack
 from stillsight.encoders.taps.learned_pooling import LearnedPooling, make_pooling, pooling_parameters
@@ -260,11 +261,10 @@ def _poolings(
 @torch.no_grad()
 def _channels(backbone: Backbone, stages: Mapping[str, nn.Module]) -> dict[str, int]:
     """Channels of what each stage hands on, by a look at a black image."""
-    flags = [(module, module.training) for stage in stages.values() for module in stage.modules()]
     sides = sorted({*SIDES, backbone.preprocessing.size or SIDES[0], *(backbone.multiple * count for count in (4, 14))})
     sides = [side for side in sides if side % backbone.multiple == 0]
     reason: Exception | None = None
-    try:
+    with kept_modes(stages.values()):
         for side in sides:
             images, found = torch.zeros(1, 3, side, side), {}
             try:
@@ -275,9 +275,6 @@ def _channels(backbone: Backbone, stages: Mapping[str, nn.Module]) -> dict[str, 
                 reason = error
                 continue
             return found
-    finally:
-        for module, training in flags:
-            module.training = training
     raise EncoderError(
         f"No image of {', '.join(map(str, sides))} px passes through the stages {', '.join(stages)} ({reason}), so it "
         "is not known how many channels a pooling that learns has to take. Type --pooling global, or grid4."

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 from torch import Tensor, nn
 
 from stillsight.encoders import device as devices
+
+
+@contextmanager
+def kept_modes(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Put the train and eval flags of modules, and of all that is in them, back afterwards as they were."""
+    flags = [(module, module.training) for parent in modules for module in parent.modules()]
+    try:
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
 
 
 class Part(nn.Module):

@@ -12,6 +12,7 @@ from stillsight.encoders import device as devices
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.frozen import Frozen
 from stillsight.encoders.learned import Learned
+from stillsight.encoders.part import kept_modes
 
 REFERENCE = "reference_features"
 """Under which name a run keeps them."""
@@ -77,14 +78,9 @@ def same_function(features: Tensor, kept: Tensor) -> bool:
 
 
 def _run(steps: nn.ModuleList, tensor: Tensor) -> Tensor:
-    flags = [(module, module.training) for module in steps.modules()]
-    steps.eval()
-    try:
-        placed = next((one.device for one in (*steps.parameters(), *steps.buffers())), tensor.device)
-        tensor = tensor.to(placed)
-        for step in steps:
+    placed = next((one.device for one in (*steps.parameters(), *steps.buffers())), tensor.device)
+    tensor = tensor.to(placed)
+    with kept_modes([steps]):
+        for step in steps.eval():
             tensor = step(tensor)
-        return tensor
-    finally:
-        for module, training in flags:
-            module.training = training
+    return tensor

@@ -17,6 +17,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
 from stillsight.agents.features.extractor import EncoderExtractor
+from stillsight.encoders.part import kept_modes
 
 Observation = np.ndarray[Any, Any] | dict[str, "Observation"]
 _DOMINANT = 0.9
@@ -126,13 +127,12 @@ def untouched(policy: nn.Module, backbones: list[Network]) -> Iterator[None]:
     """Put back, afterwards, train and eval flags, buffers, random generators and stillsight's count of images."""
     roots = [policy, *(network.module for network in backbones)]
     modules = list({id(module): module for root in roots for module in root.modules()}.values())
-    flags = [(module, module.training) for module in modules]
     buffers = [
         (module, name, b, b.clone()) for module in modules for name, b in module._buffers.items() if b is not None
     ]
     states = random.getstate(), np.random.get_state()
     devices = sorted({p.device.index for p in policy.parameters() if p.device.type == "cuda"})
-    with ExitStack() as stack, torch.random.fork_rng(devices=devices):
+    with ExitStack() as stack, kept_modes(roots), torch.random.fork_rng(devices=devices):
         for network in backbones:
             if isinstance(network.extractor, EncoderExtractor):
                 stack.enter_context(network.extractor._frozen[0].counter.paused())
@@ -141,8 +141,6 @@ def untouched(policy: nn.Module, backbones: list[Network]) -> Iterator[None]:
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])
-            for module, training in flags:
-                module.training = training
             for module, name, buffer, value in buffers:
                 module._buffers[name] = buffer
                 if not torch.equal(buffer, value):

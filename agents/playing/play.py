@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from stillsight.agents.runs.place import place
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain
 from stillsight.agents.runs.trust import Trust, open_run
-from stillsight.agents.training.episodes import Episode, capped_note, play_episodes, success_note, successes
+from stillsight.agents.training.episodes import Episode, capped_note, earned, play_episodes, successes
 from stillsight.agents.training.seeds import PLAY
 from stillsight.encoders.atomic import to_json
 from stillsight.encoders.system.stopping import Stop
@@ -174,10 +174,6 @@ def episodes_under(
     return play_seeds(player, options, episodes=episodes, seed=seed, deterministic=deterministic, watch=watch)
 
 
-def _earned(score: Mapping[str, Any], episodes: int) -> str:
-    return f"{score['mean']:.2f} ± {score['std']:.2f} over {episodes} episodes{success_note(score)}"
-
-
 def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
     """Play, print, and append the result to the run's evaluations.jsonl. A cifar run is re-evaluated, see `reevaluate`.
 
@@ -257,7 +253,7 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
         "seed": config.seed,
     }
     seen = f" through {options.look}" if options.look else ""
-    rows = {"agent": f"{_earned(result, len(scores))}{seen}"}
+    rows = {"agent": earned(result["mean"], result["std"], len(scores), result.get("success_rate")) + seen}
     if (note := capped_note(played, limit, "--max-steps")) is not None:
         rows["capped"] = note
     if config.random_episodes:
@@ -266,7 +262,7 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
         ).items():
             result[reference] = score
             name = "always best" if reference == "oracle" else reference
-            rows[name] = _earned(score, score["episodes"])
+            rows[name] = earned(**score)
     display.card(f"{player.config.env}, {player.checkpoint} of {folder}", rows)
     if config.json:
         print(to_json(plain(result)), flush=True)

@@ -18,7 +18,7 @@ from stillsight.agents.runs.folder import Run
 from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.continuing.games import arrays, tensors
-from stillsight.agents.training.episodes import Episode, capped_note, divide, play_episodes, success_note, successes
+from stillsight.agents.training.episodes import Episode, capped_note, divide, earned, play_episodes, successes
 from stillsight.agents.training.state.finite import loss_not_finite
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.system import stopping
@@ -154,15 +154,20 @@ class Evaluate(BaseCallback):
         if hasattr(model, "start_time"):  # by which SB3 counts time/fps
             model.start_time += time.time_ns() - began
         returns = [round(episode.total, 6) for episode in episodes]
-        row = {"step": model.num_timesteps, "mean": np.mean(returns), "std": np.std(returns), "returns": returns}
+        row: dict[str, Any] = {
+            "step": model.num_timesteps,
+            "mean": np.mean(returns),
+            "std": np.std(returns),
+            "returns": returns,
+        }
         capped = sum(episode.capped for episode in episodes)
         lengths = [episode.length for episode in episodes]
         row |= {"lengths": lengths, "capped": capped, **successes(episodes), **spent}
         self.run.log("eval", row | ({"final": True} if final else {}))
         note = capped_note(episodes, self.max_steps, "--eval-max-steps")
         self.run.display.note(
-            f"evaluation at step {model.num_timesteps:,}: return {row['mean']:.2f} ± {row['std']:.2f} over "
-            f"{len(returns)} episodes{success_note(row)}{f'; {note}' if note else ''}"
+            f"evaluation at step {model.num_timesteps:,}: return "
+            f"{earned(row['mean'], row['std'], len(returns), row.get('success_rate'))}{f'; {note}' if note else ''}"
         )
         self.savepoints.best(float(np.mean(returns)))
         return episodes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,17 +143,21 @@ def divide(episodes: int, environments: int) -> list[int]:
     return [episodes // environments + (index < episodes % environments) for index in range(environments)]
 
 
+def share_successful(episodes: Sequence[Episode]) -> float | None:
+    """Share of the episodes that reached their goal, 0..1; None where not all say."""
+    return success_rate([episode.success for episode in episodes])
+
+
 def successes(episodes: Sequence[Episode]) -> dict[str, Any]:
     """`successes`, a truth value for each episode, and `success_rate`, 0..1, for a record; {} where not all say."""
-    outcomes = [episode.success for episode in episodes]
-    rate = success_rate(outcomes)
-    return {} if rate is None else {"success_rate": rate, "successes": outcomes}
+    rate = share_successful(episodes)
+    return {} if rate is None else {"success_rate": rate, "successes": [episode.success for episode in episodes]}
 
 
-def success_note(record: Mapping[str, Any]) -> str:
-    """The end of a sentence about a record with a `success_rate`; "" of one without."""
-    rate = record.get("success_rate")
-    return "" if rate is None else f", {rate:.0%} of them successful"
+def earned(mean: float, std: float, episodes: int, success_rate: float | None = None) -> str:
+    """Return and, where it is known, success of so many episodes, in words."""
+    successful = "" if success_rate is None else f", {success_rate:.0%} of them successful"
+    return f"{mean:.2f} ± {std:.2f} over {episodes} episodes{successful}"
 
 
 def capped_note(episodes: Sequence[Episode], max_steps: int, flag: str) -> str | None:

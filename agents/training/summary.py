@@ -18,7 +18,7 @@ from stillsight.agents.features.encoder_rate import optimizers
 from stillsight.agents.features.extractor import EncoderExtractor, canonical
 from stillsight.agents.features.head import Head
 from stillsight.agents.training.algorithms import ATARI, spec
-from stillsight.agents.training.episodes import success_note, successes
+from stillsight.agents.training.episodes import earned, share_successful
 from stillsight.agents.training.presets import preset
 from stillsight.agents.training.settings import overrides, settings
 from stillsight.encoders import device as devices
@@ -316,7 +316,7 @@ def summary(agent: Agent, savepoints: Savepoints, episodes: list[Episode], *, de
         "return_episodes": len(returns),
         "return_capped": sum(episode.capped for episode in episodes),
         "return_deterministic": deterministic,
-        **{name: value for name, value in successes(episodes).items() if name == "success_rate"},
+        **({} if (rate := share_successful(episodes)) is None else {"success_rate": rate}),
         "best_return_mean": ledger.best,
         "env_steps": steps,
         "wall_seconds": ledger.seconds,
@@ -362,8 +362,9 @@ def closing(result: dict[str, Any], folder: Path, trust: str = "") -> dict[str, 
     """
     same = result["encoder_sha256_before"] == result["encoder_sha256_after"]
     return {
-        "return": f"{result['return_mean']:.2f} ± {result['return_std']:.2f} over {result['return_episodes']} episodes"
-        f"{success_note(result)}",
+        "return": earned(
+            result["return_mean"], result["return_std"], result["return_episodes"], result.get("success_rate")
+        ),
         "speed": f"{result['env_steps_per_s']:,.0f} env steps/s over {result['wall_seconds']:,.0f} s of training",
         "images": f"{result['images_encoded_per_env_step']:.2f} encoded per env step{_of_cameras(result)}",
         "encoder": f"{'unchanged to the bit' if same else 'trained'}, sha256 {result['encoder_sha256_after'][:12]}",

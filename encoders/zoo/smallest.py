@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from stillsight.encoders.backbone import Backbone
+from stillsight.encoders.part import kept_modes
 
 LARGEST = 1_024
 """Pixels of the side up to which sizes are tried."""
@@ -175,20 +177,11 @@ def handed_on(stages: Mapping[str, nn.Module], side: int, device: torch.device) 
     """What the stages hand on of one image, in eval mode, as far as it gets."""
     outputs: list[Tensor] = []
     images = torch.zeros(1, 3, side, side, device=device)
-    flags = _flags(stages.values())
-    try:
+    # An error says that the side is too small, or one that the stage does not take, in whatever words.
+    with kept_modes(stages.values()), suppress(Exception):
         for stage in stages.values():
             images = stage.eval()(images)
             if not images.numel():
                 break
             outputs.append(images)
-    except Exception:  # too small, or of a size that it does not take: whatever it says
-        return outputs
-    finally:
-        for module, training in flags:
-            module.training = training
     return outputs
-
-
-def _flags(modules: Iterable[nn.Module]) -> list[tuple[nn.Module, bool]]:
-    return [(module, module.training) for parent in modules for module in parent.modules()]

@@ -142,6 +142,10 @@ class Suite:
         """Whether the modules that the suite needs can be imported."""
         return all(find_spec(module) is not None for module in self.default.needs)
 
+    def packages(self, row: EnvSpec) -> tuple[str, ...]:
+        """The modules that an environment of the suite steps and draws with, beside its maker."""
+        return (*row.needs, *(("mujoco",) if self.draws == "mujoco" else ()))
+
     def covers(self, env_id: str) -> bool:
         """Whether an id, without a `module:` before it, is of this suite as far as its name tells."""
         named = self.prefix is not None and env_id.startswith(self.prefix)

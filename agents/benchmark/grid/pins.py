@@ -63,8 +63,7 @@ def env_version(env: str) -> str:
     entry = gym.registry[env.rpartition(":")[2]].entry_point
     module = (entry if isinstance(entry, str) else getattr(entry, "__module__", "")).partition(":")[0]
     registers = [env.rpartition(":")[0]] if ":" in env else []  # it may wrap a game of another package
-    draws = ["mujoco"] if suite.draws == "mujoco" else []
-    tops = dict.fromkeys(one.partition(".")[0] for one in (module, *row.needs, *draws, *registers))
+    tops = dict.fromkeys(one.partition(".")[0] for one in (module, *suite.packages(row), *registers))
     return ", ".join(map(code_version, tops))
 
 

@@ -32,12 +32,12 @@ from stillsight.agents.runs.records import plain, read_lines
 from stillsight.agents.runs.trust import NOTHING, Trust, import_from_here, values_of
 from stillsight.agents.training.cifar import cifar
 from stillsight.agents.training.config import RlConfig
+from stillsight.agents.training.episodes import share_successful
 from stillsight.agents.training.learn import rl
 from stillsight.agents.training.seeds import PLAY
 from stillsight.encoders.atomic import to_json
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.system.stopping import Stop, answering
-from stillsight.envs.success import success_rate
 
 
 def run_cell(cell: Cell, runs: Path, trust: Trust = NOTHING) -> Cell:
@@ -97,7 +97,7 @@ def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust) -> Result:
         )
         for shift in (CLEAN, *work.shifts)
     }
-    rates = {shift: success_rate([one.success for one in episodes]) for shift, episodes in played.items()}
+    rates = {shift: share_successful(episodes) for shift, episodes in played.items()}
     told = {shift: rate for shift, rate in rates.items() if rate is not None}
     if work.videos:
         with contextlib.suppress(RunError):  # a game that cannot be filmed can be played all the same

@@ -30,7 +30,7 @@ def play(env_id: str) -> None:
     drawn = suite.name not in UNDRAWN
     options = row.options if drawn else row.options.merge(pixels=("off",), state=("on",))
     score = reference_returns(env_id, EPISODES, SEED, options=options)["random"]
-    modules = dict.fromkeys(("gymnasium", *row.needs, *(("mujoco",) if suite.draws == "mujoco" else ())))
+    modules = dict.fromkeys(("gymnasium", *suite.packages(row)))
     line = {
         "env": env_id,
         **score,

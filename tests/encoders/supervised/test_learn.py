@@ -153,12 +153,12 @@ def test_all_four_modes_run_and_train_exactly_what_they_say(
     assert summary["trainable_parameters"] == head + (_learnable() if mode.trained else 0)
     files = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
     if mode.trained:
-        assert files == {"last.pt", "encoder.safetensors", "head.safetensors"}
+        assert files == {"last.pt", "encoder.safetensors", "head.safetensors", "reference_features.safetensors"}
         assert [row["epoch"] for row in run.rows] == [1, 2]
         assert summary["epochs"] == 2
         assert not (tmp_path / "cache").exists()
     else:
-        assert files == {"head.safetensors"}
+        assert files == {"head.safetensors", "reference_features.safetensors"}
         assert summary["images_encoded"] == 66, "each image once, and the probing of shapes not counted"
         assert summary["test_accuracy"] == 1.0, "colours can be told apart even by random eyes"
         again = learn(choice, Folder(tmp_path / "again"), tmp_path / "cache")

@@ -19,7 +19,7 @@ from stillsight.agents.features.standardise import Statistics, gather_statistics
 from stillsight.agents.training import algorithms
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.model import make_model
-from stillsight.agents.training.seeds import STANDARDISE
+from stillsight.agents.training.seeds import STANDARDISE, env_seed
 from stillsight.agents.training.settings import overrides
 from stillsight.encoders.encoder import Encoder, fingerprint
 from stillsight.envs import make_env, make_vec, workers_pay
@@ -136,15 +136,17 @@ def make_agent(config: RlConfig, encoder: Encoder, *, n_envs: int) -> Agent:
         RunError: the algorithm cannot act here, or takes no such setting.
         EncoderError, EnvError: see `make_venv`.
     """
-    venv = make_venv(config, encoder, n_envs=n_envs, training=True, seed=config.seed)
+    venv = make_venv(config, encoder, n_envs=n_envs, training=True, seed=env_seed(config.seed))
     check_action_space(config.algo, venv.action_space, config.env)
     statistics = None
     if config.standardise:
-        seed = config.seed + STANDARDISE
+        seed = env_seed(config.seed + STANDARDISE)
         looked_at = make_vec(config.env, n_envs, seed=seed, options=config.env_options())
         statistics = gather_statistics(looked_at, encoder, config.standardise)
         looked_at.close()
-    return Agent(config, encoder, venv, assemble(config, encoder, venv, statistics))
+    model = assemble(config, encoder, venv, statistics)
+    venv.seed(env_seed(config.seed))  # SB3 has seeded them by the seed of its model
+    return Agent(config, encoder, venv, model)
 
 
 def assemble(

@@ -26,7 +26,7 @@ from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.continuing.inheritance import inherit
 from stillsight.agents.training.continuing.resuming import resumed
-from stillsight.agents.training.seeds import EVALUATION
+from stillsight.agents.training.seeds import EVALUATION, env_seed
 from stillsight.encoders import device as devices
 from stillsight.encoders.building import build
 from stillsight.encoders.system import stopping
@@ -78,7 +78,7 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
     check_environment(config)
     encoder = build(config, pinned=True)
     agent = make_agent(config, encoder, n_envs=config.n_envs or 1)
-    seed, options = config.seed + EVALUATION, config.eval_options()
+    seed, options = env_seed(config.seed + EVALUATION), config.eval_options()
     arenas = [
         make_env(config.env, options, training=False, seed=seed + index) for index in range(config.eval_envs or 1)
     ]

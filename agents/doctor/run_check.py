@@ -280,6 +280,9 @@ def _contradictions(
     evaluations = rows.get("eval") or []
     if evaluations and not _near(summary.get("return_mean"), evaluations[-1].get("mean")):
         yield f"its return is {summary.get('return_mean')}, and the last of eval.jsonl {evaluations[-1].get('mean')}"
+    told = summary.get("best_return_mean")
+    if evaluations and not any(_near(told, row.get("mean")) for row in evaluations):
+        yield f"its best return is {told}, and no row of eval.jsonl has that"
     best = trees.get("best", {}).get("mean")
     if best is not None and not _near(summary.get("best_return_mean"), best):
         yield f"its best return is {summary.get('best_return_mean')}, and that of best.safetensors {best}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import gymnasium as gym
@@ -14,6 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.features.encoded_vec_env import EncodedVecEnv, FrameStack
+from stillsight.agents.features.gsde import PlayNoise
 from stillsight.envs.random_play import MASKS
 from stillsight.envs.wrappers.layout import Observation
 
@@ -57,8 +59,8 @@ class Actor:
     """A policy with its eyes and its memory: frames of several environments in, an action for each out.
 
     Evaluations during training, `evaluate`, `record` and `Player.predict` all act through this class: frames are
-    encoded in one batch, stacked as `EncodedVecEnv` stacks them, recurrent states begin anew where an episode does, and
-    a policy that asks for masks of allowed actions gets them.
+    encoded in one batch, stacked as `EncodedVecEnv` stacks them, recurrent states and the noise of gSDE begin anew
+    where an episode does, and a policy that asks for masks of allowed actions gets them.
 
     Args:
         model: the SB3 algorithm.
@@ -73,6 +75,7 @@ class Actor:
         """Forget what was seen: the next frames begin episodes, of any number of environments."""
         self._stack: FrameStack | None = None
         self._memory: Any = None
+        self._noise = PlayNoise(self.model)
 
     @property
     def environments(self) -> int | None:
@@ -85,6 +88,7 @@ class Actor:
             self._stack.frames = self._stack.frames[list(rows)]
         if self._memory is not None:  # sb3-contrib's: a tuple of [layers, environments, units]
             self._memory = tuple(part[:, list(rows)] for part in self._memory)
+        self._noise.keep(rows)
 
     def act(
         self,
@@ -116,7 +120,8 @@ class Actor:
             began = np.zeros(len(frames), bool) if began is None else np.asarray(began, bool)
             observation = self._stack.push(frames, began)
         masked = self._masked(masks, len(frames))
-        actions, self._memory = self.model.predict(observation, self._memory, began, deterministic, **masked)
+        with nullcontext() if deterministic else self._noise.acting(began):
+            actions, self._memory = self.model.predict(observation, self._memory, began, deterministic, **masked)
         return np.asarray(actions)
 
     def _masked(self, masks: np.ndarray | None, count: int) -> dict[str, np.ndarray]:

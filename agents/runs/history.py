@@ -15,6 +15,8 @@ from stillsight.agents.runs.place import place
 from stillsight.agents.runs.reader import checkpoint_path
 
 BEST, LAST = "best", "last"
+BEST_BEFORE = "best-before"
+"""The best agent up to the last checkpoint, while best is one that came after it."""
 
 Read = Callable[[Path], dict[str, Any]]
 """Read a checkpoint; raises `CheckpointError` where it is missing, damaged or of no use."""
@@ -142,6 +144,27 @@ def keep_before(folder: Path, step: int, count: int) -> None:
 def put_last(folder: Path, name: str) -> None:
     """Put the checkpoint of that name in the place of the last one, which is damaged or gone."""
     os.replace(checkpoint_file(folder, name), place(folder, "checkpoints", "last.safetensors"))
+
+
+def keep_best_before(folder: Path) -> None:
+    """Keep the best agent, which is about to be replaced by one that no checkpoint knows of."""
+    with contextlib.suppress(FileNotFoundError):
+        os.replace(place(folder, "checkpoints", f"{BEST}.safetensors"), _best_before(folder))
+
+
+def put_best(folder: Path, name: str) -> None:
+    """Let `BEST` or `BEST_BEFORE` be the best agent."""
+    if name == BEST_BEFORE:
+        os.replace(_best_before(folder), place(folder, "checkpoints", f"{BEST}.safetensors"))
+
+
+def drop_best_before(folder: Path) -> None:
+    """Remove the best agent before the best one, if there is one."""
+    _best_before(folder).unlink(missing_ok=True)
+
+
+def _best_before(folder: Path) -> Path:
+    return place(folder, "checkpoints", f"{BEST_BEFORE}.safetensors")
 
 
 def prune(folder: Path, count: int) -> None:

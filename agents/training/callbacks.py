@@ -207,6 +207,7 @@ class Checkpoint(BaseCallback):
         self.due = Due(self.every, self.num_timesteps)
 
     def _on_rollout_start(self) -> None:
+        self.savepoints.noise_drawn()
         if self.due(self.num_timesteps):
             self.savepoints.last()
 

@@ -15,12 +15,14 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from stillsight.agents.errors import CheckpointError, RunError, TrainingFault
+from stillsight.agents.features import gsde
 from stillsight.agents.runs import checkpoint, history, schema
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.place import place
 from stillsight.agents.runs.trust import flags
 from stillsight.agents.training.build import Agent, check_step
 from stillsight.agents.training.continuing import games
+from stillsight.agents.training.seeds import RESUMED, env_seed
 from stillsight.agents.training.state import model_state as state
 from stillsight.agents.training.state.encoder_facts import check_encoder, encoder_facts
 from stillsight.agents.training.state.finite import check_finite, not_finite
@@ -111,7 +113,10 @@ class Savepoints:
         self._images = 0
         self._running_since: tuple[float, float] | None = None  # by the clock, and of the processor
         self._saved: int | None = None  # step of the last checkpoint that is known to be good
+        self._best: int | None = None  # step of the best agent
         self._rollout: Begun | None = None
+        self._drawn = False  # whether SB3 has drawn the noise of gSDE for a rollout that has not ended
+        self._to_draw: Mapping[str, Any] | None = None  # the checkpoint whose noise the next rollout goes on with
         self._began, self._lasted = 0.0, float("inf")  # the rollout: when by the clock, and for how long the last one
 
     @contextlib.contextmanager
@@ -155,6 +160,15 @@ class Savepoints:
             self._settle()
             self._running_since = None
 
+    def noise_drawn(self) -> None:
+        """A rollout begins, for which SB3 has drawn the noise of gSDE: in one that a checkpoint was written before, let
+        that noise act, and random numbers go on, as they did there."""
+        if self._to_draw is not None:
+            gsde.put_back(self.agent.model, self._to_draw["sde_noise"])
+            state.set_random_state(self.agent.model, self._to_draw["random"])
+            self._to_draw = None
+        self._drawn = True
+
     def rollout_began(self) -> None:
         """Remember where the agent stands: until `rollout_ended` it holds steps that it has not learned from."""
         self._settle()
@@ -165,7 +179,7 @@ class Savepoints:
 
     def rollout_ended(self) -> None:
         """What was collected is whole, and learned from next."""
-        self._rollout, self._lasted = None, time.perf_counter() - self._began
+        self._rollout, self._lasted, self._drawn = None, time.perf_counter() - self._began, False
 
     def _save_stopped(self, stop: Stop, *, unstored: int) -> None:
         """Save what training was stopped at, and say so in `stop`.
@@ -260,10 +274,16 @@ class Savepoints:
         ) from cause
 
     def best(self, mean: float) -> None:
-        """Keep what acting needs, if `mean` beats every evaluation before it."""
+        """Keep what acting needs, if `mean` beats every evaluation before it.
+
+        The best agent up to the last checkpoint stays beside one that is younger, until the next checkpoint: what is
+        resumed after a crash goes on without the evaluations that the crash took back.
+        """
         if mean > self.ledger.best:
             self.refuse_not_finite()
-            self.ledger.best = mean
+            if self._best is not None and self._saved is not None and self._best <= self._saved:
+                history.keep_best_before(self.run.folder)
+            self.ledger.best, self._best = mean, self.agent.model.num_timesteps
             self.run.save("best", {**state.learned(self.agent.model), **self._facts(), "mean": mean}, self._header())
 
     def last(self, whole: Mapping[str, Any] | None = None) -> None:
@@ -303,6 +323,8 @@ class Savepoints:
                 self.run.checkpoint(name).unlink(missing_ok=True)
             raise
         self._saved = step
+        if self._best is not None and self._best <= step:
+            history.drop_best_before(self.run.folder)
         if step >= self.agent.config.steps:
             history.prune(self.run.folder, keep)
             self._drop_replays(step)
@@ -312,6 +334,7 @@ class Savepoints:
         model = self.agent.model
         return {
             **state.capture(model),
+            "sde_noise": gsde.matrices(model) if self._drawn else None,
             "records": state.records(model),
             # In the middle of a rollout the games are ahead of what is saved of the agent.
             "games": None if self._rollout is not None else games.capture(model, self.agent.venv),
@@ -357,7 +380,10 @@ class Savepoints:
         anew = games.restore(model, self.agent.venv, stored.get("games"))
         if anew is not None:
             # The environments begin new episodes, and not the very ones that the run began with.
-            self.agent.venv.seed(self.agent.config.seed + model.num_timesteps)
+            self.agent.venv.seed(env_seed(self.agent.config.seed + RESUMED + model.num_timesteps))
+        if stored.get("sde_noise") is not None:
+            gsde.check_noise(model, stored["sde_noise"], self.agent.venv.num_envs)
+            self._to_draw = stored
         if self.evaluation is not None:
             self.evaluation.restore(stored.get("evaluation"))
         self.resumption = Resumption(model.num_timesteps, anew)
@@ -392,17 +418,37 @@ class Savepoints:
         return {**stored, "replay_memory": replay}
 
     def _restore_best(self) -> None:
-        """Go on with the best mean so far; where the agent that reached it is damaged, the next evaluation is best."""
-        if not self.run.checkpoint("best").exists():
-            return
-        try:
-            path = self.run.checkpoint("best")
-            facts = checkpoint.facts(checkpoint.load(path), schema.BestFacts, path)
-        except CheckpointError as error:
-            print(f"stillsight: {error} The next evaluation takes its place.", file=sys.stderr)
-            self.ledger.best = float("-inf")
-        else:  # it may be younger than the checkpoint from which learning goes on
-            self.ledger.best = max(self.ledger.best, facts["mean"])
+        """Go on with the best agent up to this step, and its mean; a younger one was made by steps that are taken back.
+
+        Where there is none that is whole, the next evaluation is best.
+        """
+        step, folder = self.agent.model.num_timesteps, self.run.folder
+        self.ledger.best, younger = float("-inf"), None
+        for name in (history.BEST, history.BEST_BEFORE):
+            path = self.run.checkpoint(name)
+            if not path.exists():
+                continue
+            try:
+                facts = checkpoint.facts(checkpoint.load(path), schema.BestFacts, path)
+            except CheckpointError as error:
+                print(f"stillsight: {error} The next evaluation takes its place.", file=sys.stderr)
+                continue
+            if facts["step"] > step:
+                younger = facts["step"]
+                continue
+            self.ledger.best, self._best = facts["mean"], facts["step"]
+            history.put_best(folder, name)
+            break
+        if younger is not None:
+            if self._best is None:
+                self.run.checkpoint(history.BEST).unlink()
+            instead = "the next evaluation takes its place" if self._best is None else f"that of step {self._best:,} is"
+            print(
+                f"stillsight: The best agent was one of step {younger:,}, which lies after the checkpoint and is taken "
+                f"back with its evaluation; {instead}.",
+                file=sys.stderr,
+            )
+        history.drop_best_before(folder)
 
     def _facts(self) -> dict[str, Any]:
         model = self.agent.model

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from stillsight.agents import RlConfig, rl
+from stillsight.agents.doctor.run_check import check_run
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.records import read_lines
@@ -315,18 +316,37 @@ def test_an_encoder_that_learns_goes_on_too(tiny: Tiny, tmp_path: Path) -> None:
     assert result["encoder_sha256_before"] != result["encoder_sha256_after"]
 
 
-def test_the_best_agent_of_a_stopped_session_is_not_overwritten_by_a_worse_one(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("known", [True, False])
+def test_a_best_agent_that_a_crash_took_back_gives_way_to_the_best_of_what_is_kept(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], known: bool
 ) -> None:
-    # The checkpoint of step 64 knows nothing of the evaluation at step 96, whose agent best.safetensors holds.
-    scores = iter([1.0, 2.0, 5.0, 3.0, 3.0, 3.0])
+    """The failure it prevents: a summary and a best agent of an evaluation that no log has, because what came after the
+    checkpoint was played again and ended otherwise."""
+    scores = iter([2.0, 1.0, 5.0, 1.5, 1.0] if known else [5.0, 1.5, 1.0])
     monkeypatch.setattr(callbacks, "play_episodes", lambda *_, **__: [Episode(next(scores), 20, False)])
-    config = tiny("ppo", steps=STEPS, checkpoint_every=64, eval_every=32, out=tmp_path / "run")
-    folder = interrupt(config, 98)
-    rows = [json.loads(line)["mean"] for line in (folder / "eval.jsonl").read_text().splitlines()]
-    assert rows == [1.0, 2.0, 5.0]
-    assert last(folder)["step"] == 64
-    best = (folder / "checkpoints" / "best.safetensors").read_bytes()
+    asked = {"checkpoint_every": 64, "eval_every": 32 if known else 96, "out": tmp_path / "run"}
+    folder = interrupt(tiny("ppo", steps=STEPS, **asked), 98)
+    assert (last(folder)["step"], best(folder)) == (64, (96, 5.0))
+    before = checkpoint.load(folder / "checkpoints" / "best-before.safetensors") if known else {}
     result = rl(RlConfig(resume=folder))
-    assert (folder / "checkpoints" / "best.safetensors").read_bytes() == best
-    assert result["best_return_mean"] == 5.0
+    told = capsys.readouterr().err
+    assert "The best agent was one of step 96, which lies after the checkpoint and is taken back" in told
+    assert ("that of step 32 is." in told) is known
+    assert [row["mean"] for row in read_lines(folder / "eval.jsonl")] == ([2.0, 1.0, 1.5, 1.0] if known else [1.5, 1.0])
+    assert result["best_return_mean"] == (2.0 if known else 1.5)
+    assert best(folder) == ((32, 2.0) if known else (96, 1.5))
+    if known:
+        now = checkpoint.load(folder / "checkpoints" / "best.safetensors")
+        assert all(torch.equal(tensor, now["policy"][name]) for name, tensor in before["policy"].items())
+    assert not (folder / "checkpoints" / "best-before.safetensors").exists()
+    outcomes = {one.check: one for one in check_run(folder)}
+    assert outcomes["summary.json"].state == "ok"
+    summary = json.loads((folder / "summary.json").read_text()) | {"best_return_mean": 5.0}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    outcomes = {one.check: one for one in check_run(folder)}
+    assert "its best return is 5.0, and no row of eval.jsonl has that" in outcomes["summary.json"].found
+
+
+def best(folder: Path) -> tuple[int, float]:
+    stored = checkpoint.load(folder / "checkpoints" / "best.safetensors")
+    return stored["step"], stored["mean"]

@@ -93,7 +93,7 @@ def restore(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
                     raise KeyError(f"no {name} here")
                 tensor.copy_(value)
         vars(model).update(state["counters"])
-        _set_random_state(model, state["random"])
+        set_random_state(model, state["random"])
     except MISFITS as error:
         raise CheckpointError(f"The checkpoint does not fit this agent ({first_line(error)}).") from error
 
@@ -143,7 +143,12 @@ def _random_state(model: BaseAlgorithm) -> dict[str, Any]:
     }
 
 
-def _set_random_state(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
+def set_random_state(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
+    """Let every random generator go on from where `capture` found it, see its "random".
+
+    Raises:
+        ValueError: the state is of no generator.
+    """
     *internal, gauss_next = state["python"]
     random.setstate((3, tuple(internal), gauss_next))
     rest = state["numpy"]["rest"]

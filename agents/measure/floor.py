@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from stillsight.agents.measure.arm import Ours
 from stillsight.agents.training.config import RlConfig
 from stillsight.encoders import device as devices
 from stillsight.envs.random_play import random_play
+from stillsight.envs.vector import shown_by
 
 
 class Floor:
@@ -20,7 +20,7 @@ class Floor:
         self.ours = Ours(config)
         agent = self.ours.agent
         self.venv = agent.venv.venv
-        self.frames, self.draw = np.asarray(self.venv.reset()), random_play(self.venv)
+        self.frames, self.draw = shown_by(self.venv.reset()), random_play(self.venv)
 
     def measure(self, seconds: float) -> dict[str, Any]:
         """Seconds per environment step of each part, and the rate if there were nothing else."""

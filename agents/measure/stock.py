@@ -15,6 +15,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 from torch import Tensor, nn
 
+from stillsight.agents.errors import RunError
 from stillsight.agents.features.activation import Activation, activation
 from stillsight.agents.measure.arm import Arm, settings, watch
 from stillsight.agents.measure.clock import Clock
@@ -26,6 +27,7 @@ from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.preprocess import ImageCounter, Preprocess
 from stillsight.envs import make_vec
+from stillsight.envs.vector import layout_of
 
 
 class StockExtractor(BaseFeaturesExtractor):
@@ -111,8 +113,9 @@ def stock_model(
             "end": config.head_activation,
         },
         "normalize_images": False,  # the extractor normalises, once
-        "net_arch": config.net_arch or [],
     }
+    if (layers := config.net_arch) is not None:  # else the class has its own, here as in ours
+        policy["net_arch"] = layers
     name = row.policy.replace("Mlp", "Cnn")
     if issubclass(cls.policy_aliases[name], ActorCriticPolicy):
         policy["ortho_init"] = False  # or the pretrained weights would be gone
@@ -135,6 +138,14 @@ class Stock(Arm):
             changes["buffer_size"] = STOCK_SLOTS
         options = config.env_options()
         pixels = make_vec(config.env, config.n_envs or 1, seed=config.seed, options=options, native=False)
+        layout = layout_of(pixels)
+        assert layout is not None
+        if not layout.plain:
+            pixels.close()
+            raise RunError(
+                f"The stock arm is a features extractor of one image, and {config.env} shows {layout}. Type --arms "
+                "in-policy cached floor, or drop --pixels and --state."
+            )
         self.rollout = overrides(config.set, "--set").get("n_steps", 1) / changes.get("n_steps", 1)
         model, counter = stock_model(config, encoder, pixels, changes)
         super().__init__(model, Clock(encoder.device), lambda: counter.images)

@@ -119,6 +119,16 @@ ATARI = "rl-baselines3-zoo's Atari preset"
 _POLICY_AND_VALUE = "policy and value losses together"
 _CRITIC = "the critic's temporal difference alone; the actor looks through the critic's eyes"
 
+_PPO = {
+    "n_steps": 128,
+    "batch_size": 256,
+    "n_epochs": 4,
+    "learning_rate": "lin_2.5e-4",
+    "clip_range": "lin_0.1",
+    "ent_coef": 0.01,
+    "vf_coef": 0.5,
+}
+
 _DQN = {
     "buffer_size": 100_000,
     "learning_starts": 5_000,
@@ -146,15 +156,7 @@ _ROWS = [
         cls="stable_baselines3:PPO",
         actions=_EVERY,
         n_envs=8,
-        preset={
-            "n_steps": 128,
-            "batch_size": 256,
-            "n_epochs": 4,
-            "learning_rate": "lin_2.5e-4",
-            "clip_range": "lin_0.1",
-            "ent_coef": 0.01,
-            "vf_coef": 0.5,
-        },
+        preset=_PPO,
         source=ATARI,
         encoder_loss=_POLICY_AND_VALUE,
     ),
@@ -232,7 +234,7 @@ _ROWS = [
         actions=("discrete", "multi-discrete", "continuous"),
         policy="MlpLstmPolicy",
         n_envs=8,
-        preset={"n_steps": 128, "batch_size": 256, "n_epochs": 4, "learning_rate": "lin_2.5e-4", "ent_coef": 0.01},
+        preset=_PPO,
         source="the preset of ppo",
         encoder_loss=_POLICY_AND_VALUE,
         extra="contrib",
@@ -266,9 +268,9 @@ def spec(name: str) -> AlgorithmSpec:
     )
     bases = {f"{cls.__module__.partition('.')[0]}:{cls.__name__}" for cls in row.load_class().__mro__}
     base = next((known for known in _ROWS if known.cls in bases), None)
-    return (
-        row if base is None else replace(row, policy=base.policy, encoder_loss=base.encoder_loss, actions=base.actions)
-    )
+    # Only what is set is the class's own: traits of a known algorithm are those of what derives from it.
+    own = {name: getattr(row, name) for name in ("name", "cls", "net_arch", "n_envs", "preset", "source", "extra")}
+    return row if base is None else replace(base, **own)
 
 
 def check_actions(row: AlgorithmSpec, actions: Actions, env: str) -> None:

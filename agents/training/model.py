@@ -94,11 +94,19 @@ def make_model(
 
 
 def _check_sizes(cls: type[BaseAlgorithm], venv: VecEnv, given: Mapping[str, Any]) -> None:
-    """Refuse what SB3 would take memory for and our own buffers do not check.
+    """Refuse what SB3 would take memory for and our own buffers do not check, and what it would fail with later.
 
     Raises:
         RunError: it does not fit; with the flag that makes it fit.
     """
+    epochs, often = given.get("n_epochs"), given.get("train_freq")
+    if isinstance(epochs, int) and epochs < 1:
+        raise RunError(f"--set n_epochs={epochs} learns nothing from a rollout. Type a number from 1.")
+    if isinstance(often, tuple) and "episode" in often and venv.num_envs > 1:
+        raise RunError(
+            f"--set train_freq={list(often)!r} counts the episodes of one environment, and these are {venv.num_envs}. "
+            "Type --n-envs 1, or a number of steps: --set train_freq=4."
+        )
     space, actions = venv.observation_space, venv.action_space
     assert isinstance(space, spaces.Box)
     if issubclass(cls, OffPolicyAlgorithm):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +21,27 @@ EXAMPLES = {"--set": "n_steps=256", "--env-set": "continuous=False"}
 """What a sentence says to type of each flag."""
 
 
+FALLING = "lin_"
+"""How a setting begins that falls linearly to zero, from the number behind it."""
+
+_WORDS: dict[str, bool | None] = {"true": True, "false": False, "none": None}
+"""How people write what Python writes True, False and None: as text, "false" would be true."""
+
+
 def overrides(settings: tuple[str, ...], flag: str) -> dict[str, Any]:
     """`("n_steps=256", "learning_rate=lin_1e-4")`, as `flag` got them, as keyword arguments.
 
     Raises:
         RunError: a setting is not of the form name=value.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for setting in settings:
         name, separator, text = setting.partition("=")
         if not separator or not name.isidentifier():
             raise RunError(f"{flag} takes name=value, and got {setting!r}. Type, say: {flag} {EXAMPLES[flag]}.")
+        if text.lower() in _WORDS:
+            found[name] = _WORDS[text.lower()]
+            continue
         try:
             found[name] = ast.literal_eval(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: brackets in brackets
@@ -38,8 +49,48 @@ def overrides(settings: tuple[str, ...], flag: str) -> dict[str, Any]:
     return found
 
 
-_OURS = ("policy", "env", "policy_kwargs", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model")
+_OURS = (
+    *("policy", "env", "policy_kwargs", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model"),
+    *("replay_buffer_class", "replay_buffer_kwargs", "rollout_buffer_class", "rollout_buffer_kwargs"),
+)
 """Arguments of SB3's classes that are not `--set`'s, because flags or the agent itself decide them."""
+
+_FITS: dict[str, tuple[type, ...]] = {
+    "None": (type(None),),
+    "Optional": (type(None),),
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "tuple": (tuple, list),
+    "ActionNoise": (int, float),
+}
+"""Words of a class's annotations -> the values that they allow. A number makes an `ActionNoise`, see `arguments`."""
+_SCHEDULES = ("Schedule", "Callable")
+"""Words of annotations that allow "lin_x"."""
+_TOLD = {
+    "bool": "True or False",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a word",
+    "tuple": "a list",
+    "ActionNoise": "a number",
+    "Schedule": f"{FALLING}NUMBER",
+    "Callable": f"{FALLING}NUMBER",
+    "Optional": "None",
+}
+"""Those words as a sentence says them."""
+_PASSED_OVER = (
+    "Union",
+    "typing",
+    "collections",
+    "abc",
+    "stable_baselines3",
+    "common",
+    "noise",
+    "class",
+    "type_aliases",
+)
 
 
 HIDDEN = "net_arch"
@@ -53,13 +104,39 @@ def settings(row: AlgorithmSpec, env: str, chosen: Mapping[str, Any]) -> dict[st
     """The preset of `row`, on top of it that of `env`, on top of both what was `chosen`.
 
     Raises:
-        RunError: the class takes no argument of such a name.
+        RunError: the class takes no argument of such a name, or none of such a kind.
     """
-    known = [name for name in inspect.signature(row.load_class()).parameters if name not in _OURS] + [HIDDEN]
-    for name in chosen:
+    parameters = inspect.signature(row.load_class()).parameters
+    known = [name for name in parameters if name not in _OURS] + [HIDDEN]
+    for name, value in chosen.items():
         if name not in known:
             raise RunError(unknown("setting", name, known, f"{row.name} takes", "--set"))
+        if name != HIDDEN:
+            _check_kind(row, parameters[name], value)
     return {**row.preset, **preset(env, row.name).settings, **chosen}
+
+
+def _check_kind(row: AlgorithmSpec, parameter: inspect.Parameter, value: object) -> None:
+    """Refuse a value of another kind than the class annotates. SB3 would fail with it in its first update, or go on.
+
+    Annotations with words that are not known here allow everything.
+    """
+    annotation = parameter.annotation
+    if annotation is parameter.empty:
+        return
+    text = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    while text != (outer := re.sub(r"(?<!Optional)(?<!Union)\[[^\[\]]*\]", "", text)):  # of tuple[int, str] the tuple
+        text = outer
+    words = [word for word in re.findall(r"\w+", text) if word not in _PASSED_OVER]
+    if not all(word in _FITS or word in _SCHEDULES for word in words):
+        return
+    falls = isinstance(value, str) and value.startswith(FALLING) and any(word in _SCHEDULES for word in words)
+    if falls or type(value) in {kind for word in words for kind in _FITS.get(word, ())}:
+        return
+    allowed = " or ".join(dict.fromkeys(_TOLD.get(word, word) for word in words))
+    default = parameter.default
+    example = "" if default is parameter.empty else f" Type, say: --set {parameter.name}={default}."
+    raise RunError(f"--set {parameter.name}={value} is nothing that {row.name} takes there: {allowed}.{example}")
 
 
 def arguments(chosen: Mapping[str, Any], venv: VecEnv, least: float = 0.0) -> dict[str, Any]:
@@ -104,10 +181,10 @@ def _value(name: str, value: Any, venv: VecEnv, least: float) -> Any:
         shape = venv.action_space.shape
         assert shape is not None
         return NormalActionNoise(np.zeros(shape), np.full(shape, float(value)))
-    if isinstance(value, str) and value.startswith("lin_"):
+    if isinstance(value, str) and value.startswith(FALLING):
         from stable_baselines3.common.utils import LinearSchedule
 
-        falling = LinearSchedule(float(value.removeprefix("lin_")), 0.0, 1.0)
+        falling = LinearSchedule(float(value.removeprefix(FALLING)), 0.0, 1.0)
         return falling if least <= 0 else lambda remaining: falling(max(remaining, least))
     if name == "train_freq" and isinstance(value, list):
         return tuple(value)

@@ -217,3 +217,23 @@ def test_a_typical_step_is_timed(tiny: Tiny) -> None:
     assert measuring.settings(ppo, short=True) == {"n_steps": 32}
     assert measuring.settings(ppo, short=False) == {}
     assert np.isclose(Ours(replace(ppo, in_policy=True)).unit, 64)
+
+
+def test_hidden_layers_of_a_class_that_has_its_own_are_the_same_in_stock(tiny: Tiny) -> None:
+    """The failure it prevents: "no layers" in stock alone, and a ratio of two networks."""
+    config = replace(tiny("ppo", n_envs=1), algo="stable_baselines3:PPO").resolved()
+    assert config.net_arch is None
+    policies: list[Any] = [Stock(config).model.policy, Ours(config).model.policy]
+    shapes = [[tuple(one.shape) for one in policy.mlp_extractor.parameters()] for policy in policies]
+    assert shapes[0] == shapes[1]
+    assert (64, 16) in shapes[0]
+
+
+def test_several_images_and_a_state_are_measured_by_the_floor_and_refused_by_stock(tiny: Tiny) -> None:
+    config = tiny("ppo", env="robot_world:Robot-v0", pixels=("image", "wrist"), state=("joints",)).resolved()
+    found = Floor(config).measure(0.0)
+    assert found["env_steps_per_s"] > 0
+    with pytest.raises(
+        RunError, match=r"features extractor of one image, and robot_world:Robot-v0 shows images .*arms"
+    ):
+        Stock(config)

@@ -14,7 +14,7 @@ from stillsight.agents import RlConfig, rl
 from stillsight.agents.errors import RunError
 from stillsight.agents.training.algorithms import spec
 from stillsight.agents.training.build import make_agent
-from stillsight.agents.training.settings import net_arch, settings
+from stillsight.agents.training.settings import net_arch, overrides, settings
 from stillsight.encoders.building import build as build_encoder
 
 Tiny = Callable[..., RlConfig]
@@ -58,3 +58,91 @@ def test_a_run_with_layers_of_its_own_goes_on_and_names_nothing_to_trust(tiny: T
     chosen = (*tiny("sac").set, "net_arch={'pi': [7], 'qf': [9, 8]}")
     rl(tiny("sac", set=chosen, steps=48, out=tmp_path / "run"))
     rl(RlConfig(resume=tmp_path / "run", steps=64))
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [("false", False), ("TRUE", True), ("None", None), ("none", None), ("[1,2]", [1, 2]), ("lin_1e-3", "lin_1e-3")],
+)
+def test_words_of_truth_are_no_texts(typed: str, value: object) -> None:
+    """The failure it prevents: "false" is a text, which Python takes for true."""
+    for flag in ("--set", "--env-set"):
+        assert overrides((f"x={typed}",), flag) == {"x": value}
+
+
+@pytest.mark.parametrize(
+    ("algo", "typed", "told"),
+    [
+        ("ppo", "normalize_advantage=no", "True or False. Type, say: --set normalize_advantage=True."),
+        ("ppo", "ent_coef=lin_0.01", "a number. Type, say: --set ent_coef=0.0."),
+        ("ppo", "n_epochs=4.0", "a whole number. Type, say: --set n_epochs=10."),
+        ("ppo", "target_kl=abc", "a number or None."),
+        ("ppo", "learning_rate=true", "a number or lin_NUMBER."),
+        ("td3", "action_noise=normal", "a number or None."),
+        ("dqn", "train_freq=abc", "a whole number or a list"),
+    ],
+)
+def test_values_of_another_kind_than_the_class_asks_for_are_refused(algo: str, typed: str, told: str) -> None:
+    """The failure it prevents: SB3 looks at them in its first update, with a traceback, or goes on with another."""
+    with pytest.raises(RunError) as refused:
+        settings(spec(algo), "stillsight/Orchard-v0", overrides((typed,), "--set"))
+    assert str(refused.value).startswith(f"--set {typed.replace('true', 'True')} is nothing that {algo} takes there: ")
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("algo", "typed"),
+    [
+        ("ppo", "clip_range=lin_0.1"),
+        ("ppo", "gamma=1"),
+        ("ppo", "target_kl=none"),
+        ("sac", "ent_coef=auto_0.1"),
+        ("sac", "gradient_steps=-1"),
+        ("td3", "action_noise=0.1"),
+        ("dqn", "train_freq=[1,'episode']"),
+    ],
+)
+def test_values_of_any_kind_that_it_asks_for_are_taken(algo: str, typed: str) -> None:
+    name = typed.partition("=")[0]
+    chosen = overrides((typed,), "--set")
+    assert settings(spec(algo), "stillsight/Orchard-v0", chosen)[name] == chosen[name]
+
+
+@pytest.mark.parametrize("name", ["replay_buffer_class", "replay_buffer_kwargs", "rollout_buffer_class"])
+def test_memories_are_no_settings(name: str) -> None:
+    """They would be recorded, and replaced by ours without a word."""
+    with pytest.raises(RunError, match=f"There is no setting named '{name}'"):
+        settings(spec("dqn" if "replay" in name else "ppo"), "stillsight/Orchard-v0", {name: "abc"})
+
+
+@pytest.mark.parametrize(
+    ("algo", "typed", "told"),
+    [
+        ("ppo", "n_epochs=0", r"n_epochs=0 learns nothing from a rollout\. Type a number from 1\."),
+        (
+            "dqn",
+            "train_freq=[1,'episode']",
+            r"counts the episodes of one environment, and these are 2\. Type --n-envs 1",
+        ),
+    ],
+)
+def test_what_sb3_would_fail_with_in_its_first_update_is_refused_before(
+    tiny: Tiny, algo: str, typed: str, told: str
+) -> None:
+    config = tiny(algo)
+    kept = tuple(one for one in config.set if one.partition("=")[0] != typed.partition("=")[0])
+    with pytest.raises(RunError, match=told):
+        made(replace(config, set=(*kept, typed)).resolved())
+
+
+def test_what_derives_from_a_known_algorithm_has_its_traits_and_settings_of_its_own() -> None:
+    """The failure it prevents: a variant of SAC that is compared with SAC behind another head."""
+    known, derived = spec("sac"), spec("stable_baselines3:SAC")
+    traits = ("actions", "policy", "activation", "encoder_loss")
+    assert [getattr(derived, one) for one in traits] == [getattr(known, one) for one in traits]
+    assert (derived.preset, derived.net_arch, derived.n_envs, derived.extra) == ({}, None, 1, None)
+
+
+def test_the_presets_of_ppo_and_recurrent_ppo_are_one() -> None:
+    assert spec("recurrent_ppo").source == "the preset of ppo"
+    assert spec("recurrent_ppo").preset == spec("ppo").preset

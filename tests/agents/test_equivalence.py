@@ -122,13 +122,14 @@ def _imported(tiny: Tiny) -> None:
 
 @pytest.fixture(scope="module")
 def precise(tiny: Tiny, retina_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """`tiny`, with nothing in it that is kept in less than double precision."""
+    """`tiny`, with nothing in it that is kept in less than double precision: worker processes, which would be taken
+    where a busy machine makes them pay, know nothing of it."""
     path = tmp_path_factory.mktemp("weights") / "retina64.safetensors"
     state = load_file(retina_file)
     save_file({name: t.double() if t.is_floating_point() else t for name, t in state.items()}, path)
 
     def make(algo: str = "ppo", **changes: Any) -> RlConfig:
-        config = tiny(algo, **{"replay_dtype": "float64", **changes})
+        config = tiny(algo, **{"replay_dtype": "float64", "workers": "off", **changes})
         return replace(config, weights=path if config.mode.pretrained else None)
 
     return make

@@ -105,6 +105,7 @@ def tiny(retina_file: Path) -> Callable[..., RlConfig]:
             "size": 16,
             "steps": 96,
             "n_envs": 2,
+            "workers": "off",  # which a busy machine would make pay
             "frame_stack": 3,
             "head": 16,
             "compress": 4,

@@ -23,7 +23,7 @@ CONSTANT = {
     "ppo": ("learning_rate=3e-4", "clip_range=0.2"),
     "dqn": ("exploration_initial_eps=0.1", "exploration_final_eps=0.1"),
     "sac": ("n_steps=3",),
-    "recurrent_ppo": ("learning_rate=3e-4",),
+    "recurrent_ppo": ("learning_rate=3e-4", "clip_range=0.2"),
 }
 HALF = 64
 CLOCKS = ("train_seconds", "train_cpu_seconds")

@@ -36,8 +36,8 @@ def pick_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise EncoderError(
-            f"There is no device {name!r} on this machine ({reason}). Allowed: auto, cpu, cuda, cuda:N, mps. "
-            "Type, say: --device cpu."
+            f"There is no device {name!r} on this machine ({reason}). Elsewhere there may be cuda, cuda:N or mps; here "
+            "type --device auto or --device cpu."
         ) from error
     return device
 

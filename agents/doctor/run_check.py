@@ -67,7 +67,7 @@ def _config(folder: Path) -> Outcome:
     try:
         open_run(folder)
     except (RunError, EncoderError) as error:
-        return Outcome("config.json", "note", str(error))
+        return Outcome("config.json", "note", f"{error} (to --resume, --from, evaluate or record; doctor runs nothing)")
     return Outcome("config.json", "ok", f"{run.command}, every field is known")
 
 

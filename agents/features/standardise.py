@@ -174,11 +174,11 @@ def _beginning(venv: VecEnv, layout: Layout) -> Tensor:
 
 
 def warn_of_blank(pixels: np.ndarray) -> None:
-    """Say on stderr what is odd about frames uint8 `[N, 3, H, W]` that random play met."""
+    """Say on stderr what is odd about frames uint8 `[N, 3, H, W]` or `[N, H, W, 3]` that random play met."""
     if len(pixels) > 1 and (pixels == pixels[0]).all():
-        what = "are all alike: either nothing moves, or the agent does not see it"
+        what = "are all alike: either nothing moves, or the agent does not see it."
     elif pixels.max() <= 1:
         what = "are all but black (0 and 1 of 255): are these floats 0..1 behind a space of 0..255?"
     else:
         return
-    print(f"stillsight: warning: the {len(pixels)} frames of the first look {what}.", file=sys.stderr)
+    print(f"stillsight: warning: the {len(pixels)} frames of the first look {what}", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,12 @@ FORMATS = ("png", "svg", "pdf", "jpg")
 ELSEWHERE = (
     *("command", "seed", "out", "resume", "trust", "accept_license", "device", "threads", "workers", "engine"),
     *("tensorboard", "weights_folder", "data", "cache", "checkpoint_every", "save_every", "eval_every"),
-    "eval_episodes",
+    *("eval_episodes", "eval_envs"),
 )
 """Fields of a configuration that do not make another experiment of it."""
+
+WIDTH = 64
+"""Characters of a line of the legend, which stands below the curves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +124,9 @@ def plot(folders: list[Path], config: PlotConfig) -> Path:
     colours = {label: f"C{index}" for index, label in enumerate(labels)}
     columns = 2 if supervised else len(tasks)
     rows = len(tasks) if supervised else 1
-    size = (11, 4 * rows) if supervised else (7 * columns, 4)
+    lines = max(2 * sum(len(textwrap.wrap(arm.label, WIDTH)) for arm in found) for found in arms.values())
+    height = 3.8 + 0.19 * lines  # two entries of an arm: what it learned by, and its evaluations
+    size = (11, height * rows) if supervised else (7 * columns, height)
     figure, grid = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
     for index, name in enumerate(tasks):
         axes = grid[index, 1] if supervised else grid[0, index]
@@ -140,8 +146,9 @@ def plot(folders: list[Path], config: PlotConfig) -> Path:
         _finish(
             axes, *(("epochs", "accuracy") if supervised else ("environment steps", "return of an episode, unclipped"))
         )
-        for text in axes.legend(frameon=False).get_texts():
+        for text in axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16)).get_texts():
             text.set_parse_math(False)
+            text.set_text(textwrap.fill(text.get_text(), WIDTH))
     try:
         with writing(config.out):
             config.out.parent.mkdir(parents=True, exist_ok=True)
@@ -236,7 +243,12 @@ def _arms(records: Mapping[Path, dict[str, Any]], task: str, first: str) -> dict
     groups: dict[tuple[str, str], list[Path]] = {}
     for folder, record in records.items():
         told = [str(record[first]), str(record["encoder"]), str(record["mode"])]
-        told += [f"{name.replace('_', ' ')} {_told(name, facts[folder], facts.values())}" for name in differing]
+        # Of another algorithm, presets differ by themselves.
+        peers = [facts[other] for other in records if records[other][first] == record[first]]
+        for name in differing:
+            among = peers if name == "set" else list(facts.values())
+            if name != "set" or len({json.dumps(values.get(name)) for values in among}) > 1:
+                told.append(f"{name.replace('_', ' ')} {_told(name, facts[folder], among)}")
         groups.setdefault((str(record[task]), " ".join(told)), []).append(folder)
     arms: dict[str, list[Arm]] = {}
     for (name, label), found in groups.items():

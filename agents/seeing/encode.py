@@ -17,7 +17,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.seeing import feature_file, sheet
 from stillsight.agents.seeing.encode_config import EncodeConfig
-from stillsight.agents.seeing.images import Image, Images, find
+from stillsight.agents.seeing.images import FILMS, Image, Images, find
 from stillsight.encoders import device as devices
 from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder
@@ -57,11 +57,13 @@ def encode(places: list[Path], config: EncodeConfig) -> Encoded:
 
     Raises:
         EncoderError: no image, a broken one, or images that the encoder cannot take; see `build`.
-        RunError: see `EncodeConfig.check`.
+        RunError: see `EncodeConfig.check`; or --every where there is no film.
         DiskFault: a file cannot be written.
     """
     config.check()
     images, passed = find(places, config.every, config.skip_broken)
+    if config.every > 1 and not any(path.suffix.lower() in FILMS for path in images.files):
+        raise RunError(f"--every {config.every} is for films, and has no effect on pictures. Drop --every.")
     encoder = build(config).eval()
     if config.sheet is not None and "," in encoder.tap:
         raise RunError(

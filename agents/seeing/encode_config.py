@@ -50,9 +50,9 @@ class EncodeConfig(EncoderConfig):
                 f".npy or .safetensors, say: --out {as_typed(self.out.with_suffix('.npy'))}"
             )
         if self.sheet is not None and self.sheet.suffix != ".png":
-            raise RunError(
-                f"--sheet {self.sheet} is a .png. Type, say: --sheet {as_typed(self.sheet.with_suffix('.png'))}"
-            )
+            ending = self.sheet.suffix or "nothing"
+            typed = as_typed(self.sheet.with_suffix(".png"))
+            raise RunError(f"--sheet {self.sheet} ends in {ending}, and a sheet is a .png. Type, say: --sheet {typed}")
         for path in self.written:
             if path.exists() and not self.overwrite:
                 raise RunError(f"{path} is there already. Type --overwrite, or another name.")

@@ -14,6 +14,7 @@ import gymnasium as gym
 import numpy as np
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.features.standardise import warn_of_blank
 from stillsight.agents.playing.video import film
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.trust import import_from_here
@@ -83,6 +84,8 @@ def look(env_id: str, config: LookConfig) -> dict[str, Path]:
         facts = in_words(env, options, played)
     if not images(played.seen[0]):
         raise RunError(f"As asked for here, {env_id} shows numbers and no image. Drop --pixels off.")
+    for key in images(played.seen[0]):
+        warn_of_blank(np.stack([images(observation)[key] for observation in played.seen]))
     rows = list(_plain_rows(played))
     shifts, absent = config.shift or tuple(shifts_of(env_id)), []
     scenes = suite_of(env_id).shifts

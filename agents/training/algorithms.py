@@ -174,7 +174,7 @@ _ROWS = [
         cls="stable_baselines3:DQN",
         actions=("discrete",),
         preset=_DQN,
-        source=f"{ATARI}, which begins to learn after 100,000 steps and not 5,000",
+        source=f"{ATARI}, but learning begins after 5,000 steps in place of its 100,000",
         encoder_loss="the temporal difference",
     ),
     AlgorithmSpec(

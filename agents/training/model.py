@@ -99,9 +99,7 @@ def _check_sizes(cls: type[BaseAlgorithm], venv: VecEnv, given: Mapping[str, Any
     Raises:
         RunError: it does not fit; with the flag that makes it fit.
     """
-    epochs, often = given.get("n_epochs"), given.get("train_freq")
-    if isinstance(epochs, int) and epochs < 1:
-        raise RunError(f"--set n_epochs={epochs} learns nothing from a rollout. Type a number from 1.")
+    often = given.get("train_freq")
     if isinstance(often, tuple) and "episode" in often and venv.num_envs > 1:
         raise RunError(
             f"--set train_freq={list(often)!r} counts the episodes of one environment, and these are {venv.num_envs}. "

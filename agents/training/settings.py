@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import re
+import sys
 from collections.abc import Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from stillsight.agents.errors import RunError
@@ -49,7 +52,7 @@ def overrides(settings: tuple[str, ...], flag: str) -> dict[str, Any]:
     return found
 
 
-_OURS = (
+OURS = (
     *("policy", "env", "policy_kwargs", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model"),
     *("replay_buffer_class", "replay_buffer_kwargs", "rollout_buffer_class", "rollout_buffer_kwargs"),
 )
@@ -100,6 +103,26 @@ WIDEST = 65_536
 """Units of a hidden layer beyond which a number is taken for a slip."""
 
 
+SMALLEST = sys.float_info.min
+"""The least number above zero."""
+
+_RANGES: dict[str, tuple[float, float]] = {
+    name: (least, most)
+    for (least, most), names in {
+        (0, 1): "gamma gae_lambda tau exploration_fraction exploration_initial_eps exploration_final_eps",
+        (1, inf): "n_epochs n_steps batch_size buffer_size train_freq target_update_interval policy_delay "
+        "stats_window_size cg_max_steps line_search_max_iter n_critic_updates sub_sampling_factor",
+        (0, inf): "learning_starts top_quantiles_to_drop_per_net ent_coef vf_coef action_noise target_policy_noise "
+        "target_noise_clip cg_damping line_search_shrinking_factor",
+        (-1, inf): "gradient_steps sde_sample_freq",
+        (SMALLEST, inf): "learning_rate clip_range clip_range_vf max_grad_norm target_kl rms_prop_eps",
+    }.items()
+    for name in names.split()
+}
+"""Least and greatest value of SB3's arguments that have one. SB3 itself takes most others, and learns away from what
+is rewarded, or from nothing."""
+
+
 def settings(row: AlgorithmSpec, env: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The preset of `row`, on top of it that of `env`, on top of both what was `chosen`.
 
@@ -107,12 +130,13 @@ def settings(row: AlgorithmSpec, env: str, chosen: Mapping[str, Any]) -> dict[st
         RunError: the class takes no argument of such a name, or none of such a kind.
     """
     parameters = inspect.signature(row.load_class()).parameters
-    known = [name for name in parameters if name not in _OURS] + [HIDDEN]
+    known = [name for name in parameters if name not in OURS] + [HIDDEN]
     for name, value in chosen.items():
         if name not in known:
             raise RunError(unknown("setting", name, known, f"{row.name} takes", "--set"))
         if name != HIDDEN:
             _check_kind(row, parameters[name], value)
+            _check_range(name, value)
     return {**row.preset, **preset(env, row.name).settings, **chosen}
 
 
@@ -137,6 +161,21 @@ def _check_kind(row: AlgorithmSpec, parameter: inspect.Parameter, value: object)
     default = parameter.default
     example = "" if default is parameter.empty else f" Type, say: --set {parameter.name}={default}."
     raise RunError(f"--set {parameter.name}={value} is nothing that {row.name} takes there: {allowed}.{example}")
+
+
+def _check_range(name: str, value: object) -> None:
+    """Refuse a number, that of a schedule, or that of a list (`train_freq`) which is out of range."""
+    given = value[0] if isinstance(value, list | tuple) and value else value
+    if isinstance(given, str) and given.startswith(FALLING):
+        with contextlib.suppress(ValueError):  # what is no number behind it SB3 is not given either
+            given = float(given.removeprefix(FALLING))
+    least, most = _RANGES.get(name, (-inf, inf))
+    if isinstance(given, bool) or not isinstance(given, int | float) or least <= given <= most:
+        return
+    above = "above 0" if least == SMALLEST else f"from {least:g}"
+    raise RunError(
+        f"--set {name}={value} is out of range. Type a number {above}{'' if most == inf else f' to {most:g}'}."
+    )
 
 
 def arguments(chosen: Mapping[str, Any], venv: VecEnv, least: float = 0.0) -> dict[str, Any]:

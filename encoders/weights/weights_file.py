@@ -90,6 +90,13 @@ def read(path: Path, *, own: bool = False) -> dict[str, Any]:
     except EncoderError:
         raise
     except pickle.UnpicklingError as error:
+        with path.open("rb") as file:
+            start = file.read(2)
+        if start[:1] != b"\x80" and start != b"PK":  # of a pickle, and of the zip archives that torch saves
+            raise EncoderError(
+                f"{path} is no weights file, or damaged from its first byte on. Name a safetensors file, or a .pth "
+                "with a state_dict: torch.save(model.state_dict(), FILE)."
+            ) from error
         raise EncoderError(
             f"{path} is damaged, or holds Python objects and not only tensors, and stillsight runs no code from a "
             "weights file. Save the state_dict alone: torch.save(model.state_dict(), FILE)."

@@ -11,7 +11,7 @@ import cv2
 import pytest
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.runs.plots import PlotConfig, plot
+from stillsight.agents.runs.plots import WIDTH, PlotConfig, plot
 
 pytest.importorskip("matplotlib")
 
@@ -62,7 +62,7 @@ def test_epochs_of_a_cifar_run_are_drawn_with_its_test(tmp_path: Path, drawn: li
     assert [(1, 0.3), (2, 0.5), (3, 0.75)] in found.values(), "accuracy on the training images"
     assert any([y for _, y in line] == [0.5, 0.5] for line in found.values()), "the reference"
     assert accuracies.get_title() == "cifar10"
-    assert cv2.imread(str(out)).shape == (440, 1210, 3)
+    assert cv2.imread(str(out)).shape == (459, 1210, 3)
 
 
 def test_a_frozen_run_is_a_level_line(tmp_path: Path, drawn: list[Any]) -> None:
@@ -163,6 +163,34 @@ def test_runs_are_told_apart_by_what_differs(tmp_path: Path, drawn: list[Any]) -
         "ppo retina scratch set b=None tap default seed 1, training",
     }
     assert len({line.get_color() for line in axes.get_lines()}) == 3
+
+
+def test_what_a_preset_brings_is_not_told_of_another_algorithm_and_long_legends_stand_below(
+    tmp_path: Path, drawn: list[Any]
+) -> None:
+    """The failure it prevents: labels of what nobody typed, drawn across the curves and out of the picture."""
+    own = {
+        "set": ["n_steps=128", "clip_range='lin_0.1'"],
+        "pixels": ["a_camera_with_a_very_long_name", "another_camera"],
+    }
+    returns = {"episodes": [{"step": 1, "return": 1.0}, {"step": 2, "return": 2.0}]}
+    ppo = folder(tmp_path / "ppo", {**RL, **own}, **returns)
+    dqn = folder(tmp_path / "dqn", {**RL, "algo": "dqn", "set": ["learning_starts=5000"]}, **returns)
+    typed = folder(tmp_path / "typed", {**RL, "algo": "dqn", "set": ["learning_starts=100"]}, **returns)
+    plot([ppo, dqn, typed], PlotConfig(out=tmp_path / "curve.png"))
+    (axes,) = drawn[0].axes
+    legend = axes.get_legend()
+    told = [" ".join(text.get_text().split()) for text in legend.get_texts()]
+    assert not any("clip_range" in one or "n_steps" in one for one in told)
+    assert {"learning_starts=5000", "learning_starts=100"} == {
+        word for one in told for word in one.split() if word.startswith("learning_starts")
+    }
+    lines = [line for text in legend.get_texts() for line in text.get_text().splitlines()]
+    assert len(lines) > len(told)
+    assert max(map(len, lines)) <= WIDTH
+    drawn[0].canvas.draw()
+    assert legend.get_window_extent().y1 < axes.get_window_extent().y0
+    assert legend.get_window_extent().y0 >= 0
 
 
 def test_what_only_says_where_a_run_ran_makes_no_other_arm(tmp_path: Path, drawn: list[Any]) -> None:

@@ -305,5 +305,39 @@ def test_a_module_of_the_current_folder_can_be_looked_at(tmp_path: Path) -> None
         text=True,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stderr.startswith("stillsight: warning: the 25 frames of the first look are all alike"), "as they are"
+    assert len(done.stderr.splitlines()) == 1
     assert (tmp_path / "results" / "look" / "eye-v0" / "sheet.png").exists()
+
+
+def test_frames_that_are_all_but_black_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The failure it prevents: a sheet of black pictures, "as they are", of an environment whose space says 0..255 of
+    floats 0..1."""
+    name = "TestDark-v0"
+    if name not in gym.registry:
+        gym.register(name, entry_point=Dark)
+    assert main(["look", name, "--steps", "8", "--shift", "noise", "--out", str(tmp_path)]) == 0
+    assert "frames of the first look are all but black (0 and 1 of 255)" in capsys.readouterr().err
+
+
+class Dark(gym.Env[np.ndarray, Any]):
+    """Floats 0..1 behind a space of 0..255."""
+
+    observation_space = gym.spaces.Box(0, 255, (24, 24, 3), np.float32)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(
+        self,
+        *,
+        seed: int | None = None,
+        options: dict[str, Any] | None = None,  # noqa: ARG002 - Gymnasium's
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self._picture(), {}
+
+    def step(self, _: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        return self._picture(), 0.0, False, False, {}
+
+    def _picture(self) -> np.ndarray:
+        return self.np_random.random((24, 24, 3)).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,9 @@ from torch import nn
 
 from stillsight.agents import RlConfig, rl
 from stillsight.agents.errors import RunError
-from stillsight.agents.training.algorithms import spec
+from stillsight.agents.training.algorithms import ALGORITHMS, spec
 from stillsight.agents.training.build import make_agent
-from stillsight.agents.training.settings import net_arch, overrides, settings
+from stillsight.agents.training.settings import OURS, net_arch, overrides, settings
 from stillsight.encoders.building import build as build_encoder
 
 Tiny = Callable[..., RlConfig]
@@ -118,21 +119,41 @@ def test_memories_are_no_settings(name: str) -> None:
 @pytest.mark.parametrize(
     ("algo", "typed", "told"),
     [
-        ("ppo", "n_epochs=0", r"n_epochs=0 learns nothing from a rollout\. Type a number from 1\."),
-        (
-            "dqn",
-            "train_freq=[1,'episode']",
-            r"counts the episodes of one environment, and these are 2\. Type --n-envs 1",
-        ),
+        ("ppo", "n_epochs=0", "a number from 1."),
+        ("ppo", "gamma=2", "a number from 0 to 1."),
+        ("ppo", "gae_lambda=-0.1", "a number from 0 to 1."),
+        ("ppo", "clip_range=-0.2", "a number above 0."),
+        ("ppo", "clip_range=lin_-0.2", "a number above 0."),
+        ("ppo", "max_grad_norm=-1", "a number above 0."),
+        ("ppo", "ent_coef=-1000", "a number from 0."),
+        ("dqn", "exploration_final_eps=4", "a number from 0 to 1."),
+        ("dqn", "buffer_size=0", "a number from 1."),
+        ("dqn", "train_freq=0", "a number from 1."),
+        ("dqn", "train_freq=[0,'episode']", "a number from 1."),
+        ("sac", "gradient_steps=-2", "a number from -1."),
     ],
 )
-def test_what_sb3_would_fail_with_in_its_first_update_is_refused_before(
-    tiny: Tiny, algo: str, typed: str, told: str
-) -> None:
-    config = tiny(algo)
-    kept = tuple(one for one in config.set if one.partition("=")[0] != typed.partition("=")[0])
-    with pytest.raises(RunError, match=told):
-        made(replace(config, set=(*kept, typed)).resolved())
+def test_numbers_out_of_range_are_refused(algo: str, typed: str, told: str) -> None:
+    """The failure it prevents: SB3 takes them, and a gradient norm of -1 learns away from what is rewarded."""
+    with pytest.raises(RunError) as refused:
+        settings(spec(algo), "stillsight/Orchard-v0", overrides((typed,), "--set"))
+    assert str(refused.value) == f"--set {typed.replace('[0,', '[0, ')} is out of range. Type {told}"
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_defaults_of_every_class_and_preset_are_in_range(name: str) -> None:
+    row = spec(name)
+    parameters = inspect.signature(row.load_class()).parameters
+    defaults = {one: parameters[one].default for one in parameters if parameters[one].default is not inspect._empty}
+    known = {one: value for one, value in defaults.items() if one not in OURS}
+    settings(row, "stillsight/Orchard-v0", {**known, **row.preset})
+
+
+def test_episodes_of_several_environments_are_refused_before_sb3_fails_with_them(tiny: Tiny) -> None:
+    config = tiny("dqn")
+    kept = tuple(one for one in config.set if not one.startswith("train_freq"))
+    with pytest.raises(RunError, match=r"counts the episodes of one environment, and these are 2\. Type --n-envs 1"):
+        made(replace(config, set=(*kept, "train_freq=[1,'episode']")).resolved())
 
 
 def test_what_derives_from_a_known_algorithm_has_its_traits_and_settings_of_its_own() -> None:

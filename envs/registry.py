@@ -10,6 +10,7 @@ from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
 from stillsight.envs.errors import EnvError, did_you_mean, nearest
 from stillsight.envs.shifts.rows import SCENES, SHIFTS, SUITE_SHIFTS, Shift
@@ -17,6 +18,9 @@ from stillsight.envs.shifts.terms import check_path, terms
 from stillsight.envs.spec import EnvSpec
 from stillsight.envs.suites import SUITES
 from stillsight.envs.suites.suite import Suite
+
+if TYPE_CHECKING:
+    from gymnasium.envs.registration import EnvSpec as RegisteredSpec
 
 ROWS: dict[str, EnvSpec] = {row.id: row for suite in SUITES for row in suite.rows}
 """The known environments by id. A new one is a new row in its suite; a third party needs none (`module:Id`)."""
@@ -26,25 +30,38 @@ OTHER = Suite(name="Gymnasium", noun="environment", default=EnvSpec(id=""), shif
 refused."""
 
 
-def presumed(env_id: str) -> EnvSpec:
-    """What `env_id` stands for as far as its name tells, without anything being imported."""
-    name = env_id.rpartition(":")[2]
-    return presumed_suite(name).spec(name)
-
-
-def presumed_suite(name: str) -> Suite:
-    """The suite of an id without a `module:` before it, as far as its name tells; `OTHER` where it tells nothing."""
-    return next((suite for suite in SUITES if suite.covers(name)), OTHER)
-
-
 def suite_of(env_id: str) -> Suite:
-    """The suite of an id that `resolve` knows, by what Gymnasium makes it from; `OTHER` for one that is of none."""
+    """The suite of an id; `OTHER` for one that is of none.
+
+    What is registered is of the suite whose package Gymnasium makes it from, whatever it is called; what is not, of the
+    one that its name tells (`guessed_from_name`).
+    """
     import gymnasium as gym
 
     name = env_id.rpartition(":")[2]
     registered = gym.registry.get(name)
-    entry_point = "" if registered is None else str(registered.entry_point)
+    if registered is None:
+        return guessed_from_name(name)
+    entry_point = _made_from(registered)
     return next((suite for suite in SUITES if suite.makes(name, entry_point)), OTHER)
+
+
+def guessed_from_name(env_id: str) -> Suite:
+    """The suite that an id sounds like, without anything being imported; `OTHER` where its name tells nothing.
+
+    Only for what is not registered yet, and for what must be the same before and after: anybody may register an id that
+    begins as those of a suite do. Elsewhere `suite_of` knows.
+    """
+    name = env_id.rpartition(":")[2]
+    return next((suite for suite in SUITES if suite.covers(name)), OTHER)
+
+
+def _made_from(registered: RegisteredSpec) -> str:
+    """What Gymnasium makes a registered id from, as `module:name`."""
+    entry: Any = registered.entry_point
+    if entry is None or isinstance(entry, str):
+        return entry or ""
+    return f"{getattr(entry, '__module__', '')}:{getattr(entry, '__qualname__', '')}"  # a class or a function
 
 
 def named(word: str) -> Suite:
@@ -72,14 +89,15 @@ def ids(suite: Suite) -> list[str]:
     import gymnasium as gym
 
     _register(suite, f"{suite.name}'s ids")
-    return sorted(name for name, spec in gym.registry.items() if suite.makes(name, str(spec.entry_point)))
+    return sorted(name for name, spec in gym.registry.items() if suite.makes(name, _made_from(spec)))
 
 
 def resolve(env_id: str) -> EnvSpec:
     """What `env_id` stands for, with all that it needs imported and registered, but nothing built.
 
     A row's id gives the row, any other id of a suite the suite's default; `module:Id` imports the module first; what is
-    of no suite is looked up in Gymnasium and gets `EnvOptions()`.
+    of no suite is looked up in Gymnasium and gets `EnvOptions()`. The suite is that of `suite_of`: an environment of
+    one's own gets no other's defaults, and needs no other's package, for sounding like it.
 
     Raises `EnvError` for an id that nobody registered (with the nearest one that somebody did), for a module that
     cannot be found, for a missing extra (with the command that installs it), and for a package that is here and broken.
@@ -89,10 +107,10 @@ def resolve(env_id: str) -> EnvSpec:
     module, colon, name = env_id.rpartition(":")
     if colon:
         _import(module, env_id)
-    _require(env_id, presumed(name))
-    for suite in SUITES:
-        if suite.covers(name):
-            _register(suite, env_id)
+    if name not in gym.registry:
+        guess = guessed_from_name(name)
+        _require(env_id, guess.spec(name))
+        _register(guess, env_id)
     for suite in SUITES:
         if name not in gym.registry and suite.unprefixed and suite.installed:
             with suppress(EnvError):  # a broken package says nothing about an id that may be another's
@@ -108,7 +126,11 @@ def resolve(env_id: str) -> EnvSpec:
             f"{unknown} Any Gymnasium id works (stillsight list envs shows "
             f"some), and module:Id for one that another module registers: --env MODULE:{name}"
         )
-    return replace(ROWS[name] if name in ROWS else suite_of(name).spec(name), id=env_id)
+    suite = suite_of(name)
+    spec = suite.spec(name)
+    _require(env_id, spec)
+    _register(suite, env_id)  # which also prepares what it draws with, whoever imported its package
+    return replace(spec, id=env_id)
 
 
 def shifts_of(env_id: str) -> dict[str, Shift]:

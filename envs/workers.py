@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from stillsight.envs.errors import EnvError, EnvFault
 from stillsight.envs.options import EnvOptions
-from stillsight.envs.registry import presumed_suite
+from stillsight.envs.registry import suite_of
 from stillsight.envs.vector import make_vec
 from stillsight.envs.vectorised.step_times import Steps, step_times
 
@@ -35,7 +35,7 @@ def workers_pay(
     Raises:
         EnvError: see `make_vec`.
     """
-    if presumed_suite(env_id.rpartition(":")[2]).one_a_process:
+    if suite_of(env_id).one_a_process:
         return True
     if n_envs < 2 or (os.cpu_count() or 1) < 2:
         return False

@@ -25,7 +25,7 @@ from stillsight.agents.runs.records import revive
 from stillsight.encoders.errors import as_typed
 from stillsight.encoders.supervised.data.cifar_facts import CIFAR
 from stillsight.encoders.zoo.registry import ENCODERS, installed
-from stillsight.envs.registry import OTHER, presumed_suite
+from stillsight.envs.registry import OTHER, guessed_from_name
 
 CONFIGS = {
     "rl": "stillsight.agents.training.config:RlConfig",
@@ -88,13 +88,13 @@ def _env(_: Values, value: Any) -> Iterator[Request | Place]:
     name = str(value)
     if ":" in name:
         yield Request(name, f"the environment {name}, whose code would be imported")
-    elif presumed_suite(name) is OTHER:
+    elif guessed_from_name(name) is OTHER:
         yield Request(name, f"the environment {name}, which no suite of `stillsight list envs` knows")
 
 
 def _env_set(values: Values, settings: Any) -> Iterator[Request | Place]:
     env = str(values.get("env", ""))
-    suite = OTHER if ":" in env else presumed_suite(env)
+    suite = OTHER if ":" in env else guessed_from_name(env)
     for setting in map(str, settings or ()):
         name, _, text = setting.partition("=")
         if not (SETTING.fullmatch(setting) and suite.takes_unasked(name, _literal(text))):

@@ -201,9 +201,8 @@ class RlConfig(EncoderConfig):
         Raises:
             RunError: the algorithm takes no such setting.
         """
-        row = spec(self.algo)
+        row, options = spec(self.algo), self.env_options()  # registered, it is known whose presets it has
         chosen = settings(row, self.env, overrides(self.set, "--set"))
-        options = self.env_options()
         return replace(
             self.for_control(),
             n_envs=self.n_envs or preset(self.env, self.algo).n_envs or row.n_envs,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from stillsight.envs.registry import presumed_suite
+from stillsight.envs.registry import suite_of
 from stillsight.envs.spec import Preset
 
 
 def preset(env: str, algo: str) -> Preset:
-    """The preset of `env` and `algo`; an empty one where nothing was published or tried."""
-    name = env.rpartition(":")[2]
-    return presumed_suite(name).preset(name, algo) or Preset()
+    """The preset of `env` and `algo`; an empty one where nothing was published or tried.
+
+    The suite is that which makes the environment, once that is registered (`resolve`); before, its name has to do.
+    """
+    return suite_of(env).preset(env.rpartition(":")[2], algo) or Preset()

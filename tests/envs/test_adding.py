@@ -53,10 +53,10 @@ def test_an_environment_of_one_s_own_needs_no_edit(root: Path, tmp_path: Path, m
 
 NEW_SUITE = """
 import stillsight.envs as envs
-from stillsight.envs.registry import presumed, suite_of
+from stillsight.envs.registry import guessed_from_name, suite_of
 
 print(envs.__file__)
-print(list(envs.ROWS)[-1], presumed("FrozenLake-v1").options.size)
+print(list(envs.ROWS)[-1], guessed_from_name("FrozenLake-v1").spec("FrozenLake-v1").options.size)
 venv = envs.make_vec("FrozenLake-v1", 2)
 print(venv.reset().shape)
 other = envs.resolve("CliffWalking-v1")

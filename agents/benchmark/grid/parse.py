@@ -19,7 +19,7 @@ from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.seeds import TUNING
 from stillsight.encoders.errors import DamagedFileError
 from stillsight.encoders.system.plain_file import NotPlainError, read_plain
-from stillsight.envs.registry import check_shift, presumed
+from stillsight.envs.registry import check_shift, guessed_from_name
 from stillsight.envs.shifts.terms import terms
 
 LARGEST = 2**20
@@ -141,7 +141,9 @@ def _size(task: Task) -> int | None:
     """Side of an environment's images in pixels, where it is known before it is built."""
     if task.track == "cifar":
         return None
-    return int(task.flags.get("size", presumed(str(task.flags["env"])).options.size)) or None
+    env = str(task.flags["env"])
+    usual = guessed_from_name(env).spec(env.rpartition(":")[2]).options.size  # the same for whoever reads the spec
+    return int(task.flags.get("size", usual)) or None
 
 
 def _check_values(spec: Spec) -> None:

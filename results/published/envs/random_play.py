@@ -14,7 +14,7 @@ from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 
 from stillsight.envs import ROWS, reference_returns
-from stillsight.envs.registry import presumed_suite
+from stillsight.envs.registry import guessed_from_name
 
 EPISODES, SEED = 100, 0
 UNDRAWN = ("MuJoCo", "DeepMind Control", "Gymnasium-Robotics", "Meta-World", "classic control")
@@ -23,7 +23,7 @@ BRINGS = packages_distributions()
 
 def play(env_id: str) -> None:
     """Print the line of one row, or why there is none."""
-    row, suite = ROWS[env_id], presumed_suite(env_id)
+    row, suite = ROWS[env_id], guessed_from_name(env_id)
     if not all(map(find_spec, row.needs)):
         print(f"{env_id} is left out: it needs {' and '.join(row.needs)}", file=sys.stderr)
         return

@@ -7,7 +7,9 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 
+import gymnasium as gym
 import pytest
 
 from stillsight.agents import RlConfig
@@ -82,6 +84,31 @@ def test_published_numbers_are_those_of_their_sources() -> None:
     assert (drive["learning_rate"], drive["gamma"], drive["target_update_interval"]) == (5e-4, 0.8, 50)
     assert preset("ALE/Breakout-v5", "ppo") == Preset()
     assert preset("somewhere:ALE/Pong-v5", "ppo").settings["learning_rate"] == "lin_7e-4"
+
+
+@pytest.mark.parametrize("env", ["Ant-v4", "HumanoidStandup-v5"])
+def test_a_robot_without_a_row_has_the_settings_of_robots(env: str) -> None:
+    """It sounds like no suite, and was trained with PPO's settings for Atari."""
+    robot = preset(env, "ppo")
+    assert (robot.n_envs, robot.settings["n_steps"], robot.settings["batch_size"]) == (1, 2048, 64)
+    assert settings(ALGORITHMS["ppo"], env, {})["ent_coef"] == 0.0
+    assert preset(env, "sac").settings == {"learning_starts": 10_000}
+
+
+def test_an_environment_of_one_s_own_has_no_stranger_s_preset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run has the preset of what its module registered, not that of the MiniGrid that it sounds like."""
+    (tmp_path / "my_grids.py").write_text(
+        "import gymnasium as gym\ngym.register('MiniGrid-Mine-v0', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    env = "my_grids:MiniGrid-Mine-v0"
+    try:
+        config = RlConfig(env=env, algo="ppo").resolved()
+        assert overrides(config.set, "--set") == ALGORITHMS["ppo"].preset
+        assert config.n_envs == ALGORITHMS["ppo"].n_envs
+        assert preset(env, "ppo") == Preset()
+    finally:
+        gym.registry.pop("MiniGrid-Mine-v0", None)
 
 
 def test_a_run_takes_environments_frames_and_settings_from_the_preset() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from stillsight.envs.registry import presumed_suite
+from stillsight.envs.registry import guessed_from_name
 
 KEPT = "STILLSIGHT_CONTRACT"
 """Environment variable that names the file, which is written anew: a line of JSON for the run, and one for each row of
@@ -59,7 +59,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         and (report.when == "call" or report.outcome != "passed")
     ):
         row = item.callspec.params["row"]  # type: ignore[attr-defined]
-        suite = presumed_suite(row.id)
+        suite = guessed_from_name(row.id)
         drawn_by = ("mujoco",) if suite.draws == "mujoco" else ()
         found = {module: version_of(module) for module in dict.fromkeys((*row.needs, *drawn_by))}
         why = "" if report.outcome == "passed" else str(report.longrepr[2] if report.skipped else call.excinfo.value)  # type: ignore[union-attr]

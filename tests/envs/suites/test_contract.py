@@ -21,7 +21,7 @@ from stable_baselines3.common import env_checker
 from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 from stillsight.envs import ROWS, EnvSpec, make_env, make_vec
-from stillsight.envs.registry import presumed_suite
+from stillsight.envs.registry import guessed_from_name
 from stillsight.envs.wrappers.actions import kind
 
 QUICK = {
@@ -124,7 +124,7 @@ def test_gymnasium_and_sb3_find_no_fault(row: EnvSpec, monkeypatch: pytest.Monke
                     check_env_for_sb3(env, warn=False, skip_render_check=True)
                 monkeypatch.setattr(env_checker, "_is_goal_env", lambda _: False)
             check_env_for_sb3(env, warn=False, skip_render_check=True)
-        suite = presumed_suite(row.id)
+        suite = guessed_from_name(row.id)
         side = row.options.size
         height, width = (side, side) if side else SIZES.get(row.id, SIZES.get(suite.name))  # type: ignore[misc]
         assert env.observation_space == gym.spaces.Box(0, 255, (3, height, width), np.uint8)

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from stillsight.envs import ROWS, EnvError, EnvOptions, EnvSpec, make_env, resolve
-from stillsight.envs.registry import OTHER, ids, named, presumed, presumed_suite, suite_of
+from stillsight.envs.orchard.orchard import Orchard
+from stillsight.envs.registry import OTHER, guessed_from_name, ids, named, suite_of
 from stillsight.envs.suites import SUITES, atari, classic, doom, orchard_suite, racing
 from stillsight.envs.suites.suite import Suite
 
@@ -57,7 +58,7 @@ def test_rows_need_what_their_suite_needs_and_are_told_by_their_ids(suite: Suite
         assert (row.extra, row.needs) == (suite.default.extra, suite.default.needs)
         assert suite.covers(row.id)
         assert suite.spec(row.id) is row
-        assert presumed(row.id) is presumed(f"my_module:{row.id}") is row
+        assert guessed_from_name(row.id) is guessed_from_name(f"my_module:{row.id}") is suite
         assert [other for other in SUITES if other.covers(row.id)] == [suite]
         assert suite.prefix is None or row.id.startswith(prefixes(suite))
     assert (suite.default.id, suite.default.summary) == ("", "")
@@ -85,11 +86,11 @@ def test_all_that_a_suite_names_can_be_loaded(suite: Suite) -> None:
         ("MountainCar-v0", OTHER, EnvOptions()),
     ],
 )
-def test_an_id_without_a_row_is_presumed_to_be_of_the_suite_that_it_sounds_like(
+def test_an_id_without_a_row_is_guessed_to_be_of_the_suite_that_it_sounds_like(
     env_id: str, suite: Suite, options: EnvOptions
 ) -> None:
-    spec = presumed(f"somewhere:{env_id}")
-    assert spec == EnvSpec(
+    assert guessed_from_name(f"somewhere:{env_id}") is suite
+    assert suite.spec(env_id) == EnvSpec(
         id=env_id,
         actions=suite.default.actions,
         extra=suite.default.extra,
@@ -131,6 +132,8 @@ def test_a_registered_id_is_of_the_suite_that_makes_it(env_id: str, suite: Suite
 def test_an_id_of_somebody_s_own_is_told_by_its_entry_point(
     entry_point: str, suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if not suite.installed:
+        pytest.skip(f"{suite.name} needs the extra {suite.default.extra}")
     monkeypatch.setitem(gym.registry, "Mine-v0", gym.envs.registration.EnvSpec("Mine-v0", entry_point))
     assert suite_of("Mine-v0") is suite
     assert resolve("Mine-v0").options == suite.default.options
@@ -149,6 +152,39 @@ class Odd(gym.Env[Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed, options=options)
         return np.zeros((20, 20, 3), np.uint8), {}
+
+
+@pytest.mark.parametrize("entry_point", ["somewhere.mine:Odd", Odd], ids=["named", "class"])
+@pytest.mark.parametrize("env_id", ["MiniGrid-Mine-v0", "FetchBall-v0", "ALE/Mine-v5", "parking-v0"])
+def test_an_environment_of_one_s_own_is_of_no_suite_for_sounding_like_it(
+    env_id: str, entry_point: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was refused for want of a package that it does not use, or shown with the options of a row of the same id."""
+    sounds_like = guessed_from_name(env_id)
+    for module in sounds_like.default.needs:
+        monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.setitem(gym.registry, env_id, gym.envs.registration.EnvSpec(env_id, entry_point))
+    assert sounds_like is not OTHER
+    assert suite_of(env_id) is suite_of(f"json:{env_id}") is OTHER
+    assert resolve(f"json:{env_id}") == EnvSpec(id=f"json:{env_id}")
+
+
+class Grove(Orchard):
+    """An environment of one's own that is built on a suite's."""
+
+
+@pytest.mark.parametrize(("made_from", "suite"), [(Orchard, orchard_suite.SUITE), (Grove, OTHER)])
+def test_a_class_that_was_registered_itself_is_of_the_suite_that_it_is_from(
+    made_from: type[Orchard], suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(gym.registry, "Mine-v0", gym.envs.registration.EnvSpec("Mine-v0", made_from))
+    assert suite_of("Mine-v0") is suite
+    assert ("Mine-v0" in ids(orchard_suite.SUITE)) is (suite is orchard_suite.SUITE)
+
+
+def test_an_id_that_nobody_registered_yet_is_of_the_suite_that_it_sounds_like() -> None:
+    assert "MiniGrid-Nowhere-v0" not in gym.registry
+    assert suite_of("somewhere:MiniGrid-Nowhere-v0") is named("minigrid")
 
 
 def test_arguments_that_one_suite_reserves_are_free_elsewhere() -> None:
@@ -260,7 +296,7 @@ def test_a_package_that_is_here_and_broken_is_one_sentence_for_its_own_ids_alone
     ],
 )
 def test_an_unknown_id_of_a_suite_is_one_sentence_with_the_nearest_that_there_is(env_id: str, near: str) -> None:
-    suite = presumed_suite(near)
+    suite = guessed_from_name(near)
     if not suite.installed:
         pytest.skip(f"{suite.name} needs the extra {suite.default.extra}")
     with pytest.raises(EnvError, match=re.escape(f"No environment is called {env_id!r}. Did you mean '{near}'")):

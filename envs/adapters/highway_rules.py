@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
 
 from stillsight.envs.options import EnvOptions
+from stillsight.envs.suites.highway import FIRST_RULES, remember_rules, rules_of
 from stillsight.envs.wrappers.rules import Step, skip_frames
-
-RULES = ("DISTANCE_WANTED", "COMFORT_ACC_MAX", "COMFORT_ACC_MIN")
-"""What an intersection of highway-env (1.12) writes into the class of all drivers at each reset: distances in metres
-and accelerations in m/s2."""
-
-_FIRST: dict[type, dict[str, float]] = {}
-"""Those of each class of drivers before anything was made here."""
 
 
 class OwnRules(gym.Wrapper[Any, Any, Any, Any]):
-    """Gives the class of drivers this road's rules before each of its resets and steps.
+    """Gives the class of drivers this road's rules for each of its resets and steps, and then takes them back.
 
-    Without it merge-v1 is another game, with other rewards for the same seed, once an intersection was made beside it.
+    Without it merge-v1 is another game, with other rewards for the same seed, once an intersection was made in the same
+    process, before it or after. A road is built before this stands around it, and may have written its rules by then;
+    what held before is in `FIRST_RULES`.
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
@@ -28,24 +26,35 @@ class OwnRules(gym.Wrapper[Any, Any, Any, Any]):
         from highway_env.utils import class_from_path
 
         self._drivers: type = class_from_path(self.get_wrapper_attr("config")["other_vehicles_type"])
-        self._own = _FIRST.setdefault(self._drivers, self._rules())
+        remember_rules(self._drivers)
+        self._own: dict[str, float] = {}
+        self._take_back()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """A new road, which may set rules of its own."""
-        self._give(_FIRST[self._drivers])
-        result = self.env.reset(seed=seed, options=options)
-        self._own = self._rules()
-        return result
+        with self._given(FIRST_RULES[self._drivers]):
+            return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> Step:
         """The road's step."""
-        self._give(self._own)
-        return self.env.step(action)
+        with self._given(self._own):
+            return self.env.step(action)
 
-    def _rules(self) -> dict[str, float]:
-        return {rule: getattr(self._drivers, rule) for rule in RULES if hasattr(self._drivers, rule)}
+    @contextmanager
+    def _given(self, rules: dict[str, float]) -> Iterator[None]:
+        """The class of drivers with these rules, while it lasts."""
+        self._write(rules)
+        try:
+            yield
+        finally:
+            self._take_back()
 
-    def _give(self, rules: dict[str, float]) -> None:
+    def _take_back(self) -> None:
+        """Keep the rules that this road has set, and leave the class as it was before any road."""
+        self._own = rules_of(self._drivers)
+        self._write(FIRST_RULES[self._drivers])
+
+    def _write(self, rules: dict[str, float]) -> None:
         for rule, value in rules.items():
             setattr(self._drivers, rule, value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -38,16 +39,42 @@ RANDOM: dict[str, float] = {
 }
 
 
+RULES = ("DISTANCE_WANTED", "COMFORT_ACC_MAX", "COMFORT_ACC_MIN")
+"""What an intersection of highway-env (1.12) writes into the class of all drivers at each reset: distances in metres
+and accelerations in m/s2."""
+
+FIRST_RULES: dict[type, dict[str, float]] = {}
+"""Those of each class of drivers before anything was made here, see `remember_rules`."""
+
+
+def rules_of(drivers: type) -> dict[str, float]:
+    """The rules that a class of drivers has at the moment."""
+    return {rule: getattr(drivers, rule) for rule in RULES if hasattr(drivers, rule)}
+
+
+def remember_rules(drivers: type) -> None:
+    """Keep the rules of a class of drivers, and of those that are built on it, the first time that they are seen.
+
+    It must be called before a road is made: an intersection writes its own rules while it is built, which would be
+    taken for everybody's.
+    """
+    FIRST_RULES.setdefault(drivers, rules_of(drivers))
+    for further in drivers.__subclasses__():
+        remember_rules(further)
+
+
 def register() -> None:
-    """Registers every road."""
+    """Registers every road, and keeps the rules of the drivers as they are before one is made."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     if not os.environ.get("DISPLAY"):
         # Else SDL looks for a display, and complains. By "dummy", the usual choice, highway-env draws nothing.
         os.environ.setdefault("SDL_VIDEODRIVER", "offscreen")
     import gymnasium as gym
     import highway_env
+    from highway_env.vehicle.behavior import IDMVehicle
 
     gym.register_envs(highway_env)
+    remember_rules(IDMVehicle)
 
 
 def check_drawing(env_id: str) -> None:
@@ -67,6 +94,7 @@ def arguments(env_id: str, options: EnvOptions) -> dict[str, Any]:
     """
     import gymnasium as gym
     from gymnasium.envs.registration import load_env_creator
+    from highway_env.utils import class_from_path
 
     check_drawing(env_id)
     registered = gym.registry[env_id.rpartition(":")[2]]
@@ -80,6 +108,8 @@ def arguments(env_id: str, options: EnvOptions) -> dict[str, Any]:
                 "config that are numbers or words. Type, say: --env-set vehicles_count=20"
             )
     config = {**(registered.kwargs.get("config") or {}), "offscreen_rendering": True, **dict(options.kwargs)}
+    with suppress(ImportError, AttributeError, ValueError):  # a slip in its name is told when the road is made
+        remember_rules(class_from_path({**known, **config}["other_vehicles_type"]))
     return {"config": config}
 
 

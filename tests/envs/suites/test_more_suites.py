@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
@@ -15,6 +16,8 @@ import numpy as np
 import pytest
 
 from stillsight.envs import EnvError, EnvOptions, make_env, make_vec, resolve
+from stillsight.envs.adapters.highway_rules import OwnRules
+from stillsight.envs.suites.highway import remember_rules, rules_of
 from stillsight.envs.vector import WorkerVecEnv
 from stillsight.envs.workers import workers_pay
 
@@ -333,22 +336,95 @@ def test_an_environment_that_goes_does_not_blind_another(how: str) -> None:
     first.close()
 
 
+DRIVER = {"DISTANCE_WANTED": 10.0, "COMFORT_ACC_MAX": 3.0, "COMFORT_ACC_MIN": -5.0}
+CROSSING = {"DISTANCE_WANTED": 7.0, "COMFORT_ACC_MAX": 6.0, "COMFORT_ACC_MIN": -3.0}
+
+
+class Road(gym.Env[Any, Any]):
+    """As much of highway-env's as matters: it is reset while it is built, and pays what its drivers keep to."""
+
+    observation_space = gym.spaces.Box(0, 255, (16, 16, 3), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+    sets: dict[str, float] = {}  # noqa: RUF012
+
+    def __init__(self, drivers: type) -> None:
+        self.config, self.drivers = {"other_vehicles_type": "of this test"}, drivers
+        self.reset()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        for rule, value in self.sets.items():
+            setattr(self.drivers, rule, value)
+        return np.zeros((16, 16, 3), np.uint8), {}
+
+    def step(self, _action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        rules = {rule: getattr(self.drivers, rule) for rule in DRIVER}
+        return np.zeros((16, 16, 3), np.uint8), rules["DISTANCE_WANTED"], False, False, rules
+
+
+class Crossing(Road):
+    """Writes its rules into the class of all drivers."""
+
+    sets = CROSSING
+
+
+@pytest.mark.parametrize("order", [(Road, Crossing), (Crossing, Road)], ids=["road first", "crossing first"])
+def test_drivers_keep_to_the_rules_of_their_own_road(
+    order: tuple[type[Road], ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crossing that was made first had its rules taken for those of every road of the process."""
+    drivers = type("Drivers", (), DRIVER)
+    utils = ModuleType("highway_env.utils")
+    vars(utils)["class_from_path"] = lambda _: drivers
+    monkeypatch.setitem(sys.modules, "highway_env", ModuleType("highway_env"))
+    monkeypatch.setitem(sys.modules, "highway_env.utils", utils)
+    monkeypatch.setattr("stillsight.envs.suites.highway.FIRST_RULES", first := {})
+    monkeypatch.setattr("stillsight.envs.adapters.highway_rules.FIRST_RULES", first)
+    remember_rules(drivers)  # as `register` does, before a road is made
+    envs = {kind: OwnRules(kind(drivers)) for kind in order}
+    for _ in range(2):
+        assert {kind: envs[kind].step(0)[1] for kind in order} == {Road: 10.0, Crossing: 7.0}
+        for env in envs.values():
+            env.reset(seed=0)
+    assert envs[Crossing].step(0)[4] == CROSSING
+    assert envs[Road].step(0)[4] == DRIVER
+    assert rules_of(drivers) == DRIVER, "for roads that stand in no wrapper of ours"
+
+
+def test_a_class_of_drivers_is_remembered_with_those_that_are_built_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stillsight.envs.suites.highway.FIRST_RULES", first := {})
+    drivers = type("Drivers", (), DRIVER)
+    slow = type("Slow", (drivers,), {"COMFORT_ACC_MAX": 1.0})
+    remember_rules(drivers)
+    before = dict(first)
+    drivers.DISTANCE_WANTED = 7.0  # type: ignore[attr-defined]
+    remember_rules(drivers)
+    assert first == before == {drivers: DRIVER, slow: {**DRIVER, "COMFORT_ACC_MAX": 1.0}}
+
+
 @pytest.mark.slow
-def test_roads_do_not_change_each_other_s_drivers() -> None:
+@pytest.mark.parametrize("first", ["merge-v1", "intersection-v2"])
+def test_roads_do_not_change_each_other_s_drivers(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
     need("highway_env")
 
     def merge() -> tuple[list[float], Any]:
-        env = make_env("merge-v1", training=False, seed=5)
-        env.reset(seed=5)
-        return [float(env.step(action)[1]) for action in (3, 0, 1, 2)], env
+        env = make_env("merge-v1", training=False, seed=1)
+        env.reset(seed=1)
+        return [float(env.step(action)[1]) for action in (3, 0, 1, 2, 3, 0, 1)], env
 
-    alone, env = merge()
+    alone, _ = merge()
+    new: dict[type, dict[str, float]] = {}  # as in a process in which nothing was made
+    monkeypatch.setattr("stillsight.envs.suites.highway.FIRST_RULES", new)
+    monkeypatch.setattr("stillsight.envs.adapters.highway_rules.FIRST_RULES", new)
+    if first == "merge-v1":
+        merge()
     crossing = make_env("intersection-v2", training=False, seed=0)
     crossing.reset(seed=0)
-    assert merge()[0] == alone
-    env.reset(seed=5)
+    again, env = merge()
+    assert again == alone
+    env.reset(seed=1)
     turns = []
-    for action in (3, 0, 1, 2):  # in turns, step by step
+    for action in (3, 0, 1, 2, 3, 0, 1):  # in turns, step by step
         turns.append(float(env.step(action)[1]))
         crossing.step(1)
     assert turns == alone

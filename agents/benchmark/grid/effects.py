@@ -155,5 +155,10 @@ def _check_flag(where: str, name: str, tasks: list[Task], spec: Spec) -> None:
                 f"{where} has {name}, and the grid chooses that of {arm.name} itself. Type it in [[encoder]] or [[arm]]"
                 f"{', there as taps = [...]' if name == 'tap' else ''}."
             )
+        if name == "encoder_lr" and arm.rates:
+            raise RunError(
+                f"{where} has encoder_lr, and {arm.name} has rates, which say the same. Type rates = [...] in its "
+                "place, or type encoder_lr in an [[arm]] without rates."
+            )
     if not any(name in SETTINGS or name not in arm.flags for arm in arms):
         raise RunError(f"{where} has {name}, which has no effect: everything below it has its own. Drop it.")

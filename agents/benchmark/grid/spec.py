@@ -133,7 +133,7 @@ class Spec:
             algo = str(flags.get("head", "linear"))
         digest = hashlib.sha256(json.dumps(given, sort_keys=True, default=str).encode()).hexdigest()[:8]
         shown = f"{arm.name} rate {rate:g}" if tuning else arm.name
-        if arm.rates and rate != 1.0:
+        if arm.rates:  # also where the rate is the flag's default: a shared table may have another
             flags["encoder_lr"] = rate
         config = revive(CONFIGS[task.track], {**flags, "seed": seed})
         return Cell(

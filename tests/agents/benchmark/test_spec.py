@@ -90,6 +90,15 @@ def test_an_arm_that_is_tuned_waits_for_its_rate() -> None:
     assert [cell.key for cell in later] == [cell.key for cell in chosen]  # known before the rate is
 
 
+def test_each_rate_is_the_one_that_is_learned_at() -> None:
+    """A shared encoder_lr, which older versions took, stood in for the one rate that is the flag's default."""
+    text = ORCHARD.replace("steps", "encoder_lr = 0.5\nsteps")
+    told = [(cell.tuned, _config(cell).encoder_lr) for cell in parse_spec(text, check=False).cells() if cell.tuned]
+    assert told == [(0.1, 0.1), (0.1, 0.1), (1.0, 1.0), (1.0, 1.0)]
+    others = {_config(cell).encoder_lr for cell in parse_spec(text, check=False).cells() if cell.role == "scratch"}
+    assert others == {0.5}, "an arm without rates has the shared one"
+
+
 def test_keys_are_known_before_anything_runs() -> None:
     spec = parse_spec(ORCHARD)
     assert spec.expected() == [cell.key for cell in spec.cells(lambda _: 0.0) if cell.tuned is None]
@@ -441,6 +450,19 @@ def test_types_are_checked_before_anything_runs(before: str, after: str, told: s
             '[[arm]] x has role = "frozen" and mode = "finetune"',
         ),
         (ORCHARD + LEARNS + "rates = [0.1, 1.0]\nencoder_lr = 0.5", "[[arm]] x has rates and encoder_lr"),
+        (
+            ORCHARD + "[rl]\nencoder_lr = 0.5",
+            "[rl] has encoder_lr, and retina layer2 unfrozen from layer2 has rates, which say the same. Type rates = "
+            "[...] in its place, or type encoder_lr in an [[arm]] without rates.",
+        ),
+        (
+            ORCHARD.replace("steps", "encoder_lr = 0.5\nsteps"),
+            "[[task]] has encoder_lr, and retina layer2 unfrozen from layer2 has rates",
+        ),
+        (
+            DATA.replace('"random"', '"finetune"') + "[cifar]\nencoder_lr = 0.5",
+            "[cifar] has encoder_lr, and retina finetuned has rates",
+        ),
         (
             ORCHARD + '[[arm]]\nname = "x"\nrole = "frozen"\nrates = [1.0]',
             "[[arm]] x has rates, and its encoder does not",

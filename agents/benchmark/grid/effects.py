@@ -124,7 +124,7 @@ def _check_rates(arm: ArmSpec) -> None:
 
 def _check_roles(spec: Spec) -> None:
     """A role decides with whom an arm is compared: one that does not fit makes a control of what is none."""
-    for cell in spec.cells(lambda _: 0.0):
+    for cell in spec.all_cells():
         mode = cell.planned_work().config.mode.value
         if MODES[cell.role] != mode:
             raise RunError(

@@ -179,10 +179,11 @@ def _check_values(spec: Spec) -> None:
 
 def _check_cells(spec: Spec, trust: Trust, source: str) -> None:
     """Refuse what could not run, or nobody allowed, before anything does."""
-    ((key, count),) = Counter(cell.key for cell in spec.cells(lambda _: 0.0)).most_common(1)
+    cells = spec.all_cells()
+    ((key, count),) = Counter(cell.key for cell in cells).most_common(1)
     if count > 1:
         raise RunError(f"Two cells have the name {key}. Give one of their tasks or arms another label or name.")
-    configs = [cell.planned_work().config for cell in spec.cells(lambda _: 0.0) if cell.seed == spec.seeds[0]]
+    configs = [cell.planned_work().config for cell in cells if cell.seed == spec.seeds[0]]
     trust.check_all([*map(values_of, configs), *({"shift": shift} for shift in spec.shifts)], source)
     for config in configs:
         config.check()

@@ -91,6 +91,13 @@ class Spec:
                     cells.append(self._cell(task, algo, arm, seed, rate))
         return cells
 
+    def all_cells(self) -> list[Cell]:
+        """Every cell, in the order of `cells`; one whose rate is tuned stands at the first that is tried.
+
+        Its key is the same at each of them, and so is whatever else is known of it before the rate is chosen.
+        """
+        return self.cells(lambda _: 0.0)
+
     def expected(self) -> list[str]:
         """The keys of all cells that are reported, run or not."""
         return [self._cell(task, algo, arm, seed, 1.0).key for seed in self.seeds for task, algo, arm in self._rows()]

@@ -44,7 +44,7 @@ def _config(cell: Cell) -> RlConfig | CifarConfig:
 
 
 def _arms(spec: Spec) -> list[str]:
-    return list(dict.fromkeys(cell.arm for cell in spec.cells(lambda _: 0.0)))
+    return list(dict.fromkeys(cell.arm for cell in spec.all_cells()))
 
 
 def test_controls_are_in_the_grid_by_default() -> None:
@@ -60,7 +60,7 @@ def test_controls_are_in_the_grid_by_default() -> None:
 
 
 def test_every_arm_has_the_same_head_and_budget() -> None:
-    configs = [_config(cell) for cell in parse_spec(ORCHARD).cells(lambda _: 0.0)]
+    configs = [_config(cell) for cell in parse_spec(ORCHARD).all_cells()]
     rl = [config for config in configs if isinstance(config, RlConfig)]
     assert len(rl) == len(configs)
     assert {(config.head, config.compress, config.steps, config.threads, config.engine) for config in rl} == {
@@ -70,7 +70,7 @@ def test_every_arm_has_the_same_head_and_budget() -> None:
 
 def test_cells_come_seed_by_seed() -> None:
     spec = parse_spec(ORCHARD)
-    told = [(cell.seed, cell.role, cell.tuned) for cell in spec.cells(lambda _: 0.0)]
+    told = [(cell.seed, cell.role, cell.tuned) for cell in spec.all_cells()]
     tuning = [(seed, "unfreeze", rate) for rate in (0.1, 1.0) for seed in (TUNING, TUNING + 1)]
     row = ["frozen", "frozen", "random", "random", "unfreeze", "scratch"]
     assert told == [*tuning, *((seed, role, None) for seed in (0, 1) for role in row)]
@@ -101,7 +101,7 @@ def test_each_rate_is_the_one_that_is_learned_at() -> None:
 
 def test_keys_are_known_before_anything_runs() -> None:
     spec = parse_spec(ORCHARD)
-    assert spec.expected() == [cell.key for cell in spec.cells(lambda _: 0.0) if cell.tuned is None]
+    assert spec.expected() == [cell.key for cell in spec.all_cells() if cell.tuned is None]
     assert len(set(spec.expected())) == 12
 
 

@@ -487,7 +487,7 @@ def test_pictures_that_a_file_names_are_shown_only_when_a_person_names_them(
         with pytest.raises(RunError, match="asks for the pictures"):
             parse_spec(given)
         parse_spec(given, trust=Trust((str(photo),)))
-    (cell, *_) = parse_spec(SPEC).cells(lambda _: 0.0)
+    (cell, *_) = parse_spec(SPEC).all_cells()
     record = json.loads(json.dumps(cell.to_json()))
     changed = type(cell).from_json(planted(record, ("work", "shifts", 0), f"overlay@{photo}"))
     ended = run_cell(changed, tmp_path / "runs")
@@ -497,7 +497,7 @@ def test_pictures_that_a_file_names_are_shown_only_when_a_person_names_them(
 
 def test_no_text_of_a_cell_is_imported(tmp_path: Path, marker: Path) -> None:
     spec = parse_spec(SPEC)
-    (cell, *_) = spec.cells(lambda _: 0.0)
+    (cell, *_) = spec.all_cells()
     record = json.loads(json.dumps(cell.to_json()))
     for path in leaves(record["work"]["config"]):
         try:

@@ -9,31 +9,40 @@ from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import checkpoint, history
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.reader import read_sessions
+from stillsight.agents.runs.records import plain
+from stillsight.agents.runs.trust import PLACES, read_run
+from stillsight.agents.training.config import RlConfig
 
 THIS_SESSION = ("date", "command", "changed", "threads")
 """What machine.json says of a session and may differ; all else, commit, versions and processor too, must be the same.
 Threads are counted there before the run sets its own."""
 
 
-def goes_on(folder: Path) -> bool:
+def goes_on(folder: Path, config: RlConfig) -> bool:
     """Put the newest good checkpoint with whole games in the place of the last one of an interrupted agent.
 
     A checkpoint that holds no games, because its environments cannot be saved or it was saved in the middle of a
     rollout, lets episodes begin anew, and the cell would end with other numbers than it ends with when nothing
-    interrupts it. So would other versions, or another processor.
+    interrupts it. So would other versions, or another processor, or another configuration: a cell's name is known
+    before its encoder's rate is chosen, and stays the same where another is chosen later.
 
     Args:
         folder: of the run, which may be missing; its lock is free.
+        config: that the cell is planned with.
 
     Returns:
-        Whether there is such a checkpoint, and all the run's sessions were on what is here.
+        Whether there is such a checkpoint, the run is of this configuration, and all its sessions were on what is here.
+
+    Raises:
+        RunError: the planned configuration's algorithm takes no such setting.
     """
-    here = _where(machine())
+    here, asked = _where(machine()), _asked(config.resolved())
     try:
         sessions = read_sessions(folder)
+        began = _asked(read_run(folder).config)
     except (RunError, OSError):
         return False
-    if not sessions or any(_where(session) != here for session in sessions):
+    if began != asked or not sessions or any(_where(session) != here for session in sessions):
         return False
     for name in history.names(folder):
         with contextlib.suppress(CheckpointError, OSError):
@@ -47,3 +56,8 @@ def goes_on(folder: Path) -> bool:
 
 def _where(session: dict[str, object]) -> dict[str, object]:
     return {name: fact for name, fact in session.items() if name not in THIS_SESSION}
+
+
+def _asked(config: object) -> dict[str, object]:
+    """A configuration as JSON knows it, without what says where the run lies."""
+    return {name: value for name, value in plain(config).items() if name not in PLACES}

@@ -29,7 +29,7 @@ from stillsight.agents.playing.video import record
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.reader import read_json
 from stillsight.agents.runs.records import plain, read_lines
-from stillsight.agents.runs.trust import NOTHING, Trust, import_from_here, values_of
+from stillsight.agents.runs.trust import NOTHING, Trust, import_from_here, read_run, values_of
 from stillsight.agents.training.cifar import cifar
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.episodes import share_successful
@@ -44,7 +44,8 @@ def run_cell(cell: Cell, runs: Path, trust: Trust = NOTHING) -> Cell:
     """Run a planned cell.
 
     An agent that an interrupted try left goes on from its last checkpoint where it ends with the numbers that it ends
-    with when nothing interrupts it, see `goes_on`; any other run folder is removed, and the cell begins anew.
+    with when nothing interrupts it, see `goes_on`; any other run folder is removed, and the cell begins anew. Its pins
+    are made of what the run folder says that it ran with.
 
     Args:
         cell: what to run.
@@ -74,7 +75,7 @@ def run_cell(cell: Cell, runs: Path, trust: Trust = NOTHING) -> Cell:
 
 
 def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust) -> Result:
-    interrupted = goes_on(folder)
+    interrupted = goes_on(folder, config)
     with meter() as spent:
         if not interrupted:
             _remove(folder)
@@ -106,7 +107,7 @@ def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust) -> Result:
     rows = read_lines(folder / "eval.jsonl")
     return _result(
         folder,
-        pins=pins(config.resolved(), summary) | {"env_version": env_version(config.env)},
+        pins=pins(read_run(folder).config, summary) | {"env_version": env_version(config.env)},
         curve=[(row["step"], row["mean"], *_seconds(row)) for row in rows],
         scores={shift: [episode.total for episode in episodes] for shift, episodes in played.items()},
         success=told or None,

@@ -12,11 +12,13 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.grid.parse import parse_spec
 from stillsight.agents.benchmark.running import worker
+from stillsight.agents.benchmark.running.interrupted import goes_on
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.records import read_lines
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.learn import learn
+from stillsight.encoders.mode import Mode
 
 GRID = """
 name = "interrupted"
@@ -132,6 +134,27 @@ def test_on_another_machine_or_commit_it_begins_anew(cell: Cell, whole: Cell, tm
     (folder / "machine.json").write_text(json.dumps(machine))
     assert _alike(worker.run_cell(cell, tmp_path), whole)
     assert [session["commit"] for session in _sessions(folder)] != ["0" * 40]
+
+
+def test_at_another_rate_it_begins_anew(cell: Cell, tmp_path: Path) -> None:
+    """A cell has one name at all rates: what was begun at one was recorded as if it had been learned at another."""
+
+    def at(rate: float) -> Cell:
+        work = cell.planned_work()
+        config = replace(work.config, mode=Mode.FINETUNE, encoder_lr=rate, steps=96)
+        return replace(cell, work=replace(work, config=config, episodes=1))
+
+    folder, other = _interrupted(at(0.5), tmp_path), at(0.25)
+    same, config = at(0.5).planned_work().config, other.planned_work().config
+    assert isinstance(same, RlConfig)
+    assert isinstance(config, RlConfig)
+    assert goes_on(folder, same)
+    assert not goes_on(folder, config)
+    ended = worker.run_cell(other, tmp_path)
+    assert ended.result is not None, ended.error
+    assert ended.result.pins["encoder_lr"] == 0.25
+    assert json.loads((folder / "config.json").read_text())["encoder_lr"] == 0.25
+    assert len(_sessions(folder)) == 1
 
 
 def test_one_that_was_trained_whole_is_only_played(cell: Cell, whole: Cell, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import gymnasium as gym
@@ -13,6 +13,10 @@ from gymnasium import spaces
 from stillsight.envs.errors import EnvFault
 from stillsight.envs.wrappers.parts import name, words
 from stillsight.envs.wrappers.rules import Step
+
+OURS = frozenset({"episode", "terminal_observation", "TimeLimit.truncated"})
+"""What an info holds of an episode that ended, by SB3's names. Only what stands outside `Guard` may write them: SB3 and
+the callbacks take an info with `episode` for the end of one."""
 
 TOLERANCE = 0.5 / 255.0
 """How far floats may leave their bounds, as a part of the range: half a step of grey, which resizing reaches."""
@@ -41,6 +45,9 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
     shape, of uint8 where the space is, and of numbers within its bounds where it is not (bytes cannot leave theirs).
     Numbers beside images must be of their space's shape and finite; they may leave its bounds, as angles and speeds do.
     It costs 2 microseconds a step for bytes, and a pass over the image for floats.
+
+    An info is handed on as a dict of its own, without what is not the environment's to say (`OURS`): an environment
+    may give the same dict in every step, and may count its own episodes under `episode`.
     """
 
     def __init__(self, env: gym.Env[Any, Any], parts: Sequence[Part]) -> None:
@@ -60,7 +67,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         except (AssertionError, TypeError, ValueError) as error:
             self._stop_misfit(error)
         self._check(observation)
-        return observation, info
+        return observation, self._own(info)
 
     def step(self, action: Any) -> Step:
         """The environment's step."""
@@ -80,7 +87,15 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         if not finite:
             self._stop(f"its reward is {reward!r}, and rewards are finite numbers")
         self._check(observation)
-        return observation, reward, terminated, truncated, info
+        return observation, reward, terminated, truncated, self._own(info)
+
+    def _own(self, info: Any) -> dict[str, Any]:
+        """What the environment says of itself, in a dict that is nobody else's."""
+        if info is None:
+            return {}
+        if not isinstance(info, Mapping):
+            self._stop(f"its info is {info!r:.60}, and infos are dicts")
+        return {key: value for key, value in info.items() if key not in OURS}
 
     def _check(self, observation: Any) -> None:
         for check in self._checks:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from stillsight.envs import EnvOptions, make_env, make_vec
+from stillsight.envs import EnvOptions, GymnasiumVecEnv, make_env, make_vec
 from stillsight.envs.errors import EnvFault
 from stillsight.envs.wrappers.guard import Guard, Part
 
@@ -329,3 +331,70 @@ def test_random_play_is_the_seeds_where_a_space_is_made_anew_at_each_reset() -> 
     finally:
         gym.registry.pop(ID, None)
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+class Talker(gym.Env[Any, Any]):
+    """Episodes of 3 steps that pay 1 each. Says of itself what is `own`; `one` dict is given always, or anew."""
+
+    action_space, observation_space = spaces.Discrete(2), BYTES
+
+    def __init__(self, own: Any = None, one: bool = False, render_mode: str | None = None) -> None:
+        self.own, self.render_mode = own, render_mode
+        self.info: dict[str, Any] | None = {} if one else None
+
+    def _said(self) -> dict[str, Any]:
+        said = {**(self.own or {})} if self.info is None else self.info
+        said["step"] = self.count
+        return said
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        self.count = 0
+        return self.observation_space.sample(), self._said()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:  # noqa: ARG002
+        self.count += 1
+        return self.observation_space.sample(), 1.0, self.count == 3, False, self._said()
+
+
+SAID: dict[str, dict[str, Any]] = {
+    "one dict": {"one": True},
+    "its own count": {"own": {"episode": {"r": 100.0, "l": 50, "t": 0.0}}},
+    "its own number": {"own": {"episode": 7}},
+    "its own end": {"own": {"TimeLimit.truncated": True, "terminal_observation": "none"}},
+}
+
+
+@pytest.mark.parametrize("case", SAID)
+@pytest.mark.parametrize("vectorised", [False, True], ids=["single", "vectorised"])
+def test_what_an_environment_says_of_itself_is_no_episode_of_monitor_s(case: str, vectorised: bool) -> None:
+    """Each step after the first end counted as an episode in the curves, or every step from the start."""
+    if vectorised:
+        maker = partial(Talker, **SAID[case])
+        venv: Any = GymnasiumVecEnv(SyncVectorEnv([maker], autoreset_mode=AutoresetMode.DISABLED))
+    else:
+        gym.register(ID, Talker, kwargs=SAID[case], disable_env_checker=True)
+    try:
+        venv = venv if vectorised else make_vec(ID, 1)
+        venv.reset()
+        ends, steps = [], []
+        for step in range(1, 10):
+            (info,) = venv.step(np.zeros(1, np.int64))[3]
+            steps.append(info["step"])
+            assert info["TimeLimit.truncated"] is False
+            assert ("terminal_observation" in info) == (step % 3 == 0)
+            if "episode" in info:
+                ends.append((step, info["episode"]["r"], info["episode"]["l"]))
+        venv.close()
+    finally:
+        gym.registry.pop(ID, None)
+    assert ends == [(3, 3.0, 3), (6, 3.0, 3), (9, 3.0, 3)]
+    assert steps == [1, 2, 3] * 3, "all else that it says is handed on"
+
+
+def test_an_info_that_is_no_dict_is_named(promise: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = promise()
+    env.reset()
+    monkeypatch.setattr(Promise, "step", lambda *_: (BYTES.sample(), 1.0, False, False, ["caught"]))
+    with pytest.raises(EnvFault, match=r"in step 1 .*: its info is \['caught'\], and infos are dicts"):
+        env.step(0)

@@ -1,9 +1,13 @@
-"""OwnContext: an environment that Gymnasium's MuJoCo renderer draws, in its own OpenGL context at each picture."""
+"""OwnContext and OwnScene: environments that draw by OpenGL as if they were alone in their process.
+
+Gymnasium's MuJoCo renderer is given its own context at each picture, a world of MiniWorld its own context and its own
+walls.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -60,3 +64,73 @@ class OwnContext(gym.Wrapper[Any, Any, Any, Any]):
 def draw_in_own_context(env: gym.Env[Any, Any], options: EnvOptions) -> gym.Env[Any, Any]:
     """`env` as an `OwnContext`, its frames skipped."""
     return skip_frames(OwnContext(env), options)
+
+
+SCENE = ("_render_static", "_render_world")
+"""The methods by which MiniWorld (2.1) compiles walls, floor and what stands still, once in an episode, and draws them
+in each picture."""
+
+LISTS = ("glNewList", "glCallList", "glDeleteLists")
+"""What they call of OpenGL, each with the number of a display list first, which is always 1."""
+
+
+class OwnScene(gym.Wrapper[Any, Any, Any, Any]):
+    """Keeps the walls of a world of MiniWorld in a display list of its own, and resets it in its own OpenGL context.
+
+    All worlds of a process compile into display list 1, and pyglet's contexts share their lists: the world that was
+    reset last, another copy or an evaluation's, gave all of them its walls, floor and textures, while each went on to
+    move and to earn in its own. To compile anew for each picture would take longer than to draw it.
+    """
+
+    _list = 0
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        from pyglet import gl
+
+        bare: Any = self.env.unwrapped
+        bare.shadow_window.switch_to()
+        self._list = gl.glGenLists(1)
+        for name in SCENE:
+            setattr(bare, name, _in_list(self._list, getattr(bare, name)))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """A new world."""
+        bare: Any = self.env.unwrapped
+        bare.shadow_window.switch_to()  # MiniWorld does so before it draws, when textures and walls have gone elsewhere
+        return self.env.reset(seed=seed, options=options)
+
+    def close(self) -> None:
+        """Free its list."""
+        if self._list:
+            from pyglet import gl
+
+            bare: Any = self.env.unwrapped
+            bare.shadow_window.switch_to()
+            gl.glDeleteLists(self._list, 1)
+            self._list = 0
+        self.env.close()
+
+
+def _in_list(number: int, method: Any) -> Callable[..., Any]:
+    """A method of `SCENE` for which list 1 is the list `number`."""
+    names = method.__func__.__globals__
+
+    def drawn(*arguments: Any, **settings: Any) -> Any:
+        theirs = {name: names[name] for name in LISTS}
+        names.update({name: _numbered(number, function) for name, function in theirs.items()})
+        try:
+            return method(*arguments, **settings)
+        finally:
+            names.update(theirs)
+
+    return drawn
+
+
+def _numbered(number: int, function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda _one, *rest: function(number, *rest)
+
+
+def draw_in_own_scene(env: gym.Env[Any, Any], options: EnvOptions) -> gym.Env[Any, Any]:
+    """`env` as an `OwnScene`, its frames skipped."""
+    return skip_frames(OwnScene(env), options)

@@ -48,6 +48,7 @@ SUITE = Suite(
     entry_point="miniworld",
     register=register,
     draws="opengl",
+    wrapping="stillsight.envs.adapters.own_context:draw_in_own_scene",
     shifts=DOMAIN_SCENES,
     harmless={"domain_rand": bool, "obs_width": int, "obs_height": int, "view": "agent|top"},
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from stillsight.agents.benchmark.analysis.claims import SEEDS
 from stillsight.agents.benchmark.benchmark_config import BenchmarkConfig, ReportConfig
 from stillsight.agents.benchmark.grid.cell import Cell, slug
 from stillsight.agents.benchmark.grid.parse import parse_spec, read_spec
-from stillsight.agents.benchmark.grid.spec import Spec
+from stillsight.agents.benchmark.grid.spec import Spec, learned_as_planned
 from stillsight.agents.benchmark.report.report import report
 from stillsight.agents.benchmark.running.local import run_local
 from stillsight.agents.benchmark.running.plan import plan
@@ -103,16 +104,10 @@ def run(spec: Spec, results: Results, folder: Path, config: BenchmarkConfig, dis
 
 
 def missing(spec: Spec, results: Results) -> list[Cell]:
-    """The cells that have no record and can be run by now."""
-    ended: dict[str, Cell | None] = {}
-
-    def score(key: str) -> float | None:
-        if key not in ended:
-            ended[key] = results.read(key)
-        cell = ended[key]
-        return None if cell is None else cell.score
-
-    return [cell for cell in spec.cells(score) if score(cell.key) is None]
+    """The cells that can be run by now and have no record, or one of another rate than the one that is best by now."""
+    read = functools.cache(results.read)
+    ended = [(cell, read(cell.key)) for cell in spec.cells_after(read)]
+    return [cell for cell, known in ended if known is None or not learned_as_planned(known, cell)]
 
 
 def cores(cells: Sequence[Cell]) -> int:

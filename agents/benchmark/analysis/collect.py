@@ -15,12 +15,12 @@ from typing import Any, Literal
 
 from stillsight.agents.benchmark.analysis.setting import Arm, Setting, timed
 from stillsight.agents.benchmark.grid.cell import ROLES, Cell
-from stillsight.agents.benchmark.grid.spec import Task
+from stillsight.agents.benchmark.grid.spec import Spec, Task, learned_as_planned
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
 from stillsight.encoders.errors import printable
 
-Kind = Literal["failed", "missing", "mismatched", "damaged", "not asked for"]
+Kind = Literal["failed", "missing", "mismatched", "at another rate", "damaged", "not asked for"]
 
 SHOWN = 24
 """Characters of a pin that are enough to tell two hashes apart."""
@@ -43,7 +43,7 @@ class Grid:
         settings: what counts.
         problems: cells that do not count.
         spec: SPEC.toml as it stands; "" where there is none.
-        asked: number of cells that the spec asks for, None without one.
+        asked: number of cells that the spec asks for to report them, None without one.
         tuning: finished cells that choose an encoder's rate; they are part of no score.
     """
 
@@ -73,13 +73,13 @@ class Grid:
         return all(problem.kind == "not asked for" for problem in self.problems)
 
 
-def collect(folder: Path, expected: Sequence[str] | None = None, tasks: Sequence[Task] = ()) -> Grid:
+def collect(folder: Path, asked: Spec | None = None, tasks: Sequence[Task] = ()) -> Grid:
     """Read a benchmark folder.
 
     Args:
         folder: holds cells/*.json; SPEC.toml and references.json are read where they are.
-        expected: keys of the cells that the spec asks for; None takes whatever there is for all.
-        tasks: the spec's, for their thresholds and bounds.
+        asked: what the cells were asked for by; None takes whatever there is for all, at the rates that it has.
+        tasks: with their thresholds and bounds, where `asked` has none.
 
     Raises:
         RunError: there is no cell in `folder`, or references.json is damaged.
@@ -87,34 +87,48 @@ def collect(folder: Path, expected: Sequence[str] | None = None, tasks: Sequence
     files = sorted((folder / "cells").glob("*.json"))
     if not files:
         raise RunError(f"{folder} has no cells/*.json to report on. Run: stillsight benchmark SPEC.toml")
+    expected = None if asked is None else asked.expected()
+    known = None if expected is None else set(expected)
     problems: list[Problem] = []
-    done: list[Cell] = []
-    tuning: list[Cell] = []
+    ended: dict[str, Cell] = {}
     for path in files:
+        if known is not None and path.stem not in known:
+            problems.append(Problem("not asked for", path.stem, "SPEC.toml does not ask for it"))
+            continue
         try:
-            cell = Cell.parse(schema.read_bounded(path), path.stem)
+            ended[path.stem] = Cell.parse(schema.read_bounded(path), path.stem)
         except RunError as error:
             problems.append(Problem("damaged", path.stem, _line(error)))
-            continue
+    planned = {} if asked is None else {cell.key: cell for cell in asked.cells_after(ended.get)}
+    done: list[Cell] = []
+    for key, cell in ended.items():
         if cell.error is not None:
-            problems.append(Problem("failed", path.stem, _line(cell.error)))
-        elif cell.tuned is not None:
-            tuning.append(cell)
-        elif expected is not None and path.stem not in expected:
-            problems.append(Problem("not asked for", path.stem, "SPEC.toml does not ask for it"))
+            problems.append(Problem("failed", key, _line(cell.error)))
+        elif key in planned and not learned_as_planned(cell, planned[key]):
+            problems.append(Problem("at another rate", key, _rates(cell, planned[key])))
         else:
             done.append(cell)
     keys = {path.stem for path in files}
     problems += [Problem("missing", key, "it was not run yet") for key in expected or () if key not in keys]
-    pooled, mismatched = _pool(done)
+    pooled, mismatched = _pool([cell for cell in done if cell.tuned is None])
+    tuning, strange = _pool([cell for cell in done if cell.tuned is not None])
     spec = folder / "SPEC.toml"
+    named = {task.name: task for task in (tasks if asked is None else asked.tasks)}
     return Grid(
-        _settings(pooled, _references(folder / "references.json"), {task.name: task for task in tasks}),
-        tuple(sorted([*problems, *mismatched], key=lambda problem: (problem.kind, problem.key))),
+        _settings(pooled, _references(folder / "references.json"), named),
+        tuple(sorted([*problems, *mismatched, *strange], key=lambda problem: (problem.kind, problem.key))),
         schema.read_bounded(spec).decode(errors="replace") if spec.is_file() else "",
-        None if expected is None else len(expected),
+        None if asked is None else len(asked.reported()),
         tuple(tuning),
     )
+
+
+def _rates(ended: Cell, planned: Cell) -> str:
+    """At which rate a cell learned, and at which it should have."""
+    mine = ended.result.pins["encoder_lr"] if ended.result is not None else None
+    rate = planned.planned_work().config.encoder_lr
+    why = "scored best of those that were tried" if planned.tuned is None else "is the one that it tries"
+    return f"encoder_lr is {mine}, and {rate} {why}"
 
 
 def _line(text: object) -> str:
@@ -123,7 +137,10 @@ def _line(text: object) -> str:
 
 
 def _pool(cells: Sequence[Cell]) -> tuple[list[Cell], list[Problem]]:
-    """The cells that agree with most of their arm on everything that must be equal, one a seed; and the others."""
+    """The cells that agree with most of their arm on everything that must be equal, one a seed; and the others.
+
+    Of cells that tune an arm it is one a seed and rate.
+    """
     kept, problems = [], []
     for group in _grouped(cells, "track", "task", "algo", "arm").values():
         texts = {cell.key: json.dumps(_pins(cell), sort_keys=True) for cell in group}
@@ -137,10 +154,10 @@ def _pool(cells: Sequence[Cell]) -> tuple[list[Cell], list[Problem]]:
                 reason = "; ".join(_differ(name, mine.get(name), usual.get(name)) for name in names)
                 reason += f" as in {count} of the {len(group)} cells of {cell.arm}"
                 problems.append(Problem("mismatched", cell.key, reason))
-            elif cell.seed in seeds:
+            elif (cell.seed, cell.tuned) in seeds:
                 problems.append(Problem("mismatched", cell.key, f"seed {cell.seed} of {cell.arm} is there already"))
             else:
-                seeds.add(cell.seed)
+                seeds.add((cell.seed, cell.tuned))
                 kept.append(cell)
     return kept, problems
 
@@ -153,7 +170,9 @@ def _differ(name: str, mine: object, usual: object) -> str:
 
 
 def _pins(cell: Cell) -> dict[str, Any]:
-    return {"role": cell.role, "budget": cell.budget, **(cell.result.pins if cell.result else {})}
+    """What must be equal; of tuning cells all but the rate, in which they differ."""
+    pins = {"role": cell.role, "budget": cell.budget, **(cell.result.pins if cell.result else {})}
+    return {name: pin for name, pin in pins.items() if cell.tuned is None or name != "encoder_lr"}
 
 
 def _settings(

@@ -79,7 +79,7 @@ def parse_spec(
         },
         shifts=tuple(record.get("shifts", ())),
         episodes=record.get("episodes", 20),
-        tuning_seeds=record.get("tuning_seeds", 2),
+        tuning_seeds=_tuning_seeds(record.get("tuning_seeds", 2)),
         videos=record.get("videos", 1),
         text=text,
     )
@@ -122,6 +122,13 @@ def _seeds(given: int | list[int]) -> tuple[int, ...]:
     return tuple(range(given)) if isinstance(given, int) else tuple(given)
 
 
+def _tuning_seeds(given: int) -> int:
+    """How many seeds try a rate; a report counts their cells too."""
+    if not 0 < given <= TUNING:
+        raise RunError(f"tuning_seeds = {given} must be a number from 1 to {TUNING}. Type, say: tuning_seeds = 2")
+    return given
+
+
 def _task(row: Mapping[str, Any], record: Mapping[str, Any]) -> Task:
     track: Track = "rl" if "env" in row else "cifar"
     flags = merged_flags(record.get(track, {}), {name: value for name, value in row.items() if name not in TASK})
@@ -156,9 +163,8 @@ def _check_values(spec: Spec) -> None:
             raise RunError(f'{name} = {list(values)} must be different names. Type, say: {name} = ["{example}"]')
     if len({task.name for task in spec.tasks}) != len(spec.tasks):
         raise RunError("Two tasks have the same name. Give one of them another: label = ...")
-    for name, number, least in (("episodes", spec.episodes, 1), ("tuning_seeds", spec.tuning_seeds, 1)):
-        if number < least:
-            raise RunError(f"{name} = {number} plays nothing. Type a number from {least}.")
+    if spec.episodes < 1:
+        raise RunError(f"episodes = {spec.episodes} plays nothing. Type a number from 1.")
     if spec.videos < 0:
         raise RunError(f"videos = {spec.videos} is no number of episodes. Type a number from 0.")
     for task in spec.tasks:

@@ -80,16 +80,23 @@ class Spec:
             score: of the finished cell with this key, None while there is none. Arms that are tuned come after the
                 cells that tune them; the rate with the best mean is theirs.
         """
-        cells: list[Cell] = []
-        for task, algo, arm in self._rows():
-            if len(arm.rates) > 1:
-                cells += [cell for rate in arm.rates for cell in self._tuning(task, algo, arm, rate)]
+        cells = self.tuning_cells()
         for seed in self.seeds:
             for task, algo, arm in self._rows():
                 rate = self.rate(task, algo, arm, score)
                 if rate is not None:
                     cells.append(self._cell(task, algo, arm, seed, rate))
         return cells
+
+    def tuning_cells(self) -> list[Cell]:
+        """The cells that try rates, of each arm that has several."""
+        return [
+            cell
+            for task, algo, arm in self._rows()
+            if len(arm.rates) > 1
+            for rate in arm.rates
+            for cell in self._tuning(task, algo, arm, rate)
+        ]
 
     def all_cells(self) -> list[Cell]:
         """Every cell, in the order of `cells`; one whose rate is tuned stands at the first that is tried.
@@ -98,9 +105,28 @@ class Spec:
         """
         return self.cells(lambda _: 0.0)
 
+    def cells_after(self, ended: Callable[[str], Cell | None]) -> list[Cell]:
+        """Every cell that can be said by now, at the rates that the cells chose that ended.
+
+        Args:
+            ended: the cell with a key, done or failed; None while there is none. A tuning cell that learned at another
+                rate than it is to try counts as none.
+        """
+        tuning = {cell.key: cell for cell in self.tuning_cells()}
+
+        def score(key: str) -> float | None:
+            cell = ended(key)
+            return None if cell is None or not learned_as_planned(cell, tuning[key]) else cell.score
+
+        return self.cells(score)
+
     def expected(self) -> list[str]:
+        """The keys of all cells, run or not: those that are reported, and those that tune them."""
+        return [cell.key for cell in self.all_cells()]
+
+    def reported(self) -> list[str]:
         """The keys of all cells that are reported, run or not."""
-        return [self._cell(task, algo, arm, seed, 1.0).key for seed in self.seeds for task, algo, arm in self._rows()]
+        return [cell.key for cell in self.all_cells() if cell.tuned is None]
 
     def rate(self, task: Task, algo: str, arm: ArmSpec, score: Callable[[str], float | None]) -> float | None:
         """The encoder rate of an arm: its only one, or the best of those tuned over; None while that is not known."""
@@ -155,6 +181,16 @@ class Spec:
             budget=config.steps if isinstance(config, RlConfig) else config.epochs,
             work=Work(config, self.shifts, self.episodes, self.videos if seed == self.seeds[0] else 0),
         )
+
+
+def learned_as_planned(ended: Cell, planned: Cell) -> bool:
+    """Whether a cell's encoder learned at the rate that the cell is planned with; true where its record does not say.
+
+    A key is known before the rate of its arm is chosen, and does not hold it: when cells that tune it are run again, or
+    more of them, another rate may turn out to be the best.
+    """
+    rate = None if ended.result is None else ended.result.pins.get("encoder_lr")
+    return rate is None or rate == planned.planned_work().config.encoder_lr
 
 
 def merged_flags(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

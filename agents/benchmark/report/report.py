@@ -79,7 +79,7 @@ def read(folder: Path, trust: Trust = NOTHING) -> tuple[str, Grid]:
     if not (folder / "SPEC.toml").is_file():
         return "Benchmark", collect(folder)
     spec = read_spec(folder / "SPEC.toml", check=False, trust=trust)
-    return spec.name, collect(folder, spec.expected(), spec.tasks)
+    return spec.name, collect(folder, spec)
 
 
 def _show(title: str, grid: Grid, out: Path, statements: Sequence[Statement]) -> None:

@@ -27,6 +27,8 @@ ADVICE: dict[Kind, str] = {
     "failed": f"Run failed cells again: {RETRY}",
     "damaged": f"Remove damaged files from cells/, then type: {RETRY}",
     "mismatched": f"Cells are pooled only if they were made alike. Remove those that differ from cells/, then: {RETRY}",
+    "at another rate": "Another rate of the encoder is the best by now. Run these cells anew at theirs: "
+    "stillsight benchmark SPEC.toml",
     "missing": "Run what is missing: stillsight benchmark SPEC.toml",
     "not asked for": "SPEC.toml was changed after these cells were run, or they belong to another benchmark.",
 }

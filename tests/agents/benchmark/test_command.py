@@ -14,9 +14,13 @@ from typing import Any
 import pytest
 
 from stillsight.agents import cli
+from stillsight.agents.benchmark.analysis.analysis import analyse
+from stillsight.agents.benchmark.analysis.collect import Grid, collect
 from stillsight.agents.benchmark.benchmark_config import BenchmarkConfig
-from stillsight.agents.benchmark.command import benchmark, missing
+from stillsight.agents.benchmark.command import benchmark, failed, missing
+from stillsight.agents.benchmark.grid.cell import Cell, Result
 from stillsight.agents.benchmark.grid.parse import parse_spec
+from stillsight.agents.benchmark.grid.spec import Spec
 from stillsight.agents.benchmark.running import worker
 from stillsight.agents.benchmark.running.energy import meter
 from stillsight.agents.benchmark.running.local import run_local
@@ -414,3 +418,107 @@ def test_a_loss_that_is_no_number_is_found(tmp_path: Path, row: dict[str, Any], 
         return
     with pytest.raises(RunError, match=told):
         worker._refuse_not_finite(tmp_path)
+
+
+# Rates that are tuned over, with cells that are made up
+
+TUNED = """
+seeds = 2
+tuning_seeds = 1
+controls = []
+[rl]
+steps = 64
+[[task]]
+env = "stillsight/Orchard-v0"
+[[arm]]
+name = "tuned"
+role = "finetune"
+mode = "finetune"
+encoder = "retina"
+rates = [0.03, 0.3]
+"""
+
+
+def _finished(cell: Cell, score: float, **pins: object) -> Cell:
+    pinned = {"encoder_lr": cell.planned_work().config.encoder_lr, **pins}
+    return cell.done(Result(machine={}, pins=pinned, curve=(), scores={"clean": (score,)}, cost={}))
+
+
+def _run_missing(spec: Spec, results: Results, scores: dict[float, float]) -> list[tuple[int, float]]:
+    """Put down what is missing with the score of its rate, as `run` would; returns seeds and rates in their order."""
+    told = []
+    while cells := missing(spec, results):
+        for cell in cells:
+            rate = cell.planned_work().config.encoder_lr
+            told.append((cell.seed, rate))
+            results.write(_finished(cell, scores[rate]) if rate in scores else cell.failed("out of memory"))
+    return told
+
+
+def _problems(grid: Grid) -> list[tuple[str, str]]:
+    return [(problem.kind, problem.reason) for problem in grid.problems]
+
+
+def test_cells_of_a_rate_that_is_no_longer_the_best_do_not_count_and_run_again(tmp_path: Path) -> None:
+    """A key does not hold the rate: cells stayed at the one that won because the cell of the better one had failed."""
+    spec, results = parse_spec(TUNED), Results(tmp_path)
+    assert _run_missing(spec, results, {0.03: 1.0}) == [(1000, 0.03), (1000, 0.3), (0, 0.03), (1, 0.03)]
+    assert _problems(collect(tmp_path, spec)) == [("failed", "out of memory")]
+    (bad,) = failed(spec, results)
+    results.write(_finished(bad, 5.0))
+    grid = collect(tmp_path, spec)
+    why = "encoder_lr is 0.03, and 0.3 scored best of those that were tried"
+    assert _problems(grid) == [("at another rate", why)] * 2
+    assert (grid.complete, grid.cells, grid.asked) == (False, (), 2)
+    assert _run_missing(spec, results, {0.3: 5.0}) == [(0, 0.3), (1, 0.3)]
+    grid = collect(tmp_path, spec)
+    assert (grid.complete, grid.problems) == (True, ())
+    assert [cell.result.pins["encoder_lr"] for cell in grid.cells if cell.result] == [0.3, 0.3]
+
+
+def test_more_tuning_seeds_may_choose_another_rate(tmp_path: Path) -> None:
+    results = Results(tmp_path)
+    _run_missing(parse_spec(TUNED), results, {0.03: 2.0, 0.3: 1.0})
+    more = parse_spec(TUNED.replace("tuning_seeds = 1", "tuning_seeds = 2"))
+    told = _run_missing(more, results, {0.03: 0.0, 0.3: 9.0})
+    assert told == [(1001, 0.03), (1001, 0.3), (0, 0.3), (1, 0.3)]
+
+
+def test_a_tuning_cell_that_learned_at_another_rate_chooses_none(tmp_path: Path) -> None:
+    """Older versions let a shared encoder_lr stand in for the rate 1.0."""
+    spec, results = parse_spec(TUNED), Results(tmp_path)
+    _run_missing(spec, results, {0.03: 1.0, 0.3: 5.0})
+    (_, other) = spec.tuning_cells()
+    results.write(_finished(other, 0.0, encoder_lr=0.5))
+    assert [cell.key for cell in missing(spec, results)] == [other.key]
+    assert _problems(collect(tmp_path, spec)) == [
+        ("at another rate", "encoder_lr is 0.5, and 0.3 is the one that it tries")
+    ]
+
+
+def test_tuning_cells_are_pooled_like_others(tmp_path: Path) -> None:
+    """Those of an older SPEC.toml, or made otherwise, were averaged with the others in the table of rates."""
+    spec, results = parse_spec(TUNED.replace("tuning_seeds = 1", "tuning_seeds = 2")), Results(tmp_path)
+    _run_missing(spec, results, {0.03: 1.0, 0.3: 5.0})
+    (old, *_) = parse_spec(TUNED.replace("steps = 64", "steps = 32")).tuning_cells()
+    results.write(_finished(old, 1e6))
+    results.write(_finished(spec.tuning_cells()[1], 2.0, head=64))
+    grid = collect(tmp_path, spec)
+    assert _problems(grid) == [
+        ("mismatched", "head is 64, not None as in 3 of the 4 cells of tuned"),
+        ("not asked for", "SPEC.toml does not ask for it"),
+    ]
+    assert [(tried.rate, tried.seeds, tried.mean) for tried in analyse(grid, 10).rates] == [
+        (0.03, 1, 1.0),
+        (0.3, 2, 5.0),
+    ]
+
+
+def test_what_a_spec_no_longer_asks_for_fails_no_benchmark(tmp_path: Path) -> None:
+    """A failed cell of an older SPEC.toml ended every report with exit code 1, and --retry never ran it."""
+    spec, results = parse_spec(TUNED), Results(tmp_path)
+    _run_missing(spec, results, {0.03: 1.0, 0.3: 5.0})
+    (old, *_) = parse_spec(TUNED.replace("steps = 64", "steps = 32")).tuning_cells()
+    results.write(old.failed("out of memory"))
+    grid = collect(tmp_path, spec)
+    assert ([kind for kind, _ in _problems(grid)], grid.complete) == (["not asked for"], True)

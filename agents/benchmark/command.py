@@ -77,8 +77,8 @@ def benchmark(path: Path | None, config: BenchmarkConfig) -> int:
             raise
         finally:
             display.close()
-    if config.address is not None:
-        _fetch(results, spec, Results(folder))
+        if config.address is not None:
+            _fetch(results, spec, Results(folder), display)
     return report(folder, ReportConfig(trust=trust.names))
 
 
@@ -131,8 +131,12 @@ def failed(spec: Spec, results: Results) -> list[Cell]:
     return [cell for cell, known in ended if known is not None and known.state == "failed"]
 
 
-def _fetch(results: Results, spec: Spec, here: Results) -> None:
-    """Copy the records from where they lie into the benchmark's folder, for the report."""
+def _fetch(results: Results, spec: Spec, here: Results, display: ProgressDisplay) -> None:
+    """Copy the records from where they lie into the benchmark's folder, for the report.
+
+    What lies in the folder alone is no cell of this benchmark by now, and may be all that somebody has of another: it
+    is kept beside the records, where no report counts it.
+    """
     for name in ("SPEC.toml", "references.json"):
         text = results.get(name)
         if text is not None:
@@ -141,6 +145,11 @@ def _fetch(results: Results, spec: Spec, here: Results) -> None:
         cell = results.read(key)
         if cell is not None:
             here.write(cell)
+        elif (kept := here.set_aside(key)) is not None:
+            display.note(
+                f"{key} has no record at {results.address}, so that of {here.address} does not count. It is kept as "
+                f"{kept}."
+            )
 
 
 @contextlib.contextmanager

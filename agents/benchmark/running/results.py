@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from pathlib import Path
 
 import fsspec
@@ -63,6 +64,27 @@ class Results:
             self.files.rm(f"{self.root}/{_place(key)}")
         except FileNotFoundError:
             return
+
+    def set_aside(self, key: str) -> str | None:
+        """Keep the record of a cell under a name that is no cell's.
+
+        Returns:
+            The name, below the folder or the address; None if there is no record.
+
+        Raises:
+            DiskFault: it cannot be moved there.
+            NotPlainError: it is a link, a pipe or a device.
+        """
+        place = _place(key)
+        if not self.files.exists(f"{self.root}/{place}"):
+            return None
+        if isinstance(self.files, LocalFileSystem):
+            below(Path(self.root), place, what=WHAT)
+        names = (f"{place}.aside{number}" for number in itertools.count(1))
+        free = next(name for name in names if not self.files.exists(f"{self.root}/{name}"))
+        with writing(Path(f"{self.root}/{free}")):
+            self.files.mv(f"{self.root}/{place}", f"{self.root}/{free}")
+        return free
 
     def put(self, name: str, text: str) -> None:
         """Write a small file: a reader finds the old one or the new one, never half of one.

@@ -17,7 +17,7 @@ from stillsight.agents import cli
 from stillsight.agents.benchmark.analysis.analysis import analyse
 from stillsight.agents.benchmark.analysis.collect import Grid, collect
 from stillsight.agents.benchmark.benchmark_config import BenchmarkConfig
-from stillsight.agents.benchmark.command import benchmark, failed, missing
+from stillsight.agents.benchmark.command import _fetch, benchmark, failed, missing
 from stillsight.agents.benchmark.grid.cell import Cell, Result
 from stillsight.agents.benchmark.grid.parse import parse_spec
 from stillsight.agents.benchmark.grid.spec import Spec
@@ -26,6 +26,7 @@ from stillsight.agents.benchmark.running.energy import meter
 from stillsight.agents.benchmark.running.local import run_local
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.errors import RunError
+from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.trust import Trust
 from stillsight.encoders import EncoderError
 
@@ -522,3 +523,21 @@ def test_what_a_spec_no_longer_asks_for_fails_no_benchmark(tmp_path: Path) -> No
     results.write(old.failed("out of memory"))
     grid = collect(tmp_path, spec)
     assert ([kind for kind, _ in _problems(grid)], grid.complete) == (["not asked for"], True)
+
+
+def test_what_lies_at_an_address_is_what_a_report_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Failed tuning cells stayed behind there, and so did what no longer lay there stay in the report."""
+    spec, results, here = parse_spec(TUNED), Results(f"memory://{tmp_path.name}"), Results(tmp_path)
+    _run_missing(spec, here, {0.03: 1.0, 0.3: 5.0})
+    _run_missing(spec, results, {0.03: 1.0})
+    gone = spec.reported()[1]
+    results.remove(gone)
+    _fetch(results, spec, here, ProgressDisplay())
+    grid = collect(tmp_path, spec)
+    assert _problems(grid) == [("failed", "out of memory"), ("missing", "it was not run yet")]
+    assert [(cell.seed, cell.score) for cell in grid.cells] == [(0, 1.0)]
+    assert [cell.tuned for cell in grid.tuning] == [0.03]
+    kept = tmp_path / "cells" / f"{gone}.json.aside1"
+    assert json.loads(kept.read_text())["scores"] == {"clean": [5.0]}
+    told = f"{gone} has no record at memory://{tmp_path.name}, so that of {tmp_path} does not count. It is kept as "
+    assert capsys.readouterr().out == f"{told}cells/{kept.name}.\n"

@@ -43,6 +43,16 @@ def test_a_record_is_kept_read_and_forgotten(results: Results) -> None:
     results.remove(cell().key)  # there is nothing to forget
 
 
+def test_a_record_that_is_set_aside_is_kept_and_is_no_cell(results: Results) -> None:
+    assert results.set_aside(cell().key) is None
+    for score in (1.5, 9.0):
+        results.write(cell(score=score))
+        results.set_aside(cell().key)
+        assert results.read(cell().key) is None
+    kept = [results.get(f"cells/{cell().key}.json.aside{number}") for number in (1, 2)]
+    assert kept == [cell().text(), cell(score=9.0).text()], "the second takes nobody's place"
+
+
 def test_small_files_lie_beside_the_records(results: Results) -> None:
     assert results.get("SPEC.toml") is None
     results.put("SPEC.toml", "seeds = 5  # fünf\n")

@@ -49,7 +49,7 @@ def run_local(
         results: where workers write what came out.
         runs: the folder of the run folders and the workers' logs.
         count: processes side by side.
-        gpus: graphics cards, dealt out in turns; 0 leaves the choice to each worker.
+        gpus: graphics cards that this process sees, dealt out in turns; 0 leaves the choice to each worker.
         trust: what the cells may ask for.
     """
     waiting, free = list(cells), list(range(count))
@@ -71,6 +71,15 @@ def run_local(
             one.log.close()
 
 
+def _cards(gpus: int) -> list[str]:
+    """The cards that this process sees, as CUDA_VISIBLE_DEVICES names them: by number, UUID or MIG instance.
+
+    Where the user chose among them, the first is not number 0, and the others may be somebody else's.
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [str(number) for number in range(gpus)] if chosen is None else chosen.split(",")[:gpus]
+
+
 def _kill(process: subprocess.Popen[str]) -> None:
     """End a worker and all that it started, which are in its session: a cell that is cut short begins anew anyway."""
     if process.poll() is None:
@@ -82,7 +91,8 @@ def _kill(process: subprocess.Popen[str]) -> None:
 def _start(cell: Cell, results: Results, runs: Path, slot: int, gpus: int, trust: Trust) -> Running:
     environment = os.environ | {"OMP_NUM_THREADS": str(cell.planned_work().threads)} | RENDERING
     if gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = str(slot % gpus)
+        cards = _cards(gpus)
+        environment["CUDA_VISIBLE_DEVICES"] = cards[slot % len(cards)]
     with writing(runs / f"{cell.key}.log"):
         runs.mkdir(parents=True, exist_ok=True)
         (runs / f"{cell.key}.log").unlink(missing_ok=True)  # which may be a link, or have a second name

@@ -141,6 +141,31 @@ def test_a_worker_that_is_asked_to_stop_has_not_failed(tmp_path: Path, monkeypat
     assert Results(tmp_path).read(cell.key) is None
 
 
+@pytest.mark.parametrize(
+    ("chosen", "gpus", "seen"),
+    [
+        (None, 2, ["0", "1", "0", "1"]),
+        ("2,3", 2, ["2", "3", "2", "3"]),
+        ("GPU-5d5ba0d6,1,-1,0", 2, ["GPU-5d5ba0d6", "1", "GPU-5d5ba0d6", "1"]),  # -1 and what follows it is not seen
+        ("3", 0, ["3"] * 4),
+    ],
+)
+def test_workers_share_the_cards_that_the_user_chose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str | None, gpus: int, seen: list[str]
+) -> None:
+    """They took those with the first numbers, which may be somebody else's."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    script = tmp_path / "worker"
+    script.write_text('#!/bin/sh\necho "$CUDA_VISIBLE_DEVICES"\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    cells = parse_spec(GRID, check=False).cells()
+    list(run_local(cells, Results(tmp_path), tmp_path / "runs", 4, gpus))
+    assert [(tmp_path / "runs" / f"{cell.key}.log").read_text().strip() for cell in cells] == seen
+
+
 @pytest.mark.usefixtures("ends")
 def test_no_benchmark_writes_through_what_lies_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, diary = tmp_path / "benchmark", tmp_path / "diary.txt"

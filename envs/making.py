@@ -16,6 +16,7 @@ from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions, Scalar
 from stillsight.envs.registry import check_shift, resolve, suite_of
 from stillsight.envs.shifts.shifted import Shifted
+from stillsight.envs.spec import OwnImage
 from stillsight.envs.suites import SUITES
 from stillsight.envs.suites.suite import Suite
 from stillsight.envs.wrappers.actions import counted_from_zero
@@ -45,7 +46,8 @@ def make_env(
     """
     options = options or resolve(env_id).options
     env = bare(env_id, options)
-    env = dressed(env, options, suite_of(env_id).shifts, training=training)
+    suite = suite_of(env_id)
+    env = dressed(env, options, suite.shifts, suite.image, training=training)
     try:
         env.reset(seed=seed)
     except FileNotFoundError as error:  # a package that was built without all that its ids need
@@ -72,7 +74,12 @@ def bare(env_id: str, options: EnvOptions) -> gym.Env[Any, Any]:
 
 
 def dressed(
-    env: gym.Env[Any, Any], options: EnvOptions, scenes: Mapping[str, str], *, training: bool
+    env: gym.Env[Any, Any],
+    options: EnvOptions,
+    scenes: Mapping[str, str],
+    image: OwnImage | None = None,
+    *,
+    training: bool,
 ) -> gym.Env[Any, Any]:
     """A game, whose frames are skipped as they should be, in all that stands between it and an agent.
 
@@ -80,13 +87,14 @@ def dressed(
         env: the game.
         options: how it is shown.
         scenes: shifts that it gives by what it draws, see `Suite.shifts`.
+        image: that it is known to observe, see `Suite.image`.
         training: False shows true rewards, and lives unended.
 
     Raises:
         EnvError: see `Pixels` and `Shifted`.
     """
     env = counted_from_zero(env)
-    env = Pixels(env, options.size, options.pixels, options.state)
+    env = Pixels(env, options.size, options.pixels, options.state, image)
     if options.shift is not None:
         env = Shifted(env, options.shift, options.shift_strength, scenes)
     if options.max_episode_steps:

@@ -20,6 +20,9 @@ RENDERING = "rendering"
 LONGEST_WAIT = 1_000_000.0
 """Seconds that a step may be waited for: eleven days, which systems can still count in milliseconds."""
 
+SMALLEST_IMAGE = 16
+"""Shortest side in pixels of what counts as an image. MiniGrid's 7 x 7 x 3 uint8 table of symbols looks like one."""
+
 LARGEST_SIZE = 1024
 """Longest side in pixels that `size` may ask for; larger is nearly always a slip of the finger, and fills memory."""
 

@@ -1,14 +1,26 @@
-"""EnvSpec, Preset and Score: what is known of an environment before it is built."""
+"""EnvSpec, OwnImage, Preset and Score: what is known of an environment before it is built."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from stillsight.envs.options import EnvOptions
 
 Actions: TypeAlias = Literal["discrete", "multi-discrete", "multi-binary", "continuous", "unknown"]
+
+
+class OwnImage(NamedTuple):
+    """The image that a suite's environments observe themselves.
+
+    Attributes:
+        key: of it, as "image" in a Dict; "" for an observation that is the image.
+        larger: what to type so that it is drawn larger.
+    """
+
+    key: str
+    larger: str
 
 
 @dataclass(frozen=True, kw_only=True)

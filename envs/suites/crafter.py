@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from stillsight.envs.options import EnvOptions
+from stillsight.envs.options import SMALLEST_IMAGE, EnvOptions
 from stillsight.envs.spec import EnvSpec, Preset
 from stillsight.envs.suites.suite import EVERY, Suite
 
@@ -26,9 +26,10 @@ def register() -> None:
 
 
 def arguments(_env_id: str, options: EnvOptions) -> dict[str, Any]:
-    """Pictures drawn at the size at which they are seen, and crafter's own clock unless there is another."""
+    """Pictures drawn at the size at which they are seen, and at least as large as counts as an image; crafter's own
+    clock unless there is another."""
     return {
-        **({"size": options.size} if options.size else {}),
+        **({"size": max(options.size, SMALLEST_IMAGE)} if options.size else {}),
         **({"length": 0} if options.max_episode_steps else {}),
     }
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from stillsight.envs.errors import EnvError
-from stillsight.envs.options import OFF, RENDERING, EnvOptions
+from stillsight.envs.options import OFF, RENDERING, SMALLEST_IMAGE, EnvOptions
 from stillsight.envs.shifts.rows import MUJOCO_SCENES
 from stillsight.envs.spec import EnvSpec, Preset, Score
 from stillsight.envs.suites.suite import EVERY, ROBOT_PPO, Suite
@@ -105,7 +105,8 @@ def register() -> None:
 
 
 def arguments(env_id: str, options: EnvOptions) -> dict[str, Any]:
-    """Pictures drawn at the size at which they are seen, of the frames that are seen, by the cameras that are named.
+    """Pictures drawn at the size at which they are seen, and at least as large as counts as an image, of the frames
+    that are seen, by the cameras that are named.
 
     Raises:
         EnvError: dm_control is beside a MuJoCo with which it cannot work.
@@ -120,7 +121,7 @@ def arguments(env_id: str, options: EnvOptions) -> dict[str, Any]:
     return {
         "frame_skip": options.frame_skip,
         "time_limit": not options.max_episode_steps,
-        **({"size": options.size} if options.size else {}),
+        **({"size": max(options.size, SMALLEST_IMAGE)} if options.size else {}),
         **cameras(options),
     }
 

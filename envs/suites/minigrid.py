@@ -7,7 +7,7 @@ from typing import Any
 
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions
-from stillsight.envs.spec import EnvSpec, Preset, Score
+from stillsight.envs.spec import EnvSpec, OwnImage, Preset, Score
 from stillsight.envs.suites.suite import EVERY, Suite
 
 WORLD = EnvSpec(id="", actions="discrete", extra="minigrid", needs=("minigrid",), options=EnvOptions(size=0))
@@ -122,6 +122,7 @@ SUITE = Suite(
     prefix=("MiniGrid-", "BabyAI-"),
     entry_point="minigrid",
     register=register,
+    image=OwnImage("image", larger="--env-set tile_size=8"),
     harmless={
         "view": "agent|full",
         "tile_size": int,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from stillsight.envs.adapters.rendering import prepare
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.shifts.rows import DOMAIN_SCENES
-from stillsight.envs.spec import EnvSpec
+from stillsight.envs.spec import EnvSpec, OwnImage
 from stillsight.envs.suites.suite import Suite
 
 ROOM = EnvSpec(id="", actions="discrete", extra="miniworld", needs=("miniworld", "pyglet"), options=EnvOptions(size=0))
@@ -49,6 +49,7 @@ SUITE = Suite(
     register=register,
     draws="opengl",
     wrapping="stillsight.envs.adapters.own_context:draw_in_own_scene",
+    image=OwnImage("", larger="--env-set obs_width=80 --env-set obs_height=60"),
     shifts=DOMAIN_SCENES,
     harmless={"domain_rand": bool, "obs_width": int, "obs_height": int, "view": "agent|top"},
 )

@@ -15,7 +15,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from stillsight.envs.options import EnvOptions, Scalar
-from stillsight.envs.spec import EnvSpec, Preset
+from stillsight.envs.spec import EnvSpec, OwnImage, Preset
 
 if TYPE_CHECKING:
     import gymnasium as gym
@@ -86,6 +86,9 @@ class Suite:
     """Registers the suite's ids with Gymnasium; called only where `default.needs` can be imported."""
     draws: Literal["mujoco", "opengl"] | None = None
     """With what it draws, which must be told how before it is imported, see `rendering.prepare`."""
+    image: OwnImage | None = None
+    """The image that its environments observe, where arguments can make it too small to count as one; what `render()`
+    draws never takes its place."""
     one_a_process: bool = False
     """Whether its package can have one environment in a process and no more, so that several take workers."""
 

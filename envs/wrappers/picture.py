@@ -10,10 +10,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-Image: TypeAlias = NDArray[np.uint8]
+from stillsight.envs.options import SMALLEST_IMAGE
 
-SMALLEST_IMAGE = 16
-"""Shortest side in pixels of what counts as an image. MiniGrid's 7 x 7 x 3 uint8 table of symbols looks like one."""
+Image: TypeAlias = NDArray[np.uint8]
 
 MOST_CHANNELS = 16
 """Channels, on the first or last axis, up to which an array with two long sides looks like an image or several."""

@@ -10,6 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from stillsight.envs.errors import EnvFault
+from stillsight.envs.spec import OwnImage
 from stillsight.envs.wrappers import layout
 from stillsight.envs.wrappers.guard import Guard, Part
 from stillsight.envs.wrappers.layout import Layout, Observation
@@ -26,7 +27,8 @@ class Pixels(gym.ObservationWrapper[Any, Any, Any]):
     `[H, W]` (grey is repeated to three channels): uint8 or other whole numbers 0..255, and floats 0..1, 0..255, -1..1
     or -0.5..0.5. So is the one image of a Dict or Tuple, whose other parts are dropped, and the newest frame of
     Gymnasium's `FrameStackObservation`. What looks like an image and is none of these is refused. Anything else, such
-    as a state vector or a small table of symbols, is replaced by what `render()` shows. `seen` says which it is.
+    as a state vector or a small table of symbols, is replaced by what `render()` shows. `seen` says which it is. Where
+    `own` names the image that an environment is known to observe, it is never replaced, and refused where it is small.
 
     Where `pixels` names several images or none, or `state` names vectors, an observation is a dict of images uint8
     `[3, H, W]` and vectors float32 `[D]`; see `EnvOptions` for both.
@@ -45,9 +47,14 @@ class Pixels(gym.ObservationWrapper[Any, Any, Any]):
     """
 
     def __init__(
-        self, env: gym.Env[Any, Any], size: int = 0, pixels: Sequence[str] = (), state: Sequence[str] = ()
+        self,
+        env: gym.Env[Any, Any],
+        size: int = 0,
+        pixels: Sequence[str] = (),
+        state: Sequence[str] = (),
+        own: OwnImage | None = None,
     ) -> None:
-        found = sight(env, pixels, state)
+        found = sight(env, pixels, state, own)
         alone = len(found.eyes) == 1 and not found.senses
         looked_at = [Part(eye.pick, eye.space, key="" if alone else eye.key) for eye in found.eyes]
         looked_at += [Part(sense.pick, sense.space, image=False, key=sense.key) for sense in found.senses]

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillsight.envs.errors import EnvError
+from stillsight.envs.options import SMALLEST_IMAGE
 from stillsight.envs.wrappers.parts import name, parts, words
-from stillsight.envs.wrappers.picture import SMALLEST_IMAGE, Picture, read_picture
+from stillsight.envs.wrappers.picture import Picture, read_picture
 
 DISPLAY = re.compile(r"display|opengl|glfw|\begl|osmesa|\bglx\b|\bx11\b|mujoco_gl|gl context|video device")
 """What the errors of drawing libraries that found no screen to draw on have in them."""

@@ -10,10 +10,11 @@ import gymnasium as gym
 from gymnasium import spaces
 
 from stillsight.envs.errors import EnvError, did_you_mean, nearest
-from stillsight.envs.options import OFF, ON, RENDERING
+from stillsight.envs.options import OFF, ON, RENDERING, SMALLEST_IMAGE
+from stillsight.envs.spec import OwnImage
 from stillsight.envs.wrappers.numbers import MOST_NUMBERS, Numbers, read_numbers
 from stillsight.envs.wrappers.parts import Path, key, name, parts, words
-from stillsight.envs.wrappers.picture import SMALLEST_IMAGE, Picture, read_one_channel, read_picture
+from stillsight.envs.wrappers.picture import Picture, read_one_channel, read_picture
 from stillsight.envs.wrappers.rendered import drawn
 from stillsight.envs.wrappers.seen import Seen
 
@@ -94,21 +95,26 @@ class _Part(NamedTuple):
         return key(self.path) if self.path else WHOLE
 
 
-def sight(env: gym.Env[Any, Any], pixels: Sequence[str] = (), state: Sequence[str] = ()) -> Sight:
+def sight(
+    env: gym.Env[Any, Any], pixels: Sequence[str] = (), state: Sequence[str] = (), own: OwnImage | None = None
+) -> Sight:
     """What an agent sees of `env`.
 
     Args:
         env: with any observation.
         pixels, state: see `EnvOptions`.
+        own: the image that it is known to observe, which nothing takes the place of.
 
-    Raises `EnvError` for several images of which none is named, for an observation that looks like an image and whose
-    meaning is not clear, for an environment that neither observes nor renders an image, and for names of parts that
-    there are not.
+    Raises `EnvError` for an image of its own that is too small to be one, for several images of which none is named,
+    for an observation that looks like an image and whose meaning is not clear, for an environment that neither observes
+    nor renders an image, and for names of parts that there are not.
     """
     pixels, state = tuple(pixels), tuple(state)
     stack = _frame_stack(env)
     space = env.observation_space if stack is None else stack.env.observation_space
     every = [_Part(path, part, read_picture(part)) for path, part in parts(space)]
+    if own is not None:
+        _check_own(env, every, own)
     chosen = _chosen_images(env, every, pixels)
     vectors = _chosen_vectors(env, every, [part for part in chosen if part is not None], state)
     texts = tuple(sorted(part.key for part in every if isinstance(part.space, spaces.Text)))
@@ -165,6 +171,17 @@ def _sense(part: _Part, pick: Pick) -> Sense:
     assert numbers is not None
     told = f"{part.key} ({words(part.space)}{f', {numbers.changes}' if numbers.changes else ''}{_symbols(part.space)})"
     return Sense(part.key, pick, part.space, numbers, told)
+
+
+def _check_own(env: gym.Env[Any, Any], every: Sequence[_Part], own: OwnImage) -> None:
+    """Refuse an image that is too small to be told from a table: the rendering in its place would show something else
+    than the environment lets an agent see, as all of a world in place of the tiles before it."""
+    part = next((part for part in every if key(part.path) == own.key), None)
+    if part is not None and part.picture is None:
+        raise EnvError(
+            f"{name(env)} observes an image of {words(part.space)}{f' under {own.key!r}' if own.key else ''}, and an "
+            f"image has at least {SMALLEST_IMAGE} pixels a side. Have it drawn larger: {own.larger}"
+        )
 
 
 def _chosen_images(env: gym.Env[Any, Any], every: Sequence[_Part], named: Sequence[str]) -> list[_Part | None]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from stillsight.envs import EnvError, EnvOptions, Pixels, make_env, make_vec
 from stillsight.envs.errors import EnvFault
+from stillsight.envs.spec import OwnImage
 from stillsight.envs.wrappers.pixels import film_frame
 
 FRAME = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
@@ -157,6 +158,29 @@ def test_a_clear_image_beside_one_that_is_not_is_the_one_that_is_seen() -> None:
     env = Pixels(Eye(spaces.Dict(rgb=box(20, 30, 3), rgba=box(20, 30, 4))))
     assert "the observation 'rgb'" in str(env.seen)
     assert "Not seen: rgba (uint8 [20, 30, 4])" in str(env.seen)
+
+
+@pytest.mark.parametrize(
+    ("space", "own", "told"),
+    [
+        (box(60, 12, 3), OwnImage("", larger="--env-set obs_width=80"), "an image of uint8 [60, 12, 3], and an image"),
+        (
+            spaces.Dict(eye=box(8, 8, 3), at=box(2)),
+            OwnImage("eye", larger="--env-set obs_width=80"),
+            "an image of uint8 [8, 8, 3] under 'eye', and an image",
+        ),
+    ],
+    ids=str,
+)
+def test_an_image_that_a_suite_observes_is_refused_where_it_is_small_and_not_rendered(
+    space: gym.Space[Any], own: OwnImage, told: str
+) -> None:
+    assert "what render() draws" in str(Pixels(Eye(space)).seen)
+    with pytest.raises(EnvError) as caught:
+        Pixels(Eye(space), own=own)
+    assert told in str(caught.value)
+    assert str(caught.value).endswith("has at least 16 pixels a side. Have it drawn larger: --env-set obs_width=80")
+    assert "the observation, uint8" in str(Pixels(Eye(box(16, 16, 3)), own=own._replace(key="")).seen)
 
 
 @pytest.fixture

@@ -85,6 +85,19 @@ def test_what_a_task_ends_itself_is_a_termination(monkeypatch: pytest.MonkeyPatc
     env.close()
 
 
+def test_a_size_below_that_of_an_image_shows_the_camera_and_no_film_frame() -> None:
+    """The picture of 8 x 8 counted as numbers beside the film frame of 256 x 256, which was seen in its place."""
+    env = make_env(CARTPOLE, resolve(CARTPOLE).options.merge(size=8, state=("on",)))
+    assert str(env.get_wrapper_attr("seen")).startswith(
+        "the observation 'pixels', uint8 [16, 16, 3]: 16 x 16 pixels, resized to 8 x 8"
+    )
+    assert {key: part.shape for key, part in env.reset()[0].items()} == {
+        "pixels": (3, 8, 8),
+        "position": (3,),
+        "velocity": (2,),
+    }
+
+
 def test_an_agent_sees_pixels_at_the_size_that_is_drawn_and_may_have_a_clock_of_its_own() -> None:
     env = make_env(CARTPOLE, resolve(CARTPOLE).options.merge(size=32, max_episode_steps=3), seed=2)
     assert str(env.get_wrapper_attr("seen")) == (

@@ -103,6 +103,32 @@ def test_views_that_there_are_not_are_refused(kwargs: Any, sentence: str) -> Non
     assert str(caught.value) == sentence
 
 
+@pytest.mark.parametrize(
+    ("asked", "side"),
+    [
+        ({"tile_size": 2}, 14),
+        ({"agent_view_size": 3, "tile_size": 5}, 15),
+        ({"tile_size": 2, "view": "full"}, 10),
+    ],
+)
+@pytest.mark.parametrize("parts", [{}, {"pixels": ("off",), "state": ("on",)}], ids=["seen", "as numbers"])
+def test_tiles_too_small_for_an_image_are_refused_and_the_world_is_not_shown_in_their_place(
+    asked: dict[str, Any], side: int, parts: dict[str, Any]
+) -> None:
+    """An agent was shown the whole world from above, while its config said that it sees the tiles before it."""
+    with pytest.raises(EnvError) as caught:
+        make_env(DOOR, EnvOptions(kwargs=tuple(asked.items()), **parts))
+    assert str(caught.value) == (
+        f"{DOOR} observes an image of uint8 [{side}, {side}, 3] under 'image', and an image has at least 16 pixels a "
+        "side. Have it drawn larger: --env-set tile_size=8"
+    )
+
+
+def test_the_smallest_tiles_that_make_an_image_show_the_agents_view() -> None:
+    env = make_env(DOOR, EnvOptions(kwargs=(("tile_size", 3),)))
+    assert str(env.get_wrapper_attr("seen")).startswith("the observation 'image', uint8 [21, 21, 3]: 21 x 21 pixels")
+
+
 def test_other_arguments_reach_the_world_and_unknown_ones_are_a_sentence() -> None:
     assert make_env(DOOR, EnvOptions(kwargs=(("max_steps", 9), ("view", "full")))).get_wrapper_attr("max_steps") == 9
     with pytest.raises(EnvError, match=r"does not take the arguments sise=3: "):

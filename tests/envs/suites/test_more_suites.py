@@ -17,6 +17,7 @@ import pytest
 
 from stillsight.envs import EnvError, EnvOptions, make_env, make_vec, resolve
 from stillsight.envs.adapters.highway_rules import OwnRules
+from stillsight.envs.suites.crafter import arguments as crafter_arguments
 from stillsight.envs.suites.highway import remember_rules, rules_of
 from stillsight.envs.vector import WorkerVecEnv
 from stillsight.envs.workers import workers_pay
@@ -55,6 +56,11 @@ def test_crafter_steps_as_its_package_does() -> None:
         assert info["achievements"] == own_info["achievements"]
     shows(frames)
     assert env.render().shape == (256, 256, 3)
+
+
+def test_crafter_draws_what_counts_as_an_image_at_any_size() -> None:
+    assert crafter_arguments(CRAFTER, EnvOptions(size=8)) == {"size": 16}
+    assert crafter_arguments(CRAFTER, EnvOptions(size=64)) == {"size": 64}
 
 
 def test_crafter_tells_death_from_the_end_of_its_clock() -> None:

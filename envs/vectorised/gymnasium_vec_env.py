@@ -10,7 +10,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import iterate
 from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
@@ -151,6 +151,12 @@ class GymnasiumVecEnv(DummyVecEnv):
                 f"{self._name} has begun the next episode when a step that ends one comes back (SAME_STEP): its last "
                 "frame cannot be drawn any more. Make it with autoreset_mode DISABLED."
             )
+        if self.observed and _stacks_frames(native):
+            raise EnvError(
+                f"{self._name} is made of environments that stack frames by FrameStackObservation, and which of their "
+                "axes are frames and which are colours cannot be told from outside. Leave it out, and stack frames by "
+                "--frame-stack, or stable_baselines3's VecFrameStack."
+            )
         for number, env in enumerate(self.envs):
             env.action_space.seed(seed + number)
         self.action_space.seed(seed)
@@ -159,9 +165,16 @@ class GymnasiumVecEnv(DummyVecEnv):
     @property
     def rendered(self) -> bool:
         """Whether an image that is seen is drawn by `render()`."""
+        return "rendering" in self._sources()
+
+    @property
+    def observed(self) -> bool:
+        """Whether an image that is seen is one that is observed."""
+        return "observation" in self._sources()
+
+    def _sources(self) -> set[str]:
         seen: Seen | SeenParts = self.envs[0].get_wrapper_attr("seen")
-        images = (seen,) if isinstance(seen, Seen) else seen.images
-        return any(image.source == "rendering" for image in images)
+        return {image.source for image in ((seen,) if isinstance(seen, Seen) else seen.images)}
 
     def reset(self) -> VecEnvObs:
         """New episodes everywhere, from the seeds given since the last reset or from where the generators stand."""
@@ -335,6 +348,14 @@ class EntryPointVecEnv(GymnasiumVecEnv):
 
 def _name(native: VectorEnv[Any, Any, Any]) -> str:
     return native.spec.id if native.spec is not None else type(native.unwrapped).__name__
+
+
+def _stacks_frames(native: VectorEnv[Any, Any, Any]) -> bool:
+    """Whether Gymnasium's own `FrameStackObservation` stands around the copies, as far as they can be asked."""
+    apart = native.unwrapped
+    if not isinstance(apart, SyncVectorEnv | AsyncVectorEnv):
+        return False
+    return all(bool(each) for name in ("stack_size", "obs_queue") for each in apart.call("has_wrapper_attr", name))
 
 
 def _seeds(seeds: Sequence[int | None]) -> Any:

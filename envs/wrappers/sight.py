@@ -22,6 +22,13 @@ WANTED = (
     "An agent sees one image: uint8 0..255 or float 0..1, 0..255 or -1..1, [H, W, 3], [3, H, W] or [H, W], at least "
     f"{SMALLEST_IMAGE} pixels a side."
 )
+UNSTACKED = (
+    "Put FrameStackObservation around all wrappers that change what is observed, or leave it out and stack frames by "
+    "--frame-stack."
+)
+"""What to do about frames that were stacked where it cannot be told any more."""
+
+Stack: TypeAlias = gym.wrappers.FrameStackObservation[Any, Any, Any]
 Pick: TypeAlias = Callable[[Any], Any]
 """From an observation to a part of it."""
 
@@ -110,13 +117,18 @@ def sight(
     nor renders an image, and for names of parts that there are not.
     """
     pixels, state = tuple(pixels), tuple(state)
-    stack = _frame_stack(env)
+    stack, hidden = _frame_stacks(env)
     space = env.observation_space if stack is None else stack.env.observation_space
     every = [_Part(path, part, read_picture(part)) for path, part in parts(space)]
     if own is not None:
         _check_own(env, every, own)
     chosen = _chosen_images(env, every, pixels)
     vectors = _chosen_vectors(env, every, [part for part in chosen if part is not None], state)
+    if hidden is not None and any(part is not None for part in (*chosen, *vectors)):
+        raise EnvError(
+            f"{name(env)} stacks {hidden.stack_size} frames by FrameStackObservation, and what wrappers make of them "
+            f"does not say which are frames and which are colours. {UNSTACKED}"
+        )
     texts = tuple(sorted(part.key for part in every if isinstance(part.space, spaces.Text)))
     if chosen == [None] and not vectors:
         return _rendered(env, texts)
@@ -285,14 +297,22 @@ def _chosen_vectors(
     return chosen
 
 
-def _frame_stack(env: gym.Env[Any, Any]) -> gym.wrappers.FrameStackObservation[Any, Any, Any] | None:
-    """Gymnasium's own wrapper that stacks frames, where it gives what `env` observes: then the first axis is time."""
+def _frame_stacks(env: gym.Env[Any, Any]) -> tuple[Stack | None, Stack | None]:
+    """Gymnasium's own wrapper that stacks frames, where it gives what `env` observes, so that the first axis is time;
+    and one that stands under what makes something else of its frames."""
+    seen: Stack | None = None
     inner: Any = env
+    changed = False
     while isinstance(inner, gym.Wrapper):
+        if isinstance(inner, gym.wrappers.AddRenderObservation) and isinstance(inner.observation_space, spaces.Box):
+            break  # what it stands on is not observed
         if isinstance(inner, gym.wrappers.FrameStackObservation):
-            return inner if inner.observation_space == env.observation_space else None
+            if seen is not None or changed or inner.observation_space != env.observation_space:
+                return seen, inner
+            seen = inner
+        changed = changed or isinstance(inner, gym.ObservationWrapper)
         inner = inner.env
-    return None
+    return seen, None
 
 
 def _picker(path: Path, *, newest: bool) -> Callable[[Any], Any]:

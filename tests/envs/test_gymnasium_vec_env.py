@@ -120,6 +120,23 @@ def test_rendered_frames_are_those_of_single_environments(mode: AutoresetMode) -
     assert frame.shape == (32, 32, 3)
 
 
+def grey_stack(frames: int) -> gym.Env[Any, Any]:
+    """The camera of a robot in grey, `frames` of them one on the other."""
+    eye = gym.wrappers.TransformObservation(
+        Robot(),
+        lambda seen: seen["image"][..., 0],
+        spaces.Box(0, 255, Robot().observation_space["image"].shape[:2], np.uint8),
+    )
+    return gym.wrappers.FrameStackObservation(eye, frames)
+
+
+def test_three_grey_frames_of_its_copies_are_no_picture_in_colour() -> None:
+    """From outside `[3, H, W]` is all that is known of a copy."""
+    native = SyncVectorEnv([partial(grey_stack, 3)] * 2, autoreset_mode=AutoresetMode.DISABLED)
+    with pytest.raises(EnvError, match=r"SyncVectorEnv is made of environments that stack frames .*--frame-stack"):
+        GymnasiumVecEnv(native)
+
+
 def test_the_last_frame_that_is_drawn_too_late_is_a_sentence() -> None:
     makers = [partial(Robot, draws=True, render_mode="rgb_array")] * 2
     native = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
-from gymnasium.wrappers import FrameStackObservation, RecordEpisodeStatistics
+from gymnasium.wrappers import (
+    AddRenderObservation,
+    DtypeObservation,
+    FrameStackObservation,
+    RecordEpisodeStatistics,
+    RescaleObservation,
+    TransformObservation,
+)
 from numpy.typing import NDArray
 
 from stillsight.envs import EnvError, EnvOptions, Pixels, make_env, make_vec
@@ -130,6 +137,46 @@ def test_of_gymnasium_s_frame_stack_the_newest_frame_is_seen(space: gym.Space[An
             last = np.stack([last] * 3) if last.ndim == 2 else last.transpose(2, 0, 1)
             np.testing.assert_array_equal(pixels, last)
             pixels = env.step(0)[0]
+
+
+def halved(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    box_of = env.observation_space
+    assert isinstance(box_of, spaces.Box)
+    half = spaces.Box(0, 255, (*box_of.shape[:-2], 16, 16), np.uint8)
+    return TransformObservation(env, lambda frames: frames[..., ::2, ::2], half)
+
+
+HIDDEN: dict[str, Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]]] = {
+    "as floats": lambda eye: RescaleObservation(DtypeObservation(FrameStackObservation(eye, 3), np.float32), 0, 1),
+    "resized": lambda eye: halved(FrameStackObservation(eye, 3)),
+    "turned about": lambda eye: TransformObservation(
+        FrameStackObservation(eye, 3), lambda frames: frames[::-1], box(3, 32, 32)
+    ),
+    "stacked twice": lambda eye: FrameStackObservation(FrameStackObservation(eye, 3), 3),
+}
+
+
+@pytest.mark.parametrize("how", HIDDEN)
+def test_three_grey_frames_are_no_picture_in_colour(how: str) -> None:
+    """A wrapper around the stack hid it, and frames of three moments were seen as red, green and blue of one."""
+    with pytest.raises(EnvError) as caught:
+        Pixels(RecordEpisodeStatistics(HIDDEN[how](Eye(box(32, 32)))))
+    assert str(caught.value) == (
+        "Eye stacks 3 frames by FrameStackObservation, and what wrappers make of them does not say which are frames "
+        "and which are colours. Put FrameStackObservation around all wrappers that change what is observed, or leave "
+        "it out and stack frames by --frame-stack."
+    )
+    seen = Pixels(HIDDEN[how](Eye(box(32, 32))), pixels=("rendering",)).seen
+    assert "what render() draws, uint8 [40, 50, 3]" in str(seen), "which has nothing to do with it"
+
+
+def test_wrappers_within_a_frame_stack_hide_nothing() -> None:
+    eye = Eye(box(32, 32))
+    env = Pixels(FrameStackObservation(halved(eye), 3))
+    pixels, _ = env.reset(seed=1)
+    np.testing.assert_array_equal(pixels, np.stack([eye.last[::2, ::2]] * 3))
+    drawn = Pixels(AddRenderObservation(FrameStackObservation(Eye(box(32, 32)), 3), render_only=True))
+    np.testing.assert_array_equal(drawn.reset()[0], FRAME.transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from gymnasium import spaces
 
 from stillsight.envs.errors import EnvFault
 from stillsight.envs.wrappers.parts import name, words
+from stillsight.envs.wrappers.picture import ends
 from stillsight.envs.wrappers.rules import Step
 
 OURS = frozenset({"episode", "terminal_observation", "TimeLimit.truncated"})
@@ -136,7 +137,9 @@ def _image_check(part: Part) -> Callable[[Any], str | None]:
     assert isinstance(space, spaces.Box)
     assert space.dtype is not None
     shape, kind, is_bytes = space.shape, space.dtype.kind, space.dtype == np.uint8
-    low, high = float(space.low.min()), float(space.high.max())
+    bounds = ends(space)
+    assert bounds is not None, "what has other bounds in some places is no picture"
+    low, high = bounds
     slack = TOLERANCE * (high - low) if kind == "f" else 0.0
 
     def check(observation: Any) -> str | None:

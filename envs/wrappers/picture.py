@@ -40,22 +40,38 @@ class Picture(NamedTuple):
     changes: tuple[str, ...]
 
 
+_UNEVEN = "its values have other bounds in some places than in others, and do not say what is black and what is white"
+
+
+def ends(space: spaces.Box) -> tuple[float, float] | None:
+    """The least and the greatest value of an array; None where they are not the same in all its places, and of an array
+    without any."""
+    if 0 in space.shape:
+        return None
+    low, high = space.low, space.high
+    if low.min() != low.max() or high.min() != high.max():
+        return None
+    return float(low.min()), float(high.max())
+
+
 def read_picture(space: gym.Space[Any]) -> Picture | str | None:
     """How to read the image of a space; why that is not clear, as the end of a sentence; None if it is no image."""
     if not isinstance(space, spaces.Box) or space.dtype is None or space.dtype.kind not in "uif":
         return None
     shape, floats = space.shape, space.dtype.kind == "f"
-    bounds = (float(space.low.min()), float(space.high.max()))
-    if not floats and bounds[1] < 255.0:
-        return None  # a table of symbols: whole numbers that do not reach white
+    if 0 in shape or (not floats and float(space.high.max()) < 255.0):
+        return None  # nothing, or a table of symbols: whole numbers that do not reach white
     if (several := _several(shape)) is not None:
         return several
     layout = _layout(shape)
     if layout is None:
         return None
-    if bounds not in _SCALES or (not floats and bounds != (0.0, 255.0)):
+    bounds = ends(space)
+    if bounds is None or bounds not in _SCALES or (not floats and bounds != (0.0, 255.0)):
         # A table of numbers may well be two-dimensional; three channels, or one, make a picture of it.
-        unclear = f"its values, {bounds[0]:g}..{bounds[1]:g}, do not say what is black and what is white"
+        unclear = _UNEVEN
+        if bounds is not None:
+            unclear = f"its values, {bounds[0]:g}..{bounds[1]:g}, do not say what is black and what is white"
         return unclear if len(shape) == 3 else None
     height, width, arrange, changes = layout
     if space.dtype == np.uint8:
@@ -79,7 +95,10 @@ def read_one_channel(space: gym.Space[Any]) -> Picture | str | None:
     layout = _layout(space.shape)
     if layout is None or layout[3] != _GREY:
         return None
-    low, high = float(space.low.min()), float(space.high.max())
+    bounds = ends(space)
+    if bounds is None:
+        return _UNEVEN
+    low, high = bounds
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         return f"its values, {low:g}..{high:g}, have no ends that could be black and white"
     height, width, arrange, _ = layout

@@ -55,6 +55,17 @@ def box(*shape: int, low: float = 0, high: float = 255, dtype: Any = np.uint8) -
     return spaces.Box(low, high, shape, dtype)
 
 
+def short(value: object) -> str:
+    """What a case is called: the bounds of an uneven space would be written in full."""
+    return value if isinstance(value, str) else " ".join(str(value).split())[:40]
+
+
+def uneven(height: int, width: int, *, high: list[float], dtype: Any = np.float32) -> spaces.Box:
+    """From 0 to a number of its own in each channel."""
+    top = np.broadcast_to(np.array(high, dtype), (height, width, len(high))).copy()
+    return spaces.Box(np.zeros_like(top), top, dtype=dtype)
+
+
 @pytest.mark.parametrize(
     ("space", "sentence"),
     [
@@ -189,8 +200,12 @@ def test_wrappers_within_a_frame_stack_hide_nothing() -> None:
         (box(20, 30, 3, low=-np.inf, high=np.inf, dtype=np.float32), "its values, -inf..inf, do not say what is black"),
         (box(20, 30, 3, high=65535, dtype=np.uint16), r"its values, 0..65535, do not say"),
         (spaces.Dict(eye=box(84, 84, 4), at=box(2)), "under 'eye' and is not clear: 4 channels"),
+        # By the widest bounds, 0..255, what is white in the first two channels was seen as black.
+        (uneven(20, 30, high=[1, 1, 255]), "its values have other bounds in some places than in others"),
+        (uneven(20, 30, high=[1, 1, 255], dtype=np.float64), "its values have other bounds in some places than in"),
+        (uneven(20, 30, high=[10, 5, 255], dtype=np.uint8), "its values have other bounds in some places than in"),
     ],
-    ids=str,
+    ids=short,
 )
 def test_what_looks_like_an_image_and_is_not_clear_is_refused_and_not_rendered(space: gym.Space[Any], why: str) -> None:
     with pytest.raises(EnvError) as caught:
@@ -199,6 +214,13 @@ def test_what_looks_like_an_image_and_is_not_clear_is_refused_and_not_rendered(s
     assert why in str(caught.value)
     assert "An agent sees one image: uint8 0..255 or float 0..1, 0..255 or -1..1, [H, W, 3]" in str(caught.value)
     assert "AddRenderObservation" in str(caught.value)
+
+
+def test_one_channel_is_not_read_by_bounds_that_are_not_everywhere() -> None:
+    depth = box(20, 30, high=10, dtype=np.float32)
+    depth.high[3, 4] = 20.0
+    with pytest.raises(EnvError, match=r"'depth' of Eye cannot be seen as an image: its values have other bounds in"):
+        Pixels(Eye(spaces.Dict(rgb=box(20, 30, 3), depth=depth)), pixels=("depth",))
 
 
 def test_a_clear_image_beside_one_that_is_not_is_the_one_that_is_seen() -> None:

@@ -59,6 +59,7 @@ def remember_rules(drivers: type) -> None:
     taken for everybody's.
     """
     FIRST_RULES.setdefault(drivers, rules_of(drivers))
+    further: type
     for further in drivers.__subclasses__():
         remember_rules(further)
 

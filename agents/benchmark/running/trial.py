@@ -66,7 +66,7 @@ def try_agent(work: Work, folder: Path, trust: Trust = NOTHING) -> Trial:
     evaluated = time.perf_counter()
     player = load(folder, "last", device=config.device, trust=trust.names)
     loaded = time.perf_counter()
-    returns(player, "none", episodes=1, seed=PLAY, deterministic=not config.stochastic_eval)
+    returns(player, episodes=1, seed=PLAY, deterministic=not config.stochastic_eval)
     episode = time.perf_counter() - loaded
     waiting_step, step = pace.steps()
     evaluation = evaluated - pace.ended.seconds

@@ -91,7 +91,7 @@ def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust) -> Result:
     played = {
         shift: episodes_under(
             player,
-            "none" if shift == CLEAN else shift,
+            None if shift == CLEAN else shift,  # as its evaluations show the game, shifted or not
             episodes=work.episodes,
             seed=PLAY,
             deterministic=not config.stochastic_eval,

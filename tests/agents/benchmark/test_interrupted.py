@@ -13,12 +13,15 @@ from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.grid.parse import parse_spec
 from stillsight.agents.benchmark.running import worker
 from stillsight.agents.benchmark.running.interrupted import goes_on
+from stillsight.agents.playing import play
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.records import read_lines
 from stillsight.agents.training.config import RlConfig
+from stillsight.agents.training.episodes import Episode
 from stillsight.agents.training.learn import learn
 from stillsight.encoders.mode import Mode
+from stillsight.envs import EnvOptions
 
 GRID = """
 name = "interrupted"
@@ -164,3 +167,23 @@ def test_one_that_was_trained_whole_is_only_played(cell: Cell, whole: Cell, tmp_
     assert _alike(worker.run_cell(cell, tmp_path), whole)
     assert (folder / "metrics.jsonl").read_bytes() == rows
     assert (folder / "done").stat().st_mtime_ns == stood
+
+
+def test_the_score_of_a_cell_is_of_the_game_as_its_own_evaluations_show_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failure it prevents: an agent that learned in a scene without shadows (`shift = "plain"`) is scored in one
+    with them, and the loss under an unseen shift is called clean."""
+    text = GRID.replace("videos = 0", 'videos = 0\nshifts = ["blur"]').replace("[rl]", '[rl]\nshift = "noise"')
+    (cell,) = parse_spec(text.replace("steps = 128", "steps = 32")).cells()
+    seen = []
+
+    def played(_: object, options: EnvOptions, *, episodes: int, **__: object) -> list[Episode]:
+        seen.append(options.shift)
+        return [Episode(float(len(seen)), 20, False)] * episodes
+
+    monkeypatch.setattr(play, "play_seeds", played)
+    ended = worker.run_cell(cell, tmp_path)
+    assert seen == ["noise", "blur"]
+    assert ended.result is not None
+    assert ended.result.scores == {"clean": (1.0, 1.0), "blur": (2.0, 2.0)}

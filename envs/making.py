@@ -64,13 +64,18 @@ def make_env(
 def bare(env_id: str, options: EnvOptions) -> gym.Env[Any, Any]:
     """Gymnasium's own environment, with its suite's wrapping, which skips frames.
 
-    Raises `EnvError`, see `make_env`.
+    Raises `EnvError`, see `make_env`, and for more steps an episode than there are of a game that pays by the clock.
     """
     resolve(env_id)  # which registers it
     suite = suite_of(env_id)
     _check(env_id, options, suite)
     check_shift(env_id, options.shift)
-    return suite.wrap(_make(env_id, options, suite), options)
+    env = _make(env_id, options, suite)
+    if options.max_episode_steps:
+        env = untimed(env)
+        if suite.clock is not None:
+            suite.clock(env_id, env.unwrapped, options.max_episode_steps * options.frame_skip)
+    return suite.wrap(env, options)
 
 
 def dressed(
@@ -108,6 +113,19 @@ def dressed(
         env = LifeLoss(env)
     if training and options.clip_rewards:
         env = gym.wrappers.TransformReward(env, sign)
+    return env
+
+
+def untimed(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """`env` without any `TimeLimit`: `gymnasium.make` leaves out its own alone, and an entry point may have put others
+    there."""
+    while isinstance(env, gym.wrappers.TimeLimit):
+        env = env.env
+    layer = env
+    while isinstance(layer, gym.Wrapper):
+        while isinstance(layer.env, gym.wrappers.TimeLimit):
+            layer.env = layer.env.env
+        layer = layer.env
     return env
 
 

@@ -44,7 +44,8 @@ class EnvOptions:
     clip_rewards: bool = False
     """Learn from the sign of the reward. Training only; `info["episode"]["r"]` keeps the true return."""
     max_episode_steps: int = 0
-    """Truncate after this many agent steps, in place of the environment's own limit; 0 keeps its own limit."""
+    """Truncate after this many agent steps, in place of the environment's own limit; 0 keeps its own limit. Where
+    rewards depend on a clock of its own (MiniGrid, MiniWorld), no more steps than that has."""
     noop_max: int = 0
     """Atari only: each game starts after up to this many random no-ops; 0 starts at once."""
     terminal_on_life_loss: bool = False

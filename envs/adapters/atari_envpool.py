@@ -18,7 +18,7 @@ from stillsight.envs.adapters.atari_native import game_seed, registered, screen
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve, suite_of
-from stillsight.envs.suites.atari import SUITE
+from stillsight.envs.suites.atari import FRAMES_LIMIT, SUITE
 from stillsight.envs.vectorised.gymnasium_vec_env import GymnasiumVecEnv
 from stillsight.envs.wrappers.pixels import Pixels
 from stillsight.envs.wrappers.seen import Seen
@@ -26,10 +26,7 @@ from stillsight.envs.wrappers.seen import Seen
 FRAMES = 108_000
 """Of a game, after which an id cuts it off unless it was registered with another number: half an hour of play."""
 
-LIMIT = "max_num_frames_per_episode"
-"""Argument of an id that says how many."""
-
-_TAKEN = {"game", "repeat_action_probability", "full_action_space", "mode", "difficulty", LIMIT}
+_TAKEN = {"game", "repeat_action_probability", "full_action_space", "mode", "difficulty", FRAMES_LIMIT}
 
 
 class Pool(VectorEnv[Any, Any, Any]):
@@ -166,7 +163,10 @@ class EnvPoolAtariVecEnv(GymnasiumVecEnv):
                 difficulty=int(kwargs.get("difficulty", -1)),
                 repeat_action_probability=float(kwargs.get("repeat_action_probability", 0.25)),
                 full_action_space=bool(kwargs.get("full_action_space", False)),
-                max_episode_steps=-(-int(kwargs.get(LIMIT) or FRAMES) // options.frame_skip),
+                # Ours ends an episode before EnvPool's own can.
+                max_episode_steps=max(
+                    -(-int(kwargs.get(FRAMES_LIMIT) or FRAMES) // options.frame_skip), options.max_episode_steps + 1
+                ),
                 # Its defaults would press FIRE; what clips rewards stands outside what counts true returns.
                 use_fire_reset=False,
                 reward_clip=False,
@@ -201,7 +201,7 @@ class EnvPoolAtariVecEnv(GymnasiumVecEnv):
         if options.noop_max < 1:
             return "it begins each game with a no-op at least (noop_max=0)"
         spec, kwargs = registered(env_id, options)
-        reserved = {name for name, _ in options.kwargs if name in SUITE.reserved or name == LIMIT}
+        reserved = {name for name, _ in options.kwargs if name in SUITE.reserved or name == FRAMES_LIMIT}
         if strange := [f"{name}={kwargs[name]!r}" for name in sorted((set(kwargs) - _TAKEN) | reserved)]:
             return f"it does not take the environment arguments {', '.join(strange)}"
         if spec.additional_wrappers or (spec.max_episode_steps and not options.max_episode_steps):

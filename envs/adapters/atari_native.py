@@ -22,13 +22,13 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve, suite_of
-from stillsight.envs.suites.atari import SUITE
+from stillsight.envs.suites.atari import FRAMES_LIMIT, SUITE
 from stillsight.envs.wrappers.seen import Seen
 
 OLDEST_ALE = (0, 12, 1)
 """The first ale-py that is known to start some games anew while the others wait (`reset_mask`)."""
 
-_TAKEN = {"game", "repeat_action_probability", "full_action_space", "max_num_frames_per_episode"}
+_TAKEN = {"game", "repeat_action_probability", "full_action_space", FRAMES_LIMIT}
 _ENDLESS = 2**30  # frames, more than half a year of play; 0 and None mean "no limit" to the plain environment only
 
 
@@ -97,7 +97,7 @@ class NativeAtariVecEnv(VecEnv):
             noop_max=options.noop_max,
             repeat_action_probability=float(kwargs.get("repeat_action_probability", 0.25)),
             full_action_space=bool(kwargs.get("full_action_space", False)),
-            max_num_frames_per_episode=kwargs.get("max_num_frames_per_episode") or _ENDLESS,
+            max_num_frames_per_episode=kwargs.get(FRAMES_LIMIT) or _ENDLESS,
             # Its defaults would hide the true rewards and press FIRE.
             reward_clipping=False,
             use_fire_reset=False,
@@ -223,6 +223,8 @@ def registered(env_id: str, options: EnvOptions) -> tuple[gym.envs.registration.
     """How the id was registered, and the arguments that `gymnasium.make` would hand to the environment."""
     spec = gym.registry[env_id.rpartition(":")[2]]
     own = {name: value for name, value in spec.kwargs.items() if name != "frameskip"}  # options.frame_skip replaces it
+    if options.max_episode_steps:
+        own[FRAMES_LIMIT] = None
     return spec, {**own, **dict(options.kwargs)}
 
 

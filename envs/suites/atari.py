@@ -68,17 +68,20 @@ def register() -> None:
     ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner for each of a hundred games
 
 
+FRAMES_LIMIT = "max_num_frames_per_episode"
+"""Argument of a game: frames after which ale-py cuts it off, 108,000 as its ids are registered; None for never."""
+
 FRACTION, SWITCH, COUNT = "a number from 0 to 1", "True or False", "a whole number from 1"
 TAKEN: dict[str, tuple[str, Callable[[Scalar], bool]]] = {
     "repeat_action_probability": (FRACTION, lambda value: _number(value) and 0.0 <= float(value or 0.0) <= 1.0),
     "full_action_space": (SWITCH, lambda value: isinstance(value, bool)),
-    "max_num_frames_per_episode": (COUNT, lambda value: value is None or (type(value) is int and value >= 1)),
+    FRAMES_LIMIT: (COUNT, lambda value: value is None or (type(value) is int and value >= 1)),
 }
 """Arguments of a game whose values ale-py does not check, or checks with a sentence about C++: what each takes."""
 
 
 def arguments(env_id: str, options: EnvOptions) -> dict[str, Any]:
-    """One frame a step from ale-py itself: `preprocess` skips.
+    """One frame a step from ale-py itself: `preprocess` skips. No clock of its own where there is another.
 
     Raises `EnvError` for a user's argument of another type or range, and for a mode or difficulty that the game does
     not have.
@@ -94,7 +97,7 @@ def arguments(env_id: str, options: EnvOptions) -> dict[str, Any]:
             continue
         if not fits:
             raise EnvError(f"{env_id} has no {name}={value!r}; it takes {takes}. Type --env-set {name}=VALUE.")
-    return {"frameskip": 1}
+    return {"frameskip": 1, **({FRAMES_LIMIT: None} if options.max_episode_steps else {})}
 
 
 def modes(env_id: str) -> dict[str, list[int]]:
@@ -163,7 +166,7 @@ SUITE = Suite(
         "difficulty": int,
         "repeat_action_probability": float,
         "full_action_space": bool,
-        "max_num_frames_per_episode": int,
+        FRAMES_LIMIT: int,
     },
     arguments=arguments,
     wrapping="stillsight.envs.suites.atari:preprocess",

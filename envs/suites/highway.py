@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import suppress
 from dataclasses import replace
@@ -108,7 +109,10 @@ def arguments(env_id: str, options: EnvOptions) -> dict[str, Any]:
                 f"{env_id} has no setting {name!r}.{did_you_mean(name, known)} Settings are those of highway-env's "
                 "config that are numbers or words. Type, say: --env-set vehicles_count=20"
             )
-    config = {**(registered.kwargs.get("config") or {}), "offscreen_rendering": True, **dict(options.kwargs)}
+    config = {**(registered.kwargs.get("config") or {}), "offscreen_rendering": True}
+    if options.max_episode_steps and "duration" in known:
+        config["duration"] = math.inf  # ours takes the place of the road's own clock, on which nothing else depends
+    config |= dict(options.kwargs)
     with suppress(ImportError, AttributeError, ValueError):  # a slip in its name is told when the road is made
         remember_rules(class_from_path({**known, **config}["other_vehicles_type"]))
     return {"config": config}

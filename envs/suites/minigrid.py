@@ -8,7 +8,7 @@ from typing import Any
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.spec import EnvSpec, OwnImage, Preset, Score
-from stillsight.envs.suites.suite import EVERY, Suite
+from stillsight.envs.suites.suite import EVERY, Suite, rewarding_clock
 
 WORLD = EnvSpec(id="", actions="discrete", extra="minigrid", needs=("minigrid",), options=EnvOptions(size=0))
 """What the agent sees in front of it, 7 x 7 tiles of 8 pixels."""
@@ -68,6 +68,14 @@ def arguments(env_id: str, options: EnvOptions) -> dict[str, Any]:
             "Type --env-set tile_size=8."
         )
     return {name: value for name, value in options.kwargs if name not in ("view", "tile_size")}
+
+
+def play_on(env_id: str, world: Any, steps: int) -> None:
+    """Raise `EnvError` where a world ends an episode sooner: reaching its goal pays 1 - 0.9 * step / max_steps."""
+    own = world.max_steps
+    if not getattr(world, "fixed_max_steps", True):  # BabyAI counts by each mission, at the least one way through all
+        own = world.room_size**2 * world.num_rows * world.num_cols
+    rewarding_clock(env_id, own, steps, f"--env-set max_steps={steps}")
 
 
 def picture_of(options: EnvOptions) -> tuple[Any, Any]:
@@ -131,6 +139,7 @@ SUITE = Suite(
         "agent_view_size": int,
     },
     arguments=arguments,
+    clock=play_on,
     takes_all=True,
     wrapping="stillsight.envs.adapters.minigrid_view:draw_tiles",
 )

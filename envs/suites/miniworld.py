@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from stillsight.envs.adapters.rendering import prepare
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.shifts.rows import DOMAIN_SCENES
 from stillsight.envs.spec import EnvSpec, OwnImage
-from stillsight.envs.suites.suite import Suite
+from stillsight.envs.suites.suite import Suite, rewarding_clock
 
 ROOM = EnvSpec(id="", actions="discrete", extra="miniworld", needs=("miniworld", "pyglet"), options=EnvOptions(size=0))
 """At its own 80 x 60 pixels."""
@@ -35,6 +36,11 @@ def register() -> None:
     gym.register_envs(miniworld)
 
 
+def play_on(env_id: str, world: Any, steps: int) -> None:
+    """Raise `EnvError` where a world ends an episode sooner: its goal pays 1 - 0.2 * step / max_episode_steps."""
+    rewarding_clock(env_id, world.max_episode_steps, steps)
+
+
 SUITE = Suite(
     name="MiniWorld",
     noun="world",
@@ -51,5 +57,6 @@ SUITE = Suite(
     wrapping="stillsight.envs.adapters.own_context:draw_in_own_scene",
     image=OwnImage("", larger="--env-set obs_width=80 --env-set obs_height=60"),
     shifts=DOMAIN_SCENES,
+    clock=play_on,
     harmless={"domain_rand": bool, "obs_width": int, "obs_height": int, "view": "agent|top"},
 )

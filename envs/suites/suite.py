@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions, Scalar
 from stillsight.envs.spec import EnvSpec, OwnImage, Preset
 
@@ -56,6 +57,27 @@ def _register_nothing() -> None:
 
 def _no_arguments(_env_id: str, _options: EnvOptions) -> dict[str, Any]:
     return {}
+
+
+def rewarding_clock(env_id: str, own: float, steps: int, longer: str = "") -> None:
+    """Refuse an episode that would be longer than a clock allows by which rewards are counted: with another clock it
+    would be another game, and that is not for a time limit to say.
+
+    Args:
+        env_id: whose clock it is.
+        own: steps after which the environment ends an episode itself.
+        steps: of the environment, that were asked for.
+        longer: what to type for the game with a later end; "" where there is none.
+
+    Raises:
+        EnvError: `steps` are more than `own`.
+    """
+    if steps > own:
+        other = f"Type {longer} for the game with that end, or a" if longer else "A"
+        raise EnvError(
+            f"{env_id} ends an episode itself after {own:,.0f} steps, by which it counts its rewards too, and "
+            f"{steps:,} were asked for. {other}sk for no more than its own, or for none: --max-episode-steps 0"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,6 +124,9 @@ class Suite:
     arguments: Callable[[str, EnvOptions], dict[str, Any]] = _no_arguments
     """Arguments of `gymnasium.make` for an id and its options; the user's own come on top, see `takes_all`. It may
     raise `EnvError` for the user's (`options.kwargs`)."""
+    clock: Callable[[str, Any, int], None] | None = None
+    """Has the bare environment of an id play on for a number of its steps, in place of its own clock. None where there
+    is none but Gymnasium's `TimeLimit`, and where `arguments` stop it. It may raise `EnvError`: `rewarding_clock`."""
     takes_all: bool = False
     """Whether `arguments` gives all that `gymnasium.make` is to get, what it wants of the user's own included: the
     others are for `wrapping`."""

@@ -194,6 +194,25 @@ def test_a_maker_that_takes_no_render_mode_is_not_given_one(maker: Any) -> None:
     np.testing.assert_array_equal(env.render(), pixels.transpose(1, 2, 0))
 
 
+def test_our_time_limit_replaces_those_that_an_entry_point_put_on() -> None:
+    """`gymnasium.make` leaves out its own alone: an episode of 9 steps was cut after 4."""
+
+    def timed(render_mode: str | None = None) -> gym.Env[Any, Any]:  # noqa: ARG001
+        inner = gym.wrappers.TimeLimit(gym.wrappers.TimeLimit(Unfilmed(), 5), 4)
+        return gym.wrappers.TimeLimit(gym.wrappers.OrderEnforcing(inner), 6)
+
+    gym.register("StillsightTestTimed-v0", timed, max_episode_steps=7, disable_env_checker=True)
+    try:
+        lengths = []
+        for limit in (9, 3, 0):
+            env = make_env("StillsightTestTimed-v0", EnvOptions(max_episode_steps=limit))
+            env.reset()
+            lengths.append(next(step for step in range(1, 20) if env.step(0)[3]))
+    finally:
+        gym.registry.pop("StillsightTestTimed-v0")
+    assert lengths == [9, 3, 4]
+
+
 @settings(max_examples=30, deadline=None)
 @given(skip=st.integers(1, 6), length=st.integers(1, 20))
 def test_a_frame_skip_adds_rewards_and_stops_at_the_end(skip: int, length: int) -> None:

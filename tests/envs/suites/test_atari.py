@@ -111,6 +111,20 @@ def test_episodes_cut_at_max_episode_steps_are_equal(env_id: str, size: int) -> 
     assert [end["episode"]["l"] for end in ends] == [33] * 4
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_our_time_limit_replaces_ale_pys_of_frames(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    """An id is registered with 108,000 frames, by which a longer episode was cut; here with 40."""
+    resolve(PONG)
+    monkeypatch.setitem(gym.registry[PONG].kwargs, "max_num_frames_per_episode", 40)
+    for options, length in ((CERTAIN.merge(max_episode_steps=15), 15), (CERTAIN, 10)):
+        venv = make_vec(PONG, 1, options=options, native=native)
+        with closing(venv):
+            venv.reset()
+            infos = [venv.step(np.zeros(1, np.int64))[3][0] for _ in range(length)]
+        assert [info["episode"]["l"] for info in infos if "episode" in info] == [length]
+        assert infos[-1]["TimeLimit.truncated"]
+
+
 @pytest.mark.parametrize("frame_skip", [1, 3, 4])
 def test_games_cut_at_their_own_limit_of_frames_are_equal(frame_skip: int) -> None:
     options = CERTAIN.merge(frame_skip=frame_skip, kwargs={"max_num_frames_per_episode": 50})

@@ -129,6 +129,33 @@ def test_the_smallest_tiles_that_make_an_image_show_the_agents_view() -> None:
     assert str(env.get_wrapper_attr("seen")).startswith("the observation 'image', uint8 [21, 21, 3]: 21 x 21 pixels")
 
 
+@pytest.mark.parametrize(
+    ("env_id", "own", "kwargs"),
+    [
+        (DOOR, 250, {}),
+        (DOOR, 9, {"max_steps": 9}),
+        ("BabyAI-GoToRedBall-v0", 64, {}),
+        ("BabyAI-GoToRedBall-v0", 90, {"max_steps": 90}),
+    ],
+)
+def test_no_time_limit_goes_beyond_the_clock_by_which_a_world_pays(
+    env_id: str, own: int, kwargs: dict[str, Any]
+) -> None:
+    """1,000 steps were asked for and recorded, and episodes were cut after the world's own 100."""
+    options = EnvOptions().merge(kwargs=kwargs)
+    with pytest.raises(EnvError) as caught:
+        make_env(env_id, options.merge(max_episode_steps=own + 1))
+    assert str(caught.value) == (
+        f"{env_id} ends an episode itself after {own} steps, by which it counts its rewards too, and {own + 1} were "
+        f"asked for. Type --env-set max_steps={own + 1} for the game with that end, or ask for no more than its own, "
+        "or for none: --max-episode-steps 0"
+    )
+    env = make_env(env_id, options.merge(max_episode_steps=own))
+    env.reset(seed=0)
+    ends = [env.step(0)[2:4] for _ in range(own)]
+    assert ends == [(False, False)] * (own - 1) + [(False, True)]
+
+
 def test_other_arguments_reach_the_world_and_unknown_ones_are_a_sentence() -> None:
     assert make_env(DOOR, EnvOptions(kwargs=(("max_steps", 9), ("view", "full")))).get_wrapper_attr("max_steps") == 9
     with pytest.raises(EnvError, match=r"does not take the arguments sise=3: "):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import math
 import os
 import subprocess
 import sys
 from importlib.util import find_spec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import gymnasium as gym
@@ -17,6 +18,7 @@ import pytest
 
 from stillsight.envs import EnvError, EnvOptions, make_env, make_vec, resolve
 from stillsight.envs.adapters.highway_rules import OwnRules
+from stillsight.envs.suites import miniworld
 from stillsight.envs.suites.crafter import arguments as crafter_arguments
 from stillsight.envs.suites.highway import remember_rules, rules_of
 from stillsight.envs.vector import WorkerVecEnv
@@ -149,6 +151,39 @@ def test_settings_of_highway_are_those_of_its_config() -> None:
     assert str(caught.value).startswith(
         f"{HIGHWAY} has no setting 'vehicle_count'. Did you mean 'vehicles_count'? Settings are those of"
     )
+
+
+def test_a_time_limit_takes_the_place_of_a_roads_own_clock() -> None:
+    need("highway_env")
+    options = resolve("parking-v0").options.merge(max_episode_steps=7, kwargs={"vehicles_count": 0})
+    assert make_env("parking-v0", options).get_wrapper_attr("config")["duration"] == math.inf
+    timed = options.merge(kwargs={"duration": 1})  # of which one was asked for
+    env = make_env("parking-v0", timed)
+    env.reset(seed=0)
+    assert [env.step(np.zeros(2, np.float32))[3] for _ in range(5)] == [False] * 4 + [True]
+
+
+def test_no_time_limit_goes_beyond_the_clock_by_which_miniworld_pays() -> None:
+    world = SimpleNamespace(max_episode_steps=180)
+    with pytest.raises(EnvError) as caught:
+        miniworld.play_on("MiniWorld-OneRoom-v0", world, 1_000)
+    assert str(caught.value) == (
+        "MiniWorld-OneRoom-v0 ends an episode itself after 180 steps, by which it counts its rewards too, and 1,000 "
+        "were asked for. Ask for no more than its own, or for none: --max-episode-steps 0"
+    )
+    miniworld.play_on("MiniWorld-OneRoom-v0", world, 180)
+    assert world.max_episode_steps == 180
+
+
+@pytest.mark.slow
+def test_a_time_limit_takes_the_place_of_an_arms_own_clock() -> None:
+    need("metaworld")
+    reach = "metaworld/reach-v3"
+    blind = resolve(reach).options.merge(max_episode_steps=255, pixels=("off",), state=("on",))
+    env = make_env(reach, blind)
+    env.reset(seed=0)
+    ends = [env.step(np.zeros(4, np.float32))[2:4] for _ in range(255)]  # of two of its steps; it has 500
+    assert ends == [(False, False)] * 254 + [(False, True)]
 
 
 @pytest.mark.slow

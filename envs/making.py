@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
@@ -142,18 +143,32 @@ def _make(env_id: str, options: EnvOptions, suite: Suite) -> gym.Env[Any, Any]:
     made: Any = env_id
     if suite.replacement is not None:
         made = replace(gym.registry[env_id.rpartition(":")[2]], entry_point=suite.replacement)
+    # -1 removes the id's own time limit: ours takes its place and counts agent steps.
+    maker = partial(gym.make, made, max_episode_steps=-1 if options.max_episode_steps else None, **kwargs)
     try:
-        if _renders(env_id):
-            kwargs["render_mode"] = "rgb_array"
+        renders = _renders(env_id)
         prepare(suite.draws, env_id)
-        # -1 removes the id's own time limit: ours takes its place and counts agent steps.
-        return gym.make(made, max_episode_steps=-1 if options.max_episode_steps else None, **kwargs)
+        return make_rendering(maker) if renders else maker()
     except EnvError:
         raise
     except Exception as error:
         if (sentence := _sentence(env_id, options, suite, error)) is None:
             raise
         raise EnvError(sentence) from error
+
+
+Made = TypeVar("Made")
+
+
+def make_rendering(maker: Callable[..., Made]) -> Made:
+    """What `maker` makes with `render_mode="rgb_array"`, or without it where what is made takes none, whatever its
+    metadata offer."""
+    try:
+        return maker(render_mode="rgb_array")
+    except TypeError as error:
+        if "unexpected keyword argument 'render_mode'" not in str(error):
+            raise
+        return maker()
 
 
 def _sentence(env_id: str, options: EnvOptions, suite: Suite, error: Exception) -> str | None:

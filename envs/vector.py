@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -79,9 +80,23 @@ def make_vec(
     # A worker is watched from outside, where it can be ended whatever it does.
     own = replace(options, step_timeout=0.0) if workers else options
     makers = [partial(make_env, env_id, own, training=training, seed=seed + i) for i in range(n_envs)]
-    made = WorkerVecEnv(env_id, makers, options.step_timeout, space) if workers else DummyVecEnv(makers)  # type: ignore[arg-type]
+    if workers:
+        made: VecEnv = WorkerVecEnv(env_id, makers, options.step_timeout, space)  # type: ignore[arg-type]
+    else:
+        envs = [maker() for maker in makers]
+        if len({id(env.unwrapped) for env in envs}) < n_envs:
+            raise EnvError(
+                f"{env_id} was made {n_envs} times, and its entry point gave one and the same environment more than "
+                "once: a step of one copy would be one of another. Have it make a new one each time, or type "
+                "--workers on, which gives each copy a process of its own."
+            )
+        made = DummyVecEnv([partial(_itself, env) for env in envs])
     made.seed(seed)
     return made
+
+
+def _itself(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    return env
 
 
 GYMNASIUM = "gymnasium"

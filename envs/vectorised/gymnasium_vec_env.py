@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from stillsight.envs.errors import EnvError, EnvFault
-from stillsight.envs.making import dressed
+from stillsight.envs.making import dressed, make_rendering
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.registry import resolve, suite_of
 from stillsight.envs.shifts.terms import terms
@@ -230,7 +230,7 @@ class GymnasiumVecEnv(DummyVecEnv):
         """What the vector environment draws, a frame for each copy."""
         if self._frames is None:
             frames: Any = self.native.render()
-            self._frames = [None] * self.num_envs if frames is None else frames
+            self._frames = [None] * self.native.num_envs if frames is None else frames
         return self._frames  # type: ignore[no-any-return]
 
     def close(self) -> None:
@@ -312,13 +312,11 @@ class EntryPointVecEnv(GymnasiumVecEnv):
         if options.max_episode_steps and spec.max_episode_steps:  # in place of its own, as make_env has it
             kwargs["max_episode_steps"] = options.max_episode_steps
             options = replace(options, max_episode_steps=0)
-        mode = "vector_entry_point"
+        maker = partial(gym.make_vec, env_id, n_envs, vectorization_mode="vector_entry_point", **kwargs)
         try:
-            native = gym.make_vec(env_id, n_envs, vectorization_mode=mode, render_mode="rgb_array", **kwargs)
+            native = make_rendering(maker)
         except TypeError as error:
-            if "render_mode" not in str(error):
-                raise EnvError(f"The vector environment of {env_id} refuses its arguments: {error}.") from error
-            native = gym.make_vec(env_id, n_envs, vectorization_mode=mode, **kwargs)
+            raise EnvError(f"The vector environment of {env_id} refuses its arguments: {error}.") from error
         except ImportError as error:
             raise EnvError(f"The vector environment of {env_id} needs a package: {error}.") from error
         try:

@@ -90,6 +90,15 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         self._check(observation)
         return observation, reward, terminated, truncated, self._own(info)
 
+    def render(self) -> Any:
+        """The environment's frame."""
+        try:
+            return self.env.render()
+        except SystemExit as stop:
+            self._stop_exit(stop)
+        except (AssertionError, TypeError, ValueError) as error:
+            self._stop_misfit(error)
+
     def _own(self, info: Any) -> dict[str, Any]:
         """What the environment says of itself, in a dict that is nobody else's."""
         if info is None:

@@ -34,6 +34,8 @@ class Numbers(NamedTuple):
 def read_numbers(space: gym.Space[Any]) -> Numbers | None:
     """How to read a space as a vector, None where it holds no numbers: arrays in the order of their memory, choices as
     a 1 among zeros."""
+    if isinstance(space, spaces.Box) and 0 in space.shape:
+        return None
     if isinstance(space, spaces.Box) and space.dtype is not None and space.dtype.kind in "fiub":
         return Numbers(int(np.prod(space.shape)), lambda array: np.array(array, np.float32).reshape(-1))
     if isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):

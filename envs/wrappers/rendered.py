@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import SMALLEST_IMAGE
+from stillsight.envs.wrappers.guard import Guard
 from stillsight.envs.wrappers.parts import name, parts, words
 from stillsight.envs.wrappers.picture import Picture, read_picture
 
@@ -19,7 +20,11 @@ DISPLAY = re.compile(r"display|opengl|glfw|\begl|osmesa|\bglx\b|\bx11\b|mujoco_g
 
 
 def drawn(env: gym.Env[Any, Any]) -> NDArray[np.uint8]:
-    """A frame that `env` renders, uint8 `[H, W, 3]`, or the sentence that says why there is none."""
+    """A frame that `env` renders, uint8 `[H, W, 3]`, or the sentence that says why there is none.
+
+    Raises `EnvError` for an environment that draws nothing of this form, and `EnvFault` for one that is none as
+    Gymnasium has them.
+    """
     subject = f"{name(env)} observes {words(env.observation_space)}, which is no image,"
     if any(isinstance(read_picture(part), Picture) for _, part in parts(env.observation_space)):
         subject = f"{name(env)} was asked for its rendering,"
@@ -32,9 +37,10 @@ def drawn(env: gym.Env[Any, Any]) -> NDArray[np.uint8]:
         raise EnvError(f"{subject} and cannot render rgb_array (it offers {offered}). {wanted}")
     # Some fix their camera by where things are at the first picture (Gymnasium's MuJoCo robots): by one seed for all
     # copies, else the pixels of an episode would depend on chance, and on who else was made.
-    env.reset(seed=0)
+    guarded = Guard(env, ())
+    guarded.reset(seed=0)
     try:
-        frame: Any = env.render()
+        frame: Any = guarded.render()
     except Exception as error:
         if (sentence := no_display(name(env), error)) is None:
             raise

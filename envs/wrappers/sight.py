@@ -134,9 +134,13 @@ def sight(
         return _rendered(env, texts)
     shown: gym.Env[Any, Any] = env
     above: Path = ()
+    render_key = RENDERING
     if None in chosen:
         drawn(env)
-        shown = gym.wrappers.AddRenderObservation(env, render_only=False, render_key=RENDERING, obs_key=WHOLE)
+        if isinstance(env.observation_space, spaces.Dict):
+            while render_key in env.observation_space.spaces:  # a part of the observation may be called so
+                render_key += "_"
+        shown = gym.wrappers.AddRenderObservation(env, render_only=False, render_key=render_key, obs_key=WHOLE)
         if not isinstance(env.observation_space, spaces.Dict):
             above = (WHOLE,)
     taken = {part.path for part in (*chosen, *vectors) if part is not None}
@@ -145,11 +149,11 @@ def sight(
     eyes = []
     for part in chosen:
         if part is None:
-            box = shown.observation_space[RENDERING]  # type: ignore[index]
+            box = shown.observation_space[render_key]  # type: ignore[index]
             native = (int(box.shape[0]), int(box.shape[1]))
             seen = Seen(source="rendering", form=words(box), native=native, size=native)
             picture = Picture(native, lambda image: image, ())
-            eyes.append(Eye(RENDERING, _picker((RENDERING,), newest=False), box, picture, seen))
+            eyes.append(Eye(RENDERING, _picker((render_key,), newest=False), box, picture, seen))
             continue
         assert isinstance(part.picture, Picture)
         assert isinstance(part.space, spaces.Box)
@@ -289,7 +293,7 @@ def _chosen_vectors(
     for part in chosen:
         width = read_numbers(part.space)
         assert width is not None
-        if not 0 < width.width <= MOST_NUMBERS:
+        if width.width > MOST_NUMBERS:
             raise EnvError(
                 f"{part.key!r} of {name(env)} has {width.width:,} numbers, and a vector has 1 to {MOST_NUMBERS:,}. "
                 "Name others: --state KEY."

@@ -14,7 +14,7 @@ import pytest
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from stillsight.envs import EnvOptions, GymnasiumVecEnv, make_env, make_vec
+from stillsight.envs import EnvOptions, GymnasiumVecEnv, Pixels, make_env, make_vec
 from stillsight.envs.errors import EnvFault
 from stillsight.envs.wrappers.guard import Guard, Part
 
@@ -255,6 +255,33 @@ def test_what_is_no_environment_as_gymnasium_has_them_is_said_in_a_sentence(how:
         return
     with pytest.raises(EnvFault, match="it is no environment as Gymnasium has them"):
         played()
+
+
+class Stateful(Misfit):
+    """Observes a state, so that it is reset and drawn to see what it renders."""
+
+    observation_space = STATE  # type: ignore[assignment]
+
+    def reset(self) -> Any:
+        return np.zeros(4, np.float32), {}
+
+    def render(self, mode: str) -> Any:  # as Gym had it
+        return mode
+
+
+class Drawing(Stateful):
+    """Knows a seed, and draws as Gym did."""
+
+    def reset(self, **_: Any) -> Any:
+        return super().reset()
+
+
+@pytest.mark.parametrize("kind", [Stateful, Drawing])
+def test_so_it_is_where_an_environment_is_drawn_before_it_is_played(kind: type[Misfit]) -> None:
+    with pytest.raises(
+        EnvFault, match=rf"^{kind.__name__} broke .* it is no environment as Gymnasium has them \(TypeE"
+    ):
+        Pixels(kind(render_mode="rgb_array"))
 
 
 def test_what_an_environment_raises_itself_stays_what_it_is() -> None:

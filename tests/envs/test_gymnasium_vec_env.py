@@ -178,6 +178,8 @@ class Lamps(VectorEnv[Any, Any, Any]):
         num_envs: how many.
         mode: how new episodes begin.
         masks: whether it takes reset_mask: "yes", "no", or "once", the first time alone.
+        picture: whether it observes one; else a vector.
+        drawn: whether it says that it renders, and gives nothing.
         said: whether metadata tell the mode.
     """
 
@@ -188,7 +190,9 @@ class Lamps(VectorEnv[Any, Any, Any]):
         masks: str = "yes",
         picture: bool = True,
         max_episode_steps: int = 0,
+        drawn: bool = False,
     ) -> None:
+        self.render_mode = "rgb_array" if drawn else None
         self.metadata = {} if mode is None else {"autoreset_mode": mode}
         self.mode, self.masks, self.num_envs, self.limit = mode, masks, num_envs, max_episode_steps
         self.single_observation_space = spaces.Box(0, 255, (16, 16, 3) if picture else (3,), np.uint8)
@@ -224,6 +228,9 @@ class Lamps(VectorEnv[Any, Any, Any]):
     def _show(self) -> np.ndarray:
         self.shown[:] = self.counts.reshape(-1, *[1] * len(self.single_observation_space.shape))
         return self.shown  # the same array each time, as libraries do it that share memory
+
+    def render(self) -> Any:
+        return None
 
     def close(self, **_: Any) -> None:
         self.closed_times += 1
@@ -273,6 +280,11 @@ def test_one_s_own_vector_environment_counts_every_step_once(mode: AutoresetMode
         (Lamps(2, masks="no"), EnvOptions(max_episode_steps=2), "cannot begin some episodes alone"),
         (Lamps(2), EnvOptions(frame_skip=4), "none can skip frames"),
         (Lamps(2, picture=False), EnvOptions(), "Lamps observes uint8 .3., which is no image, and cannot render"),
+        (
+            Lamps(2, picture=False, drawn=True),
+            EnvOptions(),
+            r"Lamps observes uint8 .3., which is no image, and renders NoneType in place of uint8 \[H, W, 3\]",
+        ),
     ],
 )
 def test_what_cannot_be_had_is_a_sentence(native: Lamps, options: EnvOptions, sentence: str) -> None:

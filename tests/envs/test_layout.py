@@ -106,6 +106,40 @@ def test_vectors_alone_are_seen_where_images_are_off() -> None:
     assert str(env.get_wrapper_attr("seen")).startswith("the numbers of joints (float64 [3]). Not seen: image (uint8")
 
 
+def test_a_part_without_numbers_is_dropped_and_named() -> None:
+    """`low.min()` of nothing is a ValueError."""
+    nothing = spaces.Box(-1.0, 1.0, (0,), np.float32)
+    env = Pixels(robot(nothing=nothing, blank=spaces.Box(0, 255, (0, 32, 3), np.uint8)), pixels=BOTH, state=("on",))
+    assert env.layout.vectors == (Vector("joints", 3),)
+    assert "Not seen: mission (text), nothing (float32 [0]), blank (uint8 [0, 32, 3])" in str(env.seen)
+    with pytest.raises(EnvError, match=r"observes no numbers 'nothing' beside its images.* It has joints"):
+        Pixels(robot(nothing=nothing), pixels=BOTH, state=("nothing",))
+
+
+class Named(Robot):
+    """Observes two vectors, of which one is called as what `render()` draws."""
+
+    def __init__(self) -> None:
+        super().__init__(draws=True, render_mode="rgb_array")
+        vector = spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self.observation_space = spaces.Dict(rendering=vector, speed=vector)
+
+    def _observed(self) -> dict[str, Any]:
+        return {"rendering": np.zeros(2, np.float32), "speed": np.ones(2, np.float32)}
+
+
+def test_a_vector_may_be_called_rendering_beside_what_is_rendered() -> None:
+    """Gymnasium refused the key with a ValueError."""
+    env = Pixels(Named(), state=("speed",))
+    shown: Any = env.reset(seed=0)[0]
+    np.testing.assert_array_equal(shown["rendering"], env.render().transpose(2, 0, 1))  # type: ignore[union-attr]
+    assert shown["speed"].tolist() == [1.0, 1.0]
+    with pytest.raises(
+        EnvError, match=r"has two parts of one key among rendering, rendering, speed\. Rename one of them"
+    ):
+        Pixels(Named(), state=("on",))
+
+
 def robot(**extra: gym.Space[Any]) -> Robot:
     return Robot(extra=extra)
 

@@ -194,6 +194,31 @@ def test_a_maker_that_takes_no_render_mode_is_not_given_one(maker: Any) -> None:
     np.testing.assert_array_equal(env.render(), pixels.transpose(1, 2, 0))
 
 
+class Offering(Unfilmed):
+    """Offers `rgb_array` and takes no `render_mode`, which Gymnasium's own environments all do."""
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    render_mode = None
+
+
+def anything(**kwargs: Any) -> gym.Env[Any, Any]:
+    return Offering(**kwargs)
+
+
+@pytest.mark.parametrize("maker", [Offering, anything], ids=["class", "function"])
+def test_a_maker_that_offers_frames_and_takes_no_render_mode_is_made_without(maker: Any) -> None:
+    """Gymnasium's TypeError came with a traceback, whatever was asked of the environment."""
+    gym.register("StillsightTestOffering-v0", maker, disable_env_checker=True)
+    try:
+        env = make_env("StillsightTestOffering-v0")
+        pixels, _ = env.reset(seed=5)
+        np.testing.assert_array_equal(env.render(), pixels.transpose(1, 2, 0))
+        with pytest.raises(EnvError, match=r"does not take the arguments speed=3: .*keyword argument 'speed'"):
+            make_env("StillsightTestOffering-v0", EnvOptions(kwargs=(("speed", 3),)))
+    finally:
+        gym.registry.pop("StillsightTestOffering-v0")
+
+
 def test_our_time_limit_replaces_those_that_an_entry_point_put_on() -> None:
     """`gymnasium.make` leaves out its own alone: an episode of 9 steps was cut after 4."""
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
-from stillsight.envs import EnvError, EnvOptions, make_vec, reference_returns
+from stillsight.envs import EnvError, EnvOptions, make_vec, reference_returns, resolve
 
 ORCHARD = "stillsight/Orchard-v0"
 
@@ -132,6 +133,23 @@ def test_frames_to_film_are_native() -> None:
 def test_counts_out_of_range_are_sentences(n_envs: int, workers: int, sentence: str) -> None:
     with pytest.raises(EnvError, match=sentence):
         make_vec(ORCHARD, n_envs, workers=workers)
+
+
+def test_one_environment_is_not_stepped_as_two_copies() -> None:
+    resolve(ORCHARD)  # which registers it
+    only = gym.make(ORCHARD)
+    gym.register("StillsightOnly-v0", lambda render_mode=None: only)  # noqa: ARG005
+    try:
+        with pytest.raises(EnvError) as caught:
+            make_vec("StillsightOnly-v0", 3)
+        make_vec("StillsightOnly-v0", 1).reset()
+    finally:
+        gym.registry.pop("StillsightOnly-v0")
+    assert str(caught.value) == (
+        "StillsightOnly-v0 was made 3 times, and its entry point gave one and the same environment more than once: a "
+        "step of one copy would be one of another. Have it make a new one each time, or type --workers on, which gives "
+        "each copy a process of its own."
+    )
 
 
 def test_an_unknown_id_is_a_sentence_before_any_worker_starts() -> None:

@@ -81,7 +81,7 @@ def make_vec(
     own = replace(options, step_timeout=0.0) if workers else options
     makers = [partial(make_env, env_id, own, training=training, seed=seed + i) for i in range(n_envs)]
     if workers:
-        made: VecEnv = WorkerVecEnv(env_id, makers, options.step_timeout, space)  # type: ignore[arg-type]
+        made: VecEnv = WorkerVecEnv(env_id, makers, options.step_timeout, space)
     else:
         envs = [maker() for maker in makers]
         if len({id(env.unwrapped) for env in envs}) < n_envs:

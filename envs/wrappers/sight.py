@@ -209,9 +209,13 @@ def _chosen_images(env: gym.Env[Any, Any], every: Sequence[_Part], named: Sequen
         return [_named_image(env, every, one) for one in dict.fromkeys(named)]
     if len(clear) > 1:
         keys = [part.key for part in clear]
+        sizes = {part.picture.native for part in clear if isinstance(part.picture, Picture)}
+        # All go through one encoder in one batch.
+        alike = f" --size {max(SMALLEST_IMAGE, min(map(min, sizes)))}" if len(sizes) > 1 else ""
         raise EnvError(
             f"{name(env)} observes {len(clear)} images ({', '.join(keys)}), and which of them an agent is to see is "
-            f"not said. Type --pixels {shlex.join(keys)} for all of them, or name one: --pixels {shlex.quote(keys[0])}"
+            f"not said. Type --pixels {shlex.join(keys)}{alike} for all of them, or name one: --pixels "
+            f"{shlex.quote(keys[0])}"
         )
     if clear:
         return [clear[0]]
@@ -351,7 +355,9 @@ def _rendered(env: gym.Env[Any, Any], texts: tuple[str, ...]) -> Sight:
 
 
 def _symbols(space: gym.Space[Any]) -> str:
-    """What is said of an array that has the form of an image and is none."""
+    """What is said of an array that has the form of an image: one that was not named, or none."""
+    if isinstance(read_picture(space), Picture):
+        return ", an image that --pixels does not name"
     if not isinstance(space, spaces.Box) or len(space.shape) != 3 or 3 not in (space.shape[0], space.shape[2]):
         return ""
     return ", a table of symbols and no picture"

@@ -207,6 +207,11 @@ WRONG: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {},
         r"observes 2 images \(image, wrist\), and which .* Type --pixels image wrist for all of them, or name one",
     ),
+    (
+        {"large": spaces.Box(0, 255, (32, 32, 3), np.uint8)},
+        {},
+        r"observes 3 images .* Type --pixels image wrist large --size 16 for all of them, or name one: --pixels image",
+    ),
     ({}, {"pixels": ("wrst",)}, r"no image 'wrst'\. Did you mean 'wrist'\? It has image, wrist, rendering .*--pixels"),
     ({}, {"pixels": ("joints",)}, r"'joints' of Robot cannot be seen as an image: it is float64 \[3\]\. It has image"),
     ({"depth": ENDLESS}, {"pixels": ("depth",)}, r"0\.\.inf, have no ends .* or see it as numbers: --state depth\."),

@@ -109,6 +109,15 @@ def test_what_is_seen_is_said(space: gym.Space[Any], sentence: str) -> None:
     assert str(Pixels(Eye(space)).seen) == sentence
 
 
+def test_an_image_that_is_not_named_is_called_one() -> None:
+    cameras = spaces.Dict(front=box(20, 30, 3), wrist=box(16, 16, 3), table=box(7, 7, 3))
+    assert str(Pixels(Eye(cameras), pixels=("rendering",)).seen).endswith(
+        "Not seen: the observation 'front' (uint8 [20, 30, 3], an image that --pixels does not name), the observation "
+        "'wrist' (uint8 [16, 16, 3], an image that --pixels does not name), the observation 'table' (uint8 [7, 7, 3], "
+        "a table of symbols and no picture)"
+    )
+
+
 def test_another_size_and_other_proportions_are_said() -> None:
     assert str(Pixels(Eye(box(20, 30, 3)), 16).seen) == (
         "the observation, uint8 [20, 30, 3]: 20 x 30 pixels, resized to 16 x 16, which changes their proportions"

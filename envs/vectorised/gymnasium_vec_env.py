@@ -361,7 +361,7 @@ def _seeds(seeds: Sequence[int | None]) -> Any:
     take, else a list."""
     numbers = [None if seed is None else int(seed) for seed in seeds]
     first = numbers[0]
-    if first is None and not any(numbers):
+    if all(number is None for number in numbers):
         return None
     return first if first is not None and numbers == list(range(first, first + len(numbers))) else numbers
 

@@ -98,6 +98,15 @@ def test_it_is_the_single_environments(
     ours.close()
 
 
+def test_a_seed_of_0_that_only_one_copy_is_given_is_no_missing_one() -> None:
+    """It was dropped with those that are not given, and the episode began by chance."""
+    ours = GymnasiumVecEnv(robots(AutoresetMode.DISABLED, 2), BOTH, seed=5)
+    for seeds, begun in (([None, 0], 1), ([0, None], 0)):
+        ours._seeds = list(seeds)
+        shown: Any = ours.reset()
+        np.testing.assert_array_equal(shown["image"][begun], Robot().reset(seed=0)[0]["image"].transpose(2, 0, 1))
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_so_it_is_in_processes_of_gymnasium_s_own(mode: AutoresetMode) -> None:
     if mode is AutoresetMode.NEXT_STEP:

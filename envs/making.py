@@ -14,7 +14,7 @@ from stable_baselines3.common.monitor import Monitor
 
 from stillsight.envs.adapters.rendering import prepare
 from stillsight.envs.errors import EnvError
-from stillsight.envs.options import EnvOptions, Scalar
+from stillsight.envs.options import EnvOptions, Scalar, check_seed
 from stillsight.envs.registry import check_shift, resolve, suite_of
 from stillsight.envs.shifts.shifted import Shifted
 from stillsight.envs.spec import OwnImage
@@ -42,9 +42,10 @@ def make_env(
     `get_wrapper_attr("seen")` says what is seen, from where and at which size, see `Seen`.
 
     Raises `EnvError` for an unknown id, a missing package or screen, an observation without an image or with one whose
-    meaning is not clear, and options that the environment does not have; `EnvFault` while it plays, see
-    `Guard` and `Watched`.
+    meaning is not clear, options that the environment does not have, and a seed below 0 or from 2**32 on; `EnvFault`
+    while it plays, see `Guard` and `Watched`.
     """
+    check_seed(seed)
     options = options or resolve(env_id).options
     env = bare(env_id, options)
     suite = suite_of(env_id)

@@ -27,6 +27,17 @@ LARGEST_SIZE = 1024
 """Longest side in pixels that `size` may ask for; larger is nearly always a slip of the finger, and fills memory."""
 
 
+LARGEST_SEED = 2**32 - 1
+"""What numpy's older generators take, with which dm_control draws."""
+
+
+def check_seed(seed: int, copies: int = 1) -> None:
+    """Raise `EnvError` for a seed, that of the first of some copies, which some random generator would not take."""
+    largest = LARGEST_SEED - (copies - 1)
+    if not 0 <= seed <= largest:
+        raise EnvError(f"The seed {seed} is out of range. Give a number from 0 to {largest:_}, say seed=1.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class EnvOptions:
     """What happens between a Gymnasium environment and the pixels an agent sees.

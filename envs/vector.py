@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs
 
 from stillsight.envs.errors import EnvError, did_you_mean
 from stillsight.envs.making import make_env
-from stillsight.envs.options import EnvOptions
+from stillsight.envs.options import EnvOptions, check_seed
 from stillsight.envs.registry import resolve, suite_of
 from stillsight.envs.suites import SUITES
 from stillsight.envs.suites.suite import NativeVecEnv
@@ -58,6 +58,7 @@ def make_vec(
     """
     if n_envs < 1:
         raise EnvError(f"{n_envs} environments were asked for; it takes at least 1. Try 8.")
+    check_seed(seed, n_envs)
     if workers not in (0, n_envs):
         raise EnvError(
             f"{workers} workers were asked for {n_envs} environments; a worker runs exactly one. "

@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from stillsight.envs.errors import EnvError
-from stillsight.envs.options import EnvOptions
+from stillsight.envs.options import EnvOptions, check_seed
 from stillsight.envs.registry import resolve, suite_of
 from stillsight.envs.suites.atari import FRAMES_LIMIT, SUITE
 from stillsight.envs.wrappers.seen import Seen
@@ -75,6 +75,7 @@ class NativeAtariVecEnv(VecEnv):
         Raises:
             EnvError: what `resolve` raises, and what `objection` says.
         """
+        check_seed(seed, n_envs)
         row = resolve(env_id)
         options = options or row.options
         if reason := self.objection(env_id, options, training=training):

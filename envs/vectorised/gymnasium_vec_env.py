@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from stillsight.envs.errors import EnvError, EnvFault
 from stillsight.envs.making import dressed, make_rendering
-from stillsight.envs.options import EnvOptions
+from stillsight.envs.options import EnvOptions, check_seed
 from stillsight.envs.registry import resolve, suite_of
 from stillsight.envs.shifts.terms import terms
 from stillsight.envs.wrappers.actions import offset
@@ -117,6 +117,7 @@ class GymnasiumVecEnv(DummyVecEnv):
             EnvError: no mode is known, what is asked for cannot be had of `native`, and what `make_env` says of images.
         """
         options = options or EnvOptions()
+        check_seed(seed, native.num_envs)
         self.native, self._name = native, _name(native)
         known = mode or native.metadata.get(MODE)
         if known is None:

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv
 
-from stillsight.envs import EnvError, EnvOptions, make_vec, reference_returns, resolve
+from stillsight.envs import EnvError, EnvOptions, make_env, make_vec, reference_returns, resolve
 
 ORCHARD = "stillsight/Orchard-v0"
 
@@ -133,6 +133,21 @@ def test_frames_to_film_are_native() -> None:
 def test_counts_out_of_range_are_sentences(n_envs: int, workers: int, sentence: str) -> None:
     with pytest.raises(EnvError, match=sentence):
         make_vec(ORCHARD, n_envs, workers=workers)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32 - 1])
+def test_seeds_that_some_generator_does_not_take_are_sentences(seed: int) -> None:
+    """Gymnasium's and numpy's own errors came with a traceback, and those from 2**32 on in dm_control alone."""
+    with pytest.raises(EnvError) as caught:
+        make_vec(ORCHARD, 2, seed=seed)
+    assert str(caught.value) == f"The seed {seed} is out of range. Give a number from 0 to 4_294_967_294, say seed=1."
+    if seed < 0:
+        with pytest.raises(
+            EnvError, match=r"^The seed -1 is out of range\. Give a number from 0 to 4_294_967_295, say"
+        ):
+            make_env(ORCHARD, seed=seed)
+    else:
+        assert make_env(ORCHARD, seed=seed).reset()[0].shape == (3, 48, 48)
 
 
 def test_one_environment_is_not_stepped_as_two_copies() -> None:

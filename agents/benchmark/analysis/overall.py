@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
+
 from stillsight.agents.benchmark.analysis.aggregate import Aggregate
 from stillsight.agents.benchmark.analysis.claims import SEEDS, compare_all
 from stillsight.agents.benchmark.analysis.collect import Grid
-from stillsight.agents.benchmark.analysis.stats import RESAMPLES
-from stillsight.agents.benchmark.analysis.verdict import (
-    Family,
-    Verdict,
-    apart_in_tap,
-    of_two_encoders,
-    pairs,
+from stillsight.agents.benchmark.analysis.contrasts import (
+    Contrast,
+    Question,
+    Uncontrolled,
+    contrasts,
+    told_apart,
     uncontrolled,
 )
+from stillsight.agents.benchmark.analysis.setting import Setting
+from stillsight.agents.benchmark.analysis.stats import RESAMPLES
+from stillsight.agents.benchmark.analysis.verdict import Asked, Family, Verdict
 
 
 def overall_verdict(grid: Grid, together: Aggregate, resamples: int = RESAMPLES) -> Verdict | None:
@@ -29,34 +33,39 @@ def overall_verdict(grid: Grid, together: Aggregate, resamples: int = RESAMPLES)
     settings = [setting for setting in grid.settings if setting.title in together.settings]
     scores = together.scores
     # What is compared in one environment and not in another, where a control differs, is not compared in all of them.
-    each = [[(one.label, other.label) for one, other in pairs(setting.arms)] for setting in settings]
-    arms = settings[0].arms
-    compared = [
-        pair
-        for pair in pairs(arms)
-        if all(arm.label in scores for arm in pair) and all((pair[0].label, pair[1].label) in known for known in each)
-    ]
+    each = [{pair.labels: pair for pair in contrasts(setting.arms)} for setting in settings]
+    compared = {
+        labels: [pairs[labels] for pairs in each]
+        for labels in each[0]
+        if all(label in scores for label in labels) and all(labels in pairs for pairs in each)
+    }
     if not compared:
         return None
-    alone = {one.arm: one for setting in settings for one in uncontrolled(setting.arms) if one.arm in scores}
-    seeds = [min(len(task) for arm in pair for task in scores[arm.label].values()) for pair in compared]
+    seeds = [min(len(task) for label in labels for task in scores[label].values()) for labels in compared]
     finals = sum(count >= SEEDS for count in seeds)
     comparisons = tuple(
-        compare_all(
-            one.label,
-            other.label,
-            scores[one.label],
-            scores[other.label],
-            claims=max(finals, 1),
-            resamples=resamples,
-        )
+        compare_all(one, other, scores[one], scores[other], claims=max(finals, 1), resamples=resamples)
         for one, other in compared
     )
     return Verdict(
-        roles={arm.label: arm.role for arm in arms},
         family=Family(finals=finals),
         comparisons=comparisons,
-        taps=apart_in_tap(compared),
-        encoders=of_two_encoders(compared),
-        uncontrolled=tuple(alone.values()),
+        asked={labels: _asked(pairs) for labels, pairs in compared.items()},
+        uncontrolled=_uncontrolled(settings, scores),
     )
+
+
+def _asked(pairs: Sequence[Contrast]) -> Asked:
+    """What a pair answers over all environments: the question that it answers in each, else that of all settings."""
+    question, *others = {pair.question: None for pair in pairs}
+    apart = {name: values for pair in reversed(pairs) for name, values in pair.apart.items()}
+    return Asked("settings" if others else question, told_apart(apart))
+
+
+def _uncontrolled(settings: Sequence[Setting], arms: Container[str]) -> dict[Question, tuple[Uncontrolled, ...]]:
+    """The arms that lack a control in any environment, each once."""
+    found: dict[Question, dict[str, Uncontrolled]] = {}
+    for setting in settings:
+        for question, alone in uncontrolled(setting.arms).items():
+            found.setdefault(question, {}).update({one.arm: one for one in alone if one.arm in arms})
+    return {question: tuple(alone.values()) for question, alone in found.items() if alone}

@@ -9,22 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, groupby
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 
 from stillsight.agents.benchmark.analysis.claims import SEEDS, Comparison, ahead, cheapest, compare, lost
+from stillsight.agents.benchmark.analysis.contrasts import (
+    Apart,
+    Question,
+    Uncontrolled,
+    contrasts,
+    told_apart,
+    uncontrolled,
+)
 from stillsight.agents.benchmark.analysis.curves import Reach, common
 from stillsight.agents.benchmark.analysis.estimates import Estimates, Threshold
 from stillsight.agents.benchmark.analysis.setting import Arm, Setting
 from stillsight.agents.benchmark.analysis.stats import CURVE_RESAMPLES, RESAMPLES, Array, Interval, iqm
-from stillsight.agents.benchmark.grid.cell import FINETUNED, Result
-
-LEARNING = (
-    *("mode", "weights_sha256", "encoder_sha256"),
-    *("unfreeze", "adapt", "batchnorm", "lora_rank", "encoder_lr", "warm_start"),
-)
-"""Pins that say which weights an encoder starts from and how it learns: all that a control may differ in."""
+from stillsight.agents.benchmark.grid.cell import Result
 
 
 @dataclass(frozen=True)
@@ -135,19 +138,16 @@ class Race:
     cheapest: str | None
 
 
-@dataclass(frozen=True)
-class Uncontrolled:
-    """A frozen arm that no random arm was made like, so that nothing can be said of its pretraining.
+class Asked(NamedTuple):
+    """What a comparison answers.
 
     Attributes:
-        arm: its label.
-        nearest: the random arm of the same encoder that differs from it in the least; None if there is none.
-        differs: what that one differs in, and its value -> that of the arm.
+        question: see `contrasts.Question`.
+        apart: what the two arms differ in, see `contrasts.told_apart`.
     """
 
-    arm: str
-    nearest: str | None = None
-    differs: Mapping[str, tuple[object, object]] = field(default_factory=dict)
+    question: Question
+    apart: Apart
 
 
 @dataclass(frozen=True)
@@ -155,23 +155,19 @@ class Verdict:
     """What may be claimed of some arms.
 
     Attributes:
-        roles: of the arms by label.
         family: how many claims were judged together.
         comparisons: of pairs of arms by their final scores.
-        taps: the pairs of frozen arms that differ in their tap alone, by their labels.
-        encoders: the pairs of frozen arms that are of two encoders.
-        uncontrolled: frozen arms whose control is missing, where others have one.
+        asked: what each of them answers, by the labels of its arms.
+        uncontrolled: question -> arms for which it has no answer, because their control is missing.
         courses: the same pairs along the way, those that have enough curves.
         robustness: of the arms that were evaluated under visual shifts.
         race: to the threshold; None without a threshold or without curves.
     """
 
-    roles: Mapping[str, str]
     family: Family
     comparisons: tuple[Comparison, ...]
-    taps: frozenset[tuple[str, str]] = frozenset()
-    encoders: frozenset[tuple[str, str]] = frozenset()
-    uncontrolled: tuple[Uncontrolled, ...] = ()
+    asked: Mapping[tuple[str, str], Asked] = field(default_factory=dict)
+    uncontrolled: Mapping[Question, tuple[Uncontrolled, ...]] = field(default_factory=dict)
     courses: Mapping[tuple[str, str], Course] = field(default_factory=dict)
     robustness: tuple[Robustness, ...] = ()
     race: Race | None = None
@@ -191,82 +187,10 @@ def verdicts(estimates: Sequence[Estimates], resamples: int = RESAMPLES) -> list
     return [_verdict(one, families[one.setting.track, one.setting.task], resamples) for one in estimates]
 
 
-def pairs(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
-    """Who is compared with whom.
-
-    Frozen arms with scratch, with random weights that all else is equal to, and with each other; encoders that learn
-    on, with the frozen arms of the same encoder.
-    """
-    frozen, scratch, random = ([arm for arm in arms if arm.role == role] for role in ("frozen", "scratch", "random"))
-    compared = [(arm, other) for arm in frozen for other in scratch]
-    compared += [(arm, other) for arm in frozen for other in random if _encoder(arm) == _encoder(other)]
-    compared = [(arm, other) for arm, other in compared if other.role != "random" or not differences(other, arm)]
-    compared += combinations(frozen, 2)
-    tuned = [arm for arm in arms if arm.role in FINETUNED]
-    return compared + [(arm, other) for arm in tuned for other in frozen if _encoder(arm) == _encoder(other)]
-
-
-def uncontrolled(arms: Sequence[Arm]) -> tuple[Uncontrolled, ...]:
-    """The frozen arms without a random arm that is made like them; none where nobody asked for random weights."""
-    random = [arm for arm in arms if arm.role == "random"]
-    found = []
-    for arm in arms if random else ():
-        if arm.role != "frozen":
-            continue
-        apart = {other.label: differences(other, arm) for other in random if _encoder(other) == _encoder(arm)}
-        nearest = min(apart, key=lambda label: len(apart[label]), default=None)
-        if nearest is None:
-            found.append(Uncontrolled(arm.label))
-        elif apart[nearest]:
-            found.append(Uncontrolled(arm.label, nearest, apart[nearest]))
-    return tuple(found)
-
-
-def differences(one: Arm, other: Arm) -> dict[str, tuple[object, object]]:
-    """What two arms of one encoder were made otherwise in, beside its weights and how they learn -> the values of both.
-
-    Settings that only one of them was recorded with, by a newer version, are passed over.
-    """
-    mine, theirs = _settings(one), _settings(other)
-    return {name: (mine[name], theirs[name]) for name in mine if name in theirs and mine[name] != theirs[name]}
-
-
-def apart_in_tap(compared: Sequence[tuple[Arm, Arm]]) -> frozenset[tuple[str, str]]:
-    """The pairs of frozen arms of one encoder that differ in their tap and in nothing else, by their labels."""
-    return frozenset(
-        (one.label, other.label)
-        for one, other in compared
-        if one.role == other.role == "frozen"
-        and _encoder(one) == _encoder(other)
-        and [*differences(one, other)] == ["tap"]
-    )
-
-
-def of_two_encoders(compared: Sequence[tuple[Arm, Arm]]) -> frozenset[tuple[str, str]]:
-    """The pairs of frozen arms that look through different encoders, by their labels."""
-    return frozenset(
-        (one.label, other.label)
-        for one, other in compared
-        if one.role == other.role == "frozen" and _encoder(one) != _encoder(other)
-    )
-
-
-def _settings(arm: Arm) -> dict[str, object]:
-    """What a control must have in common with an arm: its pins, or the second word of its label as its tap."""
-    pins = arm.results[0].pins
-    tap = {} if pins.get("encoder") else {"tap": [*arm.label.split(), "", ""][1]}
-    return {name: pin for name, pin in pins.items() if name not in LEARNING and name != "encoder"} | tap
-
-
-def _encoder(arm: Arm) -> str:
-    """Its encoder: as the cells are pinned, else the first word of the label."""
-    return str(arm.results[0].pins.get("encoder") or [*arm.label.split(), ""][0])
-
-
 def _family(setting: Setting) -> Family:
     """Counts only what has enough seeds to be claimed; that is known before any score is."""
     family = Family()
-    for one, other in pairs(setting.arms):
+    for one, other, *_ in contrasts(setting.arms):
         steps, mine, theirs = _evaluations(one, other)
         enough = min(len(one.cells), len(other.cells)) >= SEEDS
         family += Family(finals=int(enough), points=len(steps) if min(len(mine), len(theirs)) >= SEEDS else 0)
@@ -282,20 +206,18 @@ def _evaluations(one: Arm, other: Arm) -> tuple[Array, Array, Array]:
 
 def _verdict(estimates: Estimates, family: Family, resamples: int) -> Verdict:
     setting = estimates.setting
-    compared = pairs(setting.arms)
-    courses = [_course(one, other, family, resamples) for one, other in compared]
+    compared = contrasts(setting.arms)
+    courses = [_course(one, other, family, resamples) for one, other, *_ in compared]
     robust = [_robustness(arm, setting.shifts, family, resamples) for arm in setting.arms]
     return Verdict(
-        roles={arm.label: arm.role for arm in setting.arms},
         family=family,
         comparisons=tuple(
             compare(
                 one.label, other.label, one.scores(), other.scores(), claims=max(family.finals, 1), resamples=resamples
             )
-            for one, other in compared
+            for one, other, *_ in compared
         ),
-        taps=apart_in_tap(compared),
-        encoders=of_two_encoders(compared),
+        asked={pair.labels: Asked(pair.question, told_apart(pair.apart)) for pair in compared},
         uncontrolled=uncontrolled(setting.arms),
         courses={(course.one, course.other): course for course in courses if course is not None},
         robustness=tuple(one for one in robust if one is not None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,11 @@ LEARNING = ("adapt", "lora_rank")
 """Flags that say how an encoder learns; an [[encoder]] has a frozen arm, which they do not fit."""
 RL_ONLY = ("algos", "shifts", "episodes", "videos")
 """Keys at the top that are of environments alone."""
+GAME = {
+    "rl": ("env_set", "frame_skip", "max_episode_steps", "eval_max_steps"),
+    "cifar": ("shots", "fraction"),
+}
+"""Track -> flags that say what is played, or learned from: the same for all arms of a task."""
 MODES = {"frozen": "frozen", "random": "random", "scratch": "scratch", **dict.fromkeys(FINETUNED, "finetune")}
 """Role -> the mode of an arm that has it."""
 
@@ -42,6 +48,7 @@ def check_effects(record: Mapping[str, Any], spec: Spec) -> None:
                 raise RunError(
                     f'[[{kind}]] has track = "{row["track"]}", and no [[task]] is of it. Drop the table, or its track.'
                 )
+    _check_game(record, spec)
     _check_top(record, spec)
     for arm in {id(arm): arm for arms in spec.arms.values() for arm in arms}.values():
         _check_rates(arm)
@@ -113,6 +120,36 @@ def _check_top(record: Mapping[str, Any], spec: Spec) -> None:
                 f'[[encoder]] has unfreeze = "{row["unfreeze"]}", which is where its control "unfreeze" learns from, '
                 'and it has none. Type: controls = [..., "unfreeze"], or drop it.'
             )
+
+
+def _check_game(record: Mapping[str, Any], spec: Spec) -> None:
+    """Refuse an arm that plays another game than the others of its task, whose scores it would be compared with, and
+    whose random play it would be normalised by."""
+    for row in record.get("arm", ()):
+        track = row.get("track")
+        for of, names in GAME.items():
+            for name in names if track in (None, of) else ():
+                if name in row:
+                    raise RunError(
+                        f"[[arm]] {row['name']} has {name}, which makes another task of it, and arms of one task are "
+                        f"compared. Type it in [{of}] or [[task]]: {name} = {json.dumps(row[name])}"
+                    )
+        for task in spec.tasks:
+            if task.track == "rl" and track in (None, "rl") and (shown := _played(row, task)) != _played({}, task):
+                raise RunError(
+                    f"[[arm]] {row['name']} would be evaluated under {shown}, and the others of {task.name} under "
+                    f"{_played({}, task)}. Type what it is evaluated under beside what it is trained under: "
+                    f'eval_shift = "{_played({}, task)}"'
+                )
+
+
+def _played(row: Mapping[str, Any], task: Task) -> str:
+    """The visual shift under which an arm of `row` is evaluated, "none" without one."""
+    flags = {**task.flags, **row}
+    if "eval_shift" in flags:
+        return str(flags["eval_shift"])
+    shift, strength = flags.get("shift", "none"), flags.get("shift_strength")
+    return str(shift) if strength is None or "shift" not in flags else f"{shift}:{strength:g}"
 
 
 def _check_rates(arm: ArmSpec) -> None:

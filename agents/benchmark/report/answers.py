@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from stillsight.agents.benchmark.analysis.claims import SEEDS, Comparison
-from stillsight.agents.benchmark.analysis.verdict import Verdict
-from stillsight.agents.benchmark.grid.cell import FINETUNED
-from stillsight.agents.benchmark.report.sentences import no_control, stretches
+from stillsight.agents.benchmark.analysis.contrasts import Question
+from stillsight.agents.benchmark.analysis.verdict import Asked, Verdict
+from stillsight.agents.benchmark.report.sentences import differences, no_control, stretches
 
 
 class Answer(NamedTuple):
@@ -18,20 +18,18 @@ class Answer(NamedTuple):
     told: str
 
 
-PRETRAINING = "Is it the pretraining, and not the network alone?"
-ENCODER = "Does it matter which encoder is frozen?"
-TAP = "Does it matter where the encoder is tapped?"
-SETTINGS = "Do a frozen encoder's other settings matter?"
-QUESTIONS: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("Do frozen pretrained features beat training from scratch?", ("frozen",), "scratch"),
-    (PRETRAINING, ("frozen",), "random"),
-    (ENCODER, ("frozen",), "frozen"),
-    (TAP, ("frozen",), "frozen"),
-    (SETTINGS, ("frozen",), "frozen"),
-    ("Is training the encoder on worth it?", FINETUNED, "frozen"),
-)
-"""A question, and the roles of the two arms whose comparison answers it: yes, if the first is ahead. `ENCODER` is
-answered by arms of two encoders, `TAP` by arms that differ in nothing but their tap."""
+QUESTIONS: dict[Question, str] = {
+    "scratch": "Do frozen pretrained features beat training from scratch?",
+    "pretraining": "Is it the pretraining, and not the network alone?",
+    "encoder": "Does it matter which encoder is frozen?",
+    "tap": "Does it matter where the encoder is tapped?",
+    "settings": "Do a frozen encoder's other settings matter?",
+    "training": "Is training the encoder on worth it?",
+}
+"""The questions in words, in the order in which they are told; see `contrasts` for who answers which."""
+
+SYMMETRIC: tuple[Question, ...] = ("encoder", "tap", "settings")
+"""Questions that ask whether two arms differ; the others ask whether the first is ahead."""
 
 SHIFTS = "Do visual shifts that it never saw cost an agent anything?"
 OPEN = "Not separable in the end"
@@ -47,19 +45,13 @@ def answers(verdict: Verdict, unit: str = "steps") -> tuple[Answer, ...]:
     """
     ways = {pair: claims for pair, course in verdict.courses.items() if (claims := stretches(course, unit))}
     given = []
-    for question, ones, other in QUESTIONS:
-        asked = [
-            pair
-            for pair in verdict.comparisons
-            if verdict.roles[pair.one] in ones
-            and verdict.roles[pair.other] == other
-            and (other not in ones or question == _asked_by((pair.one, pair.other), verdict))
-        ]
-        told = [_told(asked, ways, symmetric=other in ones)] if asked else []
-        if question == PRETRAINING:
-            told += [f"No answer for {no_control(one)}." for one in verdict.uncontrolled]
+    for question, words in QUESTIONS.items():
+        asked = [pair for pair in verdict.comparisons if verdict.asked[pair.one, pair.other].question == question]
+        named = verdict.asked if question == "settings" else {}
+        told = [_told(asked, ways, named, symmetric=question in SYMMETRIC)] if asked else []
+        told += [f"No answer for {no_control(one, question)}." for one in verdict.uncontrolled.get(question, ())]
         if told:
-            given.append(Answer(question, " ".join(told)))
+            given.append(Answer(words, " ".join(told)))
     if verdict.robustness:
         claimed = []
         for arm in verdict.robustness:
@@ -69,24 +61,27 @@ def answers(verdict: Verdict, unit: str = "steps") -> tuple[Answer, ...]:
     return tuple(given)
 
 
-def _asked_by(pair: tuple[str, str], verdict: Verdict) -> str:
-    """The question that two frozen arms answer."""
-    if pair in verdict.encoders:
-        return ENCODER
-    return TAP if pair in verdict.taps else SETTINGS
-
-
-def _told(asked: Sequence[Comparison], ways: Mapping[tuple[str, str], str], *, symmetric: bool) -> str:
+def _told(
+    asked: Sequence[Comparison],
+    ways: Mapping[tuple[str, str], str],
+    named: Mapping[tuple[str, str], Asked],
+    *,
+    symmetric: bool,
+) -> str:
+    """The pairs by what may be said of them; where one is ahead, with what sets the two apart, if they are `named`."""
     said: dict[str, list[str]] = {word: [] for word in ("Yes", "No, behind", OPEN, FEW)}
     for pair in asked:
         turned = symmetric and pair.winner == pair.other
         one, other = (pair.other, pair.one) if turned else (pair.one, pair.other)
-        said[_word(pair, one)].append(f"{one} against {other}")
-    told = [f"{word}: {'; '.join(named)}." for word, named in said.items() if named]
+        told = f"{one} against {other}"
+        if pair.winner is not None and (known := named.get((pair.one, pair.other))) and known.apart:
+            told += f" ({differences(known.apart, turned=turned)})"
+        said[_word(pair, one)].append(told)
+    told_words = [f"{word}: {'; '.join(pairs)}." for word, pairs in said.items() if pairs]
     for pair in asked:
         if way := ways.get((pair.one, pair.other)):
-            told.append(f"On the way {pair.one} against {pair.other} is {way}.")
-    return " ".join(told)
+            told_words.append(f"On the way {pair.one} against {pair.other} is {way}.")
+    return " ".join(told_words)
 
 
 def _word(pair: Comparison, one: str) -> str:

@@ -65,7 +65,7 @@ def _setting(estimates: Estimates, verdict: Verdict, statement: Statement) -> di
 def _verdict(verdict: Verdict, statement: Statement) -> dict[str, Any]:
     return {
         "comparisons": [asdict(comparison) for comparison in verdict.comparisons],
-        "uncontrolled": [asdict(arm) for arm in verdict.uncontrolled],
+        "uncontrolled": [asdict(arm) for alone in verdict.uncontrolled.values() for arm in alone],
         "answers": [answer._asdict() for answer in statement.answers],
     }
 

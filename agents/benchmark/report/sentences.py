@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
 from stillsight.agents.benchmark.analysis.claims import ERROR, SEEDS, Comparison
+from stillsight.agents.benchmark.analysis.contrasts import Apart, Question, Uncontrolled
 from stillsight.agents.benchmark.analysis.estimates import Threshold
 from stillsight.agents.benchmark.analysis.stats import Interval
-from stillsight.agents.benchmark.analysis.verdict import (
-    Course,
-    Family,
-    Race,
-    Robustness,
-    Stretch,
-    Uncontrolled,
-    Verdict,
-)
+from stillsight.agents.benchmark.analysis.verdict import Course, Family, Race, Robustness, Stretch, Verdict
 from stillsight.agents.benchmark.report.numbers import Numbers, with_bounds
+
+HASH = re.compile("[0-9a-fA-F]{64}")
+"""A sha256, of which `SHOWN` characters are told."""
+SHOWN = 12
+"""Characters of a hash that tell two apart."""
+
+CONTROLS: dict[Question, tuple[str, str]] = {
+    "scratch": ("training from scratch", "scratch"),
+    "pretraining": ("random weights", "random"),
+    "training": ("the same encoder frozen", "frozen"),
+}
+"""Question -> what an arm is compared with, and the role of that."""
 
 
 def of_setting(verdict: Verdict, show: Numbers) -> tuple[str, ...]:
@@ -27,7 +33,7 @@ def of_setting(verdict: Verdict, show: Numbers) -> tuple[str, ...]:
         told.append(final(comparison, show))
         if course := verdict.courses.get((comparison.one, comparison.other)):
             told.append(on_the_way(course, show.unit))
-    told += [f"Not compared with random weights: {no_control(one)}." for one in verdict.uncontrolled]
+    told += not_compared(verdict)
     told += [under_shifts(arm, show) for arm in verdict.robustness]
     return (*told, method(verdict.family)) if told else ()
 
@@ -35,7 +41,7 @@ def of_setting(verdict: Verdict, show: Numbers) -> tuple[str, ...]:
 def of_all(verdict: Verdict, environments: int) -> tuple[str, ...]:
     """The same of normalised scores over several environments."""
     told = tuple(final(comparison, "{:.2f}".format) for comparison in verdict.comparisons)
-    told += tuple(f"Not compared with random weights: {no_control(one)}." for one in verdict.uncontrolled)
+    told += tuple(not_compared(verdict))
     return (*told, method_of_all(environments, verdict.family.finals)) if verdict.family.finals else told
 
 
@@ -59,16 +65,36 @@ def final(pair: Comparison, show: Callable[[float], str]) -> str:
     )
 
 
-def no_control(arm: Uncontrolled) -> str:
-    """The arm, and why no random arm is a control for it."""
+def not_compared(verdict: Verdict) -> list[str]:
+    """A sentence for each arm that lacks a control."""
+    return [
+        f"Not compared with {CONTROLS[question][0]}: {no_control(one, question)}."
+        for question, alone in verdict.uncontrolled.items()
+        for one in alone
+    ]
+
+
+def no_control(arm: Uncontrolled, question: Question) -> str:
+    """The arm, and why no arm is a control for it."""
+    _, role = CONTROLS[question]
     if arm.nearest is None:
-        return f"{arm.arm} (there is no random arm of its encoder)"
-    listed = ", ".join(f"{name} {_value(theirs)}, not {_value(ours)}" for name, (theirs, ours) in arm.differs.items())
-    return f"{arm.arm} (no random arm is made like it: {arm.nearest} has {listed})"
+        return f"{arm.arm} (there is no {role} arm of its encoder)"
+    return f"{arm.arm} (no {role} arm is made like it: {arm.nearest} has {differences(arm.differs)})"
+
+
+def differences(apart: Apart, *, turned: bool = False) -> str:
+    """What sets two arms apart: the value of the first, not that of the second; `turned` the other way round."""
+    pairs = ((name, *(reversed(values) if turned else values)) for name, values in apart.items())
+    return "; ".join(f"{name} {_value(mine)}, not {_value(theirs)}" for name, mine, theirs in pairs)
 
 
 def _value(setting: object) -> str:
-    return ", ".join(map(str, setting)) or "none" if isinstance(setting, list | tuple) else str(setting)
+    if setting is None:
+        return "unset"
+    if isinstance(setting, list | tuple):
+        return ", ".join(map(str, setting)) or "none"
+    text = str(setting)
+    return f"{text[:SHOWN]}…" if HASH.fullmatch(text) else text
 
 
 def _turned(pair: Comparison) -> Comparison:

@@ -473,6 +473,32 @@ def test_types_are_checked_before_anything_runs(before: str, after: str, told: s
             "[[arm]] x has rates, and its encoder does not",
         ),
         (
+            ORCHARD + LEARNS + "max_episode_steps = 20",
+            "[[arm]] x has max_episode_steps, which makes another task of it, and arms of one task are compared. Type "
+            "it in [rl] or [[task]]: max_episode_steps = 20",
+        ),
+        (ORCHARD + LEARNS + "eval_max_steps = 20", "[[arm]] x has eval_max_steps, which makes another task"),
+        (ORCHARD + LEARNS + "frame_skip = 8", "[[arm]] x has frame_skip, which makes another task"),
+        (
+            ORCHARD + LEARNS + 'env_set = ["fruits=9"]',
+            "[[arm]] x has env_set, which makes another task of it, and arms of one task are compared. Type it in [rl] "
+            'or [[task]]: env_set = ["fruits=9"]',
+        ),
+        (
+            DATA + LEARNS + "shots = 5",
+            "[[arm]] x has shots, which makes another task of it, and arms of one task are compared. Type it in "
+            "[cifar] or [[task]]: shots = 5",
+        ),
+        (
+            ORCHARD + LEARNS + 'shift = "noise"',
+            "[[arm]] x would be evaluated under noise, and the others of stillsight/Orchard-v0 under none. Type what "
+            'it is evaluated under beside what it is trained under: eval_shift = "none"',
+        ),
+        (
+            ORCHARD.replace("steps", 'shift = "noise"\nsteps') + LEARNS + "shift_strength = 0.9",
+            "[[arm]] x would be evaluated under noise:0.9, and the others of stillsight/Orchard-v0 under noise. ",
+        ),
+        (
             ORCHARD.replace("steps", 'label = "A b"\nsteps')
             + ORCHARD[ORCHARD.index("[[task") : ORCHARD.index("[[enc")].replace("steps", 'label = "a-b"\nsteps'),
             "Two cells have the name a-b__",
@@ -480,9 +506,17 @@ def test_types_are_checked_before_anything_runs(before: str, after: str, told: s
     ],
 )
 def test_a_key_has_an_effect_or_is_refused(text: str, told: str) -> None:
+    """An arm of another game would be compared with the others, and normalised by the random play of theirs."""
     with pytest.raises(RunError) as caught:
         parse_spec(text)
     assert str(caught.value).startswith(told)
+
+
+def test_an_arm_may_be_trained_under_another_shift_than_it_is_evaluated_under() -> None:
+    spec = parse_spec(ORCHARD + LEARNS + 'shift = "noise"\neval_shift = "none"')
+    shifts = {(cell.arm, _config(cell).shift, _config(cell).eval_shift) for cell in spec.cells(lambda _: 0.0)}  # type: ignore[union-attr]
+    assert ("x", "noise", "none") in shifts
+    assert ("nature scratch", None, None) in shifts
 
 
 def test_keys_that_reach_an_arm_are_taken() -> None:

@@ -14,11 +14,12 @@ from stillsight.agents.benchmark.analysis import bounds, claims
 from stillsight.agents.benchmark.analysis.aggregate import aggregate
 from stillsight.agents.benchmark.analysis.claims import Comparison
 from stillsight.agents.benchmark.analysis.collect import Grid
+from stillsight.agents.benchmark.analysis.contrasts import Question, apart, contrasts
 from stillsight.agents.benchmark.analysis.estimates import estimate
 from stillsight.agents.benchmark.analysis.overall import overall_verdict
 from stillsight.agents.benchmark.analysis.setting import Arm, Setting
 from stillsight.agents.benchmark.analysis.stats import difference
-from stillsight.agents.benchmark.analysis.verdict import Family, Stretch, Verdict, pairs, verdicts
+from stillsight.agents.benchmark.analysis.verdict import Family, Stretch, Verdict, verdicts
 from stillsight.agents.benchmark.grid.cell import Cell, Result, Track
 from stillsight.agents.benchmark.report.answers import Answer
 from stillsight.agents.benchmark.report.statement import state
@@ -45,14 +46,18 @@ def arm(
     pins: Mapping[str, Any] | None = None,
     cpu: str = "one",
 ) -> Arm:
-    """Cells with one score a seed, and a curve for each that is `curve` plus the seed's score."""
+    """Cells with one score a seed, and a curve for each that is `curve` plus the seed's score.
+
+    Without `pins` the first word of the label is the encoder, and the second, of an arm that is not scratch, its tap.
+    """
     role = role or LABELS[label]
+    words = dict(zip(("encoder",) if role == "scratch" else ("encoder", "tap"), label.split(), strict=False))
     cells = []
     for seed, score in enumerate(scores):
         shifted = {"noise": (noise[seed],)} if noise else {}
         result = Result(
             machine={"cpu": cpu},
-            pins=dict(pins or {}),
+            pins=dict(words if pins is None else pins),
             curve=tuple((STEPS[at], height + score, seconds * (at + 1)) for at, height in enumerate(curve)),
             scores={"clean": (score - 1.0, score + 1.0), **shifted},
             cost={},
@@ -90,7 +95,7 @@ def judged(*arms: Arm, track: Track = "rl") -> Judged:
 def test_pairs_are_those_that_answer_something() -> None:
     arms = [arm(label, [0.0] * 5) for label in LABELS]
     arms.append(arm("other low frozen", [0.0] * 5, role="frozen"))
-    assert [(one.label, other.label) for one, other in pairs(arms)] == [
+    assert [(one.label, other.label) for one, other, *_ in contrasts(arms)] == [
         ("eye low frozen", "nature scratch"),
         ("eye high frozen", "nature scratch"),
         ("other low frozen", "nature scratch"),
@@ -112,7 +117,7 @@ def test_what_cells_are_pinned_to_names_their_encoder() -> None:
         arm("matched", [0.0], role="random", pins=high),
         arm("ours too", [0.0], role="random", pins={"encoder": "nose", "tap": "high"}),
     ]
-    assert [(one.label, other.label) for one, other in pairs(arms)] == [("ours", "matched")]
+    assert [(one.label, other.label) for one, other, *_ in contrasts(arms)] == [("ours", "matched")]
 
 
 def test_a_clear_difference_is_claimed_with_its_numbers() -> None:
@@ -449,7 +454,7 @@ def test_a_control_that_differs_in_anything_else_answers_nothing() -> None:
     bare = same | {"mode": "random", "batchnorm": "frozen", "weights_sha256": None}
     fine, coarse = arm("64 px", SPREAD, role="frozen", pins=same), same | {"resolution": 224}
     large = arm("224 px", SPREAD, role="frozen", pins=coarse)
-    nose = arm("nose", SPREAD, role="frozen", pins={"encoder": "nose", "tap": "low"})
+    nose = arm("nose", SPREAD, role="frozen", pins=same | {"encoder": "nose"})
     found = judged(fine, large, nose, arm("control", SPREAD, role="random", pins=bare))
     assert [(pair.one, pair.other) for pair in found.comparisons] == [
         ("64 px", "control"),
@@ -468,10 +473,13 @@ def test_a_control_that_differs_in_anything_else_answers_nothing() -> None:
         ),
         (
             "Does it matter which encoder is frozen?",
-            "Not separable in the end: 64 px against nose; 224 px against nose.",
+            "Not separable in the end: 64 px against nose.",
         ),
-        # Not "where it is tapped": both are tapped at one place.
-        ("Do a frozen encoder's other settings matter?", "Not separable in the end: 64 px against 224 px."),
+        # Not "where it is tapped": both are tapped at one place. Nor "which encoder": that is not all of it.
+        (
+            "Do a frozen encoder's other settings matter?",
+            "Not separable in the end: 64 px against 224 px; 224 px against nose.",
+        ),
     )
     assert [text for text in found.sentences if "random weights" in text] == [
         f"Not compared with random weights: {one}." for one in told
@@ -480,7 +488,140 @@ def test_a_control_that_differs_in_anything_else_answers_nothing() -> None:
     assert other.comparisons == ()
     assert "control has set gamma=0.5, not gamma=0.9" in other.answers[0].told
     newer = judged(fine, arm("control", SPREAD, role="random", pins=bare | {"a new flag": 3}))
-    assert len(newer.comparisons) == 1, "a setting that the other version did not have"
+    assert newer.comparisons == (), "what the other version would have taken is not known"
+    assert "control has a new flag 3, not unset)" in newer.answers[0].told
+
+
+RETINA: dict[str, Any] = {
+    "encoder": "retina",
+    "tap": "layer2",
+    "pooling": "grid6",
+    "mode": "frozen",
+    "head": 512,
+    "set": [],
+    "steps": 50,
+    "weights_sha256": "a" * 64,
+    "encoder_sha256": "b" * 64,
+    "max_episode_steps": 900,
+}
+RESNET = {"encoder": "resnet18", "weights_sha256": "c" * 64, "encoder_sha256": "d" * 64}
+
+
+def question(one: Arm, other: Arm) -> Question | None:
+    """What two arms answer, None if they are not compared."""
+    return next((pair.question for pair in contrasts((one, other))), None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "asked"),
+    [
+        ({"tap": "layer3"}, "tap"),
+        ({"tap": "layer3", "encoder_sha256": "e" * 64}, "tap"),
+        ({"tap": "layer3", "weights_sha256": "e" * 64}, "settings"),
+        ({"tap": "layer3", "pooling": "global"}, "settings"),
+        (RESNET, "encoder"),
+        (RESNET | {"tap": "layer3"}, "encoder"),
+        (RESNET | {"head": 64}, "settings"),
+        (RESNET | {"set": ["learning_rate=1e-9"]}, "settings"),
+        (RESNET | {"steps": 1}, "settings"),
+        ({"from_sha256": "f" * 64}, "settings"),
+        ({"max_episode_steps": 20}, "settings"),
+    ],
+)
+def test_two_frozen_arms_answer_what_they_are_apart_in_and_nothing_else(changes: dict[str, Any], asked: str) -> None:
+    """Otherwise other weights, another rate or a shorter run are told as what a tap, or an encoder, does."""
+    one, other = arm("one", [0.0], role="frozen", pins=RETINA), arm("two", [0.0], role="frozen", pins=RETINA | changes)
+    assert question(one, other) == question(other, one) == asked
+
+
+@pytest.mark.parametrize(
+    ("role", "changes", "asked"),
+    [
+        ("random", {"mode": "random", "weights_sha256": None, "encoder_sha256": "e" * 64}, "pretraining"),
+        ("random", {"mode": "random", "from_sha256": "f" * 64}, None),
+        ("random", {"mode": "random", "tap": "layer3"}, None),
+        ("scratch", {"encoder": "nature", "mode": "scratch", "tap": "conv3", "pooling": "flatten"}, "scratch"),
+        ("scratch", {"encoder": "nature", "mode": "scratch", "set": ["gamma=0.9"], "head": 64}, "scratch"),
+        ("scratch", {"encoder": "nature", "mode": "scratch", "steps": 5_000}, None),
+        ("scratch", {"encoder": "nature", "mode": "scratch", "max_episode_steps": 20}, None),
+        ("scratch", {"encoder": "nature", "mode": "scratch", "state": ["on"]}, None),
+        ("finetune", {"mode": "finetune", "encoder_lr": 0.1, "batchnorm": "frozen"}, "training"),
+        ("finetune", {"mode": "finetune", "tap": "layer3"}, "training"),
+        ("finetune", {"mode": "finetune", "epochs": 9, "crop": 0}, "training"),
+        ("finetune", {"mode": "finetune", "weights_sha256": "e" * 64}, None),
+        ("finetune", {"mode": "finetune", "from_sha256": "f" * 64}, None),
+        ("finetune", {"mode": "finetune", "encoder": "resnet18"}, None),
+    ],
+)
+def test_a_control_may_differ_in_what_its_question_is_about(
+    role: str, changes: dict[str, Any], asked: str | None
+) -> None:
+    frozen, other = arm("one", [0.0], role="frozen", pins=RETINA), arm("two", [0.0], role=role, pins=RETINA | changes)
+    assert question(frozen, other) == asked
+    gone_on = RETINA | {"from_sha256": "f" * 64}
+    if asked is not None:
+        assert question(arm("one", [0.0], role="frozen", pins=gone_on), other) is None, "a pin that only one has"
+
+
+def test_what_neither_arm_was_pinned_to_is_not_apart() -> None:
+    """Cells of an older version lack newer pins, all alike."""
+    one, other = arm("one", [0.0], role="frozen", pins={"a": 1, "b": None}), arm("two", [0.0], role="frozen", pins={})
+    assert apart(one, other) == {"a": (1, None)}
+    assert apart(other, one) == {"a": (None, 1)}
+
+
+def test_what_sets_two_settings_apart_is_told_where_one_is_ahead() -> None:
+    high, low = [9.0, 9.1, 9.2, 9.3, 9.4], [1.0, 1.1, 1.2, 1.3, 1.4]
+    found = judged(
+        arm("A", low, role="frozen", pins=RETINA), arm("B", high, role="frozen", pins=RETINA | RESNET | {"head": 64})
+    )
+    assert found.answers == (
+        (
+            "Do a frozen encoder's other settings matter?",
+            "Yes: B against A (encoder resnet18, not retina; head 64, not 512).",
+        ),
+    )
+    weights = RETINA | {"weights_sha256": "e" * 64, "encoder_sha256": "f" * 64}
+    found = judged(arm("A", low, role="frozen", pins=RETINA), arm("B", high, role="frozen", pins=weights))
+    assert found.answers[0].told == "Yes: B against A (weights_sha256 eeeeeeeeeeee…, not aaaaaaaaaaaa…)."
+
+
+def test_an_arm_without_a_control_is_named_whatever_the_question() -> None:
+    longer = {"encoder": "nature", "mode": "scratch", "steps": 5_000}
+    found = judged(
+        arm("frozen", SPREAD, role="frozen", pins=RETINA),
+        arm("nature", SPREAD, role="scratch", pins=RETINA | longer),
+        arm("resnet trained on", SPREAD, role="finetune", pins=RETINA | RESNET | {"mode": "finetune"}),
+    )
+    assert found.comparisons == ()
+    missing = (
+        "frozen (no scratch arm is made like it: nature has steps 5000, not 50)",
+        "resnet trained on (there is no frozen arm of its encoder)",
+    )
+    assert found.answers == (
+        ("Do frozen pretrained features beat training from scratch?", f"No answer for {missing[0]}."),
+        ("Is training the encoder on worth it?", f"No answer for {missing[1]}."),
+    )
+    assert found.sentences[:2] == (
+        f"Not compared with training from scratch: {missing[0]}.",
+        f"Not compared with the same encoder frozen: {missing[1]}.",
+    )
+
+
+def test_over_all_tasks_two_arms_answer_what_they_do_in_each() -> None:
+    """Of one pooling in one task and of two in the other: what is ahead over both may be either."""
+    one = arm("A", SPREAD, role="frozen", pins=RETINA)
+    alike, unlike = (
+        arm("B", SPREAD, role="frozen", pins=RETINA | RESNET | {"pooling": name}) for name in ("grid6", "cls")
+    )
+    references = {"random": {"mean": -1.0}, "oracle": {"mean": 1.0}}
+    grid = Grid(
+        tuple(Setting("rl", name, "ppo", (one, other), references) for name, other in (("a", alike), ("b", unlike)))
+    )
+    whole = overall_verdict(grid, aggregate(grid, FEW), FEW)
+    assert whole is not None
+    assert whole.asked["A", "B"].question == "settings"
+    assert [*whole.asked["A", "B"].apart] == ["encoder", "pooling"]
 
 
 def test_without_any_random_arm_the_question_is_not_asked() -> None:
@@ -495,7 +636,8 @@ def test_over_all_tasks_too_a_control_must_match() -> None:
     whole = overall_verdict(grid, aggregate(grid, FEW), FEW)
     assert whole is not None
     assert [(pair.one, pair.other) for pair in whole.comparisons] == [("eye high frozen", "nature scratch")]
-    assert [(one.arm, one.nearest, one.differs) for one in whole.uncontrolled] == [
+    assert [*whole.uncontrolled] == ["pretraining"]
+    assert [(one.arm, one.nearest, one.differs) for one in whole.uncontrolled["pretraining"]] == [
         ("eye high frozen", "eye low random", {"tap": ("low", "high")})
     ]
 

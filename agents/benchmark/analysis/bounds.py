@@ -9,7 +9,7 @@ import numpy as np
 from stillsight.agents.benchmark.analysis.stats import TRIM, Array, finite, middle
 
 
-def t_bounds(one: Array, other: Array | None, level: float) -> tuple[Array, Array]:
+def t_bounds(one: Array, other: Array | None, level: float, images: int | None = None) -> tuple[Array, Array]:
     """Bounds of an IQM, or of the difference of two, by Student's t with winsorised variances.
 
     The bootstrap's bounds end at the outermost seeds whatever its level, and of five seeds they hold less often than
@@ -21,11 +21,34 @@ def t_bounds(one: Array, other: Array | None, level: float) -> tuple[Array, Arra
         one: `[seeds, ...]`, each further point for itself; three seeds or more.
         other: the same, or None for one sample.
         level: of the interval.
+        images: of the test set, where scores are shares of it that were classified rightly; all seeds see the same
+            ones, so their error is in every score, and no number of seeds makes it less, see `binomial_error`.
     """
-    parts = [_squared_error(sample) for sample in (one, other) if sample is not None]
-    reach = _reach(np.array([square for square, _ in parts]), [left for _, left in parts], level)
+    samples = [sample for sample in (one, other) if sample is not None]
+    parts = [_squared_error(sample) for sample in samples]
+    reach = _half_width(parts, level)
+    if images is not None:
+        parts += [(binomial_error(middle(sample.T).T, images), images - 1) for sample in samples]
+        # An error with many degrees of freedom adds to theirs too, and may make an interval narrower. It must not.
+        reach = np.maximum(reach, _half_width(parts, level))
     value = middle(one.T).T - (0.0 if other is None else middle(other.T).T)
     return value - reach, value + reach
+
+
+def binomial_error(accuracy: Array, images: int) -> Array:
+    """Squared standard error that an accuracy has because the test images are a sample: p (1 - p) / images.
+
+    Of two arms both errors are added, as of independent proportions. The images are the same for both, so that their
+    errors go together, and the sum is too large rather than too small: which images each arm got right is not kept.
+    Dietterich 1998, "Approximate statistical tests for comparing supervised classification learning algorithms";
+    Bouthillier et al. 2021, arXiv 2103.03098.
+
+    Args:
+        accuracy: from 0 to 1, of any shape.
+        images: of the test set, two or more.
+    """
+    share = np.clip(accuracy, 0.0, 1.0)
+    return np.asarray(share * (1 - share) / images, np.float64)
 
 
 def task_bounds(scores: Mapping[str, Array], against: Mapping[str, Array], level: float) -> tuple[float, float]:
@@ -40,6 +63,10 @@ def task_bounds(scores: Mapping[str, Array], against: Mapping[str, Array], level
     value = float(np.mean([finite(scores[name]).mean() - finite(against[name]).mean() for name in scores]))
     reach = float(_reach(squares, [len(sample) - 1 for sample in samples], level))
     return value - reach, value + reach
+
+
+def _half_width(parts: Sequence[tuple[Array, int]], level: float) -> Array:
+    return _reach(np.array([square for square, _ in parts]), [left for _, left in parts], level)
 
 
 def _reach(squares: Array, left: Sequence[int], level: float) -> Array:

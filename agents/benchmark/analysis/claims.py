@@ -68,6 +68,7 @@ def compare(
     *,
     claims: int = 1,
     resamples: int = RESAMPLES,
+    images: int | None = None,
 ) -> Comparison:
     """Compare two arms by their final scores.
 
@@ -79,11 +80,12 @@ def compare(
         scores, against: their scores `[seeds]`; seeds are not paired.
         claims: how many comparisons are made beside each other.
         resamples: of the bootstrap.
+        images: of the test set, where scores are accuracies, see `t_bounds`.
     """
     mine, theirs = finite(scores), finite(against)
 
     def student(level: float) -> tuple[float, float]:
-        lower, upper = t_bounds(mine, theirs, level)
+        lower, upper = t_bounds(mine, theirs, level, images)
         return float(lower), float(upper)
 
     return _compared(one, other, mine, theirs, min(len(mine), len(theirs)), student, claims, resamples)

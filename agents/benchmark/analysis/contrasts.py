@@ -175,7 +175,7 @@ def _controlled(rule: Rule, one: Arm, other: Arm) -> Contrast | None:
 
 def _frozen(one: Arm, other: Arm) -> Contrast:
     differs = apart(one, other)
-    question = next((rule.question for rule in (ENCODER, TAP) if rule.answered_by(differs)), "settings")
+    question: Question = next((rule.question for rule in (ENCODER, TAP) if rule.answered_by(differs)), "settings")
     return Contrast(one, other, question, differs)
 
 

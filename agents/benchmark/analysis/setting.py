@@ -54,6 +54,12 @@ class Arm:
         """The evaluations of each seed that has any."""
         return [one.curve for one in self.results if one.curve]
 
+    @property
+    def test_images(self) -> int | None:
+        """Images of which its scores are the share that was classified rightly; None of an agent."""
+        count = self.results[0].pins.get("test_images")
+        return None if count is None else int(count)
+
     def cost(self, name: str) -> list[float]:
         """One cost, of each seed for which it is known."""
         return [float(cost) for one in self.results if (cost := one.cost.get(name)) is not None]
@@ -112,6 +118,11 @@ class Setting:
         """Names of the visual shifts under which anything was evaluated."""
         names = {name for arm in self.arms for one in arm.results for name in one.scores}
         return tuple(sorted(names - {CLEAN}))
+
+    @property
+    def test_images(self) -> int | None:
+        """Test images of the arm that has the fewest; None of an environment."""
+        return min((count for arm in self.arms if (count := arm.test_images) is not None), default=None)
 
     @property
     def bounds(self) -> tuple[float, float] | None:

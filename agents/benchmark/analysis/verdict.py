@@ -162,6 +162,7 @@ class Verdict:
         courses: the same pairs along the way, those that have enough curves.
         robustness: of the arms that were evaluated under visual shifts.
         race: to the threshold; None without a threshold or without curves.
+        images: of the test set, whose error final scores have; None of environments.
     """
 
     family: Family
@@ -171,6 +172,7 @@ class Verdict:
     courses: Mapping[tuple[str, str], Course] = field(default_factory=dict)
     robustness: tuple[Robustness, ...] = ()
     race: Race | None = None
+    images: int | None = None
 
 
 def verdicts(estimates: Sequence[Estimates], resamples: int = RESAMPLES) -> list[Verdict]:
@@ -213,7 +215,13 @@ def _verdict(estimates: Estimates, family: Family, resamples: int) -> Verdict:
         family=family,
         comparisons=tuple(
             compare(
-                one.label, other.label, one.scores(), other.scores(), claims=max(family.finals, 1), resamples=resamples
+                one.label,
+                other.label,
+                one.scores(),
+                other.scores(),
+                claims=max(family.finals, 1),
+                resamples=resamples,
+                images=setting.test_images,
             )
             for one, other, *_ in compared
         ),
@@ -222,6 +230,7 @@ def _verdict(estimates: Estimates, family: Family, resamples: int) -> Verdict:
         courses={(course.one, course.other): course for course in courses if course is not None},
         robustness=tuple(one for one in robust if one is not None),
         race=_race(estimates),
+        images=setting.test_images,
     )
 
 

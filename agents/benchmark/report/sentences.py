@@ -35,7 +35,7 @@ def of_setting(verdict: Verdict, show: Numbers) -> tuple[str, ...]:
             told.append(on_the_way(course, show.unit))
     told += not_compared(verdict)
     told += [under_shifts(arm, show) for arm in verdict.robustness]
-    return (*told, method(verdict.family)) if told else ()
+    return (*told, method(verdict.family, verdict.images)) if told else ()
 
 
 def of_all(verdict: Verdict, environments: int) -> tuple[str, ...]:
@@ -205,15 +205,17 @@ def source(threshold: Threshold) -> str:
     return f"what {threshold.baseline} scores in the end (IQM)"
 
 
-def method(family: Family) -> str:
-    """How often what is claimed may be wrong."""
+def method(family: Family, images: int | None = None) -> str:
+    """How often what is claimed may be wrong; of a data set with so many test images."""
     counts = ((family.finals, "in the end"), (family.points, "on the way"), (family.shifts, "under shifts"))
     kinds = [f"{count:,} {name}" for count, name in counts if count]
     if not kinds:
         return f"Nothing is claimed with fewer than {SEEDS} seeds."
+    known = "" if images is None else f" Those in the end count the error of {images:,} test images too."
     return (
         f"Claims of each kind have a chance of about {ERROR:.0%} to hold a false one, adjusted (Bonferroni) for the "
-        f"number of comparisons in this task: {', '.join(kinds)}. Intervals in brackets are of 95% each."
+        f"number of comparisons in this task: {', '.join(kinds)}.{known} Intervals in brackets are of 95% each"
+        f"{'' if images is None else ', over the seeds alone'}."
     )
 
 

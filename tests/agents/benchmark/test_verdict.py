@@ -167,6 +167,42 @@ def test_seeds_that_all_agree_are_claimed() -> None:
     assert claims.compare("a", "b", [1.0] * 5, [0.0] * 5, resamples=FEW).winner == "a"
 
 
+def test_accuracies_have_the_error_of_their_test_images() -> None:
+    """A head that is fitted to frozen features is the same for every seed: five of them are one number, and one image
+    of 10,000 would be claimed."""
+    near = claims.compare("a", "b", [0.8] * 5, [0.8001] * 5, images=10_000, resamples=FEW)
+    assert near.winner is None
+    # 1.96 standard errors of a difference of two proportions, sqrt(2 * 0.8 * 0.2 / 10,000) = 0.00566.
+    assert (near.adjusted_low, near.adjusted_high) == pytest.approx((-0.01119, 0.01099), abs=2e-5)
+    assert claims.compare("a", "b", [0.8] * 5, [0.8001] * 5, resamples=FEW).winner == "b", "as returns they would be"
+    assert claims.compare("a", "b", [0.8] * 5, [0.82] * 5, images=10_000, resamples=FEW).winner == "b"
+    assert claims.compare("a", "b", [0.8] * 5, [0.82] * 5, images=1_000, resamples=FEW).winner is None
+
+
+def test_more_seeds_see_no_more_test_images() -> None:
+    few, many = (bounds.t_bounds(np.full(count, 0.5), np.full(count, 0.5), 0.95, images=400)[1] for count in (5, 500))
+    assert few == many == pytest.approx(1.96 * (2 * 0.25 / 400) ** 0.5, rel=0.01)
+    spread = np.array([0.4, 0.45, 0.5, 0.55, 0.6])
+    without, of_few, of_many = (bounds.t_bounds(spread, None, 0.95, images)[1] for images in (None, 20, 10**9))
+    assert without == pytest.approx(of_many)
+    assert of_few > without
+    assert bounds.t_bounds(spread, None, 0.95, 100)[1] >= without, "an error more, and no narrower interval"
+
+
+def test_a_data_set_of_seeds_that_agree_is_not_decided_by_one_image() -> None:
+    pins = {"encoder": "eye", "tap": "low", "test_images": 10_000}
+    arms = [
+        arm("A", [0.8] * 5, role="frozen", pins=pins),
+        arm("B", [0.8001] * 5, role="frozen", pins=pins | {"tap": "high"}),
+    ]
+    found = judged(*arms, track="cifar")
+    assert found.answers == (("Does it matter where the encoder is tapped?", "Not separable in the end: A against B."),)
+    assert found.sentences[-1].endswith(
+        ": 1 in the end. Those in the end count the error of 10,000 test images too. Intervals in brackets are of 95% "
+        "each, over the seeds alone."
+    )
+
+
 @pytest.mark.parametrize(("scores", "told"), [([9.0] * 4, "only 4 seeds"), ([9.0], "only 1 seed,")])
 def test_few_seeds_have_no_verdict(scores: list[float], told: str) -> None:
     """However far apart, and even if the other side has many."""

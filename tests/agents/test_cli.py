@@ -190,7 +190,7 @@ def test_damaged_weights_are_a_sentence(resnet_file: Path, capsys: pytest.Captur
     broken.write_bytes(whole[: len(whole) // 2])
     assert "broken.pth is damaged" in refused(command, capsys)
     broken.write_bytes(b"no weights at all")
-    assert "broken.pth is damaged" in refused(command, capsys)
+    assert "broken.pth is no weights file, or damaged from its first byte on." in refused(command, capsys)
     state = torch.load(resnet_file, weights_only=True)
     save_file({**state, "conv1.weight": torch.full((64, 3, 7, 7), float("nan"))}, "nan.safetensors")
     assert "holds values that are not finite" in refused([*command[:-1], "nan.safetensors"], capsys)

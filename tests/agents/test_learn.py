@@ -170,8 +170,8 @@ def test_tensorboard_event_files_are_written(tiny: Tiny, tmp_path: Path) -> None
     assert b"rollout/ep_rew_mean" in events.read_bytes() or b"time/fps" in events.read_bytes()
 
 
-def agent_of(config: RlConfig) -> Any:
-    return make_agent(config.resolved(), build_encoder(config, pinned=True), n_envs=2)
+def agent_of(config: RlConfig, n_envs: int = 2) -> Any:
+    return make_agent(config.resolved(), build_encoder(config, pinned=True), n_envs=n_envs)
 
 
 def test_settings_reach_the_algorithm_and_rates_fall_linearly(tiny: Tiny) -> None:
@@ -185,7 +185,7 @@ def test_settings_reach_the_algorithm_and_rates_fall_linearly(tiny: Tiny) -> Non
     assert [model.clip_range(left) for left in (1.0, 0.25, 0.0)] == pytest.approx([0.2, 0.05, 0.02])
     td3 = agent_of(tiny("td3")).model
     np.testing.assert_allclose(td3.action_noise._sigma, [0.1])
-    assert agent_of(tiny("dqn", set=("train_freq=[2, 'episode']",), n_envs=1)).model.train_freq.frequency == 2
+    assert agent_of(tiny("dqn", set=("train_freq=[2, 'episode']",)), n_envs=1).model.train_freq.frequency == 2
 
 
 @pytest.mark.parametrize("algo", ["ppo", "dqn", "sac"])

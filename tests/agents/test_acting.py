@@ -24,7 +24,7 @@ from stillsight.agents.playing.video import record
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.agents.training.build import make_agent, make_venv
 from stillsight.agents.training.episodes import STILL, Episode, divide, play_episodes
-from stillsight.agents.training.seeds import EVALUATION
+from stillsight.agents.training.seeds import EVALUATION, env_seed
 from stillsight.encoders.building import build
 from stillsight.envs import make_env, make_vec, reference_returns
 from stillsight.envs.random_play import random_play
@@ -148,7 +148,7 @@ def test_every_algorithm_acts_by_one_rule_wherever_it_plays(tiny: Tiny, tmp_path
     masked = algo.endswith("MaskablePPO")
     env = MaskedNoise if masked else ContinuousNoise if config.env.endswith("Continuous-v0") else Noise
     result = rl(replace(config, algo=algo, env=register(env), set=settings))
-    seed = EVALUATION + config.seed
+    seed = env_seed(EVALUATION + config.seed)
     expected = played(seed)
     LOG.clear()
 

@@ -12,7 +12,7 @@ from stillsight.agents import RlConfig, load, rl
 from stillsight.agents.playing.play import returns
 from stillsight.agents.runs.records import read_lines
 from stillsight.agents.training import summary
-from stillsight.agents.training.seeds import EVALUATION
+from stillsight.agents.training.seeds import EVALUATION, env_seed
 from stillsight.envs import EnvError
 
 
@@ -48,8 +48,8 @@ def test_a_run_that_trains_through_a_shift_is_evaluated_and_played_without(
     assert "shift trains through hue of strength 1; is evaluated through the game as it is" in told
     agent = load(tmp_path / "run", "last", device="cpu")
     row = read_lines(tmp_path / "run" / "eval.jsonl")[-1]
-    plain = returns(agent, "none", episodes=1, seed=config.seed + EVALUATION)
-    assert [row["mean"]] == plain == returns(agent, episodes=1, seed=config.seed + EVALUATION)
+    plain = returns(agent, "none", episodes=1, seed=env_seed(config.seed + EVALUATION))
+    assert [row["mean"]] == plain == returns(agent, episodes=1, seed=env_seed(config.seed + EVALUATION))
 
 
 @pytest.mark.parametrize(

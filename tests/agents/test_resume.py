@@ -120,6 +120,7 @@ def test_a_stopped_run_goes_on_from_its_last_checkpoint(
         again = {
             **state.capture(self.agent.model),
             "records": state.records(self.agent.model),
+            "sde_noise": None,
             "games": games.capture(self.agent.model, self.agent.venv),
             "evaluation": self.evaluation.state(),
             **self._facts(),

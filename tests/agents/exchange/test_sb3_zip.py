@@ -477,7 +477,9 @@ def test_damaged_zips_are_one_sentence(trained: Path, tmp_path: Path, capsys: py
         "Expected object, got array - at config": {sb3_zip.RUN_FILE: json.dumps({**run, "config": []})},
         "Expected int, got str - at step": {sb3_zip.RUN_FILE: json.dumps({**run, "step": "x"})},
         "Expected int >= 0 - at step": {sb3_zip.RUN_FILE: json.dumps({**run, "step": -5})},
-        "its step is 64, and the run's record says another": {sb3_zip.RUN_FILE: json.dumps({**run, "step": 95})},
+        f"its step is {run['step']}, and the run's record says another": {
+            sb3_zip.RUN_FILE: json.dumps({**run, "step": 95})
+        },
         "--steps -5 is too small": changed(run, steps=-5),
         "its command is 'cifar'": changed(run, command="cifar"),
         "asks for the encoder os:system, whose code would be imported. A file does not decide that: look at what it "

@@ -22,7 +22,7 @@ from stillsight.agents.training.algorithms import ALGORITHMS, spec
 from stillsight.agents.training.build import make_agent
 from stillsight.agents.training.continuing.inheritance import inherit
 from stillsight.agents.training.episodes import play_episodes
-from stillsight.agents.training.seeds import EVALUATION
+from stillsight.agents.training.seeds import EVALUATION, env_seed
 from stillsight.agents.training.state import model_state
 from stillsight.encoders.building import build
 from stillsight.encoders.errors import EncoderError
@@ -88,8 +88,8 @@ def test_a_player_plays_the_very_evaluation_of_its_run(tiny: Tiny, tmp_path: Pat
     stored = checkpoint.load(tmp_path / "run" / "checkpoints" / "last.safetensors")
 
     def totals(deterministic: bool) -> list[float]:
-        model_state._set_random_state(player.model, stored["random"])
-        first = player.config.seed + EVALUATION
+        model_state.set_random_state(player.model, stored["random"])
+        first = env_seed(player.config.seed + EVALUATION)
         envs = [
             make_env(player.config.env, player.config.eval_options(), training=False, seed=first + index)
             for index in range(N_ENVS)

@@ -17,6 +17,7 @@ from stillsight.agents.features.head import Head
 from stillsight.agents.features.standardise import FLOOR, LARGEST, Standardise, Statistics, gather_statistics
 from stillsight.agents.features.state_head import StateHead
 from stillsight.agents.training.build import make_agent
+from stillsight.agents.training.seeds import STANDARDISE, env_seed
 from stillsight.agents.training.summary import card
 from stillsight.encoders.building import build as build_encoder
 from stillsight.encoders.encoder import Block, Encoder
@@ -124,7 +125,7 @@ def test_no_statistics_leave_features_as_they_are() -> None:
 
 def first_look(config: RlConfig, encoder: Encoder) -> Statistics:
     """What `make_agent` gathers before two environments of `config`."""
-    venv = make_vec(config.env, 2, seed=config.seed + 30_000, options=config.env_options())
+    venv = make_vec(config.env, 2, seed=env_seed(config.seed + STANDARDISE), options=config.env_options())
     return gather_statistics(venv, encoder, config.standardise)
 
 
@@ -133,7 +134,7 @@ def test_a_first_look_is_the_statistics_of_random_play(tiny: Tiny, mode: str) ->
     config = tiny(mode=mode, standardise=24).resolved()
     encoder = build_encoder(config, pinned=True)
     found = first_look(config, encoder)
-    venv = make_vec(config.env, 2, seed=config.seed + 30_000, options=config.env_options())
+    venv = make_vec(config.env, 2, seed=env_seed(config.seed + STANDARDISE), options=config.env_options())
     frames = [venv.reset()]
     for _ in range(11):
         frames.append(venv.step(np.array([venv.action_space.sample(), venv.action_space.sample()]))[0])

@@ -119,8 +119,8 @@ def test_a_stopped_run_goes_on_from_its_last_checkpoint(
         assert self.evaluation is not None
         again = {
             **state.capture(self.agent.model),
-            "records": state.records(self.agent.model),
             "sde_noise": None,
+            "records": state.records(self.agent.model),
             "games": games.capture(self.agent.model, self.agent.venv),
             "evaluation": self.evaluation.state(),
             **self._facts(),

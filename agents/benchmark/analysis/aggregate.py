@@ -47,14 +47,19 @@ class Aggregate:
 
     Attributes:
         settings: titles of those environments and algorithms.
+        tasks, algos: names of the environments, and of the algorithms that each of them has.
         left_out: titles of the environments whose bounds are not known.
-        scores: arm -> setting -> normalised score of each seed.
+        uneven: titles of those with an algorithm that not every environment has: it would weigh more than the others.
+        scores: arm -> setting -> normalised score of each seed; seeds are drawn anew within each.
         marks: normalised scores at which performance profiles are told, `[POINTS]`, from 0 to the highest.
         arms: arm -> what its scores come to.
     """
 
     settings: tuple[str, ...]
+    tasks: tuple[str, ...]
+    algos: tuple[str, ...]
     left_out: tuple[str, ...]
+    uneven: tuple[str, ...]
     scores: Mapping[str, Mapping[str, Array]]
     marks: Array
     arms: Mapping[str, ArmAggregate]
@@ -63,7 +68,10 @@ class Aggregate:
 def aggregate(grid: Grid, resamples: int = RESAMPLES) -> Aggregate:
     """The scores of all agents, normalised. Accuracies are no returns and stay apart."""
     agents = [setting for setting in grid.settings if setting.track == "rl"]
-    bounded = [(setting, setting.bounds) for setting in agents if setting.bounds]
+    known = [setting for setting in agents if setting.bounds]
+    tasks_of = {setting.algo: {other.task for other in known if other.algo == setting.algo} for setting in known}
+    shared = [algo for algo, tasks in tasks_of.items() if tasks == {setting.task for setting in known}]
+    bounded = [(setting, setting.bounds) for setting in known if setting.algo in shared]
     scores: dict[str, dict[str, Array]] = {}
     for label in grid.arm_order("rl"):
         tasks = {
@@ -79,7 +87,10 @@ def aggregate(grid: Grid, resamples: int = RESAMPLES) -> Aggregate:
     marks = np.linspace(0.0, highest, POINTS)
     return Aggregate(
         settings=tuple(setting.title for setting, _ in bounded),
+        tasks=tuple(dict.fromkeys(setting.task for setting, _ in bounded)),
+        algos=tuple(sorted(shared)),
         left_out=tuple(setting.title for setting in agents if not setting.bounds),
+        uneven=tuple(setting.title for setting in known if setting.algo not in shared),
         scores=scores,
         marks=marks,
         arms={label: _of_arm(tasks, marks, resamples) for label, tasks in scores.items()},

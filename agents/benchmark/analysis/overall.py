@@ -28,7 +28,7 @@ def overall_verdict(grid: Grid, together: Aggregate, resamples: int = RESAMPLES)
         together: their normalised scores.
         resamples: of the bootstrap.
     """
-    if len(together.settings) < 2:
+    if len(together.tasks) < 2:  # two algorithms in one environment say nothing of others
         return None
     settings = [setting for setting in grid.settings if setting.title in together.settings]
     scores = together.scores

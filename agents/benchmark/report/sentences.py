@@ -38,11 +38,11 @@ def of_setting(verdict: Verdict, show: Numbers) -> tuple[str, ...]:
     return (*told, method(verdict.family, verdict.images)) if told else ()
 
 
-def of_all(verdict: Verdict, environments: int) -> tuple[str, ...]:
+def of_all(verdict: Verdict, environments: int, algorithms: int = 1) -> tuple[str, ...]:
     """The same of normalised scores over several environments."""
     told = tuple(final(comparison, "{:.2f}".format) for comparison in verdict.comparisons)
     told += tuple(not_compared(verdict))
-    return (*told, method_of_all(environments, verdict.family.finals)) if verdict.family.finals else told
+    return (*told, method_of_all(environments, verdict.family.finals, algorithms)) if verdict.family.finals else told
 
 
 def final(pair: Comparison, show: Callable[[float], str]) -> str:
@@ -219,12 +219,13 @@ def method(family: Family, images: int | None = None) -> str:
     )
 
 
-def method_of_all(environments: int, finals: int) -> str:
-    """The same of claims over several environments together."""
+def method_of_all(environments: int, finals: int, algorithms: int = 1) -> str:
+    """The same of claims over several environments together, each with so many algorithms."""
+    each = "" if algorithms == 1 else f" with {algorithms} algorithms each"
     return (
-        f"Over {environments} environments, with so many seeds in each. Claims have a chance of about {ERROR:.0%} to "
-        f"hold a false one, adjusted (Bonferroni) for the number of comparisons: {finals}. Intervals in brackets are "
-        "of 95% each."
+        f"Over {environments} environments{each}, with so many seeds in each. Claims have a chance of about "
+        f"{ERROR:.0%} to hold a false one, adjusted (Bonferroni) for the number of comparisons: {finals}. Intervals in "
+        "brackets are of 95% each."
     )
 
 

@@ -48,5 +48,5 @@ def state_all(analysis: Analysis) -> tuple[Statement | None, tuple[Statement, ..
     each = tuple(state(estimates.setting, verdict) for estimates, verdict in analysis.settings)
     if analysis.overall is None:
         return None, each
-    told = sentences.of_all(analysis.overall, len(analysis.together.settings))
+    told = sentences.of_all(analysis.overall, len(analysis.together.tasks), len(analysis.together.algos))
     return Statement(ALL, answers(analysis.overall), told), each

@@ -132,6 +132,11 @@ def together(aggregate: Aggregate) -> Table:
             f"Not in it, because random play or a goal is not known: {'; '.join(aggregate.left_out)}. "
             "Give the [[task]] a low = and a high =."
         )
+    if aggregate.uneven:
+        notes.append(
+            f"Not in it, because not every environment has the algorithm, and each weighs alike: "
+            f"{'; '.join(aggregate.uneven)}."
+        )
     if aggregate.settings and not rows:
         notes.append(f"No arm was tried in all of them: {'; '.join(aggregate.settings)}.")
     columns = ("arm", "runs", "IQM", "mean", "median", "optimality gap")

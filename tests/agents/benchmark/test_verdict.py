@@ -11,7 +11,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from stillsight.agents.benchmark.analysis import bounds, claims
-from stillsight.agents.benchmark.analysis.aggregate import aggregate
+from stillsight.agents.benchmark.analysis.aggregate import Aggregate, aggregate
 from stillsight.agents.benchmark.analysis.claims import Comparison
 from stillsight.agents.benchmark.analysis.collect import Grid
 from stillsight.agents.benchmark.analysis.contrasts import Question, apart, contrasts
@@ -21,7 +21,9 @@ from stillsight.agents.benchmark.analysis.setting import Arm, Setting
 from stillsight.agents.benchmark.analysis.stats import difference
 from stillsight.agents.benchmark.analysis.verdict import Family, Stretch, Verdict, verdicts
 from stillsight.agents.benchmark.grid.cell import Cell, Result, Track
+from stillsight.agents.benchmark.report import tables
 from stillsight.agents.benchmark.report.answers import Answer
+from stillsight.agents.benchmark.report.sentences import of_all
 from stillsight.agents.benchmark.report.statement import state
 
 LABELS = {
@@ -676,6 +678,41 @@ def test_over_all_tasks_too_a_control_must_match() -> None:
     assert [(one.arm, one.nearest, one.differs) for one in whole.uncontrolled["pretraining"]] == [
         ("eye high frozen", "eye low random", {"tap": ("low", "high")})
     ]
+
+
+def over_all(*places: tuple[str, str]) -> tuple[Aggregate, Verdict | None, tuple[str, ...]]:
+    """What is said of two arms over tasks and algorithms together."""
+    arms = (arm("eye high frozen", [5.0, 5.2, 5.1, 4.9, 4.8]), arm("nature scratch", [1.0, 1.1, 0.9, 1.2, 0.8]))
+    references = {"random": {"mean": 0.0}, "oracle": {"mean": 6.0}}
+    grid = Grid(tuple(Setting("rl", task, algo, arms, references) for task, algo in places))
+    together = aggregate(grid, FEW)
+    whole = overall_verdict(grid, together, FEW)
+    told = () if whole is None else of_all(whole, len(together.tasks), len(together.algos))
+    return together, whole, told
+
+
+def test_two_algorithms_of_one_environment_are_no_two_environments() -> None:
+    """Otherwise what holds in one game is claimed of games in general."""
+    together, whole, _ = over_all(("Task-v0", "a2c"), ("Task-v0", "ppo"))
+    assert whole is None
+    assert (together.tasks, together.algos) == (("Task-v0",), ("a2c", "ppo"))
+    _, whole, told = over_all(("One-v0", "ppo"), ("Two-v0", "ppo"))
+    assert whole is not None
+    assert told[-1].startswith("Over 2 environments, with so many seeds in each.")
+    _, whole, told = over_all(("One-v0", "a2c"), ("One-v0", "ppo"), ("Two-v0", "a2c"), ("Two-v0", "ppo"))
+    assert whole is not None
+    assert told[-1].startswith("Over 2 environments with 2 algorithms each, with so many seeds in each.")
+
+
+def test_an_environment_with_more_algorithms_weighs_no_more() -> None:
+    together, whole, told = over_all(("One-v0", "a2c"), ("One-v0", "ppo"), ("Two-v0", "ppo"))
+    assert together.settings == ("One-v0, ppo", "Two-v0, ppo")
+    assert together.uneven == ("One-v0, a2c",)
+    assert whole is not None
+    assert told[-1].startswith("Over 2 environments, ")
+    assert tables.together(together).notes[1] == (
+        "Not in it, because not every environment has the algorithm, and each weighs alike: One-v0, a2c."
+    )
 
 
 def tasks(generator: np.random.RandomState, more: float = 0.0) -> dict[str, np.ndarray]:

@@ -112,6 +112,11 @@ def wants_bf16(device: torch.device, precision: Precision) -> bool:
     return precision == "bf16" or (precision == "auto" and has_bf16(device))
 
 
+def computed_in(device: torch.device, precision: Precision) -> Literal["bf16", "float32"]:
+    """What `precision` comes to on this device, in which convolutions and matrix products run."""
+    return "bf16" if wants_bf16(device, precision) else "float32"
+
+
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
     """The context in which convolutions and matrix products run in `precision`."""
     bf16 = wants_bf16(device, precision)

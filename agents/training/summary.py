@@ -340,6 +340,8 @@ def summary(agent: Agent, savepoints: Savepoints, episodes: list[Episode], *, de
         "encoder_loss": spec(config.algo).encoder_loss if config.mode.trained else None,
         "in_policy": config.in_policy,
         "vec_env": type(agent.venv.venv).__name__,
+        "device": model.device.type,
+        "computed_in": devices.computed_in(encoder.frozen.device, encoder.frozen.precision),
         "engine": encoder.frozen.engine.name if len(encoder.frozen.steps) else None,
         "engine_seconds_per_batch": encoder.frozen.engine.seconds,
         "weights_source": encoder.provenance.kind,

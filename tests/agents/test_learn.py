@@ -60,6 +60,8 @@ SUMMARY = [
     "encoder_loss",
     "in_policy",
     "vec_env",
+    "device",
+    "computed_in",
     "engine",
     "engine_seconds_per_batch",
     "weights_source",

@@ -25,12 +25,20 @@ UNPINNED = (
 """Flags that do not change what a cell measures; weights and the policy that a run begins from are pinned by their hash
 instead of their place."""
 
+COMPUTED = {"device": "device_kind", "computed_in": "computed_in", "engine": "engine_taken"}
+"""What summary.json says of how a run was computed -> its pin. The flags beside them say what was asked for, and "auto"
+is one thing here and another there."""
+
 KNOWN = ("stillsight", "torchvision", "timm", "stable_baselines3", "sb3_contrib")
 """Packages whose networks and algorithms are not brought by somebody else."""
 
 
 def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal in all cells of an arm: every setting, and the weights that were loaded.
+    """What must be equal in all cells of an arm: every setting, the weights that were loaded, and what it came to where
+    the run was computed: kind of device, precision, engine.
+
+    A run of before these were recorded has no such pins: its cells pool with their like, and not with newer ones, since
+    nobody knows what "auto" was there.
 
     Args:
         config: of the run, with its defaults written out.
@@ -41,6 +49,7 @@ def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str
     """
     settings = {item.name: plain(getattr(config, item.name)) for item in fields(config) if item.name not in UNPINNED}
     pinned = {"weights_sha256": summary["weights_sha256"] if config.mode.pretrained else None, **settings}
+    pinned |= {pin: summary[name] for name, pin in COMPUTED.items() if name in summary}
     pinned |= _code_pins(config)
     if summary.get("from") is not None:
         pinned["from_sha256"] = summary["from"]["sha256"]

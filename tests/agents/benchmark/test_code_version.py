@@ -7,11 +7,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
 from stillsight.agents import RlConfig
 from stillsight.agents.benchmark.grid import pins as grid_pins
 from stillsight.agents.benchmark.grid.code_version import code_version
 from stillsight.agents.benchmark.grid.pins import env_version, pins
+from stillsight.encoders import device
 from stillsight.encoders.mode import Mode
 from stillsight.envs import ROWS
 from stillsight.envs.registry import named
@@ -87,3 +89,20 @@ def test_networks_and_algorithms_of_the_user_s_own_are_pinned(here: Path) -> Non
     pinned = pins(mine, summary)
     assert pinned["encoder_version"] == f"edited_eyes {sha256(EYES.encode()).hexdigest()[:12]}"
     assert pinned["algo_version"] == f"edited_learner {sha256(LEARNER.encode()).hexdigest()[:12]}"
+
+
+def test_what_auto_came_to_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failure it prevents: cells in bf16 and in float32, of two processors, are pooled as made alike, because all
+    that is pinned of them is the word "auto"."""
+    pinned = []
+    for has in (False, True):
+        monkeypatch.setattr(device, "has_bf16", lambda _, has=has: has)
+        computed = device.computed_in(torch.device("cpu"), "auto")
+        summary = {"weights_sha256": "a" * 64, "device": "cpu", "computed_in": computed, "engine": "folded"}
+        pinned.append(pins(RlConfig(mode=Mode.SCRATCH).resolved(), summary))
+    slow, fast = pinned
+    assert {name for name in slow if slow[name] != fast[name]} == {"computed_in"}
+    assert (slow["precision"], slow["computed_in"], fast["computed_in"]) == ("auto", "float32", "bf16")
+    assert (slow["device_kind"], slow["engine_taken"]) == ("cpu", "folded")
+    old = pins(RlConfig(mode=Mode.SCRATCH).resolved(), {"weights_sha256": "a" * 64})
+    assert not {"device_kind", "computed_in", "engine_taken"} & {*old}, "a run of an older version"

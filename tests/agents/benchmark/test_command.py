@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from stillsight.agents import cli
 from stillsight.agents.benchmark.analysis.analysis import analyse
@@ -29,6 +30,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.trust import Trust
 from stillsight.encoders import EncoderError
+from stillsight.encoders.device import computed_in
 
 HEAD = """
 seeds = 2
@@ -75,10 +77,13 @@ def test_every_cell_says_what_it_is(whole: Path) -> None:
         assert {name: len(values) for name, values in record["scores"].items()} == {"clean": 2, "noise": 2}
         assert [step for step, *_ in record["curve"]] == [32, 64]
         assert record["pins"]["env_version"].startswith("stillsight ")
+        assert (record["pins"]["device_kind"], record["pins"]["precision"]) == ("cpu", "auto")
+        assert record["pins"]["computed_in"] == computed_in(torch.device("cpu"), "auto")
         assert record["machine"]["versions"]["torch"]
         assert (whole / record["run"] / "done").exists()
     frozen = [record["pins"] for record in records.values() if record["role"] == "frozen"]
     assert frozen[0] == frozen[1]
+    assert frozen[0]["engine_taken"] == "folded"
     assert len(frozen[0]["encoder_sha256"]) == len(frozen[0]["weights_sha256"]) == 64
     films = sorted(path.parts[-3] for path in whole.glob("runs/*/videos/*.mp4"))
     assert films == sorted(key for key, record in records.items() if record["seed"] == 0)

@@ -140,6 +140,7 @@ def test_all_four_modes_run_and_train_exactly_what_they_say(
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == summary
     assert (summary["mode"], summary["dataset"], summary["tap"]) == (mode.value, "colours", "layer2")
     assert (summary["encoder_sha256_before"] == summary["encoder_sha256_after"]) is not mode.trained
+    assert (summary["device"], summary["computed_in"] in ("bf16", "float32")) == ("cpu", True)
     assert summary["weights_source"] == ("file" if mode.pretrained else "random")
     assert summary["weights_licence"] == ("CC0-1.0" if mode.pretrained else "none needed")
     assert summary["dataset_sha256"] == small_data.sha256()

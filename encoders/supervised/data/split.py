@@ -69,6 +69,10 @@ class Dataset:
         return digest.hexdigest()
 
 
+DIGEST = 16
+"""Bytes of the digest of an image."""
+
+
 def digests(images: Tensor) -> list[bytes]:
-    """A digest of the pixels of each of the uint8 images `[N, 3, H, W]` on the CPU."""
-    return [hashlib.blake2b(image, digest_size=16).digest() for image in images.contiguous().numpy()]
+    """A digest, of `DIGEST` bytes, of the pixels of each of the uint8 images `[N, 3, H, W]` on the CPU."""
+    return [hashlib.blake2b(image, digest_size=DIGEST).digest() for image in images.contiguous().numpy()]

@@ -13,8 +13,8 @@ from torch import Tensor
 from stillsight.encoders.device import encode_in_batches, wants_bf16
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.reference_features import reference_features, same_function
-from stillsight.encoders.supervised.data.split import Dataset
-from stillsight.encoders.supervised.features.store import Store, digests
+from stillsight.encoders.supervised.data.split import Dataset, digests
+from stillsight.encoders.supervised.features.store import Store
 from stillsight.encoders.supervised.training.augment import augment, draw
 from stillsight.encoders.supervised.training.recipe import Recipe
 

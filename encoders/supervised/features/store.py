@@ -19,23 +19,18 @@ from torch import Tensor
 from stillsight.encoders.atomic import write_atomically
 from stillsight.encoders.errors import DamagedFileError, DiskFault, EncoderError, say_once
 from stillsight.encoders.supervised.data.disk import check_room
+from stillsight.encoders.supervised.data.split import DIGEST
 from stillsight.encoders.system.plain_file import below, open_plain, read_plain
 
-IMAGE, ROW = 16, 8
-"""Bytes of the digest of an image and of a row of features."""
-ENTRY = IMAGE + ROW
+ROW = 8
+"""Bytes of the digest of a row of features."""
+ENTRY = DIGEST + ROW
 FORGOTTEN = b"forgotten".ljust(ENTRY, b"\0")
 """In the place of the entry of a row that was damaged, which was said and is not said again."""
 BLOCK = 4096
 """Entries that are read at a time."""
 MOST_REFERENCE = 2**26
 """Bytes of numbers that a caller may keep to know its rows by; ours are the features of two images."""
-
-
-def digests(images: Tensor) -> list[bytes]:
-    """A digest of the pixels of each of the uint8 images `[N, 3, H, W]`."""
-    pixels = images.contiguous().numpy()
-    return [hashlib.blake2b(image, digest_size=IMAGE).digest() for image in pixels]
 
 
 class Store:
@@ -121,7 +116,7 @@ class Store:
             index.seek(first * ENTRY)
             block = index.read(min(BLOCK, self._count - first) * ENTRY)
             for start in range(0, len(block), ENTRY):
-                yield block[start : start + IMAGE], block[start + IMAGE : start + ENTRY]
+                yield block[start : start + DIGEST], block[start + DIGEST : start + ENTRY]
 
     def _forget(self, place: int) -> None:
         """Write in the place of a damaged row's entry that nothing is there."""

@@ -261,7 +261,11 @@ def _check_alone(path: str, backbone: Backbone, images: Tensor, outputs: Mapping
 
 
 def _check_gradient(path: str, backbone: Backbone, images: Tensor) -> None:
-    """Refuse a network whose parameters no gradient reaches: it would be trained, and stay as it is."""
+    """Refuse a network whose features come without a gradient: it would be trained, and stay as it is.
+
+    A gradient that ends within the network, at a detach() in one of its stages, is not looked for: the features of the
+    later ones have one.
+    """
     import torch
 
     parameters = {parameter for stage in backbone.stages.values() for parameter in stage.parameters()}

@@ -27,11 +27,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillsight.encoders import Backbone, Encoder, EncoderError, Preprocessing, build
-from stillsight.encoders.supervised.data.split import Dataset, Split
+from stillsight.encoders.supervised.data.split import Dataset, Split, digests
 from stillsight.encoders.supervised.features import frozen_features as cached
 from stillsight.encoders.supervised.features import store as store_file
 from stillsight.encoders.supervised.features.frozen_features import PARTS, View, features, key
-from stillsight.encoders.supervised.features.store import ENTRY, Store, digests
+from stillsight.encoders.supervised.features.store import ENTRY, Store
 from stillsight.encoders.supervised.training.augment import augment, draw
 from stillsight.encoders.supervised.training.recipe import Recipe
 from stillsight.encoders.system.plain_file import open_plain

@@ -21,9 +21,6 @@ Apart = Mapping[str, tuple[object, object]]
 HASHES = ("weights_sha256", "encoder_sha256")
 """Pins that follow from others: the weights that were loaded, and those of the part that is run."""
 
-ENGINE = "engine_taken"
-"""Pin of what ran the frozen part: engines agree but for rounding, and which is the fastest depends on the network."""
-
 LEARNING = ("mode", "unfreeze", "adapt", "batchnorm", "lora_rank", "encoder_lr", "warm_start")
 """Pins that say whether and how an encoder learns."""
 
@@ -74,18 +71,18 @@ class Rule(NamedTuple):
 
 SCRATCH = Rule("scratch", ("frozen",), "scratch", None)
 """Scratch is another agent, with a network and a rate of its own; so all may differ but what is `SCORED`."""
-PRETRAINING = Rule("pretraining", ("frozen",), "random", frozenset({*LEARNING, *HASHES, *TRAINING, ENGINE}))
+PRETRAINING = Rule("pretraining", ("frozen",), "random", frozenset({*LEARNING, *HASHES, *TRAINING}))
 ENCODER = Rule(
     "encoder",
     ("frozen",),
     "frozen",
-    frozenset({"encoder", "encoder_version", "tap", *HASHES, *TRAINING, ENGINE}),
+    frozenset({"encoder", "encoder_version", "tap", *HASHES, *TRAINING}),
     "encoder",
 )
 """Stages of two networks have different names, so each is tapped at its own."""
-TAP = Rule("tap", ("frozen",), "frozen", frozenset({"tap", "encoder_sha256", *TRAINING, ENGINE}), "tap")
+TAP = Rule("tap", ("frozen",), "frozen", frozenset({"tap", "encoder_sha256", *TRAINING}), "tap")
 TRAINED_ON = Rule(
-    "training", FINETUNED, "frozen", frozenset({*LEARNING, "encoder_sha256", "tap", *TRAINING, *AUGMENTATION, ENGINE})
+    "training", FINETUNED, "frozen", frozenset({*LEARNING, "encoder_sha256", "tap", *TRAINING, *AUGMENTATION})
 )
 """Who does not train an encoder on may tap it elsewhere instead, and fits a head without epochs (`TRAINING`)."""
 

@@ -25,9 +25,10 @@ UNPINNED = (
 """Flags that do not change what a cell measures; weights and the policy that a run begins from are pinned by their hash
 instead of their place."""
 
-COMPUTED = {"device": "device_kind", "computed_in": "computed_in", "engine": "engine_taken"}
+COMPUTED = {"device": "device_kind", "computed_in": "computed_in"}
 """What summary.json says of how a run was computed -> its pin. The flags beside them say what was asked for, and "auto"
-is one thing here and another there."""
+is one thing here and another there. The engine is recorded and no pin: engines agree but for rounding, and which is the
+fastest is measured anew in each cell."""
 
 KNOWN = ("stillsight", "torchvision", "timm", "stable_baselines3", "sb3_contrib")
 """Packages whose networks and algorithms are not brought by somebody else."""
@@ -35,7 +36,7 @@ KNOWN = ("stillsight", "torchvision", "timm", "stable_baselines3", "sb3_contrib"
 
 def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str, Any]:
     """What must be equal in all cells of an arm: every setting, the weights that were loaded, and what it came to where
-    the run was computed: kind of device, precision, engine.
+    the run was computed: kind of device and precision.
 
     A run of before these were recorded has no such pins: its cells pool with their like, and not with newer ones, since
     nobody knows what "auto" was there.

@@ -103,6 +103,7 @@ def test_what_auto_came_to_is_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     slow, fast = pinned
     assert {name for name in slow if slow[name] != fast[name]} == {"computed_in"}
     assert (slow["precision"], slow["computed_in"], fast["computed_in"]) == ("auto", "float32", "bf16")
-    assert (slow["device_kind"], slow["engine_taken"]) == ("cpu", "folded")
+    assert slow["device_kind"] == "cpu"
+    assert "folded" not in slow.values(), "which engine is the fastest is measured anew in each cell"
     old = pins(RlConfig(mode=Mode.SCRATCH).resolved(), {"weights_sha256": "a" * 64})
-    assert not {"device_kind", "computed_in", "engine_taken"} & {*old}, "a run of an older version"
+    assert not {"device_kind", "computed_in"} & {*old}, "a run of an older version"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from stillsight.agents.benchmark.grid.cell import FINETUNED
 from stillsight.agents.benchmark.grid.keys import TASK
 from stillsight.agents.benchmark.grid.spec import SETTINGS, Spec, Task
 from stillsight.agents.errors import RunError
+from stillsight.encoders.atomic import to_json
 
 LEARNING = ("adapt", "lora_rank")
 """Flags that say how an encoder learns; an [[encoder]] has a frozen arm, which they do not fit."""
@@ -132,7 +132,7 @@ def _check_game(record: Mapping[str, Any], spec: Spec) -> None:
                 if name in row:
                     raise RunError(
                         f"[[arm]] {row['name']} has {name}, which makes another task of it, and arms of one task are "
-                        f"compared. Type it in [{of}] or [[task]]: {name} = {json.dumps(row[name])}"
+                        f"compared. Type it in [{of}] or [[task]]: {name} = {to_json(row[name])}"
                     )
         for task in spec.tasks:
             if task.track == "rl" and track in (None, "rl") and (shown := _played(row, task)) != _played({}, task):

@@ -19,9 +19,14 @@ from torch import Tensor
 from stillsight.agents.errors import CheckpointError
 
 
+def _acting(model: BaseAlgorithm) -> Any:
+    """The part of a policy that acts: its actor, where it has one."""
+    return getattr(model.policy, "actor", model.policy)
+
+
 def distribution(model: BaseAlgorithm) -> StateDependentNoiseDistribution | None:
     """The distribution of actions of a model that explores by gSDE; None of any other."""
-    found = getattr(getattr(model.policy, "actor", model.policy), "action_dist", None)
+    found = getattr(_acting(model), "action_dist", None)
     return found if isinstance(found, StateDependentNoiseDistribution) else None
 
 
@@ -70,7 +75,7 @@ class PlayNoise:
     def __init__(self, model: BaseAlgorithm) -> None:
         self.model = model
         self._drawn: Tensor | None = None  # [N, D, A]
-        self._steps = np.zeros(0, int)  # since it was drawn, [N]
+        self._steps: Any = 0  # since it was drawn, [N]
 
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with these environments alone, in this order."""
@@ -89,14 +94,13 @@ class PlayNoise:
             yield
             return
         often = int(getattr(self.model, "sde_sample_freq", -1))
-        anew = began | (self._steps >= often) if self._drawn is not None and often > 0 else began
+        anew = began | (self._steps >= often) if often > 0 else began
         if anew.any():
-            log_std: Any = getattr(self.model.policy, "actor", self.model.policy).log_std
-            found.sample_weights(log_std, batch_size=len(began))
+            found.sample_weights(_acting(self.model).log_std, batch_size=len(began))
             fresh = found.exploration_matrices.detach()
             rows = torch.from_numpy(anew).to(fresh.device)[:, None, None]
             self._drawn = fresh if self._drawn is None else torch.where(rows, fresh, self._drawn)
-            self._steps = np.where(anew, 0, self._steps if len(self._steps) else 0)
+            self._steps = np.where(anew, 0, self._steps)
         assert self._drawn is not None
         put_back(self.model, [self._drawn[0], self._drawn])
         try:

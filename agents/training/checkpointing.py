@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +21,7 @@ from stillsight.agents.runs.place import place
 from stillsight.agents.runs.trust import flags
 from stillsight.agents.training.build import Agent, check_step
 from stillsight.agents.training.continuing import games
+from stillsight.agents.training.continuing.best_agent import restore_best
 from stillsight.agents.training.seeds import RESUMED, env_seed
 from stillsight.agents.training.state import model_state as state
 from stillsight.agents.training.state.encoder_facts import check_encoder, encoder_facts
@@ -389,7 +389,8 @@ class Savepoints:
         self.resumption = Resumption(model.num_timesteps, anew)
         self.ledger = Ledger(**{"cpu_seconds": None, **stored["ledger"]})
         self.ancestor = stored.get("ancestor")
-        self._restore_best()
+        best = restore_best(self.run.folder, model.num_timesteps)
+        self._best, self.ledger.best = (None, float("-inf")) if best is None else best
         self.run.rewind(model.num_timesteps)
         self._images = self.agent.encoder.counter.images
         self._saved = model.num_timesteps
@@ -416,39 +417,6 @@ class Savepoints:
             raise CheckpointError(f"The checkpoint {path} names a replay memory {name!r} that cannot be its own.")
         replay = None if name is None else checkpoint.load(self.run.checkpoint(name))
         return {**stored, "replay_memory": replay}
-
-    def _restore_best(self) -> None:
-        """Go on with the best agent up to this step, and its mean; a younger one was made by steps that are taken back.
-
-        Where there is none that is whole, the next evaluation is best.
-        """
-        step, folder = self.agent.model.num_timesteps, self.run.folder
-        self.ledger.best, younger = float("-inf"), None
-        for name in (history.BEST, history.BEST_BEFORE):
-            path = self.run.checkpoint(name)
-            if not path.exists():
-                continue
-            try:
-                facts = checkpoint.facts(checkpoint.load(path), schema.BestFacts, path)
-            except CheckpointError as error:
-                print(f"stillsight: {error} The next evaluation takes its place.", file=sys.stderr)
-                continue
-            if facts["step"] > step:
-                younger = facts["step"]
-                continue
-            self.ledger.best, self._best = facts["mean"], facts["step"]
-            history.put_best(folder, name)
-            break
-        if younger is not None:
-            if self._best is None:
-                self.run.checkpoint(history.BEST).unlink()
-            instead = "the next evaluation takes its place" if self._best is None else f"that of step {self._best:,} is"
-            print(
-                f"stillsight: The best agent was one of step {younger:,}, which lies after the checkpoint and is taken "
-                f"back with its evaluation; {instead}.",
-                file=sys.stderr,
-            )
-        history.drop_best_before(folder)
 
     def _facts(self) -> dict[str, Any]:
         model = self.agent.model

@@ -20,7 +20,7 @@ from stillsight.agents.features.head import Head
 from stillsight.agents.training.algorithms import ATARI, spec
 from stillsight.agents.training.episodes import earned, share_successful
 from stillsight.agents.training.presets import preset
-from stillsight.agents.training.settings import overrides, settings
+from stillsight.agents.training.settings import FALLING, overrides, settings
 from stillsight.encoders import device as devices
 from stillsight.encoders.engines.engine import Engine
 from stillsight.encoders.errors import as_typed
@@ -173,8 +173,8 @@ def _schedules(model: BaseAlgorithm, config: RlConfig, done: int, before: int) -
 
     told = []
     for setting, text in overrides(config.set, "--set").items():
-        if isinstance(text, str) and text.startswith("lin_"):
-            first = float(text.removeprefix("lin_"))
+        if isinstance(text, str) and text.startswith(FALLING):
+            first = float(text.removeprefix(FALLING))
             told.append(
                 f"{setting} goes on at {first * at(config.steps):.3g}, where it stood at {first * at(before):.3g}"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from stillsight.encoders import device as devices
-from stillsight.encoders.engines import engine_cache as choices
+from stillsight.encoders.engines import engine_cache
 from stillsight.encoders.engines.folded import fold
 from stillsight.encoders.engines.onnx import session
 from stillsight.encoders.errors import EncoderError
@@ -74,7 +75,7 @@ class Engine:
         run: pixels `[N, 3, H, W]` -> float32 features; N is `batch` where that is set.
         batch: the only number of images that `run` takes, None for any.
         rest: takes what does not fill a batch.
-        seconds: measured for one batch, by engine, where several were tried.
+        seconds: measured for one batch, by engine, where several came into question.
         dropped: why an engine that was tried was not taken, by engine.
     """
 
@@ -118,7 +119,7 @@ def choose(
 ) -> Engine:
     """Prepare the engine that is `wanted`; for "auto" the fastest whose preparation the work ahead repays.
 
-    A choice by timing is kept for this machine and this shape (in `choices.memory()`), so that the same run started
+    What was timed is kept for this machine and this shape (in `engine_cache.memory()`), so that the same run started
     twice is the same run: engines round differently.
 
     Args:
@@ -145,24 +146,32 @@ def choose(
             raise EncoderError(f"--engine {wanted} cannot be used here: {made.dropped[wanted]} Type --engine auto.")
         return engine
     engine = made.engine("folded") or Engine("eager", reference)
+    if made.folded is not None and batch is not None and forwards:
+        engine = _fastest(made, engine, forwards)
     engine.dropped = made.dropped
-    if made.folded is None or batch is None or not forwards:
-        return engine
-    key = choices.key(made.folded, device, sample)
-    known = choices.recall(key)
-    if known is not None:
-        return made.engine(known) or engine
-    tried = {engine.name: engine}
-    spent = _seconds(tried, sample)[engine.name]
-    for name in ("graph",) if device.type == "cuda" else ("onnx", "compiled"):
-        if spent * forwards > WORTH[name] and (other := made.engine(name)) is not None:
-            tried[name] = other
-    if len(tried) > 1:
-        seconds = _seconds(tried, sample)
-        engine = tried[min(seconds, key=seconds.__getitem__)]
-        engine.seconds = seconds
-        choices.remember(key, engine.name)
-    engine.dropped = made.dropped
+    return engine
+
+
+def _fastest(made: _Workshop, usual: Engine, forwards: int) -> Engine:
+    """The fastest of the usual engine and those whose preparation `forwards` batches repay, by what was measured before
+    or else now."""
+    key = engine_cache.key(made.folded_copy, made.device, made.sample)
+    known = engine_cache.recall(key)
+    tried = {usual.name: usual}
+    if usual.name not in known:
+        known |= _seconds(tried, made.sample)
+        engine_cache.remember(key, known)
+    ahead = known[usual.name] * forwards
+    others = ("graph",) if made.device.type == "cuda" else ("onnx", "compiled")
+    worth = [name for name in others if ahead > WORTH[name]]
+    if not known.keys() >= set(worth):
+        tried |= {name: other for name in worth if (other := made.engine(name)) is not None}
+        known |= dict.fromkeys(worth, math.inf) | _seconds(tried, made.sample)
+        engine_cache.remember(key, known)
+    seconds = {name: known[name] for name in (usual.name, *worth) if known[name] < math.inf}
+    name = min(seconds, key=seconds.__getitem__)
+    engine = tried.get(name) or made.engine(name) or usual
+    engine.seconds = seconds if len(seconds) > 1 else {}
     return engine
 
 
@@ -212,11 +221,12 @@ class _Workshop:
 
     def _made(self, name: str) -> Run:
         if name == "folded":
-            return self._copy
+            return self.folded_copy
         return {"compiled": self._compiled, "onnx": self._onnx, "graph": self._graph}[name]()
 
     @property
-    def _copy(self) -> Inference:
+    def folded_copy(self) -> Inference:
+        """The folded copy, where the layers could be copied."""
         assert self.folded is not None
         return self.folded
 
@@ -225,7 +235,7 @@ class _Workshop:
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
         # Freezing lets the compiler lay weights out for the kernels once and for all.
         options: dict[str, str | int | bool | Callable[..., object]] = {"freezing": self.device.type == "cpu"}
-        compiled: Run = torch.compile(self._copy, dynamic=False, options=options)
+        compiled: Run = torch.compile(self.folded_copy, dynamic=False, options=options)
         return compiled
 
     def _onnx(self) -> Run:
@@ -236,7 +246,7 @@ class _Workshop:
     def _graph(self) -> Run:
         if self.device.type != "cuda":
             raise RuntimeError(f"CUDA graphs need a CUDA device, and this is {self.device.type}")
-        return captured(self._copy, self.sample)
+        return captured(self.folded_copy, self.sample)
 
 
 def _told(error: Exception) -> str:

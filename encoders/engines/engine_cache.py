@@ -1,9 +1,11 @@
-"""Which engine was the fastest for which network, shape and machine: choices that are kept between runs."""
+"""How long engines took for which network, shape and machine: timings that are kept between runs."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,16 +18,16 @@ from stillsight.encoders.errors import DiskFault, say_once
 from stillsight.encoders.system.plain_file import read_plain
 
 LARGEST = 2**24
-"""Bytes of the file of choices, each of which takes about two hundred."""
+"""Bytes of the file of timings; those under one key take about two hundred."""
 
 
 def memory() -> Path:
-    """The file in which choices are kept: stillsight/engines.json in the user's cache folder."""
+    """The file in which timings are kept: stillsight/engines.json in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stillsight" / "engines.json"
 
 
 def key(module: nn.Module, device: torch.device, sample: Tensor) -> str:
-    """What a choice depends on: the processor, the versions, the network's size and precision, the shape of a batch."""
+    """What timings depend on: the processor, the versions, the network's size and precision, the shape of a batch."""
     size = sum(parameter.numel() for parameter in module.parameters())
     processor = devices.processor(device)
     shape = "x".join(map(str, sample.shape))
@@ -34,21 +36,24 @@ def key(module: nn.Module, device: torch.device, sample: Tensor) -> str:
     return f"{torch.__version__} {processor} {torch.get_num_threads()} threads, {onnx}: {size} {dtype} {shape}"
 
 
-def recall(key: str) -> str | None:
-    """The engine that was chosen under `key`, or None."""
+def recall(key: str) -> dict[str, float]:
+    """Seconds that a batch took under `key`, by engine; infinitely many with an engine that is not to be had."""
     known = _known().get(key)
-    return known if isinstance(known, str) else None
+    if not isinstance(known, dict):  # none yet, or damaged
+        return {}
+    seconds = {name: math.inf if value is None else value for name, value in known.items()}
+    return seconds if all(isinstance(value, float) and value > 0 for value in seconds.values()) else {}
 
 
-def remember(key: str, name: str) -> None:
-    """Keep that `name` was chosen under `key`, where the disk allows it; where it does not, that is said once."""
-    known = _known()
+def remember(key: str, seconds: Mapping[str, float]) -> None:
+    """Keep what a batch took under `key`, where the disk allows it; where it does not, that is said once."""
+    kept = {name: value if value < math.inf else None for name, value in seconds.items()}
     try:
         with writing(memory()):
             memory().parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(memory(), to_json({**known, key: name}, indent=1))
+        write_atomically(memory(), to_json({**_known(), key: kept}, indent=1))
     except DiskFault as fault:  # a cache that cannot be kept costs the next run a measurement, no more
-        say_once(f"the fastest engine could not be kept in {memory()} ({fault.cause}): the next run measures again.")
+        say_once(f"timings of engines could not be kept in {memory()} ({fault.cause}): the next run measures again.")
 
 
 def _known() -> dict[str, object]:

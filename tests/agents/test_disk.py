@@ -221,11 +221,11 @@ def test_an_engine_cache_that_cannot_be_written_costs_time_and_says_so_once(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     for name in ("folded", "compiled"):
-        engine_cache.remember("key", name)
+        engine_cache.remember("key", {name: 0.01})
     (said,) = capsys.readouterr().err.splitlines()
     place = tmp_path / "file" / "stillsight" / "engines.json"
     assert said == (
-        f"stillsight: the fastest engine could not be kept in {place} (a part "
+        f"stillsight: timings of engines could not be kept in {place} (a part "
         "of its path is no folder): the next run measures again."
     )
 

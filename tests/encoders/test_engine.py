@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -115,29 +116,51 @@ def test_auto_times_only_what_the_work_ahead_repays(monkeypatch: pytest.MonkeyPa
     assert tried == ["folded", "folded"]
     assert frozen.prepare(SHAPE, batch=4, forwards=3_000).name == "folded"  # thirty: ONNX Runtime is tried, and slower
     assert tried[2:] == ["folded", "onnx"]
-    memory.unlink()
     chosen = frozen.prepare(SHAPE, batch=4, forwards=1_000_000)
+    assert tried[4:] == ["folded", "onnx", "compiled"], "what a shorter run chose does not bind a longer one"
     assert chosen.name == "compiled"
     assert str(chosen) == "compiled (folded 10.0 ms, onnx 20.0 ms, compiled 4.0 ms a batch)"
-    assert list(json.loads(memory.read_text()).values()) == ["compiled"]
+    assert list(json.loads(memory.read_text()).values()) == [{"folded": 0.01, "onnx": 0.02, "compiled": 0.004}]
 
     def elsewise(*_: object) -> dict[str, float]:
         raise AssertionError("a choice that was made is not made again: the run would not be the same run")
 
     monkeypatch.setattr(engines, "_seconds", elsewise)
     assert encoder().frozen.prepare(SHAPE, batch=4, forwards=1_000_000).name == "compiled"
+    tried.clear()
+    assert encoder().frozen.prepare(SHAPE, batch=4, forwards=1_000).name == "folded"
+    assert tried == ["folded"], "a short run does not wait for the compiler because a long one did"
     memory.write_text("damaged")
     with pytest.raises(AssertionError, match="not be the same run"):
         encoder().frozen.prepare(SHAPE, batch=4, forwards=1_000_000)
 
 
-@pytest.mark.parametrize("content", ["[1, 2]", "{", "7", '{"key": 5}', "[" * 100_000, "\xff"])
+def test_an_engine_that_failed_is_not_tried_again_by_every_run(monkeypatch: pytest.MonkeyPatch, memory: Path) -> None:
+    tried: list[str] = []
+
+    def fails(*_: object) -> engines.Run:
+        tried.append("compiled")
+        raise RuntimeError("no compiler")
+
+    monkeypatch.setattr(engines._Workshop, "_compiled", fails)
+    monkeypatch.setattr(engines, "WORTH", {"compiled": 0.0, "onnx": 1e9})
+    first = encoder().frozen.prepare(SHAPE, batch=4, forwards=10)
+    assert (first.name, first.dropped) == ("folded", {"compiled": "RuntimeError: no compiler."})
+    assert [seconds["compiled"] for seconds in json.loads(memory.read_text()).values()] == [None]
+    assert encoder().frozen.prepare(SHAPE, batch=4, forwards=10).name == "folded"
+    assert tried == ["compiled"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[1, 2]", "{", "7", '{"key": 5}', '{"key": "onnx"}', '{"key": {"folded": "fast"}}', "[" * 100_000, "\xff"],
+)
 def test_a_damaged_memory_costs_a_measurement_and_no_run(memory: Path, content: str) -> None:
     memory.parent.mkdir(parents=True, exist_ok=True)
     memory.write_bytes(content.encode("latin-1"))
-    assert engine_cache.recall("key") is None
-    engine_cache.remember("key", "onnx")
-    assert engine_cache.recall("key") == "onnx"
+    assert engine_cache.recall("key") == {}
+    engine_cache.remember("key", {"folded": 0.02, "onnx": math.inf})
+    assert engine_cache.recall("key") == {"folded": 0.02, "onnx": math.inf}
 
 
 def test_an_engine_that_is_not_to_be_had_is_a_sentence() -> None:

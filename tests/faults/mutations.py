@@ -48,7 +48,7 @@ from pathlib import Path
 os.environ["XDG_CACHE_HOME"] = "."
 from stillsight.encoders.engines import engine_cache
 print(ascii([engine_cache.recall("one"), engine_cache.recall("two")]))
-engine_cache.remember("three", "folded")
+engine_cache.remember("three", {"folded": 0.01})
 """
 
 
@@ -320,7 +320,8 @@ state = retina().model.state_dict()
 torch.save(state, "weights.pth")
 save_file(state, "weights.safetensors")
 Path("stillsight").mkdir()
-Path("stillsight/engines.json").write_text(json.dumps({"one": "folded", "two": "compiled"}, indent=1))
+timings = {"one": {"folded": 0.01, "onnx": None}, "two": {"folded": 0.02}}
+Path("stillsight/engines.json").write_text(json.dumps(timings, indent=1))
 """
     _program(server, home, text)
 

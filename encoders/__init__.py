@@ -14,10 +14,11 @@ from stillsight.encoders.zoo.registry import ENCODERS, names, spec
 if TYPE_CHECKING:
     from stillsight.encoders.backbone import Backbone, Preprocessing
     from stillsight.encoders.building import build
-    from stillsight.encoders.encoder import Encoder, Provenance, fingerprint
+    from stillsight.encoders.encoder import Encoder, fingerprint
     from stillsight.encoders.engines.cost import Cost, measure
     from stillsight.encoders.frozen import Frozen
     from stillsight.encoders.learned import Learned
+    from stillsight.encoders.weights.provenance import Provenance
 
 # The registry answers at once; torch is imported only when a network is wanted.
 _LAZY = {
@@ -29,7 +30,7 @@ _LAZY = {
     "measure": "engines.cost",
     "Frozen": "frozen",
     "Learned": "learned",
-    "Provenance": "encoder",
+    "Provenance": "weights.provenance",
     "fingerprint": "encoder",
 }
 

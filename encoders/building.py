@@ -13,12 +13,13 @@ from stillsight.encoders import device as devices
 from stillsight.encoders.adapt import Adaptation
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.config import EncoderConfig
-from stillsight.encoders.encoder import Encoder, Provenance, fingerprint, up_to
+from stillsight.encoders.encoder import Encoder, fingerprint, up_to
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.taps.tap import stages_of
 from stillsight.encoders.weights import sources
 from stillsight.encoders.weights.fitting import load_into
+from stillsight.encoders.weights.provenance import Provenance
 from stillsight.encoders.zoo.contract.contract import check
 from stillsight.encoders.zoo.contract.first_sight import FirstSight
 from stillsight.encoders.zoo.function import takes_pretrained

@@ -23,24 +23,7 @@ from stillsight.encoders.taps.handover import Join, Layout, Onward, Pack, Read, 
 from stillsight.encoders.taps.learned_pooling import LearnedPooling, make_pooling, pooling_parameters
 from stillsight.encoders.taps.pooling import Pooling
 from stillsight.encoders.taps.tap import Tap, check_order, stages_of, taps
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """Where an encoder's weights came from.
-
-    Attributes:
-        kind: "shipped", "file", "run", "folder", "package", "cache", "download", "function" (a third party's own) or
-            "random".
-        name: file name, torchvision's weights entry, or the seed of random weights.
-        sha256: of the file, or empty for random weights.
-        licence: what may be done with them, as far as it is known.
-    """
-
-    kind: str
-    name: str
-    sha256: str = ""
-    licence: str = ""
+from stillsight.encoders.weights.provenance import Provenance
 
 
 class Rebuilding(Protocol):

@@ -10,7 +10,7 @@ import numpy as np
 
 from stillsight.agents.doctor.child import tell
 from stillsight.agents.doctor.outcome import Outcome
-from stillsight.agents.playing.video import film
+from stillsight.agents.playing.film import film
 
 FRAMES, SIDE = 8, 64
 COLOUR = (200, 100, 40)

@@ -7,8 +7,8 @@ import os
 from stillsight.agents.doctor.child import tell
 from stillsight.agents.doctor.outcome import Outcome, remove
 from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.weights.file_hash import check_hash, file_hash
 from stillsight.encoders.weights.published import FOLDER_VARIABLE, Source, locate, missing_folder, source_of
-from stillsight.encoders.weights.sources import check_hash, file_hash
 from stillsight.encoders.zoo.registry import ENCODERS
 
 

@@ -33,7 +33,7 @@ from stillsight.agents.training.state.finite import check_finite
 from stillsight.encoders.atomic import to_json, write_atomically
 from stillsight.encoders.errors import as_typed, first_line
 from stillsight.encoders.mode import Mode
-from stillsight.encoders.weights.sources import file_hash
+from stillsight.encoders.weights.file_hash import file_hash
 
 
 def import_(path: Path, config: ImportConfig) -> Path:

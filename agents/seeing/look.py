@@ -15,7 +15,7 @@ import numpy as np
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.features.standardise import warn_of_blank
-from stillsight.agents.playing.video import film
+from stillsight.agents.playing.film import film
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.trust import import_from_here
 from stillsight.agents.seeing.contact_sheet import Row, sheet

@@ -3,18 +3,17 @@ download; checked before use. Never random ones in their place."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stillsight.encoders.encoder import Provenance
 from stillsight.encoders.errors import EncoderError, say_once
-from stillsight.encoders.system.plain_file import open_plain
 from stillsight.encoders.weights import first_use, licences
 from stillsight.encoders.weights.download import DownloadError, RefusedError, download
+from stillsight.encoders.weights.file_hash import check_hash, file_hash
+from stillsight.encoders.weights.provenance import Provenance
 from stillsight.encoders.weights.published import (
     FOLDER_VARIABLE,
     HuggingFace,
@@ -189,23 +188,8 @@ def _token() -> str:
         return ""
 
 
-def check_hash(path: Path, sha256: str, prefix: str) -> None:
-    """Raise `EncoderError` unless `sha256` begins with the official `prefix`."""
-    if not sha256.startswith(prefix):
-        raise EncoderError(
-            f"{path} is damaged or not the official file: its sha256 begins with {sha256[: len(prefix)]}, and it "
-            f"should be {prefix}. Delete it, or give your own weights with --weights FILE."
-        )
-
-
 def _provenance(kind: str, path: Path, *, name: str = "", licence: str = "", otherwise: str = "") -> Provenance:
     sha256 = file_hash(path)
     unknown = otherwise or "not stated in the file: yours to check"
     licence = licence or metadata(path).get("license", unknown)
     return Provenance(kind=kind, name=name or path.name, sha256=sha256, licence=licence)
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file's bytes."""
-    with open_plain(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

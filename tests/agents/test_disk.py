@@ -15,8 +15,8 @@ import pytest
 
 from stillsight.agents import RlConfig, cli, rl
 from stillsight.agents.errors import RunError
+from stillsight.agents.playing.film import film
 from stillsight.agents.playing.play_config import EvaluateConfig
-from stillsight.agents.playing.video import film
 from stillsight.agents.runs import folder as run_folder
 from stillsight.agents.runs import records
 from stillsight.agents.runs.records import append_line
@@ -191,7 +191,7 @@ def test_a_film_that_does_not_fit_is_no_film(tmp_path: Path) -> None:
     """A real limit, which ffmpeg inherits; its exit code never reaches us."""
     program = (
         "import resource, sys; from pathlib import Path; import numpy as np\n"
-        "from stillsight.agents.playing.video import film\n"
+        "from stillsight.agents.playing.film import film\n"
         "draw = np.random.default_rng(0)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
         "try:\n"

@@ -18,9 +18,10 @@ from gymnasium import spaces
 
 from stillsight.agents import RlConfig, load, rl
 from stillsight.agents.errors import RunError
+from stillsight.agents.playing.film import enlarged, film, picture
 from stillsight.agents.playing.play import play
 from stillsight.agents.playing.play_config import RecordConfig
-from stillsight.agents.playing.video import enlarged, film, picture, record
+from stillsight.agents.playing.video import record
 from stillsight.encoders.system import stopping
 from stillsight.envs import EnvError, make_env
 

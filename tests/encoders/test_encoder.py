@@ -30,8 +30,8 @@ from stillsight.encoders import (
     fingerprint,
     names,
 )
-from stillsight.encoders.encoder import Provenance
 from stillsight.encoders.preprocess import Preprocess
+from stillsight.encoders.weights.provenance import Provenance
 from stillsight.encoders.zoo.registry import make_backbone
 
 

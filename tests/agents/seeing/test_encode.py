@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 from safetensors import safe_open
 
 from stillsight.agents.cli import main
-from stillsight.agents.playing.video import film
+from stillsight.agents.playing.film import film
 from stillsight.agents.seeing import encode as module
 from stillsight.agents.seeing import sheet
 from stillsight.agents.seeing.encode import encode, tapped_map

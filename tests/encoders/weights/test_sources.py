@@ -16,9 +16,10 @@ from safetensors.torch import save_file
 from stillsight.encoders import ENCODERS, EncoderError, build
 from stillsight.encoders.errors import say_once
 from stillsight.encoders.weights import packages, published, sources
+from stillsight.encoders.weights.file_hash import file_hash
 from stillsight.encoders.weights.first_use import note
 from stillsight.encoders.weights.published import Place, locate, on_this_machine, source_of, torch_cache
-from stillsight.encoders.weights.sources import file_hash, find
+from stillsight.encoders.weights.sources import find
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 
 ROW = ENCODERS["resnet18"]

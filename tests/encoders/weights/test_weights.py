@@ -23,8 +23,9 @@ from torchvision.models import ResNet18_Weights, WeightsEnum
 
 from stillsight.encoders import ENCODERS, EncoderError, Provenance, build, fingerprint
 from stillsight.encoders.weights import published, sources, tensor_file
+from stillsight.encoders.weights.file_hash import file_hash
 from stillsight.encoders.weights.fitting import load_into
-from stillsight.encoders.weights.sources import file_hash, find
+from stillsight.encoders.weights.sources import find
 from stillsight.encoders.weights.weights_file import metadata, read, read_state_dict, state_dicts
 from stillsight.encoders.zoo.registry import make_backbone
 

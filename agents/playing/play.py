@@ -12,9 +12,10 @@ import numpy as np
 from rich.console import Console
 
 from stillsight.agents.errors import RunError
+from stillsight.agents.playing.evaluations import EVALUATIONS, keep
 from stillsight.agents.playing.play_config import EvaluateConfig
 from stillsight.agents.playing.player import Player, load
-from stillsight.agents.playing.reevaluate import EVALUATIONS, keep, reevaluate
+from stillsight.agents.playing.reevaluate import reevaluate
 from stillsight.agents.runs.place import place
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.records import plain

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from stillsight.agents.errors import RunError
 from stillsight.agents.playing.classify import load
+from stillsight.agents.playing.evaluations import ELSEWHERE, EVALUATIONS, keep
 from stillsight.agents.runs.place import place
 from stillsight.agents.runs.progress import ProgressDisplay
-from stillsight.agents.runs.records import append_line, plain
+from stillsight.agents.runs.records import plain
 from stillsight.agents.runs.trust import NOTHING, Trust, open_run, read_run
-from stillsight.encoders.atomic import to_json, writing
+from stillsight.encoders.atomic import to_json
 from stillsight.encoders.errors import DiskFault
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.data.cifar_facts import CIFAR
@@ -23,10 +23,6 @@ from stillsight.encoders.supervised.report import report
 ROUNDING = 0.005
 """Largest difference from the recorded accuracy that is put down to another device or precision: half a point, or
 two images where there are few."""
-
-EVALUATIONS = "evaluations.jsonl"
-"""File of a run folder to which the results of `stillsight evaluate` are appended."""
-ELSEWHERE = "The result stands above; to keep it elsewhere, type --out FOLDER."
 
 
 def reevaluate(
@@ -124,19 +120,3 @@ def reevaluate(
         raise unwritten
     keep(kept, result)
     return result
-
-
-def keep(folder: Path, result: Mapping[str, Any]) -> None:
-    """Append a result that has been printed to evaluations.jsonl of `folder`, which is made.
-
-    Raises:
-        DiskFault: it cannot be written there.
-    """
-    path = place(folder, EVALUATIONS)
-    try:
-        with writing(path):
-            folder.mkdir(parents=True, exist_ok=True)
-        append_line(path, result)
-    except DiskFault as fault:
-        fault.advice = ELSEWHERE
-        raise

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from multiprocessing import set_forkserver_preload
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -32,6 +33,9 @@ from stillsight.envs.wrappers.watched import longer
 
 FAULT = "stillsight.fault"
 """Key in an info under which a worker reports what was raised in it: a sentence, and the traceback of a bug."""
+
+PRELOADED = "stillsight.envs.vectorised.preloaded"
+"""The module that the server of processes imports before it forks a worker."""
 
 PATIENCE = 2.0
 """Seconds that a worker may take to end."""
@@ -164,6 +168,7 @@ def _make(maker: Maker, number: int, shared: SharedObservations | None) -> gym.E
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     end_with_parent()
+    np.random.seed()  # whose state is that of the server, which all workers share
     try:
         env = maker()
     except Exception as error:
@@ -197,6 +202,8 @@ class WorkerVecEnv(SubprocVecEnv):
             with suppress(OSError):  # where no memory of the kind is to be had, pipes are
                 shared = SharedObservations(space, len(makers))
         self._shared = shared
+        if sys.platform == "linux":  # what macOS has loaded is not safe to fork
+            set_forkserver_preload([PRELOADED])
         try:
             super().__init__([partial(_make, maker, number, shared) for number, maker in enumerate(makers)])
             if shared is not None:

@@ -336,6 +336,20 @@ def test_nothing_heavy_is_imported_before_arguments_are_checked() -> None:
     assert (result.stdout, result.stderr) == ("light\n", "")
 
 
+def test_an_agent_s_commands_wait_for_no_statistics() -> None:
+    """scikit-learn and scipy.stats, seconds of each process: they are a classifier's, and a report's."""
+    late = ("sklearn", "scipy.stats", "matplotlib", "pandas")
+    code = f"""
+import sys, stillsight.agents.benchmark.running.worker, stillsight.agents.playing.video
+print([name for name in {late} if name in sys.modules])
+import stillsight.encoders.supervised.report.scores as scores, numpy as np
+scores.confusion(np.zeros(1, int), np.zeros(1, int), 2)
+print("sklearn" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\nTrue\n"
+
+
 def test_the_installed_command_exits_with_2_and_one_line() -> None:
     script = Path(sys.executable).with_name("stillsight")
     if not script.exists():

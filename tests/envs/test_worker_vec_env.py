@@ -90,6 +90,68 @@ def test_a_worker_that_was_killed_is_named_with_the_signal() -> None:
     venv.close()
 
 
+FORKED = """
+import sys
+
+import cv2
+import gymnasium as gym
+import numpy as np
+import torch
+
+from stillsight.envs.vectorised.worker_vec_env import WorkerVecEnv
+
+
+class Computes(gym.Env):
+    metadata = {"render_modes": []}
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (4,), np.float64)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(4), {}
+
+    def step(self, action):
+        ones = np.ones((400, 400))
+        numbers = [
+            (ones @ ones).sum(),
+            float((torch.ones(400, 400) @ torch.ones(400, 400)).sum()),
+            cv2.resize(np.ones((300, 300, 3)), (100, 100)).sum() + cv2.invert(np.eye(200))[0],
+            np.random.random(),
+        ]
+        maps = open("/proc/self/smaps_rollup").read() if sys.platform == "linux" else ""
+        own = sum(int(line.split()[1]) for line in maps.splitlines() if line.startswith("Private_"))
+        return np.array(numbers), 0.0, False, False, {"own": own, "path": sys.path}
+
+
+if __name__ == "__main__":
+    venv = WorkerVecEnv("Computes", [Computes] * 3)
+    venv.reset()
+    numbers, _, _, infos = venv.step(np.zeros(3))
+    assert (numbers[:, :2] == 400**3).all() and (numbers[:, 2] == 30_001).all(), numbers
+    assert len({*numbers[:, 3]}) == 3, "workers drew the same numbers"
+    assert all(info["path"] == sys.path for info in infos)
+    venv.close()
+    print(max(info["own"] for info in infos) // 1024)
+"""
+
+
+def test_workers_share_what_they_import_and_no_random_numbers(tmp_path: Path) -> None:
+    """numpy's, torch's and OpenCV's threads live on in none of them, and nothing of the current folder is imported."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "forked.py").write_text(FORKED)
+    for name in ("torch", "numpy", "cv2"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('of the current folder')")
+    done = subprocess.run(
+        [sys.executable, "-P", str(tmp_path / "elsewhere" / "forked.py")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    if sys.platform == "linux":
+        assert int(done.stdout) < 150, "megabytes of a worker's own; one that imports torch itself has more than 200"
+
+
 KILLED = """
 import os
 import sys

@@ -14,9 +14,8 @@ from typing import IO, NamedTuple
 
 from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.running.results import Results
-from stillsight.agents.benchmark.running.worker import request
 from stillsight.agents.runs.trust import NOTHING, Trust
-from stillsight.encoders.atomic import writing
+from stillsight.encoders.atomic import to_json, writing
 from stillsight.encoders.system.stopping import SIGNALS
 
 POLL = 0.05
@@ -112,6 +111,13 @@ def _start(cell: Cell, results: Results, runs: Path, slot: int, gpus: int, trust
         process.stdin.write(request(cell, runs, results, trust))
         process.stdin.flush()  # and stays open: when this process ends, the worker ends
     return Running(cell, process, log, slot)
+
+
+def request(cell: Cell, runs: Path, results: Results, trust: Trust = NOTHING) -> str:
+    """The line of JSON that `worker.main` reads: a planned cell, the folder of its run folder, where its record goes,
+    and what it may ask for."""
+    asked = {"cell": cell.to_json(), "runs": str(runs), "address": results.address, "trust": list(trust.names)}
+    return to_json(asked) + "\n"
 
 
 def _end(one: Running, results: Results) -> Cell:

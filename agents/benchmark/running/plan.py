@@ -11,9 +11,9 @@ from pathlib import Path
 
 from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.grid.spec import Spec
+from stillsight.agents.benchmark.running.forecast import forecast
 from stillsight.agents.benchmark.running.local import run_local
 from stillsight.agents.benchmark.running.results import Results
-from stillsight.agents.benchmark.running.trial import whole_run
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
 from stillsight.agents.runs.progress import ProgressDisplay
@@ -65,7 +65,7 @@ def plan(
             each.append(measured[cell.kind]["seconds"])
             size += measured[cell.kind]["bytes"]
         elif cell.kind in tried and isinstance(work.config, RlConfig):
-            each.append(whole_run(tried[cell.kind], work))
+            each.append(forecast(tried[cell.kind], work))
             size += tried[cell.kind]["bytes"]
         else:
             unknown += 1
@@ -142,7 +142,7 @@ def _try_each(
             results.put("estimates.json", to_json(tried, indent=1) + "\n")
             display.note(
                 f"{told}: {_time(took['start'])} once, {took['step'] * 1e3:.2g} ms an env step; "
-                f"{_time(whole_run(took, cell.planned_work()))} a cell"
+                f"{_time(forecast(took, cell.planned_work()))} a cell"
             )
     finally:
         display.close()

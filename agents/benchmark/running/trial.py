@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,8 @@ from typing import NamedTuple
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-from stillsight.agents.benchmark.grid.cell import CLEAN, Work
+from stillsight.agents.benchmark.grid.cell import Work
+from stillsight.agents.benchmark.running.forecast import waits
 from stillsight.agents.playing.play import returns
 from stillsight.agents.playing.player import load
 from stillsight.agents.runs.folder import Run
@@ -60,7 +60,7 @@ def try_agent(work: Work, folder: Path, trust: Trust = NOTHING) -> Trial:
     """
     assert isinstance(work.config, RlConfig)
     config = _shortened(replace(work.config, out=folder).resolved())
-    pace = Pace(learning_starts=_waits(config))
+    pace = Pace(learning_starts=waits(config))
     with Run(folder, "rl", config) as run:
         learn(config, run, [pace])
     evaluated = time.perf_counter()
@@ -73,23 +73,6 @@ def try_agent(work: Work, folder: Path, trust: Trust = NOTHING) -> Trial:
     training = waiting_step * min(pace.ended.step, pace.learning_starts)
     training += step * max(0, pace.ended.step - pace.learning_starts)
     return Trial(waiting_step, step, evaluation, episode, measured=training + evaluation + episode)
-
-
-def whole_run(trial: dict[str, float], work: Work) -> float:
-    """Seconds that a cell takes, from what a trial of its kind took.
-
-    Args:
-        trial: a `schema.TrialRecord`.
-        work: an agent's, of the cell.
-    """
-    assert isinstance(work.config, RlConfig)
-    config = work.config.resolved()
-    waiting = min(config.steps, _waits(config))
-    training = trial["waiting_step"] * waiting + trial["step"] * (config.steps - waiting)
-    evaluations = math.ceil(config.steps / config.eval_every) if config.eval_every else 1
-    rounds = math.ceil(config.eval_episodes / (config.eval_envs or 1))
-    played = work.episodes * len((CLEAN, *work.shifts)) + work.videos
-    return trial["start"] + training + trial["evaluation"] * evaluations * rounds + trial["episode"] * played
 
 
 class Pace(BaseCallback):
@@ -136,17 +119,12 @@ def _slope(marks: Sequence[Mark]) -> float | None:
     return (marks[-1].seconds - marks[0].seconds) / (marks[-1].step - marks[0].step)
 
 
-def _waits(config: RlConfig) -> int:
-    """Env steps that a resolved run only collects."""
-    return int(overrides(config.set, "--set").get("learning_starts", 0) or 0)
-
-
 def _shortened(config: RlConfig) -> RlConfig:
     """A resolved run that soon learns at its pace: an early first update, one batch a rollout, and no evaluation before
     the last, of one episode in each environment."""
     chosen = overrides(config.set, "--set")
     if "learning_starts" in chosen:
-        chosen["learning_starts"] = min(_waits(config), WAITING)
+        chosen["learning_starts"] = min(waits(config), WAITING)
     batch, rollout = chosen.get("batch_size"), chosen.get("n_steps")
     if isinstance(batch, int) and isinstance(rollout, int) and "learning_starts" not in chosen:
         chosen["n_steps"] = min(rollout, max(1, -(-batch // (config.n_envs or 1))))  # as many batches for each step

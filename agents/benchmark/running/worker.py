@@ -35,7 +35,6 @@ from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.episodes import share_successful
 from stillsight.agents.training.learn import rl
 from stillsight.agents.training.seeds import PLAY
-from stillsight.encoders.atomic import to_json
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.system.stopping import Stop, answering
 
@@ -211,15 +210,8 @@ def _where(row: Mapping[str, Any]) -> str:
     return f"epoch {row['epoch']}" if "epoch" in row else f"step {row.get('step')}"
 
 
-def request(cell: Cell, runs: Path, results: Results, trust: Trust = NOTHING) -> str:
-    """The line of JSON that `main` reads: a planned cell, the folder of its run folder, where its record goes, and what
-    it may ask for."""
-    asked = {"cell": cell.to_json(), "runs": str(runs), "address": results.address, "trust": list(trust.names)}
-    return to_json(asked) + "\n"
-
-
 def main() -> int:
-    """Run the cell on the first line of stdin, see `request`, and write its record.
+    """Run the cell on the first line of stdin, see `local.request`, and write its record.
 
     The pipe stays open as long as whoever started this lives: when it closes, this process ends, so that no cell goes
     on that a restarted benchmark would run a second time.

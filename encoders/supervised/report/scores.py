@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn import metrics
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,16 @@ def confusion(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.nda
     Returns:
         int64 `[classes, classes]`.
     """
+    from sklearn import metrics
+
     matrix: np.ndarray = metrics.confusion_matrix(labels, predicted, labels=np.arange(classes))
     return matrix
 
 
 def per_class(predicted: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[ClassScore]:
     """The per-class table, in the order of `names`; other arguments as in `confusion`."""
+    from sklearn import metrics
+
     columns = metrics.precision_recall_fscore_support(
         labels, predicted, labels=np.arange(len(names)), zero_division=np.nan
     )
@@ -54,6 +57,8 @@ def per_class(predicted: np.ndarray, labels: np.ndarray, names: Sequence[str]) -
 
 def macro_f1(predicted: np.ndarray, labels: np.ndarray, classes: int) -> float:
     """Mean F1 over the classes that occur, as labels or as predictions: each counts the same, however rare it is."""
+    from sklearn import metrics
+
     score = metrics.f1_score(labels, predicted, labels=np.arange(classes), average="macro", zero_division=np.nan)
     return float(score)
 
@@ -66,6 +71,8 @@ def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
         labels: int `[N]`.
         k: how many guesses each image has, fewer than there are classes.
     """
+    from sklearn import metrics
+
     classes = logits.shape[1]
     # To scikit-learn the last of equals is the largest, as to argmax the first: so the classes are counted backwards.
     score = metrics.top_k_accuracy_score(classes - 1 - labels, logits[:, ::-1], k=k, labels=np.arange(classes))

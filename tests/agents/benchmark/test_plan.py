@@ -11,7 +11,8 @@ import pytest
 
 from stillsight.agents import RlConfig, cli
 from stillsight.agents.benchmark.grid.cell import Work
-from stillsight.agents.benchmark.running.trial import MOMENT, Mark, Pace, _shortened, whole_run
+from stillsight.agents.benchmark.running.forecast import forecast
+from stillsight.agents.benchmark.running.trial import MOMENT, Mark, Pace, _shortened
 
 SPEC = """
 seeds = 2
@@ -51,13 +52,13 @@ def _record(**changed: float) -> dict[str, float]:
 def test_what_comes_once_is_counted_once() -> None:
     """The start, whatever the number of steps; evaluations and episodes as often as they are played."""
     work = Work(RlConfig(steps=1_000, n_envs=4, eval_every=100, eval_episodes=6), ("noise",), episodes=5, videos=1)
-    assert whole_run(_record(), work) == 10 + 2 * 1_000 + 7 * 10 * 2 + 3 * (5 * 2 + 1)
+    assert forecast(_record(), work) == 10 + 2 * 1_000 + 7 * 10 * 2 + 3 * (5 * 2 + 1)
     longer = replace(work, config=replace(work.config, steps=2_000, eval_every=0))
-    assert whole_run(_record(), longer) == 10 + 2 * 2_000 + 7 * 1 * 2 + 3 * (5 * 2 + 1)
+    assert forecast(_record(), longer) == 10 + 2 * 2_000 + 7 * 1 * 2 + 3 * (5 * 2 + 1)
     off_policy = RlConfig(algo="dqn", steps=6_000, eval_every=0, eval_episodes=1)  # which learns from 5,000 on
-    assert whole_run(_record(), Work(off_policy, (), 1, 0)) == 10 + 0.5 * 5_000 + 2 * 1_000 + 7 + 3
+    assert forecast(_record(), Work(off_policy, (), 1, 0)) == 10 + 0.5 * 5_000 + 2 * 1_000 + 7 + 3
     short = replace(off_policy, steps=3_000)
-    assert whole_run(_record(), Work(short, (), 1, 0)) == 10 + 0.5 * 3_000 + 7 + 3
+    assert forecast(_record(), Work(short, (), 1, 0)) == 10 + 0.5 * 3_000 + 7 + 3
 
 
 def _marked(pace: Pace, *marks: tuple[int, float]) -> Pace:

@@ -54,22 +54,23 @@ def build(
         torch.manual_seed(config.seed)
         backbone = make_backbone(config.encoder, pretrained=config.mode.pretrained and config.weights is None)
     provenance = _pretrained(config, backbone, tap) if config.mode.pretrained else _random(config, backbone, tap)
-    run = replace(backbone, stages=up_to(backbone, tap, config.encoder))
-    proved = not row.own or check(config.encoder, run, learns=config.mode.trained)
+    run = replace(backbone, stages=up_to(backbone, tap, config.encoder), tap=tap)
+    unfreeze = (config.unfreeze or "all") if config.mode.trained else None
+    proved = not row.own or check(config.encoder, run, learns=unfreeze)
     built = Encoder(
         backbone,
         name=config.encoder,
         tap=tap,
         pooling=config.pooling or row.pooling,
         resolution=config.resolution,
-        unfreeze=(config.unfreeze or "all") if config.mode.trained else None,
+        unfreeze=unfreeze,
         pinned=pinned,
         shielded=config.mode.pretrained,
         adaptation=Adaptation(what=config.adapt, batchnorm=config.batchnorm, rank=config.lora_rank, seed=config.seed),
         precision=config.precision,
         provenance=provenance,
         seed=config.seed,
-        first_sight=None if proved else FirstSight(config.encoder, run, learns=config.mode.trained),
+        first_sight=None if proved else FirstSight(config.encoder, run, learns=unfreeze),
     )
     built.recipe = Recipe(replace(config, accept_license=False), pinned)  # whoever unpickles it accepts for themselves
     target = devices.pick_device(config.device)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.zoo.contract.ownership import check_ownership, copied, held, state_of
+from stillsight.encoders.taps.tap import stages_of
+from stillsight.encoders.zoo.contract.ownership import check_ownership, copied, held, moves, state_of
 from stillsight.encoders.zoo.contract.stages import first_apart, noise, run, sides
 
 if TYPE_CHECKING:
@@ -18,13 +19,13 @@ class BlockedError(EncoderError):
     """Images of one size do not get through all stages; those of another may."""
 
 
-def check(path: str, backbone: Backbone, *, learns: bool = False) -> bool:
+def check(path: str, backbone: Backbone, *, learns: str | None = None) -> bool:
     """Refuse a backbone whose stages are not what they must be.
 
     Args:
         path: what the encoder is called in messages.
-        backbone: as its function returned it, with the stages that will run.
-        learns: it is to be trained.
+        backbone: as its function returned it, with the stages that will run and the tap that they run for.
+        learns: the stage from which on it is to be trained, "all" for all of it; None for nothing.
 
     Returns:
         Whether images of some size got through; if not, only what can be seen without running it was looked at, and
@@ -47,8 +48,9 @@ def check(path: str, backbone: Backbone, *, learns: bool = False) -> bool:
     return False
 
 
-def check_at(path: str, backbone: Backbone, image: tuple[int, int], *, learns: bool = False) -> dict[str, Tensor]:
-    """Refuse a backbone by what its stages make of two images of this height and width, in pixels.
+def check_at(path: str, backbone: Backbone, image: tuple[int, int], *, learns: str | None = None) -> dict[str, Tensor]:
+    """Refuse a backbone by what its stages make of two images of this height and width, in pixels; other arguments as
+    in `check`.
 
     Returns:
         What each stage hands on of them.
@@ -57,8 +59,8 @@ def check_at(path: str, backbone: Backbone, image: tuple[int, int], *, learns: b
         BlockedError: they do not get through.
         EncoderError: a stage hands on something else than one float32 tensor, or maps with their channels last; what it
             hands on is another the next time, or in another batch; it changes what it holds; or it computes with a
-            tensor of the model that no stage holds, so that it is neither loaded, hashed nor frozen; or it `learns`,
-            and no gradient reaches it.
+            tensor of the model that no stage holds, so that it is neither loaded, hashed nor frozen; or a weight that
+            is to learn matters and gets no gradient.
     """
     import torch
 
@@ -72,8 +74,11 @@ def check_at(path: str, backbone: Backbone, image: tuple[int, int], *, learns: b
         _check_again(path, backbone, images, outputs)
         _check_alone(path, backbone, images, outputs)
         check_ownership(path, backbone, images, outputs)
-        if learns:
-            _check_gradient(path, backbone, images)
+        if learns is not None and learns in (
+            "all",
+            *backbone.stages,
+        ):  # of another stage the encoder says that there is none
+            _check_gradient(path, backbone, images, outputs, learns)
     return outputs
 
 
@@ -260,26 +265,56 @@ def _check_alone(path: str, backbone: Backbone, images: Tensor, outputs: Mapping
         )
 
 
-def _check_gradient(path: str, backbone: Backbone, images: Tensor) -> None:
-    """Refuse a network whose features come without a gradient: it would be trained, and stay as it is.
-
-    A gradient that ends within the network, at a detach() in one of its stages, is not looked for: the features of the
-    later ones have one.
-    """
+def _check_gradient(path: str, backbone: Backbone, images: Tensor, outputs: Mapping[str, Tensor], learns: str) -> None:
+    """Refuse a network with a weight that is to learn, matters to the features, and gets no gradient: it would be
+    trained, and stay as it is."""
     import torch
 
-    parameters = {parameter for stage in backbone.stages.values() for parameter in stage.parameters()}
-    flags = {parameter: parameter.requires_grad for parameter in parameters}
+    stages = list(backbone.stages)
+    trained = stages if learns == "all" else stages[stages.index(learns) :]
+    learning = {id(parameter) for stage in trained for parameter in backbone.stages[stage].parameters()}
+    weights = {name: tensor for name, tensor in held(backbone).items() if isinstance(tensor, torch.nn.Parameter)}
+    before = [(weight, weight.requires_grad, weight.grad) for weight in weights.values()]
+    tapped = stages_of(backbone.tap)
     try:
         with torch.enable_grad():
-            for parameter in parameters:
-                parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
-            *_, (stage, output) = run(backbone, images).items()
+            for weight, _, _ in before:
+                weight.grad = None
+                weight.requires_grad_(weight.is_floating_point() or weight.is_complex())
+            found = run(backbone, images)
+            features = [found[stage] for stage in tapped if found[stage].requires_grad]
+            if features:
+                _backward(path, features)
+        blind = {name: weight for name, weight in weights.items() if id(weight) in learning and weight.grad is None}
     finally:
-        for parameter, flag in flags.items():
-            parameter.requires_grad_(flag)
-    if not output.requires_grad:
+        for weight, flag, gradient in before:
+            weight.requires_grad_(flag)
+            weight.grad = gradient
+    if not features:
         raise EncoderError(
-            f"Stage {stage} of {path} hands on features without a gradient, so nothing of it would be trained. Take "
-            "torch.no_grad() and detach() out of its forward(), or type --mode frozen."
+            f"Stage {tapped[-1]} of {path} hands on features without a gradient, so nothing of it would be trained. "
+            "Take torch.no_grad() and detach() out of its forward(), or type --mode frozen."
         )
+    shown = {stage: outputs[stage] for stage in tapped}
+    if not blind or not moves(backbone, blind, images, shown):
+        return
+    name = next((name for name in blind if moves(backbone, {name: blind[name]}, images, shown)), next(iter(blind)))
+    raise EncoderError(
+        f"{name} of {path} is in its features and gets no gradient, so it would be trained and stay as it is. Take "
+        "torch.no_grad() and detach() out of forward(), train the stages behind them alone (--unfreeze STAGE), or "
+        "keep what shall never learn as a buffer: self.register_buffer(name, tensor)."
+    )
+
+
+def _backward(path: str, features: list[Tensor]) -> None:
+    """Raise `EncoderError` where no gradient can be computed."""
+    import torch
+
+    try:
+        torch.autograd.backward(features, [torch.ones_like(each) for each in features])
+    except Exception as error:  # whatever a network's own functions say
+        said = (str(error).splitlines() or [""])[0][:200]
+        raise EncoderError(
+            f"No gradient of {path} can be computed ({type(error).__name__}: {said}). Let its operations have one, or "
+            "type --mode frozen."
+        ) from error

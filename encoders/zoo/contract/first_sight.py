@@ -15,10 +15,10 @@ class FirstSight:
     Args:
         path: what the encoder is called in messages.
         backbone: with the stages that run; None where there is nothing to check.
-        learns: it is to be trained.
+        learns: see `contract.check`.
     """
 
-    def __init__(self, path: str, backbone: Backbone | None = None, *, learns: bool = False) -> None:
+    def __init__(self, path: str, backbone: Backbone | None = None, *, learns: str | None = None) -> None:
         self.path, self.backbone, self.learns = path, backbone, learns
         self.seen: set[tuple[int, int]] = set()
 

@@ -54,11 +54,9 @@ def check_ownership(path: str, backbone: Backbone, images: Tensor, outputs: Mapp
         for name, tensor in tensors_of(backbone.model).items()
         if _writable(tensor) and ours.isdisjoint((id(tensor), tensor.untyped_storage().data_ptr()))
     }
-    if not others or not _moves(backbone, others, images, outputs):
+    if not others or not moves(backbone, others, images, outputs):
         return
-    used = next(
-        (name for name in others if _moves(backbone, {name: others[name]}, images, outputs)), next(iter(others))
-    )
+    used = next((name for name in others if moves(backbone, {name: others[name]}, images, outputs)), next(iter(others)))
     raise EncoderError(
         f"{path} computes with {used}, which none of the stages that run holds: it would be "
         "neither loaded nor hashed, nor frozen. Let the stage that uses it keep it as a parameter, a buffer or a "
@@ -66,8 +64,8 @@ def check_ownership(path: str, backbone: Backbone, images: Tensor, outputs: Mapp
     )
 
 
-def _moves(backbone: Backbone, tensors: Mapping[str, Tensor], images: Tensor, outputs: Mapping[str, Tensor]) -> bool:
-    """Whether the stages hand on something else while these tensors hold other numbers."""
+def moves(backbone: Backbone, tensors: Mapping[str, Tensor], images: Tensor, outputs: Mapping[str, Tensor]) -> bool:
+    """Whether the stages hand on something else than `outputs` while these tensors hold other numbers."""
     copies = copied(tensors)
     try:
         for tensor in tensors.values():

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from stillsight.agents import RlConfig, cli
-from stillsight.agents.benchmark.grid.cell import Work
+from stillsight.agents.benchmark.grid.cell import Cell, Work
+from stillsight.agents.benchmark.running import plan
 from stillsight.agents.benchmark.running.forecast import forecast
 from stillsight.agents.benchmark.running.trial import MOMENT, Mark, Pace, _shortened
 
@@ -86,7 +88,9 @@ def test_a_trial_learns_from_as_many_batches_a_step() -> None:
     assert "learning_starts=256" in _shortened(RlConfig(algo="dqn").resolved()).set
 
 
-def test_each_kind_is_tried_once_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_kind_is_tried_once_and_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "SPEC.toml").write_text(SPEC)
     words = ["benchmark", str(tmp_path / "SPEC.toml"), "--out", str(tmp_path), "--plan", "--jobs", "1"]
     assert cli.main(words) == 0
@@ -106,6 +110,11 @@ def test_each_kind_is_tried_once_and_told(tmp_path: Path, capsys: pytest.Capture
     seconds = int(row[3])
     assert re.search(rf"about {2 * seconds}|about {2 * seconds - 1}|about {2 * seconds + 1}", told)
     assert "2 of a kind that has not run yet" in told
+
+    def not_tried(cells: Sequence[Cell], *_: object, **__: object) -> Iterator[Cell]:
+        yield from (cell.failed("it is not tried here") for cell in cells)
+
+    monkeypatch.setattr(plan, "run_local", not_tried)
     assert cli.main(words) == 0
     again = capsys.readouterr().out
     assert "Kinds of cells that have not run yet: 1." in again, (

@@ -206,13 +206,84 @@ def test_a_network_that_is_to_learn_and_gets_no_gradient_is_refused(asleep: bool
     for each in (blind, open_):
         each.model.requires_grad_(not asleep)  # whatever its author did, what is to learn is woken up
     check("x:y", blind)
-    check("x:y", open_, learns=True)
+    check("x:y", open_, learns="all")
     with pytest.raises(EncoderError, match=r"Stage only of x:y hands on features without a gradient, .* --mode frozen"):
-        check("x:y", blind, learns=True)
+        check("x:y", blind, learns="all")
     with pytest.raises(EncoderError, match="without a gradient"):
-        FirstSight("x:y", blind, learns=True)((48, 48))
+        FirstSight("x:y", blind, learns="all")((48, 48))
     for each in (blind, open_):
         assert {parameter.requires_grad for parameter in each.model.parameters()} == {not asleep}
+
+
+class Projected(nn.Module):
+    """Frozen eyes and a projection that learns, as one stage: finetuned, the eyes would stay as they are.
+
+    Args:
+        cut: ends the gradient between the two.
+        scale: gives it a `scale`, by which the maps are multiplied and which gets no gradient.
+    """
+
+    def __init__(self, cut: bool, scale: Callable[[nn.Module], None] | None = None) -> None:
+        super().__init__()
+        self.eyes, self.projection, self.cut = nn.Conv2d(3, 8, 3, 4), nn.Conv2d(8, 4, 1), cut
+        self.unused = nn.Parameter(torch.ones(3))
+        if scale is not None:
+            scale(self)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.eyes(images)
+        maps = maps * getattr(self, "scale", torch.ones(1)).detach()
+        features: Tensor = self.projection(maps.detach() if self.cut else maps)
+        return features
+
+
+def test_a_weight_that_is_to_learn_and_gets_no_gradient_is_named() -> None:
+    blind, open_ = backbone(Projected(cut=True)), backbone(Projected(cut=False))
+    check("x:y", blind)
+    check("x:y", open_, learns="all")  # what is unused needs none
+    kept = torch.ones(3)
+    open_.model[0].unused.grad = kept
+    check("x:y", open_, learns="all")
+    assert open_.model[0].unused.grad is kept, "gradients are as they were"
+    assert all(weight.grad is None for weight in open_.model[0].eyes.parameters())
+    with pytest.raises(EncoderError, match=r"0\.eyes\.weight of x:y is in its features and gets no gradient.*buffer"):
+        check("x:y", blind, learns="all")
+    parameter = Projected(False, lambda module: module.register_parameter("scale", nn.Parameter(torch.ones(1))))
+    with pytest.raises(EncoderError, match=r"0\.scale of x:y is in its features and gets no gradient"):
+        check("x:y", backbone(parameter), learns="all")
+    buffer = Projected(False, lambda module: module.register_buffer("scale", torch.ones(1)))
+    check("x:y", backbone(buffer), learns="all")
+
+
+def test_what_lies_before_the_stages_that_learn_needs_no_gradient() -> None:
+    eyes, behind = Stage(lambda maps: maps.detach()), Stage(channels=8)
+    two = Backbone(
+        model=nn.Sequential(eyes, behind),
+        stages={"eyes": eyes, "behind": behind},
+        preprocessing=Preprocessing(),
+        tap="behind",
+    )
+    check("x:y", two, learns="behind")
+    for learns in ("all", "eyes"):
+        with pytest.raises(EncoderError, match=r"0\.conv\.weight of x:y .* \(--unfreeze STAGE\)"):
+            check("x:y", two, learns=learns)
+
+
+class OneWay(torch.autograd.Function):
+    """Its author wrote no backward pass."""
+
+    @staticmethod
+    def forward(_: object, maps: Tensor) -> Tensor:
+        return maps.clone()
+
+
+def test_an_operation_without_a_gradient_is_a_sentence() -> None:
+    one_way = backbone(Stage(OneWay.apply))
+    check("x:y", one_way)
+    with pytest.raises(
+        EncoderError, match=r"No gradient of x:y can be computed \(NotImplementedError: .* --mode frozen"
+    ):
+        check("x:y", one_way, learns="all")
 
 
 class Stubborn(nn.Module):

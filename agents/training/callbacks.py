@@ -149,7 +149,7 @@ class Evaluate(BaseCallback):
         """
         model = self.actor.model
         spent, began = self.savepoints.spent(), time.time_ns()
-        with self.savepoints.paused(), self.run.display.paused("step"):
+        with self.savepoints.meter.paused(), self.run.display.paused("step"):
             episodes = self._play()
         if hasattr(model, "start_time"):  # by which SB3 counts time/fps
             model.start_time += time.time_ns() - began

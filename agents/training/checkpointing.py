@@ -22,6 +22,7 @@ from stillsight.agents.runs.trust import flags
 from stillsight.agents.training.build import Agent, check_step
 from stillsight.agents.training.continuing import games
 from stillsight.agents.training.continuing.best_agent import restore_best
+from stillsight.agents.training.ledger import Ledger, Meter
 from stillsight.agents.training.seeds import RESUMED, env_seed
 from stillsight.agents.training.state import model_state as state
 from stillsight.agents.training.state.encoder_facts import check_encoder, encoder_facts
@@ -31,26 +32,6 @@ from stillsight.encoders.errors import DiskFault, as_typed
 from stillsight.encoders.system import stopping
 from stillsight.encoders.system.stopping import Stop
 from stillsight.envs.errors import EnvFault
-
-
-@dataclass
-class Ledger:
-    """What adds up over the sessions of one run.
-
-    Attributes:
-        images: images encoded for training, evaluations left out.
-        seconds: spent on training, evaluations left out.
-        cpu_seconds: of this process in the same time, all threads together; None in a run that began before they were
-            counted. Unlike `seconds` they do not grow with what else the machine does.
-        best: highest mean return of an evaluation.
-        encoder_sha256: of the encoder before the first step.
-    """
-
-    images: int = 0
-    seconds: float = 0.0
-    cpu_seconds: float | None = 0.0
-    best: float = float("-inf")
-    encoder_sha256: str = ""
 
 
 class Evaluation(Protocol):
@@ -106,18 +87,21 @@ class Savepoints:
 
     def __init__(self, run: Run, agent: Agent) -> None:
         self.run, self.agent = run, agent
-        self.ledger = Ledger(encoder_sha256=agent.sha256())
+        self.meter = Meter(Ledger(encoder_sha256=agent.sha256()), agent.encoder.counter)
         self.evaluation: Evaluation | None = None
         self.resumption: Resumption | None = None
         self.ancestor: dict[str, Any] | None = None  # of a run that began with another one's policy
-        self._images = 0
-        self._running_since: tuple[float, float] | None = None  # by the clock, and of the processor
         self._saved: int | None = None  # step of the last checkpoint that is known to be good
         self._best: int | None = None  # step of the best agent
         self._rollout: Begun | None = None
         self._drawn = False  # whether SB3 has drawn the noise of gSDE for a rollout that has not ended
         self._to_draw: Mapping[str, Any] | None = None  # the checkpoint whose noise the next rollout goes on with
         self._began, self._lasted = 0.0, float("inf")  # the rollout: when by the clock, and for how long the last one
+
+    @property
+    def ledger(self) -> Ledger:
+        """What adds up between the checkpoints."""
+        return self.meter.ledger
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
@@ -130,9 +114,9 @@ class Savepoints:
             DiskFault: a file of the run could not be written.
             TrainingFault: a loss or a parameter is no finite number any more.
         """
-        self._running_since = _clocks()
         try:
-            yield
+            with self.meter.running():
+                yield
             self.refuse_not_finite()
         except Stop as stop:
             self._save_stopped(stop, unstored=self.agent.venv.num_envs)
@@ -156,9 +140,6 @@ class Savepoints:
                 self.refuse_not_finite(error)
             error.add_note(f"Training stopped at step {self.agent.model.num_timesteps:,}; {self.advice()}.")
             raise
-        finally:
-            self._settle()
-            self._running_since = None
 
     def noise_drawn(self) -> None:
         """A rollout begins, for which SB3 has drawn the noise of gSDE: in one that a checkpoint was written before, let
@@ -171,7 +152,7 @@ class Savepoints:
 
     def rollout_began(self) -> None:
         """Remember where the agent stands: until `rollout_ended` it holds steps that it has not learned from."""
-        self._settle()
+        self.meter.settle()
         model = self.agent.model
         gathers = self._lasted > LONG and not isinstance(model, OffPolicyAlgorithm)
         self._rollout = Begun(state.counters(model), replace(self.ledger), self._whole() if gathers else None)
@@ -197,9 +178,9 @@ class Savepoints:
             model.num_timesteps -= unstored
         elif self._rollout is not None:
             begun = self._rollout
-            self._settle()
+            self.meter.settle()
             vars(model).update(begun.counters)
-            self.ledger = replace(begun.ledger, best=self.ledger.best)
+            self.meter.ledger = replace(begun.ledger, best=self.ledger.best)
         if model.num_timesteps and not (begun is not None and self._saved == model.num_timesteps):
             self.last(None if begun is None else begun.whole)
         saved = model.num_timesteps
@@ -219,20 +200,9 @@ class Savepoints:
             f"{as_typed(self.run.folder)}{flags(self.agent.config)}"
         )
 
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Count neither the time inside nor its images: an evaluation is no training."""
-        self._settle()
-        running, self._running_since = self._running_since is not None, None
-        try:
-            with self.agent.encoder.counter.paused():
-                yield
-        finally:
-            self._running_since = _clocks() if running else None
-
     def spent(self) -> dict[str, float]:
         """Time of training until now, evaluations left out: `train_seconds`, and `train_cpu_seconds` if known."""
-        self._settle()
+        self.meter.settle()
         spent = {"train_seconds": self.ledger.seconds}
         if self.cpu_seconds is not None:
             spent["train_cpu_seconds"] = self.cpu_seconds
@@ -242,18 +212,6 @@ class Savepoints:
     def cpu_seconds(self) -> float | None:
         """Processor seconds of training; None where other processes worked for it too, which are not counted."""
         return None if isinstance(self.agent.venv.venv, SubprocVecEnv) else self.ledger.cpu_seconds
-
-    def _settle(self) -> None:
-        """Move what the clock and the counter gathered since the last time into the ledger."""
-        if self._running_since is not None:
-            now, since = _clocks(), self._running_since
-            self.ledger.seconds += now[0] - since[0]
-            if self.ledger.cpu_seconds is not None:
-                self.ledger.cpu_seconds += now[1] - since[1]
-            self._running_since = now
-        images = self.agent.encoder.counter.images
-        self.ledger.images += images - self._images
-        self._images = images
 
     def refuse_not_finite(self, cause: Exception | None = None) -> None:
         """Raise `TrainingFault` if a loss or a parameter is no finite number, naming the last good checkpoint.
@@ -297,7 +255,7 @@ class Savepoints:
             whole: what `_whole` gave when the counters stood where they stand now; as all stands now by default.
         """
         self.refuse_not_finite()
-        self._settle()
+        self.meter.settle()
         step, keep = self.agent.model.num_timesteps, self.agent.config.keep
         if self._saved is not None and self._saved != step:
             history.keep_before(self.run.folder, self._saved, max(1, keep))
@@ -387,12 +345,12 @@ class Savepoints:
         if self.evaluation is not None:
             self.evaluation.restore(stored.get("evaluation"))
         self.resumption = Resumption(model.num_timesteps, anew)
-        self.ledger = Ledger(**{"cpu_seconds": None, **stored["ledger"]})
+        self.meter.ledger = Ledger(**{"cpu_seconds": None, **stored["ledger"]})
         self.ancestor = stored.get("ancestor")
         best = restore_best(self.run.folder, model.num_timesteps)
         self._best, self.ledger.best = (None, float("-inf")) if best is None else best
         self.run.rewind(model.num_timesteps)
-        self._images = self.agent.encoder.counter.images
+        self.meter.skip_images()
         self._saved = model.num_timesteps
         if taken != "last":
             history.put_last(self.run.folder, taken)
@@ -425,8 +383,3 @@ class Savepoints:
 
     def _header(self) -> dict[str, str]:
         return {"stillsight": "agent", "encoder": self.agent.encoder.name, "algorithm": self.agent.config.algo}
-
-
-def _clocks() -> tuple[float, float]:
-    """Seconds of the clock, and of the processor in this process."""
-    return time.perf_counter(), time.process_time()

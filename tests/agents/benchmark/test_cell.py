@@ -54,6 +54,9 @@ def test_published_records_are_written_again_to_the_byte() -> None:
 NOT_RUN = {"four-tasks": ("mobilenet-v2-features.3-random", 4 * 5), "orchard": ("retina-layer3-random", 10)}
 
 
+# Grids of which only some cells have run: their reports are still to be written, and nothing is claimed by them.
+UNFINISHED = {"state"}
+
 # A grid without cells is still to be run.
 RUN = sorted(path for path in PUBLISHED.glob("*/SPEC.toml") if (path.parent / "cells").is_dir())
 
@@ -63,9 +66,13 @@ def test_planned_cells_of_published_specs_have_the_published_keys_and_survive_js
     cells = read_spec(path, check=False).all_cells()
     planned = {cell.key for cell in cells if cell.tuned is None}
     arm, count = NOT_RUN.get(path.parent.name, ("", 0))
-    missing = planned - {one.stem for one in path.parent.glob("cells/*.json")}
-    assert len(missing) == count
-    assert all(f"__{arm}__" in key for key in missing)
+    run = {one.stem for one in path.parent.glob("cells/*.json")}
+    if path.parent.name in UNFINISHED:
+        assert run < planned
+        assert not (path.parent / "report.md").exists()
+    else:
+        assert len(planned - run) == count
+        assert all(f"__{arm}__" in key for key in planned - run)
     for cell in cells:
         assert cell.state == "planned"
         assert Cell.from_json(json.loads(json.dumps(cell.to_json()))) == cell

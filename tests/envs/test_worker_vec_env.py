@@ -141,7 +141,7 @@ def test_workers_share_what_they_import_and_no_random_numbers(tmp_path: Path) ->
     for name in ("torch", "numpy", "cv2"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('of the current folder')")
     done = subprocess.run(
-        [sys.executable, "-P", str(tmp_path / "elsewhere" / "forked.py")],
+        [sys.executable, str(tmp_path / "elsewhere" / "forked.py")],
         cwd=tmp_path,
         capture_output=True,
         text=True,

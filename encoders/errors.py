@@ -114,6 +114,11 @@ def first_line(error: object) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def in_brackets(error: Exception) -> str:
+    """The type of somebody else's error, and the first line of what it says, cut to 200 characters."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+
+
 @functools.cache
 def say_once(sentence: str) -> None:
     """Print a notice on the standard error, the first time in this process: of what somebody waits for, or loses."""

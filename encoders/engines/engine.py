@@ -160,7 +160,7 @@ def _fastest(made: _Workshop, usual: Engine, forwards: int) -> Engine:
     tried = {usual.name: usual}
     if usual.name not in known:
         known |= _seconds(tried, made.sample)
-        engine_cache.remember(key, known)
+        engine_cache.remember(key, known)  # also where trying another ends the process
     ahead = known[usual.name] * forwards
     others = ("graph",) if made.device.type == "cuda" else ("onnx", "compiled")
     worth = [name for name in others if ahead > WORTH[name]]

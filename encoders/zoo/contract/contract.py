@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from stillsight.encoders.backbone import Backbone
-from stillsight.encoders.errors import EncoderError
-from stillsight.encoders.taps.tap import stages_of
-from stillsight.encoders.zoo.contract.ownership import check_ownership, copied, held, moves, state_of
+from stillsight.encoders.errors import EncoderError, in_brackets
+from stillsight.encoders.zoo.contract.gradient import check_gradient
+from stillsight.encoders.zoo.contract.ownership import check_ownership, copied, held, state_of
 from stillsight.encoders.zoo.contract.stages import first_apart, noise, run, sides
 
 if TYPE_CHECKING:
@@ -74,11 +74,8 @@ def check_at(path: str, backbone: Backbone, image: tuple[int, int], *, learns: s
         _check_again(path, backbone, images, outputs)
         _check_alone(path, backbone, images, outputs)
         check_ownership(path, backbone, images, outputs)
-        if learns is not None and learns in (
-            "all",
-            *backbone.stages,
-        ):  # of another stage the encoder says that there is none
-            _check_gradient(path, backbone, images, outputs, learns)
+        if learns is not None:
+            check_gradient(path, backbone, images, outputs, learns)
     return outputs
 
 
@@ -90,10 +87,9 @@ def _passed(path: str, backbone: Backbone, images: Tensor, image: tuple[int, int
         for stage, output in outputs.items():
             _check_kind(path, stage, output)  # which the next stage stumbled over
         stage = list(backbone.stages)[len(outputs)]
-        said = (str(error).splitlines() or [""])[0][:200]
         raise BlockedError(
             f"Images of {image[0]} x {image[1]} px do not get through stage {stage} of {path} "
-            f"({type(error).__name__}: {said}). Give images of another size (--size or --resolution), or let the stage "
+            f"({in_brackets(error)}). Give images of another size (--size or --resolution), or let the stage "
             "take these; they come as [N, 3, H, W]."
         ) from error
 
@@ -263,58 +259,3 @@ def _check_alone(path: str, backbone: Backbone, images: Tensor, outputs: Mapping
             "largest number: the same picture would look otherwise beside others. Normalise each image by itself, or "
             "by statistics that are kept (nn.BatchNorm2d)."
         )
-
-
-def _check_gradient(path: str, backbone: Backbone, images: Tensor, outputs: Mapping[str, Tensor], learns: str) -> None:
-    """Refuse a network with a weight that is to learn, matters to the features, and gets no gradient: it would be
-    trained, and stay as it is."""
-    import torch
-
-    stages = list(backbone.stages)
-    trained = stages if learns == "all" else stages[stages.index(learns) :]
-    learning = {id(parameter) for stage in trained for parameter in backbone.stages[stage].parameters()}
-    weights = {name: tensor for name, tensor in held(backbone).items() if isinstance(tensor, torch.nn.Parameter)}
-    before = [(weight, weight.requires_grad, weight.grad) for weight in weights.values()]
-    tapped = stages_of(backbone.tap)
-    try:
-        with torch.enable_grad():
-            for weight, _, _ in before:
-                weight.grad = None
-                weight.requires_grad_(weight.is_floating_point() or weight.is_complex())
-            found = run(backbone, images)
-            features = [found[stage] for stage in tapped if found[stage].requires_grad]
-            if features:
-                _backward(path, features)
-        blind = {name: weight for name, weight in weights.items() if id(weight) in learning and weight.grad is None}
-    finally:
-        for weight, flag, gradient in before:
-            weight.requires_grad_(flag)
-            weight.grad = gradient
-    if not features:
-        raise EncoderError(
-            f"Stage {tapped[-1]} of {path} hands on features without a gradient, so nothing of it would be trained. "
-            "Take torch.no_grad() and detach() out of its forward(), or type --mode frozen."
-        )
-    shown = {stage: outputs[stage] for stage in tapped}
-    if not blind or not moves(backbone, blind, images, shown):
-        return
-    name = next((name for name in blind if moves(backbone, {name: blind[name]}, images, shown)), next(iter(blind)))
-    raise EncoderError(
-        f"{name} of {path} is in its features and gets no gradient, so it would be trained and stay as it is. Take "
-        "torch.no_grad() and detach() out of forward(), train the stages behind them alone (--unfreeze STAGE), or "
-        "keep what shall never learn as a buffer: self.register_buffer(name, tensor)."
-    )
-
-
-def _backward(path: str, features: list[Tensor]) -> None:
-    """Raise `EncoderError` where no gradient can be computed."""
-    import torch
-
-    try:
-        torch.autograd.backward(features, [torch.ones_like(each) for each in features])
-    except Exception as error:  # whatever a network's own functions say
-        said = (str(error).splitlines() or [""])[0][:200]
-        raise EncoderError(
-            f"No gradient of {path} can be computed ({type(error).__name__}: {said}). Let its operations have one, or "
-            "type --mode frozen."
-        ) from error

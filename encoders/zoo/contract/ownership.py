@@ -54,9 +54,9 @@ def check_ownership(path: str, backbone: Backbone, images: Tensor, outputs: Mapp
         for name, tensor in tensors_of(backbone.model).items()
         if _writable(tensor) and ours.isdisjoint((id(tensor), tensor.untyped_storage().data_ptr()))
     }
-    if not others or not moves(backbone, others, images, outputs):
+    used = first_that_matters(backbone, others, images, outputs)
+    if used is None:
         return
-    used = next((name for name in others if moves(backbone, {name: others[name]}, images, outputs)), next(iter(others)))
     raise EncoderError(
         f"{path} computes with {used}, which none of the stages that run holds: it would be "
         "neither loaded nor hashed, nor frozen. Let the stage that uses it keep it as a parameter, a buffer or a "
@@ -64,7 +64,18 @@ def check_ownership(path: str, backbone: Backbone, images: Tensor, outputs: Mapp
     )
 
 
-def moves(backbone: Backbone, tensors: Mapping[str, Tensor], images: Tensor, outputs: Mapping[str, Tensor]) -> bool:
+def first_that_matters(
+    backbone: Backbone, tensors: Mapping[str, Tensor], images: Tensor, outputs: Mapping[str, Tensor]
+) -> str | None:
+    """The name of the first of these tensors that is in `outputs`, which the stages hand on of `images`; None if none
+    is."""
+    if not tensors or not _moves(backbone, tensors, images, outputs):
+        return None
+    moving = (name for name in tensors if _moves(backbone, {name: tensors[name]}, images, outputs))
+    return next(moving, next(iter(tensors)))
+
+
+def _moves(backbone: Backbone, tensors: Mapping[str, Tensor], images: Tensor, outputs: Mapping[str, Tensor]) -> bool:
     """Whether the stages hand on something else than `outputs` while these tensors hold other numbers."""
     copies = copied(tensors)
     try:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import EncoderError, first_line
 
 Precision = Literal["auto", "float32", "bf16"]
 
@@ -34,10 +34,9 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
         raise EncoderError(
-            f"There is no device {name!r} on this machine ({reason}). Elsewhere there may be cuda, cuda:N or mps; here "
-            "type --device auto or --device cpu."
+            f"There is no device {name!r} on this machine ({first_line(error)}). Elsewhere there may be cuda, cuda:N "
+            "or mps; here type --device auto or --device cpu."
         ) from error
     return device
 

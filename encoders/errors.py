@@ -114,9 +114,10 @@ def first_line(error: object) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def in_brackets(error: Exception) -> str:
-    """The type of somebody else's error, and the first line of what it says, cut to 200 characters."""
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+def in_brackets(error: BaseException) -> str:
+    """The type of somebody else's error, and the first line of what it may say, cut to 200 characters."""
+    kind, said = type(error).__name__, first_line(error)[:200].removesuffix(".")
+    return kind if said == kind else f"{kind}: {said}"
 
 
 @functools.cache

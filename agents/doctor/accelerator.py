@@ -39,7 +39,7 @@ def _computes() -> Outcome:
             square = torch.ones(64, 64, device=f"cuda:{index}")
             assert (square @ square).sum().item() == 64.0**3
     except Exception as error:  # a driver too old, a chip too new, a card that is full or broken
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         return Outcome("gpu", "wrong", f"{', '.join(names)} does not compute ({reason})", "nvidia-smi")
     return Outcome("gpu", "ok", f"{', '.join(names)}, CUDA {torch.version.cuda}")
 
@@ -48,7 +48,7 @@ def _reason() -> str:
     try:
         torch.cuda.init()
     except Exception as error:
-        return str(error).splitlines()[0]
+        return first_line(error)
     return "it does not say why"
 
 

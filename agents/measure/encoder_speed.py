@@ -24,7 +24,7 @@ from stillsight.encoders.atomic import to_json
 from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.engines.engine import Name as EngineName
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import EncoderError, first_line, in_brackets
 from stillsight.encoders.zoo.registry import spec
 
 RESOLUTIONS = (84, 128, 224)
@@ -239,8 +239,7 @@ def _refusing(row: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        words = (str(error).splitlines() or ["no reason given"])[0]
-        row["refused"] = words if isinstance(error, EncoderError) else f"{type(error).__name__}: {words[:300]}"
+        row["refused"] = first_line(error) if isinstance(error, EncoderError) else in_brackets(error)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # what did not fit shall not be in the way of the next
 

@@ -23,6 +23,7 @@ from stillsight.agents.features.encoder_rate import scale
 from stillsight.agents.features.extractor import EncoderExtractor
 from stillsight.agents.training.algorithms import AlgorithmSpec
 from stillsight.agents.training.settings import arguments, net_arch
+from stillsight.encoders.errors import first_line
 
 
 def make_model(
@@ -79,15 +80,16 @@ def make_model(
     except (MemoryError, RuntimeError) as error:
         if not (isinstance(error, MemoryError) or "memory" in str(error)):
             raise
-        reason = str(error).splitlines()[0]
         raise RunError(
-            f"The model does not fit into the memory of this machine ({reason}). Type a smaller --head or "
+            f"The model does not fit into the memory of this machine ({first_line(error)}). Type a smaller --head or "
             "--frame-stack, or take fewer features (--pooling, --tap)."
         ) from error
     except (AssertionError, ValueError, TypeError) as error:
         # SB3 checks its arguments with asserts, and some only by using them.
         listed = ", ".join(f"{name}={value!r}" for name, value in chosen.items())
-        raise RunError(f"{row.name} refuses these settings ({error}): {listed}. Change them with --set.") from error
+        raise RunError(
+            f"{row.name} refuses these settings ({first_line(error)}): {listed}. Change them with --set."
+        ) from error
     follow_critic(model.policy)
     scale(model.policy, encoder_lr)
     return model

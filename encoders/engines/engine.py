@@ -18,7 +18,7 @@ from stillsight.encoders import device as devices
 from stillsight.encoders.engines import engine_cache
 from stillsight.encoders.engines.folded import fold
 from stillsight.encoders.engines.onnx import session
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import EncoderError, in_brackets
 from stillsight.encoders.preprocess import Preprocess
 from stillsight.encoders.taps.handover import Onward
 
@@ -196,7 +196,7 @@ class _Workshop:
             if device.type != "mps":
                 self.folded.to(memory_format=torch.channels_last)
         except Exception as error:  # whatever a third party's layers say to being copied and rewritten
-            self.unfolded = _told(error)
+            self.unfolded = f"{in_brackets(error)}."
 
     def engine(self, name: str) -> Engine | None:
         """The engine called `name`, or None with the reason in `dropped`."""
@@ -211,7 +211,7 @@ class _Workshop:
                 with torch.inference_mode():
                     found = run(self.sample)
         except Exception as error:
-            self.dropped[name] = _told(error)
+            self.dropped[name] = f"{in_brackets(error)}."
             return None
         difference = (found - self.expected).abs().max() / self.expected.abs().max().clamp_min(1e-6)
         if not difference <= AGREE:
@@ -247,10 +247,6 @@ class _Workshop:
         if self.device.type != "cuda":
             raise RuntimeError(f"CUDA graphs need a CUDA device, and this is {self.device.type}")
         return captured(self.folded_copy, self.sample)
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or ['no reason given'])[0][:200]}."
 
 
 def captured(module: nn.Module, sample: Tensor) -> Run:

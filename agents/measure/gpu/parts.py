@@ -21,6 +21,7 @@ from stillsight.agents.runs.records import plain
 from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.atomic import to_json, write_atomically
 from stillsight.encoders.engines.engine import Name as EngineName
+from stillsight.encoders.errors import first_line, in_brackets
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.zoo.registry import ENCODERS, spec
 
@@ -216,9 +217,7 @@ PARTS: Mapping[str, Callable[[Size, Keep, Left], Result]] = {
 
 def _sentence(error: BaseException) -> str:
     """An error in a line: the project's own sentence, or what kind of error it is and its first line."""
-    words = (str(error).splitlines() or [""])[0]
-    ours = type(error).__module__.startswith("stillsight.")
-    return words if ours else f"{type(error).__name__}: {words}".removesuffix(": ")
+    return first_line(error) if type(error).__module__.startswith("stillsight.") else in_brackets(error)
 
 
 def run_part(name: str, size: Size, file: Path, seconds: float) -> Result:

@@ -145,18 +145,25 @@ def test_a_gpu_that_torch_cannot_use_is_named(tmp_path: Path, monkeypatch: pytes
     assert "is built without CUDA" in accelerator.gpu().found
 
 
-def test_a_gpu_that_does_not_compute_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("no kernel image is available\nmore"), "no kernel image is available"),
+        (AssertionError(), "AssertionError"),  # of a sum that comes out wrong
+    ],
+)
+def test_a_gpu_that_does_not_compute_is_named(error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = accelerator.torch.cuda
     monkeypatch.setattr(cuda, "is_available", lambda: True)
     monkeypatch.setattr(cuda, "device_count", lambda: 1)
     monkeypatch.setattr(cuda, "get_device_name", lambda _: "A card")
 
     def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("no kernel image is available\nmore")
+        raise error
 
     monkeypatch.setattr(accelerator.torch, "ones", broken)
     found = accelerator.gpu()
-    assert (found.state, found.found) == ("wrong", "A card does not compute (no kernel image is available)")
+    assert (found.state, found.found) == ("wrong", f"A card does not compute ({reason})")
 
 
 def test_threads_that_are_held_back_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,20 @@ def test_a_size_that_no_machine_has_is_a_sentence(
     assert not (tmp_path / "run").exists()
 
 
+def test_memory_that_runs_out_without_a_word_is_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stable_baselines3 import PPO
+
+    def full(_: PPO) -> None:
+        raise MemoryError  # as Python itself raises it
+
+    monkeypatch.setattr(PPO, "_setup_model", full)
+    assert main(["rl", *SMALL.split(), "--out", str(tmp_path / "run")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "The model does not fit into the memory of this machine (MemoryError). Type a smaller --head" in line
+
+
 def test_stacks_longer_than_a_short_number_keep_their_ages() -> None:
     import numpy as np
     from gymnasium import spaces

@@ -212,8 +212,9 @@ def _steps(steps: int, model: BaseAlgorithm) -> str:
 
 
 def _evaluations(config: RlConfig, model: BaseAlgorithm) -> str:
-    """When the agent is evaluated, and which evaluations learning cannot show in."""
-    episodes = f"{config.eval_episodes} episode{'s' * (config.eval_episodes != 1)}"
+    """When the agent is evaluated, how long an episode may go on, and which evaluations learning cannot show in."""
+    limit = f" of at most {config.eval_max_steps:,} steps" if config.eval_max_steps else ""
+    episodes = f"{config.eval_episodes} episode{'s' * (config.eval_episodes != 1)}{limit}"
     every = config.eval_every or 0
     if not 0 < every < config.steps:
         return f"{episodes} when it has learned all"

@@ -33,7 +33,7 @@ def test_a_run_shorter_than_a_rollout_is_evaluated_once_and_told_whole(
     assert card["steps"] == (
         "32, not 10: an update takes 2 x 16 (--n-envs, --set n_steps); the agent learns once, at their end"
     )
-    assert card["evaluations"] == "1 episode when it has learned all"
+    assert card["evaluations"] == "1 episode of at most 10,000 steps when it has learned all"
     assert [row["step"] for row in _rows(tmp_path / "run")] == [32]
     assert json.loads((tmp_path / "run" / "config.json").read_text())["eval_every"] == 32
     assert result["env_steps"] == 32
@@ -44,7 +44,7 @@ def test_a_run_shorter_than_a_rollout_is_evaluated_once_and_told_whole(
 def test_evaluations_before_and_between_updates_are_named(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rl(tiny("ppo", steps=64, eval_every=8, eval_episodes=2, out=tmp_path / "run"))
+    rl(tiny("ppo", steps=64, eval_every=8, eval_episodes=2, eval_max_steps=0, out=tmp_path / "run"))
     card, _ = _card(capsys)
     assert card["evaluations"] == (
         "2 episodes every 8 steps and when it has learned all; the first 4 before it learns anything, which begins "
@@ -59,8 +59,8 @@ def test_of_a_replay_memory_it_is_known_when_learning_begins(
     rl(tiny("dqn", steps=96, eval_every=24, out=tmp_path / "run"))  # learning_starts=24
     card, _ = _card(capsys)
     assert card["evaluations"] == (
-        "1 episode every 24 steps and when it has learned all; the first before it learns anything, which begins after "
-        "step 24"
+        "1 episode of at most 10,000 steps every 24 steps and when it has learned all; the first before it learns "
+        "anything, which begins after step 24"
     )
 
 

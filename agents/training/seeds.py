@@ -10,6 +10,8 @@ PLAY = 20_000
 """Seed of the first episode of `evaluate`, `record` and a benchmark's last evaluation."""
 STANDARDISE = 30_000
 """Distance from a run's seed to those of the random play that features are standardised by."""
+CHOICE = 40_000
+"""Seed of the first episode by which a benchmark chooses a rate: what is chosen by is not what is reported."""
 RESUMED = 1_000_000
 """Distance from a run's seed, its steps added, to that of the episodes that begin anew where it is resumed."""
 

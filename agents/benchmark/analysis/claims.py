@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -44,6 +44,7 @@ class Comparison:
         improvement_low, improvement_high: its 95 % interval.
         seeds: of the arm that has fewer.
         winner: the arm that is ahead, None where that cannot be claimed.
+        withheld: the arm that would be the winner if all of its seeds had ended, see `withhold`.
     """
 
     one: str
@@ -58,6 +59,7 @@ class Comparison:
     improvement_high: float
     seeds: int
     winner: str | None
+    withheld: str | None = None
 
 
 def compare(
@@ -141,6 +143,15 @@ def _compared(
         seeds,
         one if low > 0 else other if high < 0 else None,
     )
+
+
+def withhold(pair: Comparison, failed: Container[str]) -> Comparison:
+    """The same comparison, without a winner that is among the `failed`: arms of which some seeds have no score.
+
+    Seeds mostly fail because they diverge. An arm that is judged by those that are left is judged by its best, so that
+    it may not be called ahead; behind, it may.
+    """
+    return replace(pair, winner=None, withheld=pair.winner) if pair.winner in failed else pair
 
 
 def ahead(

@@ -110,12 +110,13 @@ def collect(folder: Path, asked: Spec | None = None, tasks: Sequence[Task] = ())
             done.append(cell)
     keys = {path.stem for path in files}
     problems += [Problem("missing", key, "it was not run yet") for key in expected or () if key not in keys]
+    failed = [cell for cell in ended.values() if cell.state == "failed" and cell.tuned is None]
     pooled, mismatched = _pool([cell for cell in done if cell.tuned is None])
     tuning, strange = _pool([cell for cell in done if cell.tuned is not None])
     spec = folder / "SPEC.toml"
     named = {task.name: task for task in (tasks if asked is None else asked.tasks)}
     return Grid(
-        _settings(pooled, _references(folder / "references.json"), named),
+        _settings(pooled, failed, _references(folder / "references.json"), named),
         tuple(sorted([*problems, *mismatched, *strange], key=lambda problem: (problem.kind, problem.key))),
         schema.read_bounded(spec).decode(errors="replace") if spec.is_file() else "",
         None if asked is None else len(asked.reported()),
@@ -176,16 +177,29 @@ def _pins(cell: Cell) -> dict[str, Any]:
 
 
 def _settings(
-    cells: Sequence[Cell], references: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Task]
+    cells: Sequence[Cell],
+    failed: Sequence[Cell],
+    references: Mapping[str, Mapping[str, Any]],
+    tasks: Mapping[str, Task],
 ) -> tuple[Setting, ...]:
+    lost = _grouped(failed, "track", "task", "algo", "arm")
     settings = []
-    for (_, task, algo), group in _grouped(cells, "track", "task", "algo").items():
-        arms = [Arm(label, same[0].role, tuple(same)) for (label,), same in _grouped(group, "arm").items()]
+    for place, group in _grouped(cells, "track", "task", "algo").items():
+        _, task, algo = place
+        arms = [
+            Arm(label, same[0].role, tuple(same), _without_a_result(lost.get((*place, label), []), same))
+            for (label,), same in _grouped(group, "arm").items()
+        ]
         arms.sort(key=lambda arm: _order(arm.label, arm.role))
         shown, seconds = timed(arms)
         reference, asked = references.get(task, {}), tasks.get(task)
         settings.append(Setting(group[0].track, task, algo, shown, reference, asked, seconds))
     return tuple(sorted(settings, key=lambda setting: (setting.track != "rl", setting.task, setting.algo)))
+
+
+def _without_a_result(failed: Sequence[Cell], done: Sequence[Cell]) -> int:
+    """How many seeds of an arm failed and did not end well under another key."""
+    return len({cell.seed for cell in failed} - {cell.seed for cell in done})
 
 
 def _order(label: str, role: str) -> tuple[int, str]:

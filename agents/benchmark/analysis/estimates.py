@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stillsight.agents.benchmark.analysis.contrasts import SCRATCH, apart
 from stillsight.agents.benchmark.analysis.curves import Curve, Reach, area_under_curve, common, curve_interval, reach
 from stillsight.agents.benchmark.analysis.setting import Arm, Setting
 from stillsight.agents.benchmark.analysis.stats import (
@@ -58,7 +59,8 @@ class ArmEstimates:
         arm: its cells.
         intervals: "clean" and each shift that it was evaluated under -> IQM with its interval.
         mean, std: of the clean scores; std (of the sample) is NaN with one seed.
-        improvement: probability that one of its seeds beats one of the baseline's; None for the baseline itself.
+        improvement: probability that one of its seeds beats one of the baseline's; None for the baseline itself, and
+            for an arm that is no contrast to it: one that sees or plays something else, or longer.
         area: mean height of the learning curves, averaged over the seeds; None without curves of two evaluations.
         learning: the learning curve; None where no step is common to the seeds that have one.
         reach: where each seed reached the threshold; None without a threshold or without curves.
@@ -119,7 +121,7 @@ def _of_arm(
     scores = {name: arm.scores(name) for name in (CLEAN, *setting.shifts)}
     clean = scores[CLEAN]
     improvement = None
-    if baseline is not None and arm is not baseline:
+    if baseline is not None and arm is not baseline and not SCRATCH.excess(apart(arm, baseline)):
         improvement = probability_of_improvement(clean, baseline.scores(), resamples=resamples)
     areas = [_area(curve) for curve in arm.curves if curve[0][0] < curve[-1][0]]
     costs = {name: arm.cost(name) for name in dict.fromkeys(name for one in arm.results for name in one.cost)}
@@ -131,9 +133,15 @@ def _of_arm(
         improvement=improvement,
         area=sum(areas) / len(areas) if areas else None,
         learning=_learning(arm, resamples),
-        reach=reach(arm.curves, threshold.score) if threshold is not None and arm.curves else None,
+        reach=_reach(arm, threshold) if threshold is not None and arm.curves else None,
         costs={name: float(np.median(values)) for name, values in costs.items() if values},
     )
+
+
+def _reach(arm: Arm, threshold: Threshold) -> Reach:
+    """Where the seeds reached it; those that failed never did."""
+    reached, never = reach(arm.curves, threshold.score), (None,) * arm.failed
+    return Reach((*reached.steps, *never), (*reached.seconds, *never))
 
 
 def _learning(arm: Arm, resamples: int) -> LearningCurve | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Sequence
 
 from stillsight.agents.benchmark.analysis.aggregate import Aggregate
-from stillsight.agents.benchmark.analysis.claims import SEEDS, compare_all
+from stillsight.agents.benchmark.analysis.claims import SEEDS, compare_all, withhold
 from stillsight.agents.benchmark.analysis.collect import Grid
 from stillsight.agents.benchmark.analysis.contrasts import (
     Contrast,
@@ -43,8 +44,13 @@ def overall_verdict(grid: Grid, together: Aggregate, resamples: int = RESAMPLES)
         return None
     seeds = [min(len(task) for label in labels for task in scores[label].values()) for labels in compared]
     finals = sum(count >= SEEDS for count in seeds)
+    failed: Counter[str] = Counter()
+    for setting in settings:
+        failed.update({arm.label: arm.failed for arm in setting.arms if arm.failed and arm.label in scores})
     comparisons = tuple(
-        compare_all(one, other, scores[one], scores[other], claims=max(finals, 1), resamples=resamples)
+        withhold(
+            compare_all(one, other, scores[one], scores[other], claims=max(finals, 1), resamples=resamples), failed
+        )
         for one, other in compared
     )
     return Verdict(
@@ -52,6 +58,7 @@ def overall_verdict(grid: Grid, together: Aggregate, resamples: int = RESAMPLES)
         comparisons=comparisons,
         asked={labels: _asked(pairs) for labels, pairs in compared.items()},
         uncontrolled=_uncontrolled(settings, scores),
+        failed=failed,
     )
 
 

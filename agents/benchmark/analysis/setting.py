@@ -24,11 +24,13 @@ class Arm:
         label: the arm's name.
         role: one of `ROLES`.
         cells: by seed.
+        failed: seeds that ended without a result, as those do that diverge; they are in no score.
     """
 
     label: str
     role: str
     cells: tuple[Cell, ...]
+    failed: int = 0
 
     @property
     def results(self) -> list[Result]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stillsight.agents.benchmark.analysis.claims import SEEDS, Comparison, ahead, cheapest, compare, lost
+from stillsight.agents.benchmark.analysis.claims import SEEDS, Comparison, ahead, cheapest, compare, lost, withhold
 from stillsight.agents.benchmark.analysis.contrasts import (
     Apart,
     Question,
@@ -163,6 +163,7 @@ class Verdict:
         robustness: of the arms that were evaluated under visual shifts.
         race: to the threshold; None without a threshold or without curves.
         images: of the test set, whose error final scores have; None of environments.
+        failed: arms of which seeds failed -> how many; nothing is claimed in their favour.
     """
 
     family: Family
@@ -173,6 +174,7 @@ class Verdict:
     robustness: tuple[Robustness, ...] = ()
     race: Race | None = None
     images: int | None = None
+    failed: Mapping[str, int] = field(default_factory=dict)
 
 
 def verdicts(estimates: Sequence[Estimates], resamples: int = RESAMPLES) -> list[Verdict]:
@@ -201,7 +203,12 @@ def _family(setting: Setting) -> Family:
 
 
 def _evaluations(one: Arm, other: Arm) -> tuple[Array, Array, Array]:
-    """Steps at which every seed of both was evaluated, `[points]`, and the returns of either, `[seeds, points]`."""
+    """Steps at which every seed of both was evaluated, `[points]`, and the returns of either, `[seeds, points]`.
+
+    None where a seed of either failed: the way of those that are left is that of the best.
+    """
+    if one.failed or other.failed:
+        return np.empty(0), np.empty((0, 0)), np.empty((0, 0))
     steps, returns = common([*one.curves, *other.curves])
     return steps, returns[: len(one.curves)], returns[len(one.curves) :]
 
@@ -209,19 +216,23 @@ def _evaluations(one: Arm, other: Arm) -> tuple[Array, Array, Array]:
 def _verdict(estimates: Estimates, family: Family, resamples: int) -> Verdict:
     setting = estimates.setting
     compared = contrasts(setting.arms)
+    failed = {arm.label: arm.failed for arm in setting.arms if arm.failed}
     courses = [_course(one, other, family, resamples) for one, other, *_ in compared]
     robust = [_robustness(arm, setting.shifts, family, resamples) for arm in setting.arms]
     return Verdict(
         family=family,
         comparisons=tuple(
-            compare(
-                one.label,
-                other.label,
-                one.scores(),
-                other.scores(),
-                claims=max(family.finals, 1),
-                resamples=resamples,
-                images=setting.test_images,
+            withhold(
+                compare(
+                    one.label,
+                    other.label,
+                    one.scores(),
+                    other.scores(),
+                    claims=max(family.finals, 1),
+                    resamples=resamples,
+                    images=setting.test_images,
+                ),
+                failed,
             )
             for one, other, *_ in compared
         ),
@@ -231,6 +242,7 @@ def _verdict(estimates: Estimates, family: Family, resamples: int) -> Verdict:
         robustness=tuple(one for one in robust if one is not None),
         race=_race(estimates),
         images=setting.test_images,
+        failed=failed,
     )
 
 

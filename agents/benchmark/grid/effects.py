@@ -17,10 +17,10 @@ LEARNING = ("adapt", "lora_rank")
 RL_ONLY = ("algos", "shifts", "episodes", "videos")
 """Keys at the top that are of environments alone."""
 GAME = {
-    "rl": ("env_set", "frame_skip", "max_episode_steps", "eval_max_steps"),
+    "rl": ("env_set", "frame_skip", "max_episode_steps", "eval_max_steps", "steps"),
     "cifar": ("shots", "fraction"),
 }
-"""Track -> flags that say what is played, or learned from: the same for all arms of a task."""
+"""Track -> flags that say what is played and for how long, or learned from: the same for all arms of a task."""
 MODES = {"frozen": "frozen", "random": "random", "scratch": "scratch", **dict.fromkeys(FINETUNED, "finetune")}
 """Role -> the mode of an arm that has it."""
 

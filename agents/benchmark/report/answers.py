@@ -33,6 +33,7 @@ SYMMETRIC: tuple[Question, ...] = ("encoder", "tap", "settings")
 
 SHIFTS = "Do visual shifts that it never saw cost an agent anything?"
 OPEN = "Not separable in the end"
+WITHHELD = "Ahead by the seeds that ended, and not claimed, because others failed"
 FEW = f"No verdict with fewer than {SEEDS} seeds"
 
 
@@ -69,9 +70,9 @@ def _told(
     symmetric: bool,
 ) -> str:
     """The pairs by what may be said of them; where one is ahead, with what sets the two apart, if they are `named`."""
-    said: dict[str, list[str]] = {word: [] for word in ("Yes", "No, behind", OPEN, FEW)}
+    said: dict[str, list[str]] = {word: [] for word in ("Yes", "No, behind", WITHHELD, OPEN, FEW)}
     for pair in asked:
-        turned = symmetric and pair.winner == pair.other
+        turned = pair.withheld == pair.other or (symmetric and pair.winner == pair.other)
         one, other = (pair.other, pair.one) if turned else (pair.one, pair.other)
         told = f"{one} against {other}"
         if pair.winner is not None and (known := named.get((pair.one, pair.other))) and known.apart:
@@ -85,6 +86,8 @@ def _told(
 
 
 def _word(pair: Comparison, one: str) -> str:
+    if pair.withheld is not None:
+        return WITHHELD
     if pair.winner is None:
         return FEW if pair.seeds < SEEDS else OPEN
     return "Yes" if pair.winner == one else "No, behind"

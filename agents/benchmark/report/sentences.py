@@ -18,6 +18,12 @@ HASH = re.compile("[0-9a-fA-F]{64}")
 SHOWN = 12
 """Characters of a hash that tell two apart."""
 
+INTERVALS = (
+    "Intervals in brackets are the bootstrap's, nominally of 95% each; those of few seeds are too narrow, and no claim "
+    "rests on them alone."
+)
+"""How narrow, is measured: results/published/benchmark/coverage.json."""
+
 CONTROLS: dict[Question, tuple[str, str]] = {
     "scratch": ("training from scratch", "scratch"),
     "pretraining": ("random weights", "random"),
@@ -34,6 +40,7 @@ def of_setting(verdict: Verdict, show: Numbers) -> tuple[str, ...]:
         if course := verdict.courses.get((comparison.one, comparison.other)):
             told.append(on_the_way(course, show.unit))
     told += not_compared(verdict)
+    told += without_a_result(verdict)
     told += [under_shifts(arm, show) for arm in verdict.robustness]
     return (*told, method(verdict.family, verdict.images)) if told else ()
 
@@ -41,7 +48,7 @@ def of_setting(verdict: Verdict, show: Numbers) -> tuple[str, ...]:
 def of_all(verdict: Verdict, environments: int, algorithms: int = 1) -> tuple[str, ...]:
     """The same of normalised scores over several environments."""
     told = tuple(final(comparison, "{:.2f}".format) for comparison in verdict.comparisons)
-    told += tuple(not_compared(verdict))
+    told += (*not_compared(verdict), *without_a_result(verdict))
     return (*told, method_of_all(environments, verdict.family.finals, algorithms)) if verdict.family.finals else told
 
 
@@ -58,6 +65,13 @@ def final(pair: Comparison, show: Callable[[float], str]) -> str:
     )
     if pair.winner:
         return f"{pair.one} is ahead of {pair.other} in the end by {apart}, {wins} ({_seeds(pair.seeds)})."
+    if pair.withheld:
+        if pair.withheld == pair.other:
+            pair, apart = _turned(pair), with_bounds(Interval(-pair.difference, -pair.high, -pair.low), show)
+        return (
+            f"{pair.one} is not called ahead of {pair.other}, although those of its seeds that ended are by {apart} "
+            f"({_seeds(pair.seeds)}): others failed."
+        )
     alone = pair.low > 0 or pair.high < 0
     return (
         f"{pair.one} and {pair.other} are not separable at {_seeds(pair.seeds)} in the end: the first less the "
@@ -71,6 +85,15 @@ def not_compared(verdict: Verdict) -> list[str]:
         f"Not compared with {CONTROLS[question][0]}: {no_control(one, question)}."
         for question, alone in verdict.uncontrolled.items()
         for one in alone
+    ]
+
+
+def without_a_result(verdict: Verdict) -> list[str]:
+    """A sentence for each arm of which seeds failed."""
+    return [
+        f"{_seeds(count)} of {arm} failed and {'is' if count == 1 else 'are'} in no number: nothing is claimed in its "
+        "favour."
+        for arm, count in verdict.failed.items()
     ]
 
 
@@ -146,6 +169,8 @@ def stretches(course: Course, unit: str) -> str | None:
 
 def _where(stretch: Stretch, course: Course, unit: str) -> str:
     begins, ends = stretch == course.stretches[0], stretch == course.stretches[-1]
+    if course.points == 1:
+        return f"at the only evaluation in common, at {stretch.first:,.0f} {unit}"
     if begins and ends:
         return f"at every evaluation from {stretch.first:,.0f} to {stretch.last:,.0f} {unit}"
     if begins:
@@ -214,8 +239,8 @@ def method(family: Family, images: int | None = None) -> str:
     known = "" if images is None else f" Those in the end count the error of {images:,} test images too."
     return (
         f"Claims of each kind have a chance of about {ERROR:.0%} to hold a false one, adjusted (Bonferroni) for the "
-        f"number of comparisons in this task: {', '.join(kinds)}.{known} Intervals in brackets are of 95% each"
-        f"{'' if images is None else ', over the seeds alone'}."
+        f"number of comparisons in this task: {', '.join(kinds)}.{known} {INTERVALS}"
+        f"{'' if images is None else ' They are over the seeds alone.'}"
     )
 
 
@@ -224,8 +249,7 @@ def method_of_all(environments: int, finals: int, algorithms: int = 1) -> str:
     each = "" if algorithms == 1 else f" with {algorithms} algorithms each"
     return (
         f"Over {environments} environments{each}, with so many seeds in each. Claims have a chance of about "
-        f"{ERROR:.0%} to hold a false one, adjusted (Bonferroni) for the number of comparisons: {finals}. Intervals in "
-        "brackets are of 95% each."
+        f"{ERROR:.0%} to hold a false one, adjusted (Bonferroni) for the number of comparisons: {finals}. {INTERVALS}"
     )
 
 

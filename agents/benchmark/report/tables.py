@@ -79,7 +79,8 @@ def scores(estimates: Estimates) -> Table:
 
 def _scores(one: ArmEstimates, estimates: Estimates, show: Numbers, *, told: bool) -> tuple[Value, ...]:
     seeds, reach = len(one.arm.cells), one.reach
-    row = [Value(one.arm.label), Value(one.arm.role), Value(str(seeds), seeds), _value(one.intervals[CLEAN], show)]
+    counted = Value(f"{seeds}, {one.arm.failed} failed" if one.arm.failed else str(seeds), seeds)
+    row = [Value(one.arm.label), Value(one.arm.role), counted, _value(one.intervals[CLEAN], show)]
     row.append(Value(f"{show(one.mean)} ± {show(one.std)}", one.mean))
     if told:
         shares = one.arm.success(CLEAN)

@@ -34,7 +34,7 @@ from stillsight.agents.training.cifar import cifar
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.episodes import share_successful
 from stillsight.agents.training.learn import rl
-from stillsight.agents.training.seeds import PLAY
+from stillsight.agents.training.seeds import CHOICE, PLAY
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.system.stopping import Stop, answering
 
@@ -54,17 +54,19 @@ def run_cell(cell: Cell, runs: Path, trust: Trust = NOTHING) -> Cell:
     Returns:
         The cell with its result; failed, with the reason, if it crashed, or its loss or returns are not finite.
     """
-    folder = runs / cell.key
+    folder, tunes = runs / cell.key, cell.tuned is not None
     began = time.perf_counter()
     try:
         work = cell.planned_work()
         import_from_here(trust.names)
         trust.check_all([values_of(work.config), *({"shift": shift} for shift in work.shifts)], "The cell")
         if isinstance(work.config, RlConfig):
-            result = _trial(work, folder, trust) if work.trial else _agent(work, work.config, folder, trust)
+            result = (
+                _trial(work, folder, trust) if work.trial else _agent(work, work.config, folder, trust, tunes=tunes)
+            )
         else:
             _remove(folder)
-            result = _classifier(work.config, folder)
+            result = _classifier(work.config, folder, tunes=tunes)
     except Exception as error:  # whatever an environment or a network may raise: the other cells go on
         traceback.print_exc()
         return cell.failed(f"{type(error).__name__}: {error}")
@@ -73,7 +75,8 @@ def run_cell(cell: Cell, runs: Path, trust: Trust = NOTHING) -> Cell:
     return cell.done(replace(result, took=took, bytes=size))
 
 
-def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust) -> Result:
+def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust, *, tunes: bool) -> Result:
+    """Train an agent and play with it; one that tunes a rate is scored by episodes that no reported agent plays."""
     interrupted = goes_on(folder, config)
     with meter() as spent:
         if not interrupted:
@@ -92,7 +95,7 @@ def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust) -> Result:
             player,
             None if shift == CLEAN else shift,  # as its evaluations show the game, shifted or not
             episodes=work.episodes,
-            seed=PLAY,
+            seed=CHOICE if tunes else PLAY,
             deterministic=not config.stochastic_eval,
         )
         for shift in (CLEAN, *work.shifts)
@@ -106,13 +109,18 @@ def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust) -> Result:
     rows = read_lines(folder / "eval.jsonl")
     return _result(
         folder,
-        pins=pins(read_run(folder).config, summary) | {"env_version": env_version(config.env)},
+        pins=pins(read_run(folder).config, summary) | {"env_version": env_version(config.env)} | _chooses(tunes),
         curve=[(row["step"], row["mean"], *_seconds(row)) for row in rows],
         scores={shift: [episode.total for episode in episodes] for shift, episodes in played.items()},
         success=told or None,
         cost=_cost(summary, spent)
         | {"env_steps_per_s": summary["env_steps_per_s"], "images_per_step": summary["images_encoded_per_env_step"]},
     )
+
+
+def _chooses(tunes: bool) -> dict[str, bool]:
+    """A pin of cells that tune: those of before were scored by what the reported ones are scored by."""
+    return {"scored_apart": True} if tunes else {}
 
 
 def _trial(work: Work, folder: Path, trust: Trust) -> Result:
@@ -122,7 +130,8 @@ def _trial(work: Work, folder: Path, trust: Trust) -> Result:
     return Result(machine={}, pins={}, curve=(), scores={CLEAN: (0.0,)}, cost=plain(trial))
 
 
-def _classifier(config: CifarConfig, folder: Path) -> Result:
+def _classifier(config: CifarConfig, folder: Path, *, tunes: bool) -> Result:
+    """Train a classifier; one that tunes a rate is scored by the validation images: the test images choose nothing."""
     config = replace(config, out=folder)
     with meter() as spent:
         summary = cifar(config)
@@ -130,11 +139,12 @@ def _classifier(config: CifarConfig, folder: Path) -> Result:
     pinned = pins(config.resolve_batchnorm(), summary) | {"test_images": summary["test_images"]}
     if config.shots is None and config.fraction is None:
         pinned["dataset_sha256"] = summary["dataset_sha256"]
+    pinned |= _chooses(tunes)
     return _result(
         folder,
         pins=pinned,
         curve=_epochs(read_lines(folder / "metrics.jsonl"), summary["train_images"]),
-        scores={CLEAN: [summary["test_accuracy"]]},
+        scores={CLEAN: [summary["validation_accuracy" if tunes else "test_accuracy"]]},
         cost=_cost(summary, spent),
     )
 

@@ -22,6 +22,7 @@ from stillsight.agents.benchmark.command import _fetch, benchmark, failed, missi
 from stillsight.agents.benchmark.grid.cell import Cell, Result
 from stillsight.agents.benchmark.grid.parse import parse_spec
 from stillsight.agents.benchmark.grid.spec import Spec
+from stillsight.agents.benchmark.report import tables
 from stillsight.agents.benchmark.running import worker
 from stillsight.agents.benchmark.running.energy import meter
 from stillsight.agents.benchmark.running.local import run_local
@@ -31,6 +32,7 @@ from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.trust import Trust
 from stillsight.encoders import EncoderError
 from stillsight.encoders.device import computed_in
+from stillsight.encoders.supervised.cifar_config import CifarConfig
 
 HEAD = """
 seeds = 2
@@ -485,6 +487,34 @@ def _run_missing(spec: Spec, results: Results, scores: dict[float, float]) -> li
     return told
 
 
+@pytest.mark.parametrize(("tuned", "accuracy"), [(None, 0.25), (0.3, 0.75)])
+def test_a_rate_of_a_classifier_is_chosen_by_the_validation_images(
+    tuned: float | None, accuracy: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was chosen by the test images, on which the reported cells were then compared."""
+
+    def trained(config: CifarConfig) -> dict[str, Any]:
+        assert config.out is not None
+        config.out.mkdir(parents=True)
+        (config.out / "metrics.jsonl").touch()
+        return {
+            **dict.fromkeys(("wall_seconds", "peak_memory_bytes", "trainable_parameters", "train_images"), 1),
+            "validation_accuracy": 0.75,
+            "test_accuracy": 0.25,
+            "test_images": 4,
+            "weights_sha256": "0",
+        }
+
+    monkeypatch.setattr(worker, "cifar", trained)
+    asked = TUNED.replace("controls = []\n[rl]\nsteps = 64", "").replace("stillsight/Orchard-v0", "cifar10")
+    spec = parse_spec(asked.replace("env =", "shots = 4\ndataset ="))
+    planned = next(cell for cell in spec.all_cells() if cell.tuned == tuned)
+    ended = worker.run_cell(planned, tmp_path)
+    assert ended.result is not None, ended.error
+    assert ended.result.scores == {"clean": (accuracy,)}
+    assert ended.result.pins.get("scored_apart") == (None if tuned is None else True)
+
+
 def _problems(grid: Grid) -> list[tuple[str, str]]:
     return [(problem.kind, problem.reason) for problem in grid.problems]
 
@@ -504,6 +534,21 @@ def test_cells_of_a_rate_that_is_no_longer_the_best_do_not_count_and_run_again(t
     grid = collect(tmp_path, spec)
     assert (grid.complete, grid.problems) == (True, ())
     assert [cell.result.pins["encoder_lr"] for cell in grid.cells if cell.result] == [0.3, 0.3]
+
+
+def test_failed_seeds_of_an_arm_are_counted_beside_those_that_ended(tmp_path: Path) -> None:
+    """Of those that choose a rate, or were run again and ended well, none counts."""
+    spec, results = parse_spec(TUNED.replace("seeds = 2", "seeds = 3", 1)), Results(tmp_path)
+    _run_missing(spec, results, {0.03: 1.0})
+    reported = [cell for cell in spec.cells_after(results.read) if cell.tuned is None]
+    results.write(reported[1].failed("RunError: train/loss is nan at step 32."))
+    (arm,) = collect(tmp_path, spec).settings[0].arms
+    assert ([cell.seed for cell in arm.cells], arm.failed) == ([0, 2], 1)
+    (row,) = tables.scores(analyse(collect(tmp_path, spec), 10).settings[0][0]).rows
+    assert row[2].text == "2, 1 failed"
+    results.write(_finished(reported[1], 1.0))
+    (arm,) = collect(tmp_path, spec).settings[0].arms
+    assert (len(arm.cells), arm.failed) == (3, 0)
 
 
 def test_more_tuning_seeds_may_choose_another_rate(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stable_baselines3.common.callbacks import BaseCallback
@@ -94,6 +95,23 @@ def _alike(one: Cell, other: Cell) -> bool:
     assert other.result is not None, other.error
     curves = [[row[:2] for row in ended.result.curve] for ended in (one, other) if ended.result is not None]
     return curves[0] == curves[1] and (one.result.scores, one.result.pins) == (other.result.scores, other.result.pins)
+
+
+def test_a_rate_is_chosen_by_episodes_that_no_reported_agent_plays(
+    cell: Cell, whole: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played, under = [], worker.episodes_under
+
+    def watched(*args: Any, **kwargs: Any) -> list[Episode]:
+        played.append(range(kwargs["seed"], kwargs["seed"] + kwargs["episodes"]))
+        return under(*args, **kwargs)
+
+    monkeypatch.setattr(worker, "episodes_under", watched)
+    ended = worker.run_cell(replace(cell, tuned=1.0), tmp_path)
+    assert ended.result is not None, ended.error
+    assert whole.result is not None
+    assert played == [range(40_000, 40_002)]
+    assert ended.result.pins == {**whole.result.pins, "scored_apart": True}
 
 
 def test_it_goes_on_from_its_last_checkpoint_to_the_same_numbers(cell: Cell, whole: Cell, tmp_path: Path) -> None:

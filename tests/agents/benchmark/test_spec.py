@@ -479,6 +479,7 @@ def test_types_are_checked_before_anything_runs(before: str, after: str, told: s
         ),
         (ORCHARD + LEARNS + "eval_max_steps = 20", "[[arm]] x has eval_max_steps, which makes another task"),
         (ORCHARD + LEARNS + "frame_skip = 8", "[[arm]] x has frame_skip, which makes another task"),
+        (ORCHARD + LEARNS + "steps = 8_000", "[[arm]] x has steps, which makes another task"),
         (
             ORCHARD + LEARNS + 'env_set = ["fruits=9"]',
             "[[arm]] x has env_set, which makes another task of it, and arms of one task are compared. Type it in [rl] "

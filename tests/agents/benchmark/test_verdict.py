@@ -47,6 +47,7 @@ def arm(
     seconds: float = 10.0,
     pins: Mapping[str, Any] | None = None,
     cpu: str = "one",
+    failed: int = 0,
 ) -> Arm:
     """Cells with one score a seed, and a curve for each that is `curve` plus the seed's score.
 
@@ -66,7 +67,7 @@ def arm(
         )
         place: Any = {"task": "Task-v0", "algo": "ppo", "arm": label, "role": role, "budget": STEPS[-1]}
         cells.append(Cell(key=f"{label}-{seed}", track="rl", seed=seed, result=result, **place))
-    return Arm(label, role, tuple(cells))
+    return Arm(label, role, tuple(cells), failed)
 
 
 class Judged(NamedTuple):
@@ -135,8 +136,94 @@ def test_a_clear_difference_is_claimed_with_its_numbers() -> None:
         f"({comparison.low:.2f} to {comparison.high:.2f}), better in 100% (100% to 100%) of all "
         "pairs of seeds (5 seeds).",
         "Claims of each kind have a chance of about 5% to hold a false one, adjusted (Bonferroni) for the number of "
-        "comparisons in this task: 1 in the end. Intervals in brackets are of 95% each.",
+        "comparisons in this task: 1 in the end. Intervals in brackets are the bootstrap's, nominally of 95% each; "
+        "those of few seeds are too narrow, and no claim rests on them alone.",
     )
+
+
+STEADY, BETTER = [1.0, 1.1, 0.9, 1.2, 0.8], [5.0, 5.2, 5.1, 4.9, 4.8]
+
+
+def test_an_arm_of_which_seeds_failed_is_not_called_ahead() -> None:
+    """It was judged by the seeds that did not diverge, and named the winner."""
+    whole = judged(arm("eye low frozen", BETTER), arm("nature scratch", STEADY))
+    assert whole.comparisons[0].winner == "eye low frozen"
+    found = judged(arm("eye low frozen", BETTER, failed=2), arm("nature scratch", STEADY))
+    (comparison,) = found.comparisons
+    assert (comparison.winner, comparison.withheld) == (None, "eye low frozen")
+    assert found.sentences[:2] == (
+        "eye low frozen is not called ahead of nature scratch, although those of its seeds that ended are by 4.00 "
+        f"({comparison.low:.2f} to {comparison.high:.2f}) (5 seeds): others failed.",
+        "2 seeds of eye low frozen failed and are in no number: nothing is claimed in its favour.",
+    )
+    (answer,) = found.answers
+    assert answer.told == (
+        "Ahead by the seeds that ended, and not claimed, because others failed: eye low frozen against nature scratch."
+    )
+
+
+def test_the_other_arm_is_named_first_where_it_is_the_one_that_is_not_called_ahead() -> None:
+    found = judged(arm("eye low frozen", STEADY), arm("nature scratch", BETTER, failed=1))
+    (comparison,) = found.comparisons
+    assert found.sentences[:2] == (
+        "nature scratch is not called ahead of eye low frozen, although those of its seeds that ended are by 4.00 "
+        f"({-comparison.high:.2f} to {-comparison.low:.2f}) (5 seeds): others failed.",
+        "1 seed of nature scratch failed and is in no number: nothing is claimed in its favour.",
+    )
+    assert found.answers[0].told.endswith(": nature scratch against eye low frozen.")
+
+
+def test_an_arm_of_which_seeds_failed_may_be_called_behind() -> None:
+    found = judged(arm("eye low frozen", STEADY, failed=1), arm("nature scratch", BETTER))
+    assert (found.comparisons[0].winner, found.comparisons[0].withheld) == ("nature scratch", None)
+
+
+def test_where_seeds_failed_nothing_is_said_of_the_way_and_they_never_got_there() -> None:
+    rising = (0.0, 1.0, 2.0, 3.0)
+    arms = [arm("eye low frozen", [9.0] * 5, curve=rising), arm("nature scratch", [0.0] * 5, curve=rising)]
+    assert judged(*arms).verdict.courses
+    arms[0] = arm("eye low frozen", [9.0] * 5, curve=rising, failed=6)
+    found = judged(*arms)
+    assert (found.verdict.courses, found.verdict.family.points) == ({}, 0)
+    assert found.verdict.race is not None
+    reach = found.verdict.race.reaches["eye low frozen"]
+    assert (reach.reached, len(reach.steps), reach.median_steps) == (5, 11, None)
+    assert found.verdict.race.cheapest != "eye low frozen"
+
+
+def test_failed_seeds_count_over_all_environments() -> None:
+    settings = [
+        Setting(
+            "rl",
+            f"Task{number}-v0",
+            "ppo",
+            (arm("eye low frozen", [0.9] * 5, failed=number), arm("nature scratch", [0.1] * 5)),
+            {"random": {"mean": 0.0}, "oracle": {"mean": 1.0}},
+        )
+        for number in (0, 1)
+    ]
+    grid = Grid(tuple(settings))
+    verdict = overall_verdict(grid, aggregate(grid, FEW), FEW)
+    assert verdict is not None
+    assert verdict.failed == {"eye low frozen": 1}
+    assert (verdict.comparisons[0].winner, verdict.comparisons[0].withheld) == (None, "eye low frozen")
+    told = "1 seed of eye low frozen failed and is in no number: nothing is claimed in its favour."
+    assert told in of_all(verdict, 2)
+
+
+def test_how_often_an_arm_beats_scratch_is_told_only_where_both_play_the_same() -> None:
+    """An arm that learned eight times as long had a share of pairs that it wins."""
+    pins = {"encoder": "eye", "tap": "low", "steps": 100_000}
+    base = arm("nature scratch", STEADY, pins=pins | {"encoder": "nature"})
+    alike, longer = (arm("eye low frozen", BETTER, pins=pins | {"steps": steps}) for steps in (100_000, 800_000))
+    for frozen, told in ((alike, True), (longer, False)):
+        (found, _) = estimate(Setting("rl", "Task-v0", "ppo", (frozen, base), {}), FEW).arms
+        assert (found.improvement is not None) == told
+
+
+def test_one_evaluation_in_common_is_no_stretch() -> None:
+    found = judged(arm("eye low frozen", BETTER, curve=(4.0,)), arm("nature scratch", STEADY, curve=(0.0,)))
+    assert "ahead at the only evaluation in common, at 1,000 steps (5 seeds)." in found.sentences[1]
 
 
 def test_the_winner_comes_first_with_its_own_signs() -> None:
@@ -200,8 +287,9 @@ def test_a_data_set_of_seeds_that_agree_is_not_decided_by_one_image() -> None:
     found = judged(*arms, track="cifar")
     assert found.answers == (("Does it matter where the encoder is tapped?", "Not separable in the end: A against B."),)
     assert found.sentences[-1].endswith(
-        ": 1 in the end. Those in the end count the error of 10,000 test images too. Intervals in brackets are of 95% "
-        "each, over the seeds alone."
+        ": 1 in the end. Those in the end count the error of 10,000 test images too. Intervals in brackets are the "
+        "bootstrap's, nominally of 95% each; those of few seeds are too narrow, and no claim rests on them alone. They "
+        "are over the seeds alone."
     )
 
 

@@ -15,6 +15,7 @@ from stable_baselines3.common.monitor import Monitor
 from stillsight.envs.adapters.rendering import prepare
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions, Scalar, check_seed
+from stillsight.envs.random_play import action_seed
 from stillsight.envs.registry import check_shift, resolve, suite_of
 from stillsight.envs.shifts.shifted import Shifted
 from stillsight.envs.spec import OwnImage
@@ -36,8 +37,9 @@ def make_env(
     float32 `[D]`. `get_wrapper_attr("layout")` describes it (`Layout`), and names texts, which are not observed.
 
     `options` default to those of the id's row. `training=False` shows the true game: rewards are not clipped and a
-    lost life ends nothing. The environment and its action space are seeded with `seed`. Choices are counted from 0:
-    `Discrete(3, start=-1)` is `Discrete(3)` here, and the game gets -1, 0 or 1 (`FromZero.action_offset`).
+    lost life ends nothing. The environment is seeded with `seed`, its action space with another number that follows
+    from it (`action_seed`). Choices are counted from 0: `Discrete(3, start=-1)` is `Discrete(3)` here, and the game
+    gets -1, 0 or 1 (`FromZero.action_offset`).
 
     `get_wrapper_attr("seen")` says what is seen, from where and at which size, see `Seen`.
 
@@ -59,7 +61,7 @@ def make_env(
         ) from error
     # Some make their space anew at each reset: held here, it stays the one that is seeded.
     env.action_space = env.action_space
-    env.action_space.seed(seed)
+    env.action_space.seed(action_seed(seed))
     return env
 
 

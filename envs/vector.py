@@ -35,7 +35,8 @@ def make_vec(
 ) -> VecEnv:
     """`n_envs` copies of an environment as a Stable-Baselines3 VecEnv: uint8 `[n_envs, 3, H, W]`, 0..255.
 
-    - Copy i is seeded with `seed + i`, its action space too; the same seed gives the same pixels to the last bit.
+    - Copy i is seeded with `seed + i`, its action space by `action_seed`; the same seed gives the same pixels to the
+      last bit.
     - `options` default to those of the id's row; `training=False` leaves rewards unclipped and lives unended.
     - `workers=0` steps all copies in this process, which is fastest for light environments; `workers=n_envs` gives
       each its own process (SB3 has nothing in between). The pixels are the same. A suite that can have one environment

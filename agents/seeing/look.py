@@ -25,7 +25,7 @@ from stillsight.encoders.atomic import replacing, writing
 from stillsight.envs import make_env
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions
-from stillsight.envs.random_play import MASKS, sample
+from stillsight.envs.random_play import MASKS, action_seed, sample
 from stillsight.envs.registry import check_shift, shifts_of, suite_of
 from stillsight.envs.shifts.rows import find
 from stillsight.envs.shifts.shifted import Shifted
@@ -117,7 +117,7 @@ def _file_name(text: str) -> str:
 
 def random_play(env: gym.Env[Any, Any], seed: int, steps: int) -> Played:
     """Play at random, among what is allowed, until the episode ends or `steps` are done."""
-    env.action_space.seed(seed)
+    env.action_space.seed(action_seed(seed))
     observation, _ = env.reset(seed=seed)
     played = Played([observation], {}, [], [], False)
     for step in range(steps):

@@ -25,6 +25,8 @@ def env_seed(seed: int) -> int:
 
     Counted on from the run's own seed, environment 1 of seed 0 would be environment 0 of seed 1: five runs of eight
     environments would learn in twelve in place of forty, and not be independent. From seeds up to 41,000, which are
-    those of benchmarks and of their evaluations, first environments are at least 40,000 apart. Seed 0 stays 0.
+    those of benchmarks and of their evaluations, first environments are at least 40,000 apart. None has the run's own
+    seed, by which SB3 draws the random actions before an off-policy algorithm learns: a game that draws in step with
+    them would draw the same (`action_seed`).
     """
-    return seed * _GOLDEN % 2**31
+    return (seed + 1) * _GOLDEN % 2**31

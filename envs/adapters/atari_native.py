@@ -21,6 +21,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvS
 
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions, check_seed
+from stillsight.envs.random_play import action_seed
 from stillsight.envs.registry import resolve, suite_of
 from stillsight.envs.suites.atari import FRAMES_LIMIT, SUITE
 from stillsight.envs.wrappers.seen import Seen
@@ -63,7 +64,7 @@ class NativeAtariVecEnv(VecEnv):
     def __init__(
         self, env_id: str, n_envs: int, options: EnvOptions | None = None, *, training: bool = True, seed: int = 0
     ) -> None:
-        """Builds `n_envs` games; copy i and its action space are seeded with `seed + i`.
+        """Builds `n_envs` games; copy i is seeded with `seed + i`, and by `action_seed` its action space.
 
         Args:
             env_id: an Atari id.
@@ -109,7 +110,9 @@ class NativeAtariVecEnv(VecEnv):
         )
         actions = len(self._native.ale.get_action_set())
         picture = spaces.Box(0, 255, (3, height, width), np.uint8)
-        self._games = [Game(picture, spaces.Discrete(actions, seed=seed + i), spec, seen) for i in range(n_envs)]
+        self._games = [
+            Game(picture, spaces.Discrete(actions, seed=action_seed(seed + i)), spec, seen) for i in range(n_envs)
+        ]
         self._actions = np.zeros(n_envs, np.int64)
         self._returns = np.zeros(n_envs)
         self._lengths = np.zeros(n_envs, np.int64)

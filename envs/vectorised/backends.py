@@ -14,6 +14,7 @@ from stillsight.envs.errors import EnvError
 from stillsight.envs.making import bare
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.parent_process import end_with_parent
+from stillsight.envs.random_play import action_seed
 from stillsight.envs.registry import resolve, suite_of
 from stillsight.envs.vector import make_vec, natives
 from stillsight.envs.vectorised.step_times import Steps, step_times
@@ -40,7 +41,7 @@ class GymnasiumLoop:
     def __init__(self, env_id: str, options: EnvOptions, seed: int) -> None:
         self.env = sight(bare(env_id, options), options.pixels, options.state).env
         self.action_space = self.env.action_space
-        self.action_space.seed(seed)
+        self.action_space.seed(action_seed(seed))
         self._seed: int | None = seed
 
     def reset(self) -> Any:

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 from stillsight.envs.errors import EnvError, EnvFault
 from stillsight.envs.making import dressed, make_rendering
 from stillsight.envs.options import EnvOptions, check_seed
+from stillsight.envs.random_play import action_seed
 from stillsight.envs.registry import resolve, suite_of
 from stillsight.envs.shifts.terms import terms
 from stillsight.envs.wrappers.actions import offset
@@ -109,7 +110,7 @@ class GymnasiumVecEnv(DummyVecEnv):
             native: which is closed with this one.
             options: how it is shown; as it is by default.
             training: whether `options.clip_rewards` holds.
-            seed: of the first copy and its action space; the others follow.
+            seed: of the first copy, and by `action_seed` of its action space; the others follow.
             mode: that of `native.metadata` by default.
             alone: it is known that some episodes can be begun alone, and need not be tried.
 
@@ -159,8 +160,8 @@ class GymnasiumVecEnv(DummyVecEnv):
                 "--frame-stack, or stable_baselines3's VecFrameStack."
             )
         for number, env in enumerate(self.envs):
-            env.action_space.seed(seed + number)
-        self.action_space.seed(seed)
+            env.action_space.seed(action_seed(seed + number))
+        self.action_space.seed(action_seed(seed))
         self.seed(seed)
 
     @property
@@ -253,7 +254,7 @@ class GymnasiumVecEnv(DummyVecEnv):
     def _try_alone(self) -> None:
         """Raise `EnvError` unless some episodes can be begun while the others go on."""
         native = self.native
-        native.action_space.seed(0)
+        native.action_space.seed(action_seed(0))
         observations, _ = native.reset(seed=0)
         steps = 0
         for _ in range(10 * TRIAL):

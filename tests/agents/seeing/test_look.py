@@ -53,6 +53,26 @@ def test_the_sheet_the_films_and_the_words(tmp_path: Path, capsys: pytest.Captur
         assert imageio_ffmpeg.count_frames_and_secs(str(tmp_path / name))[0] == 21
 
 
+class Coin(gym.Env[Any, Any]):
+    """A coin is tossed after the guess; a right one earns 1."""
+
+    observation_space, action_space = spaces.Box(0, 255, (32, 32, 3), np.uint8), spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        return np.zeros((32, 32, 3), np.uint8), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return np.zeros((32, 32, 3), np.uint8), float(action == self.np_random.integers(2)), False, False, {}
+
+    def render(self) -> None:
+        """Nothing."""
+
+
+def test_random_play_knows_nothing_of_what_a_game_draws() -> None:
+    assert 70 < sum(random_play(Coin(), 0, 200).rewards) < 130
+
+
 def holds(large: np.ndarray, small: np.ndarray) -> bool:
     """Whether a picture stands somewhere in another."""
     corners = np.argwhere((large == small[0, 0]).all(-1))

@@ -23,7 +23,11 @@ def test_first_environments_lie_further_apart_than_a_run_has_environments() -> N
     apart = [after - before for before, after in pairwise(sorted(map(env_seed, every)))]
     assert min(apart) > 40_000 > MOST_ENVS
     assert max(map(env_seed, every)) < 2**31
-    assert env_seed(0) == 0
+
+
+def test_no_environment_has_the_seed_by_which_its_run_draws_random_actions() -> None:
+    every = range(STANDARDISE + TUNING + 10_000)
+    assert not [seed for seed in every if 0 <= seed - env_seed(seed) < MOST_ENVS]
 
 
 def test_the_failure_that_it_prevents_is_twelve_environments_in_place_of_forty() -> None:

@@ -104,7 +104,7 @@ class DmControl(gym.Env[dict[str, Any], NDArray[np.float32]]):
         """Repeat an action, and draw what came of it."""
         total = 0.0
         for _ in range(self._frame_skip):
-            moment = self._dm.step(np.asarray(action, np.float64))
+            moment = self._dm.step(np.array(action, np.float64))
             total += float(moment.reward)
             if moment.last():
                 break

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from stillsight.envs.errors import EnvFault
 from stillsight.envs.wrappers.parts import name, words
 from stillsight.envs.wrappers.picture import ends
-from stillsight.envs.wrappers.rules import Step
+from stillsight.envs.wrappers.rules import Step, fresh
 
 OURS = frozenset({"episode", "terminal_observation", "TimeLimit.truncated"})
 """What an info holds of an episode that ended, by SB3's names. Only what stands outside `Guard` may write them: SB3 and
@@ -47,8 +47,10 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
     Numbers beside images must be of their space's shape and finite; they may leave its bounds, as angles and speeds do.
     It costs 2 microseconds a step for bytes, and a pass over the image for floats.
 
-    An info is handed on as a dict of its own, without what is not the environment's to say (`OURS`): an environment
-    may give the same dict in every step, and may count its own episodes under `episode`.
+    An action that is an array is handed on as one of its own, for the agent's goes into a buffer. So is an info with
+    what it holds, without what is not the environment's to say (`OURS`): an environment may give the same dict or array
+    in every step, which a reset then changes before anybody has read the last one of an episode, and may count its own
+    episodes under `episode`.
     """
 
     def __init__(self, env: gym.Env[Any, Any], parts: Sequence[Part]) -> None:
@@ -76,7 +78,7 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
         self._episode_steps += 1
         self._action = action
         try:
-            observation, reward, terminated, truncated, info = self.env.step(action)
+            observation, reward, terminated, truncated, info = self.env.step(fresh(action))
         except SystemExit as stop:
             self._stop_exit(stop)
         except (AssertionError, TypeError, ValueError) as error:
@@ -100,12 +102,12 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             self._stop_misfit(error)
 
     def _own(self, info: Any) -> dict[str, Any]:
-        """What the environment says of itself, in a dict that is nobody else's."""
+        """What the environment says of itself, in dicts and arrays that are nobody else's."""
         if info is None:
             return {}
         if not isinstance(info, Mapping):
             self._stop(f"its info is {info!r:.60}, and infos are dicts")
-        return {key: value for key, value in info.items() if key not in OURS}
+        return {key: _own(value) for key, value in info.items() if key not in OURS}
 
     def _check(self, observation: Any) -> None:
         for check in self._checks:
@@ -130,6 +132,15 @@ class Guard(gym.Wrapper[Any, Any, Any, Any]):
             f"{name(self)} broke its word {when}: {fault}. What is learned from then on would mean nothing: mend the "
             "environment."
         )
+
+
+def _own(value: Any) -> Any:
+    """A part of an info, in containers that the environment does not write into again."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, Mapping):
+        return {key: _own(part) for key, part in value.items()}
+    return [_own(part) for part in value] if isinstance(value, list) else value
 
 
 def _of_gymnasium(error: Exception) -> bool:

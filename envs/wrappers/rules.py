@@ -12,6 +12,11 @@ from stillsight.envs.options import EnvOptions
 Step = tuple[Any, SupportsFloat, bool, bool, dict[str, Any]]
 
 
+def fresh(action: Any) -> Any:
+    """An action that an environment may scale or clip in place: a copy of an array; numbers cannot be changed."""
+    return action.copy() if isinstance(action, np.ndarray) else action
+
+
 class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
     """Repeats each action `frame_skip` times, adds up the rewards and stops early where the episode ends."""
 
@@ -23,7 +28,7 @@ class FrameSkip(gym.Wrapper[Any, Any, Any, Any]):
         """Up to `frame_skip` steps; observation, end and info are those of the last one."""
         total = 0.0
         for _ in range(self._frame_skip):
-            observation, reward, terminated, truncated, info = self.env.step(action)
+            observation, reward, terminated, truncated, info = self.env.step(fresh(action))
             total += float(reward)
             if terminated or truncated:
                 break

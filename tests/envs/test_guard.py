@@ -425,3 +425,72 @@ def test_an_info_that_is_no_dict_is_named(promise: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(Promise, "step", lambda *_: (BYTES.sample(), 1.0, False, False, ["caught"]))
     with pytest.raises(EnvFault, match=r"in step 1 .*: its info is \['caught'\], and infos are dicts"):
         env.step(0)
+
+
+class InPlace(gym.Env[Any, Any]):
+    """Scales or shifts an action in place, and earns its first number."""
+
+    observation_space = BYTES
+
+    def __init__(self, action_space: gym.Space[Any], render_mode: str | None = None) -> None:
+        self.action_space, self.render_mode = action_space, render_mode
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        return np.zeros((16, 20, 3), np.uint8), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if action.dtype.kind == "f":
+            action *= 0.5
+        else:
+            action -= 1
+        return np.zeros((16, 20, 3), np.uint8), float(action[0]), False, False, {}
+
+
+@pytest.mark.parametrize("skip", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("space", "actions", "earned"),
+    [
+        (spaces.Box(-1.0, 1.0, (1,), np.float32), np.ones((2, 1), np.float32), 0.5),
+        (spaces.MultiDiscrete([5, 5]), np.array([[4, 4], [4, 0]]), 3.0),
+    ],
+    ids=["continuous", "choices"],
+)
+def test_an_action_that_is_changed_in_place_is_that_of_one_step_and_of_no_buffer(
+    space: gym.Space[Any], actions: np.ndarray, earned: float, skip: int
+) -> None:
+    gym.register(ID, InPlace, kwargs={"action_space": space}, disable_env_checker=True)
+    try:
+        venv, chosen = make_vec(ID, 2, options=EnvOptions(frame_skip=skip)), actions.copy()
+        venv.reset()
+        for _ in range(2):
+            assert venv.step(chosen)[1].tolist() == [skip * earned] * 2
+        assert np.array_equal(chosen, actions)
+        venv.close()
+    finally:
+        gym.registry.pop(ID, None)
+
+
+class Places(Talker):
+    """Says in one array, one dict and one list where it is."""
+
+    def __init__(self, render_mode: str | None = None) -> None:
+        super().__init__(render_mode=render_mode)
+        self.place, self.told, self.way = np.zeros(1, int), {"steps": 0}, [0]
+
+    def _said(self) -> dict[str, Any]:
+        self.place[:] = self.told["steps"] = self.way[0] = self.count
+        return {"place": self.place, "told": self.told, "way": self.way}
+
+
+def test_the_last_info_of_an_episode_says_nothing_of_the_next() -> None:
+    gym.register(ID, Places, disable_env_checker=True)
+    try:
+        venv = make_vec(ID, 1)
+        venv.reset()
+        for step in (1, 2, 3, 1):
+            (info,) = venv.step(np.zeros(1, np.int64))[3]
+            assert (info["place"].tolist(), info["told"], info["way"]) == ([step], {"steps": step}, [step])
+        venv.close()
+    finally:
+        gym.registry.pop(ID, None)

@@ -38,7 +38,6 @@ KEPT: Mapping[str, tuple[str, ...]] = {
     "stillsight.envs.wrappers.guard:Guard": ("_steps", "_episode_steps"),
     "stillsight.envs.wrappers.pixels:Pixels": (),
     "stillsight.envs.wrappers.rules:FrameSkip": (),
-    "stillsight.envs.wrappers.rules:LifeLoss": ("_lives", "_game_goes_on"),
 }
 """Class of a wrapper or an environment -> what it keeps from one step to the next."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, SupportsFloat
 
 import gymnasium as gym
@@ -49,13 +50,15 @@ class LifeLoss(gym.Wrapper[Any, Any, Any, Any]):
     """Ends an episode where an Atari game loses a life, without ending the game.
 
     It stands outside `Monitor`, which therefore still counts whole games. A reset after a lost life plays one no-op; a
-    reset with a seed or options, or after the game's own end, starts a new game.
+    reset with a seed or options, or after the game's own end, starts a new game. So does one whose no-op ends the game:
+    nobody reads the info of that step, and what `Monitor` says of the game (`episode`) stands in that of the next one.
     """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)
         self._lives = 0
         self._game_goes_on = False
+        self._unread: dict[str, Any] | None = None
 
     def step(self, action: Any) -> Step:
         """As the game, but terminated when a life is gone."""
@@ -64,6 +67,8 @@ class LifeLoss(gym.Wrapper[Any, Any, Any, Any]):
         # Qbert shows 0 lives for some frames before the game is over; only a life that leaves others ends an episode.
         self._game_goes_on = 0 < lives < self._lives and not (terminated or truncated)
         self._lives = lives
+        if self._unread is not None and "episode" not in info:
+            info["episode"], self._unread = self._unread, None
         return observation, reward, terminated or self._game_goes_on, truncated, info
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -74,10 +79,21 @@ class LifeLoss(gym.Wrapper[Any, Any, Any, Any]):
             if not (terminated or truncated):
                 self._lives = info["lives"]
                 return observation, info
+            self._unread = info.get("episode")
         self._game_goes_on = False
         observation, info = self.env.reset(seed=seed, options=options)
         self._lives = info["lives"]
         return observation, info
+
+    def snapshot(self) -> dict[str, Any]:
+        """What it keeps from one step to the next, see `state.save_state`."""
+        return {"_lives": self._lives, "_game_goes_on": self._game_goes_on, "_unread": self._unread}
+
+    def restore_snapshot(self, values: Mapping[str, Any]) -> None:
+        """Put it back."""
+        self._lives, self._game_goes_on = int(values["_lives"]), bool(values["_game_goes_on"])
+        unread = values.get("_unread")  # which states of before that was kept have not
+        self._unread = None if unread is None else dict(unread)
 
 
 def sign(reward: SupportsFloat) -> float:

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from stable_baselines3.common.monitor import Monitor
 
 from stillsight.envs import EnvError, EnvOptions, Pixels, make_env
 from stillsight.envs.wrappers.rules import FrameSkip, LifeLoss, sign
@@ -358,6 +359,38 @@ def test_no_lives_left_is_not_a_lost_life_until_the_game_is_over() -> None:
     env = LifeLoss(Lives())
     env.reset(seed=0)
     assert [env.step(0)[2] for _ in range(6)] == [False, False, True, False, False, True]
+
+
+class Short(Fake):
+    """Earns 1 a step, loses a life in every fifth one and is over after six: in the no-op after the lost life."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        return super().reset(seed=seed, options=options)[0], {"lives": 3}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        observation = super().step(action)[0]
+        return observation, 1.0, self.count == 6, False, {"lives": 3 - self.count // 5}
+
+
+def test_a_game_that_ends_in_the_no_op_after_a_lost_life_is_reported_in_the_next_step() -> None:
+    env = LifeLoss(Monitor(Short()))
+    env.reset(seed=0)
+    reported = []
+    for step in range(1, 21):
+        _, _, over, _, info = env.step(1)
+        assert over == (step % 5 == 0)
+        if "episode" in info:
+            reported.append((step, info["episode"]["r"], info["episode"]["l"]))
+        if over:
+            env.reset()
+    assert reported == [(6, 6.0, 6), (11, 6.0, 6), (16, 6.0, 6)]
+    other = LifeLoss(Monitor(Short()))
+    other.reset()
+    other.restore_snapshot(env.snapshot())
+    assert other.step(1)[4]["episode"]["r"] == 6.0, "the fourth, which is not reported yet"
+    assert "episode" not in other.step(1)[4]
+    other.restore_snapshot({"_lives": 2, "_game_goes_on": False})
+    assert "episode" not in other.step(1)[4]
 
 
 def test_a_seeded_reset_in_mid_game_is_a_new_game_and_evaluation_has_whole_games() -> None:

@@ -12,7 +12,8 @@ from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.data.cifar_facts import CIFAR, SIDE
 from stillsight.encoders.supervised.training.recipe import Recipe
-from stillsight.encoders.taps.tap import learns
+from stillsight.encoders.taps.tap import taps
+from stillsight.encoders.zoo.registry import spec
 
 HeadKind = Literal["linear", "mlp", "knn", "ncm"]
 """The kinds of heads on frozen features, see `heads.kinds`."""
@@ -175,11 +176,14 @@ class CifarConfig(EncoderConfig, Recipe):
                 f"--head {self.head} is fitted to frozen features, and --mode {self.mode.value} trains a linear one "
                 "with the encoder. Type --mode frozen, or drop --head."
             )
-        if self.pooling is not None and learns(self.pooling) and (self.warm_start or not self.mode.trained):
+        row = spec(self.encoder)
+        read = taps(self.tap or row.tap, self.pooling or row.pooling)
+        if any(tap.learns for tap in read) and (self.warm_start or not self.mode.trained):
+            pooling = self.pooling or f"{row.pooling}, which is {self.encoder}'s own,"
             typed = "--warm-start" if self.warm_start else f"--mode {self.mode.value}"
             advice = "drop --warm-start" if self.warm_start else "type --mode finetune"
             raise EncoderError(
-                f"--pooling {self.pooling} learns, and {typed} fits a head to features that are encoded once, before "
+                f"--pooling {pooling} learns, and {typed} fits a head to features that are encoded once, before "
                 f"anything learns. Type --pooling grid4, or {advice}."
             )
         if self.views and self.mode.trained and not self.warm_start:

@@ -68,7 +68,7 @@ def number(pooling: str) -> int:
 
 def learns(pooling: str) -> bool:
     """Whether a pooling has parameters, which belong to the policy; of a list, whether one of them has."""
-    return any(_parts(one)[0] in LEARNED for one in pooling.split(","))
+    return any(_parts(one.strip())[0] in LEARNED for one in pooling.split(","))
 
 
 def check_pooling(name: str) -> str:

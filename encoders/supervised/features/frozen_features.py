@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stillsight.encoders.device import encode_in_batches, wants_bf16
 from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.reference_features import reference_features, same_function
 from stillsight.encoders.supervised.data.split import Dataset, digests
 from stillsight.encoders.supervised.features.store import Store
@@ -75,8 +76,14 @@ def features(
         recipe: how views are augmented; by default as in training.
 
     Raises:
-        EncoderError: the disk is too full.
+        EncoderError: something of the encoder learns, and stands behind its cut; the disk is too full.
     """
+    if behind := encoder.learned.names:
+        raise EncoderError(
+            f"Features are kept as they come out of the frozen part, and of {encoder.name}, tapped at {encoder.tap}, "
+            f"{', '.join(behind)} would be left out, behind the cut. Type --mode frozen or random, and a --pooling "
+            "that learns nothing, say --pooling grid4."
+        )
     height, width = dataset.train.images.shape[2:]
     name = f"{encoder.name.replace(':', '.')}-{key(encoder, (height, width))}"
     with Store(cache / name, encoder.frozen.frame_shape((3, height, width))[0]) as store:

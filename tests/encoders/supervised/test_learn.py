@@ -612,8 +612,26 @@ def test_a_pooling_that_learns_is_trained_with_the_head_saved_and_predicts(
     ],
 )
 def test_a_pooling_that_learns_is_refused_where_features_are_encoded_once(changes: dict[str, Any], said: str) -> None:
+    for pooling in ("grid2,attention2", "grid2, attention2"):
+        with pytest.raises(EncoderError, match=said.replace("grid2,attention2", pooling)):
+            CifarConfig(tap="layer1,layer2", pooling=pooling, **changes).check()
+
+
+def test_so_is_one_that_the_network_brings_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asking() -> Backbone:
+        model = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), nn.Conv2d(8, 16, 3, stride=2))
+        stages = {"low": model[0], "high": model[1]}
+        return Backbone(model=model, stages=stages, preprocessing=Preprocessing(), tap="high", pooling="attention4")
+
+    module = types.ModuleType("my_asking_eyes")
+    module.asking = asking  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "my_asking_eyes", module)
+    chosen = CifarConfig(encoder="my_asking_eyes:asking", mode=Mode.RANDOM)
+    said = "^--pooling attention4, which is my_asking_eyes:asking's own, learns, and --mode random fits"
     with pytest.raises(EncoderError, match=said):
-        CifarConfig(tap="layer1,layer2", pooling="grid2,attention2", **changes).check()
+        chosen.check()
+    replace(chosen, pooling="grid2").check()
+    replace(chosen, mode=Mode.SCRATCH).check()
 
 
 @pytest.mark.usefixtures("small_data")

@@ -18,7 +18,7 @@ from stillsight.encoders.engines import engine as engines
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.features.frozen_features import key
 from stillsight.encoders.taps.learned_pooling import LearnedPooling
-from stillsight.encoders.taps.tap import Tap, taps
+from stillsight.encoders.taps.tap import Tap, learns, taps
 from stillsight.encoders.zoo.registry import make_backbone
 
 THREE = "layer1,layer2,layer3"
@@ -60,6 +60,8 @@ def test_one_pooling_serves_every_tap_and_a_list_gives_each_its_own() -> None:
     assert taps("layer2, layer4", "grid4,cls+global") == (Tap("layer2", "grid4"), Tap("layer4", "cls+global"))
     places = {name: Tap("x", name).places for name in ("grid3", "attention2", "conv8", "flatten", "global", "cls")}
     assert places == {"grid3": 9, "attention2": 2, "conv8": 0, "flatten": 0, "global": 1, "cls": 1}
+    lists = ("global,attention4", "global, attention4", "conv3 ,grid2", "global, grid4")
+    assert [learns(several) for several in lists] == [True, True, True, False]
     assert [Tap("x", name).learns for name in ("grid3", "attention2", "conv8", "cls+global")] == [
         False,
         True,

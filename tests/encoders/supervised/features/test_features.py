@@ -276,6 +276,25 @@ def test_they_are_those_of_the_network_as_its_author_wrote_it(colours: Dataset, 
     assert torch.allclose(found["train"], expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize(
+    ("options", "behind"),
+    [
+        ({"pooling": "attention2"}, "pooling would"),
+        ({"tap": "stem,layer1", "pooling": "global, conv3"}, "handover, pooling would"),
+        ({"mode": "scratch", "tap": "layer2", "unfreeze": "layer2"}, "layer2, pooling would"),
+    ],
+)
+def test_an_encoder_of_which_something_stands_behind_the_cut_is_refused(
+    options: dict[str, Any], behind: str, colours: Dataset, tmp_path: Path
+) -> None:
+    encoder = build("retina", **{"mode": "random", "device": "cpu", "tap": "layer1"} | options)
+    with pytest.raises(
+        EncoderError, match=f"^Features are kept as they come out of the frozen part.* {behind} be left"
+    ):
+        features(encoder, colours, tmp_path / "cache", silent)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_other_splits_and_fewer_labels_encode_nothing_new(colours: Dataset, tmp_path: Path) -> None:
     encoder = eyes()
     features(encoder, colours, tmp_path, silent)

@@ -13,7 +13,7 @@ from stillsight.agents.runs.trust import import_from_here
 from stillsight.encoders.errors import EncoderError, printable, say_once
 from stillsight.encoders.taps.tap import poolings
 from stillsight.encoders.weights import licences
-from stillsight.encoders.weights.published import Place, Source, locate, missing_folder, source_of, torch_cache
+from stillsight.encoders.weights.published import Place, Source, locate, missing_folder, source_of
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 from stillsight.encoders.zoo.registry import ENCODERS, installed, matching, passed_over, spec
 
@@ -284,7 +284,7 @@ def _weights_told(row: EncoderSpec) -> list[str]:
 def _to_have(source: Source) -> str:
     if source.remedy:
         return f"type: {source.remedy}"
-    return f"downloaded when it is first used from {source.address}, or put it into {torch_cache()} or --weights-folder"
+    return f"downloaded when it is first used from {source.address}, or put it into {source.cache} or --weights-folder"
 
 
 def _place(row: EncoderSpec) -> tuple[Place | None, str]:

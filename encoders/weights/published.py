@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 import importlib.resources
 import importlib.util
 import os
@@ -34,6 +35,7 @@ HUB = "https://huggingface.co"
 _NAMELESS = ("model", "pytorch_model", "open_clip_model", "checkpoint", "weights")
 """Stems of file names that do not say what is in the file: what stands before them in the address does."""
 _DIGITS = re.compile(r"-([0-9a-f]{8,64})$")
+"""How torchvision, and packages of its files, end a name before the dot. An author's own name may end in a date."""
 
 
 class Place(NamedTuple):
@@ -58,9 +60,12 @@ class Source:
 
     Attributes:
         name: what stands after the colon of the row's `weights`.
+        own: whether a third party's row says so: two of them may call different files alike, and one a new file like
+            its old one.
     """
 
     name: str
+    own: bool = False
     LICENCE: ClassVar[str] = "not stated by who publishes them: yours to check"
     """Of the weights, where the row says none."""
     SHORT: ClassVar[str] = "not stated"
@@ -76,8 +81,12 @@ class Source:
     @property
     def digits(self) -> str:
         """What its sha256 begins with; "" where it is not published."""
-        match = _DIGITS.search(PurePosixPath(self.file).stem)
-        return match[1] if match else ""
+        return ""
+
+    @property
+    def kept(self) -> str:
+        """Name under which torch's cache holds it: the official one, where no other file can have that."""
+        return self.file
 
     @property
     def address(self) -> str:
@@ -94,13 +103,19 @@ class Source:
         """Where it is to be had, for people."""
         return self.address
 
+    @property
+    def cache(self) -> str:
+        """The folder of torch's cache, for people who put it there themselves, and the name if it is another there."""
+        return f"{torch_cache()}" + (f" (as {self.kept})" if self.kept != self.file else "")
+
     def own_places(self) -> Iterator[Place]:
         """Where this kind of source puts its files on a machine; they need not be there."""
-        yield Place("cache", torch_cache() / self.file, self.digits)
+        yield Place("cache", torch_cache() / self.kept, self.digits)
 
     def in_folder(self, folder: Path) -> Iterator[Place]:
-        """Where a user's folder may hold it."""
-        yield Place("folder", folder / self.file, self.digits)
+        """Where a user's folder, which may be a copy of torch's cache, may hold it."""
+        for name in dict.fromkeys((self.kept, self.file)):
+            yield Place("folder", folder / name, self.digits)
 
 
 @dataclass(frozen=True)
@@ -140,6 +155,10 @@ class Torchvision(Source):
         return self.address.rsplit("/", 1)[-1]
 
     @property
+    def digits(self) -> str:
+        return _in_name(self.file)
+
+    @property
     def address(self) -> str:
         return torchvision_address(self.name)
 
@@ -154,6 +173,10 @@ class Address(Source):
         if path.stem in _NAMELESS and path.parent.name:
             return f"{path.parent.name}-{path.name}"
         return path.name
+
+    @property
+    def kept(self) -> str:
+        return _told_apart(self.file, self.address) if self.own else self.file
 
     @property
     def address(self) -> str:
@@ -182,8 +205,9 @@ class HuggingFace(Source):
         return path.name
 
     @property
-    def digits(self) -> str:
-        return ""
+    def kept(self) -> str:
+        # By the repository and not the address: a mirror has the same file.
+        return _told_apart(self.file, f"{self.repository}/{self.inside}") if self.own else self.file
 
     @property
     def address(self) -> str:
@@ -245,6 +269,10 @@ class Timm(HuggingFace):
     def inside(self) -> str:
         return "model.safetensors"
 
+    @property
+    def kept(self) -> str:
+        return self.file
+
 
 @dataclass(frozen=True)
 class Package(Source):
@@ -255,6 +283,10 @@ class Package(Source):
     @property
     def file(self) -> str:
         return packages.official_file(self.name)
+
+    @property
+    def digits(self) -> str:
+        return _in_name(self.file)
 
     @property
     def address(self) -> str:
@@ -296,8 +328,20 @@ def source_of(row: EncoderSpec) -> Source | None:
         return Shipped(row.name)
     kind, colon, rest = row.weights.partition(":")
     if colon and kind in KINDS:
-        return KINDS[kind](rest)
+        return KINDS[kind](rest, row.own)
     return None if row.own else Torchvision(row.weights)
+
+
+def _in_name(file: str) -> str:
+    """What a file's sha256 begins with, by its name; "" where that does not say."""
+    match = _DIGITS.search(PurePosixPath(file).stem)
+    return match[1] if match else ""
+
+
+def _told_apart(file: str, origin: str) -> str:
+    """`encoder.pth` -> `encoder.3f2a91bc.pth`, by a digest of where it is from."""
+    path = PurePosixPath(file)
+    return f"{path.stem}.{hashlib.sha256(origin.encode()).hexdigest()[:8]}{path.suffix}"
 
 
 def locate(row: EncoderSpec, folder: Path | None = None) -> Place | None:

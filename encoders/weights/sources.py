@@ -123,7 +123,7 @@ def _downloaded(row: EncoderSpec, source: Source) -> Place:
     if not source.address:
         raise EncoderError(_missing(row, source))
     hub = isinstance(source, HuggingFace)
-    path = torch_cache() / source.file
+    path = torch_cache() / source.kept
     try:
         return Place("download", path, download(source.address, path, source.digits, _token() if hub else ""))
     except RefusedError as error:
@@ -132,7 +132,7 @@ def _downloaded(row: EncoderSpec, source: Source) -> Place:
         raise EncoderError(
             f"The weights {source.file} are gated ({error}). Open {source.page}, accept the terms there, make a token "
             "on https://huggingface.co/settings/tokens and type: export HF_TOKEN=TOKEN. Or put the file, got "
-            f"elsewhere, into {torch_cache()}, or take an encoder whose weights are at hand: {_at_hand(row)}."
+            f"elsewhere, into {source.cache}, or take an encoder whose weights are at hand: {_at_hand(row)}."
         ) from error
     except (DownloadError, OSError) as error:
         raise EncoderError(_missing(row, source, str(error))) from error
@@ -157,7 +157,7 @@ def _missing(row: EncoderSpec, source: Source, reason: str = "") -> str:
         told = f"The weights of {row.name}, {source.file or 'in a package'}, are not on this machine."
         first = f"Type: {source.remedy}. Or put"
     return (
-        f"{told} {first} the file ({source.to_be_had}) into {torch_cache()}, or into a folder of yours and give "
+        f"{told} {first} the file ({source.to_be_had}) into {source.cache}, or into a folder of yours and give "
         f"--weights-folder FOLDER (or set {FOLDER_VARIABLE}), give --weights FILE, or take an encoder whose weights "
         f"are at hand: {_at_hand(row)}."
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -290,6 +291,57 @@ def test_what_nobody_has_is_downloaded_once(bare: Path, server: Any, monkeypatch
     assert (torch_cache() / "resnet18.a1_in1k.safetensors").is_file()
     assert which(TIMM) == ("cache", 1.0)
     assert [asked for asked, _ in server.asked] == [path]
+
+
+def theirs(kind: str, server: Any, version: int) -> EncoderSpec:
+    """An encoder of somebody's own, and its weights on the server, which say which version they are."""
+    weights = {"url": f"url:{server.address}/v{version}/encoder.pth", "hf": f"hf:owner{version}/eyes"}[kind]
+    return row(weights, own=True)
+
+
+@pytest.mark.parametrize("kind", ["url", "hf"])
+def test_files_that_two_addresses_call_alike_are_kept_apart(
+    bare: Path, server: Any, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
+    for version in (1, 2):
+        content = put(bare / "served", version).read_bytes()
+        server.files[f"/v{version}/encoder.pth"] = content
+        server.files[f"/owner{version}/eyes/resolve/main/model.safetensors"] = content
+    first, second = (theirs(kind, server, version) for version in (1, 2))
+    assert (which(first), which(second)) == (("download", 1.0), ("download", 2.0))
+    assert (which(first), which(second)) == (("cache", 1.0), ("cache", 2.0))
+    assert len(server.asked) == 2
+    kept = sorted(path.name for path in torch_cache().iterdir() if path.suffix in (".pth", ".safetensors"))
+    plain = {"url": r"encoder\.[0-9a-f]{8}\.pth", "hf": r"eyes\.[0-9a-f]{8}\.safetensors"}[kind]
+    assert [re.fullmatch(plain, name) is not None for name in kept] == [True, True]
+    # A file of the plain name may be anybody's in the cache; in a folder of theirs its owner has put it there.
+    for place in (torch_cache(), bare / "folder"):
+        put(place / plain.replace(r"\.[0-9a-f]{8}\.", "."), 3.0)
+    assert which(second) == ("cache", 2.0)
+    assert which(second, bare / "folder") == ("folder", 3.0)
+    assert which(second, torch_cache()) == ("folder", 2.0), "a copy of the cache is a folder too"
+
+
+@pytest.mark.usefixtures("offline")
+def test_whoever_puts_such_a_file_into_the_cache_is_told_its_name_there(bare: Path) -> None:
+    spec = row("url:https://somebody.example/v1/encoder.pth", own=True)
+    with pytest.raises(EncoderError) as caught:
+        find(spec)
+    told = re.search(
+        r"Put the file \(https://somebody\.example/v1/encoder\.pth\) into (\S+) \(as (\S+)\), or", str(caught.value)
+    )
+    assert told is not None
+    put(Path(told[1]) / told[2])
+    assert which(spec) == ("cache", 1.0)
+    assert str(bare) in told[1]
+
+
+def test_a_date_in_an_authors_name_is_no_hash(bare: Path, server: Any) -> None:
+    server.files["/net-20240131.pth"] = put(bare / "served").read_bytes()
+    for own in (True, False):
+        spec = row(f"url:{server.address}/net-20240131.pth", own=own)
+        assert (which(spec), which(spec)) == (("download", 1.0), ("cache", 1.0))
 
 
 @pytest.mark.parametrize("where", ["variable", "file"])

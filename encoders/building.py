@@ -41,11 +41,12 @@ def build(
             `accept_license`, `seed`, `precision`, `device`.
 
     Raises:
-        EncoderError: unknown name, stage, pooling or device; weights missing, damaged or not fitting; a third party's
-            network breaks its contract.
+        EncoderError: unknown name, stage, pooling or device; another value than an option takes, or one that the mode
+            makes no use of; weights missing, damaged or not fitting; a third party's network breaks its contract.
         TypeError: there is no such option.
     """
     config = _configured(encoder, mode, options)
+    config.check_settings()
     row = spec(config.encoder)
     tap = config.tap or row.tap
     for stage in stages_of(tap):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
 
 from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.encoders.mode import Mode
@@ -111,15 +112,20 @@ class EncoderConfig:
     """CPU threads; torch's choice (all cores) by default. One is best where other work runs beside this."""
 
     def __post_init__(self) -> None:
-        """Take names where a library user writes them, as the command line does.
+        """Take names where a library user writes them, and no others than the command line does.
 
         Raises:
-            EncoderError: there is no such mode.
+            EncoderError: there is no such mode, or no such value of a field that takes one of several words.
         """
         modes = [mode.value for mode in Mode]
         if self.mode not in modes:
             raise EncoderError(unknown("mode", str(self.mode), modes, "Modes are", "--mode"))
         object.__setattr__(self, "mode", Mode(self.mode))
+        for name, words in _words(type(self)).items():  # type: ignore[arg-type] # mypy takes the class for an instance
+            if (value := getattr(self, name)) not in words:
+                flag = "--" + self.WORDS.get(name, name).replace("_", "-")
+                known = [word for word in words if word is not None]
+                raise EncoderError(unknown("value", str(value), known, f"{flag} takes one of", flag))
         for name in ("weights", "weights_folder"):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, Path(getattr(self, name)))
@@ -171,14 +177,11 @@ class EncoderConfig:
         if self.pooling is not None:
             check_poolings(self.pooling)
 
-    def check_encoder(self, side: int | None = None) -> None:
-        """Refuse names and combinations that cannot work.
-
-        Args:
-            side: smaller side, in pixels, of the images that will come; None if it is not known yet.
+    def check_settings(self) -> None:
+        """Refuse numbers that no encoder can have, and what the mode makes no use of; of names nothing is looked up.
 
         Raises:
-            EncoderError: no such encoder or stage, no weights for this mode, images too small.
+            EncoderError: which, why, and what to type.
         """
         self.check_ranges()
         if self.unfreeze is not None and not self.mode.trained:
@@ -191,6 +194,17 @@ class EncoderConfig:
             raise EncoderError(
                 f"--mode {self.mode.value} starts from random weights, so --weights has no use. Drop one of them."
             )
+
+    def check_encoder(self, side: int | None = None) -> None:
+        """Refuse names and combinations that cannot work.
+
+        Args:
+            side: smaller side, in pixels, of the images that will come; None if it is not known yet.
+
+        Raises:
+            EncoderError: no such encoder or stage, no weights for this mode, images too small.
+        """
+        self.check_settings()
         row = spec(self.encoder)
         named = self.tap or row.tap
         for stage in stages_of(named):
@@ -255,6 +269,19 @@ class EncoderConfig:
             raise EncoderError(
                 f"--lora-rank {self.lora_rank} has no use with --adapt {self.adapt}. Type --adapt lora, or drop it."
             )
+
+
+@functools.cache
+def _words(config: type[Any]) -> Mapping[str, tuple[str | None, ...]]:
+    """The fields of a configuration that take one of several words -> these, and None where they may be left out."""
+    words: dict[str, tuple[str | None, ...]] = {}
+    hints = get_type_hints(config)
+    for field in fields(config):
+        options = get_args(hints[field.name]) if type(None) in get_args(hints[field.name]) else (hints[field.name],)
+        for option in options:
+            if get_origin(option) is Literal:
+                words[field.name] = (*get_args(option), *((None,) if len(options) > 1 else ()))
+    return words
 
 
 def _word(value: object) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stillsight.encoders import ENCODERS, EncoderError, Mode, names
 from stillsight.encoders.building import build as build_encoder
 from stillsight.encoders.config import EncoderConfig
+from stillsight.encoders.supervised.cifar_config import CifarConfig
 
 FILE = Path("eyes.safetensors")
 
@@ -70,6 +73,49 @@ def test_small_images_are_refused_unless_they_are_resized() -> None:
 def test_a_resolution_that_is_no_size_is_refused(resolution: int) -> None:
     with pytest.raises(EncoderError):
         EncoderConfig(resolution=resolution).check_encoder(64)
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "said"),
+    [
+        (
+            "finetune",
+            {"adapt": "norms"},
+            "no value named 'norms'. Did you mean 'norm'? Type: --adapt norm. --adapt takes",
+        ),
+        ("finetune", {"adapt": "Lora"}, "no value named 'Lora'. Did you mean 'lora'?"),
+        ("finetune", {"batchnorm": "Train"}, "no value named 'Train'. Did you mean 'train'? Type: --batchnorm train."),
+        ("finetune", {"batchnorm": ""}, "no value named ''. --batchnorm takes one of: frozen, train."),
+        ("frozen", {"precision": "bfloat16"}, "--precision takes one of: auto, float32, bf16."),
+        ("frozen", {"precision": None}, "no value named 'None'. --precision takes one of: auto, float32, bf16."),
+        ("finetune", {"adapt": "lora", "lora_rank": 0}, "--lora-rank 0 adds nothing."),
+        ("finetune", {"lora_rank": 4}, "--lora-rank 4 has no use with --adapt all."),
+        ("frozen", {"resolution": 0}, "--resolution 0 is no size."),
+        ("frozen", {"resolution": -3}, "--resolution -3 is no size."),
+        ("frozen", {"seed": -1}, "--seed -1 is out of range."),
+        (
+            "frozen",
+            {"unfreeze": "layer2"},
+            "--unfreeze layer2 trains a part of the encoder, and --mode frozen trains none",
+        ),
+        ("random", {"adapt": "norm"}, "--adapt norm says how the encoder learns, and with --mode random it does not."),
+        ("random", {"batchnorm": "train"}, "--batchnorm train says how the encoder learns"),
+        ("random", {"weights": "/nowhere.pth"}, "--mode random starts from random weights, so --weights has no use."),
+    ],
+)
+def test_what_is_built_in_python_is_checked_like_what_is_typed(mode: str, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(EncoderError, match=re.escape(said)):
+        build_encoder("retina", mode, device="cpu", **options)
+    with pytest.raises(EncoderError, match=re.escape(said)):
+        EncoderConfig(mode=mode, **options).check_encoder()  # type: ignore[arg-type]
+
+
+def test_a_run_takes_no_word_that_its_flags_do_not() -> None:
+    with pytest.raises(EncoderError, match=r"no value named 'liner'\. Did you mean 'linear'"):
+        CifarConfig(head="liner")  # type: ignore[arg-type]
+    with pytest.raises(EncoderError, match=r"--save-dtype takes one of: float32, float16\."):
+        CifarConfig(save_dtype="bf16")  # type: ignore[arg-type]
+    assert CifarConfig(head="knn", batchnorm=None).batchnorm is None
 
 
 def test_names_are_checked_with_the_nearest_one() -> None:

@@ -119,8 +119,8 @@ def choose(
 ) -> Engine:
     """Prepare the engine that is `wanted`; for "auto" the fastest whose preparation the work ahead repays.
 
-    What was timed is kept for this machine and this shape (in `engine_cache.memory()`), so that the same run started
-    twice is the same run: engines round differently.
+    What was timed is kept for this machine, network and shape (in `engine_cache.memory()`), so that the same run
+    started twice is the same run: engines round differently.
 
     Args:
         steps: the frozen stages, a `Preprocess` first.
@@ -155,7 +155,7 @@ def choose(
 def _fastest(made: _Workshop, usual: Engine, forwards: int) -> Engine:
     """The fastest of the usual engine and those whose preparation `forwards` batches repay, by what was measured before
     or else now."""
-    key = engine_cache.key(made.folded_copy, made.device, made.sample)
+    key = engine_cache.key(made.steps, made.folded_copy, made.device, made.sample)
     known = engine_cache.recall(key)
     tried = {usual.name: usual}
     if usual.name not in known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from stillsight.encoders import device as devices
 from stillsight.encoders.atomic import to_json, write_atomically, writing
 from stillsight.encoders.errors import DiskFault, say_once
+from stillsight.encoders.preprocess import Preprocess
 from stillsight.encoders.system.plain_file import read_plain
 
 LARGEST = 2**24
@@ -26,14 +28,29 @@ def memory() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stillsight" / "engines.json"
 
 
-def key(module: nn.Module, device: torch.device, sample: Tensor) -> str:
-    """What timings depend on: the processor, the versions, the network's size and precision, the shape of a batch."""
+def key(steps: Mapping[str, nn.Module], module: nn.Module, device: torch.device, sample: Tensor) -> str:
+    """What timings depend on: the processor, the versions, the network, its size and precision, the shape of a batch
+    and the resolution that it is brought to.
+
+    Args:
+        steps: the stages by name, up to the tap, a `Preprocess` first.
+        module: the same as they are run.
+        device: where.
+        sample: a batch of pixels as they come.
+    """
     size = sum(parameter.numel() for parameter in module.parameters())
     processor = devices.processor(device)
     shape = "x".join(map(str, sample.shape))
+    pixels = steps.get("pixels")
+    resized = f" to {pixels.resolution}" if isinstance(pixels, Preprocess) and pixels.resolution is not None else ""
+    # Two networks may have as many parameters, and layers without any differ in what they cost, too.
+    parts = [*steps, *(f"{path} {type(part).__name__}" for path, part in module.named_modules())]
+    parts += [f"{name} {tuple(tensor.shape)}" for name, tensor in module.state_dict().items()]
+    network = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
     dtype = next((str(p.dtype) for p in module.parameters()), "none")
     onnx = "onnx" if find_spec("onnxruntime") else "no onnx"
-    return f"{torch.__version__} {processor} {torch.get_num_threads()} threads, {onnx}: {size} {dtype} {shape}"
+    machine = f"{torch.__version__} {processor} {torch.get_num_threads()} threads, {onnx}"
+    return f"{machine}: {network} {size} {dtype} {shape}{resized}"
 
 
 def recall(key: str) -> dict[str, float]:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -133,6 +134,29 @@ def test_auto_times_only_what_the_work_ahead_repays(monkeypatch: pytest.MonkeyPa
     memory.write_text("damaged")
     with pytest.raises(AssertionError, match="not be the same run"):
         encoder().frozen.prepare(SHAPE, batch=4, forwards=1_000_000)
+
+
+def test_timings_are_those_of_a_network_and_of_the_images_that_it_sees(
+    monkeypatch: pytest.MonkeyPatch, memory: Path
+) -> None:
+    monkeypatch.setattr(engines, "_seconds", lambda several, _: dict.fromkeys(several, 0.01))
+
+    def prepared(**options: Any) -> int:
+        eyes = build("retina", "random", **{"tap": "layer1", "precision": "float32", "device": "cpu"} | options)
+        eyes.frozen.prepare(SHAPE, batch=4, forwards=10)
+        return len(json.loads(memory.read_text()))
+
+    assert [prepared(), prepared()] == [1, 1]
+    assert [prepared(resolution=64), prepared(resolution=96), prepared(resolution=64)] == [2, 3, 3]
+    assert [prepared(tap="layer2"), prepared(tap="stem,layer1"), prepared(seed=1)] == [4, 5, 5]
+
+    def key(*layers: nn.Module) -> str:
+        module = nn.Sequential(*layers)
+        return engine_cache.key({"first": module}, module, torch.device("cpu"), images(4))
+
+    # As many parameters each, and other work.
+    networks = [[nn.Conv2d(3, 8, 1)], [nn.Conv2d(3, 8, 1), nn.SiLU()], [nn.Conv2d(7, 4, 1)], [nn.Linear(31, 1)]]
+    assert len({key(*layers) for layers in networks}) == 4
 
 
 def test_an_engine_that_failed_is_not_tried_again_by_every_run(monkeypatch: pytest.MonkeyPatch, memory: Path) -> None:

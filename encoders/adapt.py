@@ -10,9 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils import parametrize
 
 from stillsight.encoders.errors import EncoderError
+
+RMS = ("rmsnorm", "simplenorm")
+"""In the names of classes that divide by the root mean square alone: timm and most authors have written their own."""
 
 ALPHA = 8.0
 """Numerator of the low-rank scale alpha / rank: the first rank that was tried, as in Hu et al. 2021, section 4.1."""
@@ -120,10 +124,16 @@ def merge(steps: nn.Module) -> None:
 
 
 def norms(steps: nn.Module) -> Iterator[nn.Parameter]:
-    """Scales and shifts of BatchNorm, LayerNorm and GroupNorm layers."""
+    """Scales and shifts of BatchNorm, LayerNorm, GroupNorm, InstanceNorm and RMSNorm layers."""
     for module in steps.modules():
-        if isinstance(module, _BatchNorm | nn.LayerNorm | nn.GroupNorm):
+        if isinstance(module, _BatchNorm | nn.LayerNorm | nn.GroupNorm | _InstanceNorm) or _divides_by_rms(module):
             yield from module.parameters(recurse=False)
+
+
+def _divides_by_rms(module: nn.Module) -> bool:
+    """Whether a layer is an RMSNorm, torch's or, by the name of its class or of one that it is made from, another's."""
+    names = (kind.__name__.lower().replace("_", "") for kind in type(module).__mro__)
+    return any(known in name for name in names for known in RMS)
 
 
 def matrices(steps: nn.Module) -> Iterator[tuple[nn.Module, str]]:

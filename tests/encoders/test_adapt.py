@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stillsight.encoders import Backbone, Encoder, EncoderError, Learned, Mode, Preprocessing, build, fingerprint
-from stillsight.encoders.adapt import ALPHA, Adaptation, LowRank, merge
+from stillsight.encoders.adapt import ALPHA, Adaptation, LowRank, merge, norms
 from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.zoo.registry import make_backbone
 
@@ -90,6 +90,40 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
 NORMS = {f"{module}.{name}" for module in ("0.1", "1.1", "3.norm") for name in ("weight", "bias")}
 WEIGHTS = {f"{name}.weight" for name in ("0.0", "1.0", "2.0", "3.linear", "3.attention.out_proj")}
 WEIGHTS |= {"3.attention.in_proj_weight"}
+
+
+class RmsNorm2d(nn.Module):
+    """As timm and most authors write it, of nothing of torch's."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        scaled: Tensor = maps * maps.square().mean(1, keepdim=True).add(1e-6).rsqrt() * self.weight.view(1, -1, 1, 1)
+        return scaled
+
+
+class Llama_RMSNorm(RmsNorm2d):  # noqa: N801 - a name that others have given
+    """The same by another name."""
+
+
+def test_every_kind_of_normalisation_learns_where_norms_do() -> None:
+    kinds = [RmsNorm2d(8), Llama_RMSNorm(8), nn.RMSNorm([8, 4, 4]), nn.InstanceNorm2d(8, affine=True)]
+    stage = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), *kinds, nn.InstanceNorm2d(8), nn.Conv2d(8, 8, 1))
+    backbone = Backbone(model=stage, stages={"all": stage}, preprocessing=Preprocessing(), tap="all", pooling="global")
+    eyes = Encoder(backbone, unfreeze="all", adaptation=Adaptation(what="norm"), precision="float32")
+    learning = {name.split(".", 2)[2] for name, _ in eyes.learned.named_parameters()}
+    assert learning == {"1.weight", "2.weight", "3.weight", "4.weight", "4.bias"}
+    eyes(torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in eyes.learned.parameters())
+
+
+def test_timms_own_normalisations_are_among_them() -> None:
+    layers = pytest.importorskip("timm.layers")
+    kinds = [getattr(layers, name) for name in dir(layers) if name.startswith(("RmsNorm", "SimpleNorm"))]
+    assert len(kinds) > 3
+    assert all(len(list(norms(kind(8)))) > 0 for kind in kinds)
 
 
 @pytest.mark.parametrize(("what", "expected"), [("norm", NORMS), ("lora", WEIGHTS)])

@@ -93,10 +93,16 @@ class World:
 
     def average_buffers(self, model: nn.Module) -> None:
         """Average BatchNorm's statistics over all processes, so that all hold one model (timm's `dist_bn="reduce"`)."""
-        if self.size > 1:
-            for buffer in model.buffers():
-                if buffer.is_floating_point():
-                    buffer.copy_(self.sum(buffer) / self.size)
+        if self.size == 1:
+            return
+        from torch.nn.modules.batchnorm import _BatchNorm
+
+        for module in model.modules():
+            # Other buffers, among them weights that do not learn, are equal everywhere, and a mean would round them.
+            if isinstance(module, _BatchNorm):
+                for statistics in (module.running_mean, module.running_var):
+                    if statistics is not None:
+                        statistics.copy_(self.sum(statistics) / self.size)
 
 
 def launched() -> World:

@@ -249,6 +249,8 @@ def _seed(device: torch.device, seed: int) -> None:
 
 def _average_buffers(model: Classifier, progress: Progress, world: World) -> None:
     """Bring together what the shares of several processes have moved apart, before one of them saves or all judge."""
+    if not model.encoder.learned.moves_statistics:  # which a mean would round
+        return
     world.average_buffers(model)
     if progress.average is not None:
         world.average_buffers(progress.average.module)

@@ -14,9 +14,11 @@ from torch import nn
 
 from stillsight.agents.runs import checkpoint
 from stillsight.encoders import EncoderError, build, fingerprint
+from stillsight.encoders.supervised.classifier import Classifier
 from stillsight.encoders.supervised.recorder import NullRecorder, Recorder
-from stillsight.encoders.supervised.training import distributed
+from stillsight.encoders.supervised.training import distributed, finetune
 from stillsight.encoders.supervised.training.distributed import World
+from stillsight.encoders.supervised.training.training_state import Progress
 
 PROGRAM = Path(__file__).with_name("train_once.py")
 
@@ -73,6 +75,38 @@ def test_a_save_within_an_epoch_is_enough_for_all_processes(two: Path) -> None:
     for row, again in zip(first["rows"][1:], first["resumed_rows"], strict=True):
         assert row["loss"] == pytest.approx(again["loss"], abs=1e-6)
         assert row["train_accuracy"] == again["train_accuracy"]
+
+
+class Third(World):
+    """One of three processes that hold the same."""
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor + tensor + tensor
+
+
+def test_only_statistics_are_averaged() -> None:
+    """A third of a sum of three equal numbers is another number for some, and frozen weights are buffers, too."""
+    eyes = build("retina", "scratch", adapt="norm", batchnorm="train", precision="float32", device="cpu")
+    for name, buffer in eyes.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.uniform_(0.5, 1.0)
+    before = {name: tensor.clone() for name, tensor in eyes.state().items()}
+    Third(0, 3).average_buffers(eyes)
+    changed = {name for name, tensor in eyes.state().items() if not torch.equal(tensor, before[name])}
+    assert changed
+    assert {name.rpartition(".")[2] for name in changed} <= {"running_mean", "running_var"}
+
+
+@pytest.mark.parametrize(("batchnorm", "moves"), [("frozen", False), ("train", True)])
+def test_statistics_that_do_not_move_are_not_averaged(batchnorm: str, moves: bool) -> None:
+    eyes = build("retina", "scratch", batchnorm=batchnorm, pinned=False, precision="float32", device="cpu")
+    model = Classifier(eyes, 3, 256)
+    for name, buffer in eyes.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.uniform_(0.5, 1.0)
+    before = fingerprint(eyes.state())
+    finetune._average_buffers(model, Progress(0, torch.optim.SGD(model.parameters()), torch.Generator()), Third(0, 3))
+    assert (fingerprint(eyes.state()) != before) == moves
 
 
 def test_sums_and_values_travel(two: Path) -> None:

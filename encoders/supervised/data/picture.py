@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from stillsight.encoders.device import available_memory
 from stillsight.encoders.errors import EncoderError
@@ -18,9 +20,9 @@ if TYPE_CHECKING:
 
 Interpolation = Literal["bilinear", "bicubic"]
 
-VERSION = 2
+VERSION = 3
 """Of the rules by which files become pixels: decoded images that are kept are named after it. Since 2 transparency lies
-on white, and floats and 32 bits are scaled by their range."""
+on white, and floats and 32 bits are scaled by their range; since 3 colours of 16 bits are rounded as greys are."""
 
 FORMATS = (
     "AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP",
@@ -37,6 +39,10 @@ TRAITS = {
     "unturned": "have EXIF that cannot be read, and are taken as they lie",
 }
 """What became of a picture on its way to 8 bits that its owner may not expect, and the words for it."""
+
+_DEEP = re.compile(r"(RGBA?|RGBX|CMYK|LA);16[BLN]")
+"""What Pillow calls samples of 16 bits that it cuts off to their upper 8, in a file's tiles. Those that were multiplied
+with their alpha (RGBa) are no numbers of the picture, and stay cut off."""
 
 _TURNED = {
     2: "FLIP_LEFT_RIGHT",
@@ -66,8 +72,10 @@ class Picture:
 def decode(path: Path) -> Picture:
     """Decode a picture to uint8 RGB: turned as its EXIF says, 16 bits rounded to 8, transparency composited on white.
 
-    Floats and 32-bit numbers have no range that all agree on, so each picture's own is taken. Image folders are decoded
-    by this before training, and so are the files that `predict` is given: two decoders may differ by a grey level.
+    Floats and 32-bit numbers have no range that all agree on, so each picture's own is taken. Pillow rounds nothing: of
+    JPEG 2000, and of colours that were multiplied with their alpha, it cuts off what is beyond 8 bits. Image folders
+    are decoded by this before training, and so are the files that `predict` is given: two decoders may differ by a
+    grey level.
 
     Raises:
         EncoderError: the file cannot be opened, is no picture, or is cut off.
@@ -82,13 +90,17 @@ def decode(path: Path) -> Picture:
             open_plain(path) as opened,
             Image.open(opened, formats=[name for name in FORMATS if name in Image.OPEN]) as file,
         ):
+            deep = _deep(file)
             _check_room(file)
             # A phone's MPO is a JPEG with a preview behind it, which nobody takes for another page.
             if file.format != "MPO" and getattr(file, "is_animated", False):
                 traits.append("first")
             file.load()
             image = _upright(file, traits)
-            if image.mode == "F" or (image.mode == "I" and file.format == "TIFF"):
+            if deep:
+                lower = _upright(_lower(opened, file), [])
+                image = _rounded(image, lower, deep, traits)
+            elif image.mode == "F" or (image.mode == "I" and file.format == "TIFF"):
                 traits.append("scaled")
                 image = Image.fromarray(_scaled(np.asarray(image, np.float64)))
             elif image.mode.startswith("I"):  # sixteen bits of grey, which Pillow would cut off at 255
@@ -112,7 +124,7 @@ def _check_room(file: Image.Image) -> None:
     """
     width, height = file.size
     # Decoded, turned, as RGB and with its colours in front; numbers of 32 bits are scaled as float64 besides.
-    needed = width * height * (32 if file.mode in ("F", "I") else 13)
+    needed = width * height * (32 if file.mode in ("F", "I") or _deep(file) else 13)
     free = available_memory() if needed > 2**27 else None  # which takes a while to ask for each picture
     if free is not None and needed > free:
         raise EncoderError(f"{width:,} x {height:,} pixels take {needed:,} bytes of memory, and {free:,} are free")
@@ -157,6 +169,63 @@ def _upright(image: Image.Image, traits: list[str]) -> Image.Image:
         traits.append("unturned")
         return image
     return image.transpose(Image.Transpose[method]) if method else image
+
+
+def _deep(file: Image.Image) -> str:
+    """How Pillow reads the samples of 16 bits of a colour picture that is open and not decoded; "" of any other."""
+    tiles = getattr(file, "tile", None)
+    raw = _raw_mode(tiles[0]) if tiles else ""
+    return raw if _DEEP.fullmatch(raw) else ""
+
+
+def _raw_mode(tile: Any) -> str:
+    arguments = tile[3]
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def _lower(opened: BinaryIO, file: Image.Image) -> Image.Image:
+    """The lower 8 bits of each sample, where Pillow's own `file` holds the upper ones.
+
+    It has no colours of 16 bits. But it takes the other byte of each sample if it is told that they come the other way
+    round, and both bytes of a grey and its alpha for four colours.
+    """
+    from PIL import Image
+
+    opened.seek(0)
+    again: Any = Image.open(opened, formats=[file.format or ""])
+    other = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+    tiles = []
+    for tile in again.tile:
+        raw, arguments = _raw_mode(tile), tile[3]
+        raw = "RGBA" if raw.startswith("LA") else raw[:-1] + other[raw[-1]]
+        changed = (raw, *arguments[1:]) if isinstance(arguments, tuple) else raw
+        tiles.append(tile._replace(args=changed) if hasattr(tile, "_replace") else (*tile[:3], changed))
+    again.tile = tiles
+    again.load()
+    decoded: Image.Image = again
+    return decoded
+
+
+def _rounded(upper: Image.Image, lower: Image.Image, deep: str, traits: list[str]) -> Image.Image:
+    """Colours of 16 bits as 8, rounded, from both halves of their samples; `deep` says which these are."""
+    import numpy as np
+    from PIL import Image
+
+    high, low = np.asarray(upper), np.asarray(lower)
+    if deep.startswith("LA"):  # grey, its lower half, alpha, its lower half
+        high, low = low[..., [0, 0, 0, 2]], low[..., [1, 1, 1, 3]]
+    clear = upper.info.pop("transparency", None) if upper.mode == "RGB" else None
+    colours = slice(0, 3)
+    if upper.mode != "CMYK" and high[..., colours].max() < 16 and (high[..., colours].any() or low[..., colours].any()):
+        traits.append("dark")
+    # 256 u + l is 257 u + (l - u), and a grey level is 257 steps.
+    beyond = low.astype(np.int16) - high
+    rounded = high + (beyond > 128).astype(np.uint8) - (beyond < -128).astype(np.uint8)
+    if clear is not None:  # one colour is that of what shines through, to the last bit
+        shines = (high == np.array(clear) // 256).all(-1) & (low == np.array(clear) % 256).all(-1)
+        rounded = np.dstack([rounded, np.where(shines, 0, 255).astype(np.uint8)])
+    mode = upper.mode if clear is None else "RGBA"
+    return Image.frombytes(mode, upper.size, rounded.tobytes())
 
 
 def _scaled(grey: np.ndarray) -> np.ndarray:

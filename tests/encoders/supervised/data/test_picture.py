@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -69,6 +71,58 @@ def test_greys_transparency_and_sixteen_bits_become_colours_of_eight(tmp_path: P
     assert np.abs(picture.read(tmp_path / "glass.png") - np.stack([clear] * 3)).max() <= 1
     cv2.imwrite(str(tmp_path / "deep.png"), grey.astype(np.uint16) * 257 + 128)
     assert np.array_equal(picture.read(tmp_path / "deep.png"), np.stack([grey] * 3)), "257 steps a grey level, rounded"
+
+
+def rounded(deep: np.ndarray) -> np.ndarray:
+    """uint16 to uint8: 257 steps a level."""
+    return ((deep.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def sixteen_bit_png(path: Path, samples: np.ndarray, colour_type: int, transparent: bytes = b"") -> Path:
+    """A PNG of uint16 samples `[H, W, channels]`, as nothing here writes it."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    height, width = samples.shape[:2]
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in samples)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0))
+    clear = chunk(b"tRNS", transparent) if transparent else b""
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + clear + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.parametrize(("bits", "traits"), [(16, ()), (12, ("dark",))])
+@pytest.mark.parametrize("file", ["deep.png", "plain.tiff", "packed.tiff"])
+def test_colours_of_sixteen_bits_are_rounded_and_told_dark_as_greys_are(
+    tmp_path: Path, file: str, bits: int, traits: tuple[str, ...]
+) -> None:
+    deep = np.random.default_rng(0).integers(0, 2**bits, (9, 7, 3)).astype(np.uint16)
+    packing = [cv2.IMWRITE_TIFF_COMPRESSION, 1 if file.startswith("plain") else 5] if file.endswith("tiff") else []
+    cv2.imwrite(str(tmp_path / file), deep[..., ::-1], packing)
+    found = picture.decode(tmp_path / file)
+    assert np.array_equal(found.pixels, rounded(deep).transpose(2, 0, 1))
+    assert found.traits == traits
+
+
+def test_sixteen_bits_are_rounded_at_every_step(tmp_path: Path) -> None:
+    deep = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    path = sixteen_bit_png(tmp_path / "all.png", np.dstack([deep, deep, deep[::-1]]), 2)
+    assert np.array_equal(picture.read(path), np.stack([rounded(deep), rounded(deep), rounded(deep)[::-1]]))
+
+
+def test_what_shines_through_sixteen_bits_is_rounded_too(tmp_path: Path) -> None:
+    deep = np.random.default_rng(1).integers(0, 2**16, (9, 7, 4)).astype(np.uint16)
+    for colour_type, samples in ((6, deep), (4, deep[..., :2])):  # colours, or a grey, and alpha
+        colours, alpha = rounded(samples[..., :-1]).astype(float), rounded(samples[..., -1:]) / 255
+        found = picture.decode(sixteen_bit_png(tmp_path / f"{colour_type}.png", samples, colour_type))
+        expected = np.broadcast_to(colours * alpha + 255 * (1 - alpha), (9, 7, 3))
+        assert np.abs(found.pixels.transpose(1, 2, 0) - expected).max() <= 1
+        assert found.traits == ("transparent",)
+    deep[1, 1, :3], deep[2, 2, :3] = (513, 700, 900), (513, 700, 901)  # which are one colour of 8 bits
+    clear = np.array([513, 700, 900], ">u2").tobytes()
+    pixels = picture.read(sixteen_bit_png(tmp_path / "clear.png", deep[..., :3], 2, clear))
+    assert [list(pixels[:, row, row]) for row in (1, 2)] == [[255, 255, 255], [2, 3, 4]]
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])

@@ -12,7 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.encoder import up_to
 from stillsight.encoders.errors import EncoderError, first_line
-from stillsight.encoders.taps.pooling import Pooling
+from stillsight.encoders.taps.handover import Layout
+from stillsight.encoders.taps.learned_pooling import make_pooling
+from stillsight.encoders.taps.tap import taps
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 from stillsight.encoders.zoo.registry import make_backbone, spec
 
@@ -60,12 +62,22 @@ class Cost:
     def features(self, tap: str, pooling: str) -> int:
         """How many numbers a frame becomes.
 
+        Args:
+            tap: one of `stages`, or several with commas between them.
+            pooling: one for all of them, or as many, those that learn too.
+
         Raises:
-            EncoderError: the pooling does not fit what the stage hands on.
+            EncoderError: a pooling does not fit what its stage hands on.
         """
-        pool = Pooling(pooling, self.backbone.class_tokens, class_first=self.backbone.class_first)
-        features: Tensor = pool(torch.zeros(1, *self.stages[tap].shape))
-        return features.shape[1]
+        tokens, first = self.backbone.class_tokens, self.backbone.class_first
+        width = 0
+        with torch.no_grad(), torch.device("meta"):  # where no weights of a pooling that learns are drawn
+            for one in taps(tap, pooling):
+                stage = self.stages[one.stage]
+                pool = make_pooling(one, stage.dims, tokens, Layout(), class_first=first)
+                features: Tensor = pool(torch.zeros(1, *stage.shape))
+                width += features.shape[1]
+        return width
 
 
 def measure(name: str, side: int | None = None) -> Cost:

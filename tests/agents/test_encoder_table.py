@@ -204,6 +204,38 @@ def test_all_about_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert cells(lines, "layer3") == ["layer3", "256", "256", "x", "14", "x", "14", "16", "16", "2.78", "1,403"]
 
 
+LEARNS = """
+from torch import nn
+from stillsight.encoders import Backbone, Preprocessing
+
+
+def learning():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4, padding=1), nn.Conv2d(8, 16, 3, stride=2, padding=1))
+    return Backbone(
+        model=model,
+        stages={"low": model[0], "high": model[1]},
+        preprocessing=Preprocessing(size=64),
+        tap="high",
+        pooling="attention64",
+        control=("low", "conv64"),
+    )
+"""
+
+
+@pytest.mark.usefixtures("bare")
+def test_poolings_that_learn_are_counted_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "eyes_that_learn.py").write_text(LEARNS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = " ".join(" ".join(told("eyes_that_learn:learning", capsys)).split())
+    assert f"in rl low, conv64: {64 * 16 * 16:,} numbers a frame at 64 px" in text
+    assert f"in cifar high, attention64: {(16 + 2) * 64:,} numbers a frame at 64 px" in text
+    small = " ".join(" ".join(told("eyes_that_learn:learning --resolution 8", capsys)).split())
+    assert f"in rl low, conv64: {64 * 2 * 2} numbers a frame at 8 px" in small
+    assert f"in cifar high, attention64: {(16 + 2) * 64:,} numbers a frame at 8 px" in small
+
+
 @pytest.mark.usefixtures("bare")
 def test_one_that_reads_patches(capsys: pytest.CaptureFixture[str]) -> None:
     lines = told("vit_b_16 --resolution 32", capsys)

@@ -63,13 +63,26 @@ def test_each_stage_says_what_has_been_computed_up_to_it() -> None:
     assert cost.stages["layer4"].parameters == 11_689_512 - 513_000
 
 
-@pytest.mark.parametrize(("name", "tap", "pooling"), [("retina", "layer2", "grid6"), ("vit_b_16", "block0", "cls")])
+@pytest.mark.parametrize(
+    ("name", "tap", "pooling"),
+    [
+        ("retina", "layer2", "grid6"),
+        ("vit_b_16", "block0", "cls"),
+        ("retina", "layer2", "attention4"),
+        ("retina", "layer2", "conv64"),
+        ("vit_b_16", "block0", "attention2"),
+        ("vit_b_16", "block0", "conv3"),
+        ("retina", "layer1,layer2", "conv3, grid2"),
+    ],
+)
 def test_the_features_are_as_wide_as_the_encoders_own(name: str, tap: str, pooling: str) -> None:
     cost = measure(name, 64)
     encoder = build(name, "random", tap=tap, pooling=pooling, device="cpu")
     features = encoder(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    state = torch.random.get_rng_state()
     assert cost.features(tap, pooling) == features.shape[1]
-    assert cost.stages[tap].dims == (768 if name == "vit_b_16" else 128)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert cost.stages[tap.rpartition(",")[2]].dims == (768 if name == "vit_b_16" else 128)
 
 
 def test_a_size_that_is_too_small_for_a_stage_ends_there() -> None:

@@ -66,7 +66,9 @@ class CifarConfig(EncoderConfig, Recipe):
     """Folder for frozen features, each computed once for all runs, and for decoded images; yours to write."""
     validation: int | None = None
     """Training images held out to choose with; the test images are used once, at the end. By default a tenth, of
-    CIFAR 5,000; a fifth with --shots and --fraction; none where a folder has valid/ beside test/, which serves."""
+    CIFAR 5,000; a fifth with --shots and --fraction; none where a folder has valid/ beside test/, which serves. But
+    for all of CIFAR they are drawn class by class, at least one of each that has two: a few more than were asked for,
+    or fewer."""
     shots: int | None = None
     """Labelled images a class, drawn by --seed, those for validation among them; by default all there are."""
     fraction: float | None = None

@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from stillsight.agents.command_line.flag import flags
 from stillsight.encoders import EncoderError
+from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.data import dataset as datasets
 from stillsight.encoders.supervised.data import decoded as decoded_files
 from stillsight.encoders.supervised.data.image_folder import ImageFolder, read
@@ -98,6 +100,12 @@ def test_named_test_images_are_kept_apart(pets: Path, tmp_path: Path) -> None:
         found = load(folder, **options)
         assert set(reds(found.validation.images)) <= {*range(10), *range(100, 105)}
         assert found.notes == (f"the folder's own validation images are not used: {flag} holds training images out",)
+
+
+def test_one_image_of_each_class_at_least_is_held_out_as_the_flag_says(pets: Path) -> None:
+    assert load(pets, validation=1).validation.labels.tolist() == [0, 1]
+    told = next(flag.help for flag in flags(CifarConfig) if flag.field == "validation")
+    assert "drawn class by class, at least one of each that has two: a few more than were asked for" in told
 
 
 def test_train_and_test_must_have_the_same_classes(pets: Path, tmp_path: Path) -> None:

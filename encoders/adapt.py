@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils import parametrize
 
+from stillsight.encoders.backbone import READ, STEPS
 from stillsight.encoders.errors import EncoderError
 
 RMS = ("rmsnorm", "simplenorm")
@@ -62,10 +63,7 @@ class Adaptation:
         weights = [] if norm else list(matrices(steps))
         if not learning and not weights:
             kind = "normalisation layers with weights" if norm else "convolution or linear layer"
-            between = ("pixels", "pooling", "handover")
-            stages = (
-                ", ".join(name for name in names if name not in between and not name.startswith("tap.")) or "nothing"
-            )
+            stages = ", ".join(name for name in names if name not in STEPS and not name.startswith(READ)) or "nothing"
             raise EncoderError(
                 f"--adapt {self.what} finds no {kind} in what learns ({stages}). Type --adapt all, or train from an "
                 "earlier stage on (--unfreeze STAGE)."

@@ -19,6 +19,12 @@ MOST = {"mean": 2.0, "std": 10.0}
 """The largest mean and std that are of pixels scaled to 0..1: a network that wants other ranges than 0..1, -1..1 or
 0..255 (std 1/255) has them within."""
 INTERPOLATIONS = ("bilinear", "bicubic")
+STEPS = ("pixels", "pooling", "handover")
+"""What runs in an encoder beside the stages: before the first, behind the last, and on both sides of the cut."""
+READ = "tap."
+"""Before the name of a stage: where it is read on the way."""
+RESERVED = (*STEPS, "all")
+"""Names that no stage may have; "all" is every stage to `--unfreeze`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +104,9 @@ class Backbone:
         pretrained: whether `model` holds pretrained weights as it was returned.
         weights: file of pretrained weights, if they are not in `model` already.
         licence: of the pretrained weights.
+
+    Raises:
+        EncoderError: a stage has a name that cannot be typed, or that means something else.
     """
 
     model: nn.Module
@@ -115,10 +124,24 @@ class Backbone:
     weights: str | None = None
     licence: str = ""
 
+    def __post_init__(self) -> None:
+        for name in self.stages:
+            _check_name(name)
+
     @property
     def has_class_token(self) -> bool:
         """Whether there is a class token for the poolings `cls` and `cls+global` to read."""
         return self.class_first and self.class_tokens > 0
+
+
+def _check_name(stage: str) -> None:
+    """Refuse a stage's name that `--tap` or `--unfreeze` could not say, or that an encoder has for something else."""
+    if stage in RESERVED or stage.startswith(READ) or "," in stage or stage.strip() != stage or not stage:
+        raise EncoderError(
+            f"A stage of the Backbone is called {stage!r}, and no stage may be called {', '.join(RESERVED)} or "
+            f"{READ}..., which mean something else here, or nothing, or have a comma in its name or spaces around it, "
+            'by which --tap tells stages apart. Give it another name in Backbone(stages={"NAME": module, ...}).'
+        )
 
 
 @dataclass(frozen=True)

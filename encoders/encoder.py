@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from stillsight.encoders import device as devices
 from stillsight.encoders.adapt import Adaptation
-from stillsight.encoders.backbone import Backbone, Sides
+from stillsight.encoders.backbone import READ, Backbone, Sides
 from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.encoders.frozen import Frozen
 from stillsight.encoders.learned import Learned
@@ -308,7 +308,7 @@ def _parts(
         if learns and following == cut:  # what the next stage needs is all that it needs, too
             cross()
         late = learns and side is before
-        side[f"tap.{name}"] = Read(None if late else pooling)
+        side[f"{READ}{name}"] = Read(None if late else pooling)
         waiting.append(pooling if late else None)
     last = poolings[names[-1]]
     if any(isinstance(pooling, LearnedPooling) for pooling in (*waiting, last)):

@@ -90,7 +90,8 @@ class Backbone:
     Attributes:
         model: the network as its author built it; its state_dict gives parameters their official names.
         stages: name -> module, in order of execution. Each hands on a map `[N, C, h, w]`, tokens `[N, L, C]` or a
-            vector `[N, C]`. Modules are shared with `model`, not copied.
+            vector `[N, C]`. Modules are shared with `model`, not copied. Those that work in place (ReLU(inplace=True))
+            are told not to: what a stage is given may be kept, by a tap or in a buffer.
         preprocessing: the recipe of its weights.
         tap: stage that is read by default, as classifiers do.
         pooling: pooling by default.
@@ -127,6 +128,10 @@ class Backbone:
     def __post_init__(self) -> None:
         for name in self.stages:
             _check_name(name)
+        for stage in self.stages.values():
+            for module in stage.modules():
+                if vars(module).get("inplace") is True:
+                    module.inplace = False  # type: ignore[assignment]
 
     @property
     def has_class_token(self) -> bool:

@@ -355,6 +355,21 @@ def test_build_shields_pretrained_weights_and_lets_initialisers_reach_random_one
     assert torch.allclose(rows @ rows.T, torch.eye(64), atol=1e-5), "orthogonal is what the initialiser promises"
 
 
+@pytest.mark.parametrize("activation", [nn.SiLU, nn.Hardswish])
+def test_what_stands_at_the_cut_is_as_it_was_after_a_look(activation: Callable[..., nn.Module]) -> None:
+    """It lies in a rollout or replay buffer, and is looked at again in every epoch."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.Sequential(activation(inplace=True), nn.Conv2d(8, 16, 3, 2)))
+    stages = {"low": model[0], "high": model[1]}
+    backbone = Backbone(model=model, stages=stages, preprocessing=Preprocessing(), tap="high")
+    encoder = exact(backbone, "high")
+    cut = encoder.frozen(random_pixels(32))
+    kept = cut.clone()
+    with torch.no_grad():
+        features = encoder.learned(cut)
+        assert torch.equal(cut, kept)
+        assert torch.equal(encoder.learned(cut), features)
+
+
 def test_a_copy_shares_what_is_frozen_and_owns_what_learns() -> None:
     encoder = small("layer2")
     twin = copy.deepcopy(encoder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stillsight.encoders.backbone import Backbone
@@ -60,17 +61,19 @@ def check_at(path: str, backbone: Backbone, image: tuple[int, int], *, learns: s
         EncoderError: a stage hands on something else than one float32 tensor, or maps with their channels last; what it
             hands on is another the next time, or in another batch; it changes what it holds; or it computes with a
             tensor of the model that no stage holds, so that it is neither loaded, hashed nor frozen; or a weight that
-            is to learn matters and gets no gradient.
+            is to learn matters and gets no gradient; or a stage changes what it is given.
     """
     import torch
 
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    # Whoever encodes may do it in inference mode, in which no gradient can be computed.
+    with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng(devices=[]):
         images = noise(backbone, image)
         lasting = copied(held(backbone, lasting=True))
-        outputs = _passed(path, backbone, images, image)
+        outputs = _passed(path, backbone, images.clone(), image)
         for stage, output in outputs.items():
             _check_output(path, stage, output, image)
         _check_unchanged(path, backbone, lasting)
+        _check_given(path, backbone, images)
         _check_again(path, backbone, images, outputs)
         _check_alone(path, backbone, images, outputs)
         check_ownership(path, backbone, images, outputs)
@@ -233,6 +236,25 @@ def _check_unchanged(path: str, backbone: Backbone, before: Mapping[str, Tensor]
                 "to the bit. Let forward() change it where self.training is true alone; a network that is traced must "
                 "be in eval mode before: torch.jit.trace(model.eval(), ...)."
             )
+
+
+def _check_given(path: str, backbone: Backbone, images: Tensor) -> None:
+    """Refuse a network with a stage that changes the tensor that it is given: a tap on the way keeps that tensor, and
+    what stands at the cut is in a buffer."""
+    import torch
+
+    for stage, module in backbone.stages.items():
+        given = images.clone()
+        handed_on = run(replace(backbone, stages={stage: module}), given)[stage]
+        # The count of changes tells of one in which no number became another: gradients of others are gone all the
+        # same.
+        if given._version or not torch.equal(torch.nan_to_num(given), torch.nan_to_num(images)):
+            raise EncoderError(
+                f"Stage {stage} of {path} changes the tensor that it is given, in place, and that may be kept: by a "
+                "tap on the stage before it, or in a buffer where the network is cut. Let it compute a new one: "
+                "F.relu(x) in place of F.relu(x, inplace=True) or x.relu_(), y = x + z in place of x += z."
+            )
+        images = handed_on
 
 
 def _check_again(path: str, backbone: Backbone, images: Tensor, outputs: Mapping[str, Tensor]) -> None:

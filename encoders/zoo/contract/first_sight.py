@@ -25,8 +25,8 @@ class FirstSight:
     def __call__(self, image: tuple[int, int]) -> None:
         """Refuse the network by what it makes of images of this height and width, in pixels; see `check_at`."""
         if self.backbone is not None and image not in self.seen:
-            self.seen.add(image)
             check_at(self.path, self.backbone, image, learns=self.learns)
+            self.seen.add(image)  # what was refused is refused the next time, too
 
     def __deepcopy__(self, memo: object) -> FirstSight:
         return self

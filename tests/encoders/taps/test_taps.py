@@ -136,6 +136,23 @@ def test_images_need_not_be_square(backbone: Backbone, height: int, width: int) 
         )
 
 
+@pytest.mark.parametrize("pooling", ["attention2", "conv2"])
+def test_a_stage_that_would_work_in_place_leaves_the_tap_before_it_as_it_was(pooling: str) -> None:
+    """Layer by layer, torchvision's stages are ReLU(inplace=True) too: what was kept would be what comes behind it."""
+    squeezenet = make_backbone("squeezenet1_1")
+    taps, poolings = "features.0,features.3", f"{pooling},global"
+    before = alone(squeezenet, "features.0", pooling, pixels())
+    encoder = Encoder(squeezenet, tap=taps, pooling=poolings, precision="float32")
+    with torch.no_grad():
+        features = encoder(pixels())
+    close(features[:, : before.shape[1]], before)
+    encoder.frozen.prepare((3, 32, 32), wanted="folded")
+    with torch.no_grad():
+        close(encoder(pixels()), features)
+    learning = Encoder(make_backbone("squeezenet1_1"), tap=taps, pooling=poolings, unfreeze="all", precision="float32")
+    learning(pixels()).square().sum().backward()  # of what was changed in between, torch has no gradient
+
+
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("poolings", ["attention2,grid2,conv3", "global,attention1,global", "conv2,conv2,conv2"])
 def test_poolings_that_learn_stand_behind_every_cut_and_get_the_gradient(

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -286,6 +287,36 @@ def test_an_operation_without_a_gradient_is_a_sentence() -> None:
         check("x:y", one_way, learns="all")
 
 
+@pytest.mark.parametrize(
+    "then",
+    [
+        lambda maps: nn.functional.silu(maps, inplace=True),
+        lambda maps: maps.relu_(),  # of the second look on it changes no number
+        lambda maps: maps.data.mul_(2) + 0,  # which nothing counts
+        lambda maps: maps[:, 1:].add_(1),
+    ],
+)
+def test_a_stage_that_changes_what_it_is_given_is_refused(then: Callable[[Tensor], Tensor]) -> None:
+    class Behind(nn.Module):
+        def forward(self, maps: Tensor) -> Tensor:
+            return then(maps)
+
+    def two(behind: nn.Module) -> Backbone:
+        low = Stage()
+        whole = nn.Sequential(low, behind)
+        return Backbone(model=whole, stages={"low": low, "high": behind}, preprocessing=Preprocessing(), tap="low,high")
+
+    with pytest.raises(
+        EncoderError, match=r"Stage high of x:y changes the tensor that it is given, in place, .* x \+= z"
+    ):
+        check("x:y", two(Behind()))
+    with pytest.raises(EncoderError, match=r"Stage high of x:y changes the tensor"):
+        FirstSight("x:y", two(Behind()))((48, 48))
+    for module in (nn.ReLU(inplace=True), nn.SiLU(inplace=True), nn.Sequential(nn.Identity(), nn.ELU(inplace=True))):
+        assert check("x:y", two(module), learns="all"), "a module is told not to"
+    assert check("x:y", backbone(Stage(lambda maps: maps.relu_()))), "of what is its own a stage does what it likes"
+
+
 class Stubborn(nn.Module):
     """Keeps its BatchNorm in train mode."""
 
@@ -420,6 +451,25 @@ def test_an_encoder_that_was_looked_at_is_not_looked_at_again() -> None:
     once = len(passes)
     sight((32, 32))
     assert len(passes) == once > 1
+
+
+def test_what_was_refused_is_refused_the_next_time() -> None:
+    sight = FirstSight("x:y", backbone(Stage(lambda maps: maps.permute(0, 2, 3, 1))))
+    for _ in range(2):
+        with pytest.raises(EncoderError, match="channels last"):
+            sight((32, 48))
+
+
+def test_the_first_sight_may_be_one_without_gradients() -> None:
+    """`Frozen.encode` runs in inference mode, in which no weight gets a gradient."""
+    two = backbone(OneSize())
+    encoder = Encoder(two, tap="only", first_sight=FirstSight("x:y", two, learns="all"))
+    assert encoder.frozen.encode(np.zeros((2, 3, 64, 64), np.uint8)).shape == (2, 24)
+    blind = backbone(OneSize(lambda maps: maps.detach()))
+    with torch.inference_mode():
+        FirstSight("x:y", two, learns="all")((64, 64))
+        with pytest.raises(EncoderError, match="without a gradient"):
+            FirstSight("x:y", blind, learns="all")((64, 64))
 
 
 @pytest.mark.parametrize("name", ENCODERS)

@@ -20,7 +20,7 @@ from stillsight.encoders.engines.folded import fold
 from stillsight.encoders.engines.onnx import session
 from stillsight.encoders.errors import EncoderError, in_brackets
 from stillsight.encoders.preprocess import Preprocess
-from stillsight.encoders.taps.handover import Onward
+from stillsight.encoders.taps.handover import Join, Onward, Pack, Read
 
 Name = Literal["auto", "eager", "folded", "compiled", "onnx", "graph"]
 Run = Callable[[Tensor], Tensor]
@@ -62,7 +62,10 @@ class Inference(nn.Module):
 
 
 def _folded(step: nn.Module) -> nn.Module:
-    """A copy of a step, folded: behind a tap, of the stage that is in it."""
+    """A copy of a step, folded: behind a tap, of the stage that is in it. What passes beside it is left as it is: what
+    looks at whether it is given one tensor or several cannot be traced."""
+    if isinstance(step, Read | Join | Pack):
+        return copy.deepcopy(step)
     return Onward(fold(step.stage)) if isinstance(step, Onward) else fold(step)
 
 

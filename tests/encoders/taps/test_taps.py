@@ -248,6 +248,15 @@ def test_every_engine_computes_what_the_network_computes(
         torch.testing.assert_close(encoder(pixels(count)), features, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("poolings", ["conv2", "attention1,conv2,global", "global,conv2,conv2", "grid2"])
+def test_three_taps_are_folded_too(backbone: Backbone, poolings: str) -> None:
+    encoder = Encoder(copy.deepcopy(backbone), tap=THREE, pooling=poolings, precision="float32")
+    expected = encoder(pixels())
+    encoder.frozen.prepare((3, 32, 32))
+    assert (encoder.frozen.engine.name, encoder.frozen.engine.dropped) == ("folded", {})
+    torch.testing.assert_close(encoder(pixels()), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_folding_reaches_stages_behind_a_tap(backbone: Backbone) -> None:
     encoder = Encoder(copy.deepcopy(backbone), tap="stem,layer2", pooling="grid2", precision="float32")
     encoder.frozen.prepare((3, 32, 32), wanted="folded")

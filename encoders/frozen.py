@@ -130,6 +130,8 @@ class Frozen(Part):
         """Numpy pixels `[N, 3, H, W]` uint8 -> numpy features `[N, ...]`, in batches of at most `batch` images."""
         if not len(self.steps):
             return pixels
+        if not len(pixels):  # of which many a network makes an error
+            return np.zeros((0, *self.frame_shape(pixels.shape[1:])), np.float32)
         with devices.threads(self.threads):
             return devices.encode_in_batches(self, torch.from_numpy(pixels), self.device, batch).numpy()
 

@@ -498,6 +498,15 @@ def tiny_transformer() -> Backbone:
     stages = {"embed": PatchEmbedding(model), "block0": model.encoder.layers[0], "norm": model.encoder.ln}
     return Backbone(
         model=model, stages=stages, preprocessing=Preprocessing(), tap="norm", pooling="cls", class_tokens=1
+@pytest.mark.parametrize("cut", [None, "layer2", "all"])
+def test_no_images_have_no_features_of_the_right_shape(cut: str | None) -> None:
+    encoder = small(cut)
+    found = encoder.frozen.encode(np.zeros((0, 3, 16, 16), np.uint8))
+    assert found.shape == (0, *encoder.frozen.frame_shape((3, 16, 16)))
+    assert found.dtype == (np.uint8 if cut == "all" else np.float32)
+    assert encoder.counter.images == 0
+
+
     )
 
 

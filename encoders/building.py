@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stillsight.encoders import device as devices
-from stillsight.encoders.adapt import Adaptation
+from stillsight.encoders.adapt import Adaptation, merge
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.encoder import Encoder, fingerprint, up_to
@@ -73,7 +73,8 @@ def build(
         seed=config.seed,
         first_sight=None if proved else FirstSight(config.encoder, run, learns=unfreeze),
     )
-    built.recipe = Recipe(replace(config, accept_license=False), pinned)  # whoever unpickles it accepts for themselves
+    again = replace(config, accept_license=False)  # whoever unpickles it accepts for themselves
+    built.recipe = Recipe(again, pinned, fingerprint(built.learned.state_dict()))
     target = devices.pick_device(config.device)
     # The learned part keeps its layout: SB3's orthogonal initialisation cannot write into NHWC tensors.
     devices.channels_last(built.frozen, target)
@@ -87,20 +88,31 @@ class Recipe:
     Attributes:
         config: what was chosen.
         pinned: see `build`.
+        learned_sha256: of the part that learns, as it was built; "" where nobody knows.
     """
 
     config: EncoderConfig
     pinned: bool
+    learned_sha256: str = ""
 
-    def rebuild(self, frozen_sha256: str, pixels: tuple[int, int] | None = None) -> Encoder:
+    def rebuild(
+        self,
+        frozen_sha256: str,
+        pixels: tuple[int, int] | None = None,
+        learned: Mapping[str, Tensor] | None = None,
+        training: bool = True,
+    ) -> Encoder:
         """Build the encoder again.
 
         Args:
             frozen_sha256: of its frozen weights.
             pixels: height and width of the images that it has seen, if it has seen any.
+            learned: state of the part that learns, where that is no longer what it was built as.
+            training: whether it was in train mode.
 
         Raises:
-            EncoderError: its frozen weights are not the ones that it was pickled with.
+            EncoderError: its frozen weights are not the ones that it was pickled with, or what it learned is of another
+                network.
         """
         encoder = build(self.config, pinned=self.pinned)
         now = fingerprint(encoder.frozen.state())
@@ -110,9 +122,29 @@ class Recipe:
                 f"{frozen_sha256[:12]}, and {encoder.provenance.name} now holds {now[:12]}. Give it the weights that "
                 "it was trained with."
             )
-        if pixels is not None and (len(encoder.taps) > 1 or encoder.learned.pools):
-            encoder.frozen.frame_shape((3, *pixels))  # which tells both parts how an image is laid out
-        return encoder
+        if learned is not None:
+            _take(encoder, learned)
+        if pixels is not None:
+            # Which tells both parts how an image is laid out: taps, poolings of tokens, and stages of its own may ask.
+            encoder.frozen.frame_shape((3, *pixels))
+        return encoder.train(training)
+
+
+def _take(encoder: Encoder, learned: Mapping[str, Tensor]) -> None:
+    """Put what it had learned into an encoder that was built again.
+
+    Raises:
+        EncoderError: it is of another network.
+    """
+    if encoder.learned.state_dict().keys() != learned.keys():
+        merge(encoder.learned)  # as it was for good where low-rank additions are no longer there
+    try:
+        encoder.learned.load_state_dict(learned)
+    except RuntimeError as error:
+        raise EncoderError(
+            f"What {encoder.name} had learned does not fit the network that it is now "
+            f"({str(error).splitlines()[-1].strip()}). Give it the code that it was trained with."
+        ) from error
 
 
 def _configured(encoder: EncoderConfig | str, mode: Mode | str | None, options: Mapping[str, Any]) -> EncoderConfig:

@@ -29,7 +29,16 @@ from stillsight.encoders.weights.provenance import Provenance
 class Rebuilding(Protocol):
     """What an encoder was built from, see `building.Recipe`."""
 
-    def rebuild(self, frozen_sha256: str, pixels: tuple[int, int] | None = None) -> Encoder: ...
+    @property
+    def learned_sha256(self) -> str: ...
+
+    def rebuild(
+        self,
+        frozen_sha256: str,
+        pixels: tuple[int, int] | None = None,
+        learned: Mapping[str, Tensor] | None = None,
+        training: bool = True,
+    ) -> Encoder: ...
 
 
 @dataclass(frozen=True)
@@ -198,10 +207,16 @@ class Encoder(nn.Module):
 
     def __reduce__(self) -> Any:
         # SB3's own `model.save` pickles the policy's keyword arguments. An encoder goes in as its recipe and its hash,
-        # not as its weights: a kilobyte instead of the whole network once more.
+        # not as its weights: a kilobyte instead of the whole network once more. Policies train copies of the learned
+        # part; where somebody trains this one, the recipe does not give it, and what it holds goes in as well.
         if self.recipe is None:
             return super().__reduce__()
-        return self.recipe.rebuild, (fingerprint(self.frozen.state()), self.layout.pixels)
+        state = self.learned.state_dict()
+        learned = None
+        if fingerprint(state) != self.recipe.learned_sha256:
+            learned = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
+        facts = fingerprint(self.frozen.state()), self.layout.pixels, learned, self.training
+        return self.recipe.rebuild, facts
 
 
 def up_to(backbone: Backbone, tap: str, name: str = "encoder") -> dict[str, nn.Module]:

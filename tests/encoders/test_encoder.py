@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -30,6 +31,7 @@ from stillsight.encoders import (
     fingerprint,
     names,
 )
+from stillsight.encoders.adapt import Adaptation, merge
 from stillsight.encoders.preprocess import Preprocess
 from stillsight.encoders.weights.provenance import Provenance
 from stillsight.encoders.zoo.registry import make_backbone
@@ -659,6 +661,84 @@ def test_resnet18_gives_the_features_of_torchvisions_own_forward() -> None:
 @pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "squeezenet1_1", "efficientnet_b0"])
 def test_a_features_family_gives_the_features_of_torchvisions_own_network(name: str) -> None:
     backbone = make_backbone(name)
+def trained(mode: str = "finetune", **choices: Any) -> Encoder:
+    """One whose learned part has moved, by what an optimizer would do to it."""
+    encoder = build("retina", mode, device="cpu", precision="float32", **choices)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in encoder.learned.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return encoder
+
+
+@pytest.mark.parametrize(
+    ("mode", "choices"),
+    [
+        ("finetune", {"unfreeze": "layer2"}),
+        ("scratch", {}),
+        ("finetune", {"adapt": "lora", "lora_rank": 2}),
+        ("finetune", {"adapt": "norm"}),
+        ("frozen", {"pooling": "attention2"}),
+    ],
+)
+@pytest.mark.parametrize("way", ["pickle", "torch.save", "copy"])
+def test_what_was_learned_is_pickled_too(mode: str, choices: dict[str, Any], way: str) -> None:
+    encoder = trained(mode, **choices)
+    expected = encoder(random_pixels(32))
+    if way == "pickle":
+        again = pickle.loads(pickle.dumps(encoder))
+    elif way == "copy":
+        again = copy.deepcopy(encoder)
+    else:
+        buffer = io.BytesIO()
+        torch.save(nn.Sequential(encoder).eval(), buffer)
+        buffer.seek(0)
+        whole = torch.load(buffer, weights_only=False)
+        again = whole[0]
+        assert not any(module.training for module in whole.modules())
+    assert network_bits(again.learned) == network_bits(encoder.learned)
+    assert again.sha256() == encoder.sha256()
+    assert close(again(random_pixels(32)), expected, 1e-6)
+    assert len(pickle.dumps(pickle.loads(pickle.dumps(build("retina", mode, device="cpu", **choices))))) < 4096
+
+
+def test_low_rank_additions_that_were_added_for_good_are_pickled_as_they_are() -> None:
+    encoder = trained(adapt="lora")
+    expected = encoder(random_pixels(32))
+    merge(encoder.learned)
+    assert close(pickle.loads(pickle.dumps(encoder))(random_pixels(32)), expected)
+
+
+def test_an_encoder_of_which_a_policy_trains_a_copy_is_pickled_as_its_recipe() -> None:
+    encoder = build("retina", "finetune", device="cpu")
+    copied = copy.deepcopy(encoder.learned)
+    with torch.no_grad():
+        next(copied.parameters()).add_(1)
+    assert len(pickle.dumps(encoder)) < 4096
+    assert pickle.loads(pickle.dumps(encoder)).sha256() == encoder.sha256()
+
+
+def test_what_was_learned_by_another_network_is_refused() -> None:
+    build_again, (frozen, pixels, learned, training) = trained(unfreeze="layer2").__reduce__()
+    name = next(iter(learned))
+    learned[name] = learned[name][:1]
+    with pytest.raises(
+        EncoderError, match=r"What retina had learned does not fit the network that it is now \(size mis"
+    ):
+        build_again(frozen, pixels, learned, training)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny", "eupe_ti16"])
+def test_a_pickled_transformer_knows_how_its_tokens_lie(name: str) -> None:
+    """16 x 4 tokens are as many as 8 x 8: a pooling, and rotations, would take them for a square."""
+    options = {"tap": "block1", "pooling": "grid2", "unfreeze": "block1", "precision": "float32", "device": "cpu"}
+    encoder = build(name, "scratch", **options)
+    with torch.no_grad():
+        cut = encoder.frozen(torch.randint(0, 256, (2, 3, 64, 256), dtype=torch.uint8))
+        again = pickle.loads(pickle.dumps(encoder))
+        assert torch.equal(again.learned(cut), encoder.learned(cut))
+
+
     randomise(backbone.model)
     encoder, model = exact(backbone), official_model(name)
     assert all(key.startswith("classifier.") for key in fill(model, encoder.state()))

@@ -46,6 +46,17 @@ class Adaptation:
             return self.what == "all" and not pinned
         return self.batchnorm == "train"
 
+    def moving(self, steps: nn.Module, pinned: bool) -> list[Tensor]:
+        """The parameters of `steps` that training changes, and the statistics that move with it."""
+        statistics = [module for module in steps.modules() if isinstance(module, _BatchNorm)]
+        buffers = [buffer for module in statistics for buffer in module.buffers(recurse=False)]
+        learning: Iterable[Tensor] = steps.parameters()
+        if self.what == "norm":
+            learning = norms(steps)
+        elif self.what == "lora":
+            learning = (getattr(module, name) for module, name in matrices(steps))
+        return [*learning, *(buffers if self.moves_statistics(pinned) else ())]
+
     def prepare(self, steps: nn.Module, names: Iterable[str]) -> None:
         """Leave in `steps` only what learns as parameters.
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from stillsight.encoders import device as devices
 from stillsight.encoders.adapt import Adaptation
@@ -74,7 +75,8 @@ class Encoder(nn.Module):
         first_sight: called with height and width of images of each size that the network is to see.
 
     Raises:
-        EncoderError: no such stage or pooling, or nothing that could learn in the way of `adaptation`.
+        EncoderError: no such stage or pooling, nothing that could learn in the way of `adaptation`, or what would learn
+            is in the frozen part, too.
     """
 
     def __init__(
@@ -112,7 +114,10 @@ class Encoder(nn.Module):
         poolings = _poolings(backbone, stages, self.taps, self.layout, seed)
         sides = Sides(name, backbone.multiple, backbone.fixed)
         pixels = Preprocess(self.preprocessing, resolution, self.counter, self.layout, sides, first_sight)
-        before, after = _parts(pixels, stages, self._cut(stages), poolings, self.layout)
+        cut = self._cut(stages)
+        if cut in stages:
+            _check_apart(name, backbone, stages, cut, adaptation or Adaptation(), pinned)
+        before, after = _parts(pixels, stages, cut, poolings, self.layout)
         self.frozen = Frozen(before, _official(before, backbone.model), self.counter, precision)
         names = _official(after, backbone.model)
         self.learned = Learned(after, names, pinned=pinned, shielded=shielded, adaptation=adaptation)
@@ -241,6 +246,36 @@ first that passes."""
 def with_parameters(stages: Mapping[str, nn.Module]) -> list[str]:
     """The names of the stages that have something to learn, in order."""
     return [name for name, stage in stages.items() if next(stage.parameters(), None) is not None]
+
+
+def _check_apart(
+    name: str, backbone: Backbone, stages: Mapping[str, nn.Module], cut: str, adaptation: Adaptation, pinned: bool
+) -> None:
+    """Refuse a cut that goes through shared weights: what is frozen would be trained with what learns."""
+    names = list(stages)
+
+    def shared(first: str) -> list[Tensor]:
+        """What would learn from this stage on and is in an earlier one."""
+        at = names.index(first)
+        before, after = (nn.ModuleList([stages[each] for each in part]) for part in (names[:at], names[at:]))
+        frozen = {place for tensor in (*before.parameters(), *before.buffers()) for place in _places(tensor)}
+        return [tensor for tensor in adaptation.moving(after, pinned) if not frozen.isdisjoint(_places(tensor))]
+
+    if not (both := shared(cut)):
+        return
+    official = {id(tensor): key for key, tensor in backbone.model.state_dict(keep_vars=True).items()}
+    found = dict.fromkeys(official.get(id(tensor), "a tensor") for tensor in both)
+    earlier = next((stage for stage in reversed(names[: names.index(cut)]) if not shared(stage)), "all")
+    raise EncoderError(
+        f"Stages of {name} before {cut} and from there on share {', '.join(list(found)[:3])}"
+        f"{' and more' if len(found) > 3 else ''}, so what is frozen would be trained with what learns. Type "
+        f"--unfreeze {earlier}, before which nothing of that lies, or give each stage weights of its own."
+    )
+
+
+def _places(tensor: Tensor) -> set[int]:
+    """Which tensor it is, and where its numbers lie, by which two that are one are told."""
+    return {id(tensor)} | ({tensor.data_ptr()} if not is_lazy(tensor) and tensor.data_ptr() else set())
 
 
 def _poolings(

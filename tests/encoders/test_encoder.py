@@ -298,6 +298,62 @@ def test_a_cut_behind_which_nothing_would_learn_is_refused() -> None:
         Encoder(blind, unfreeze="all")
 
 
+class Tied(nn.Module):
+    """A layer that is also in another stage."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, maps: Tensor) -> Tensor:
+        activated: Tensor = self.layer(maps).relu()
+        return activated
+
+
+def tied(layer: nn.Module, other: nn.Module | None = None) -> Backbone:
+    """Four stages, of which the second and the fourth have one layer."""
+    behind = nn.Sequential(nn.Conv2d(8, 8, 1), Tied(other or layer))
+    model = nn.Sequential(nn.Conv2d(3, 8, 4, 4), Tied(layer), nn.Conv2d(8, 8, 1), behind)
+    stages = dict(zip(("stem", "one", "two", "three"), model, strict=True))
+    return Backbone(model=model, stages=stages, preprocessing=Preprocessing(), tap="three")
+
+
+def test_a_cut_through_shared_weights_is_refused() -> None:
+    """The failure it prevents: what is frozen is trained, and what is saved computes something else."""
+    for cut in ("two", "three"):
+        for layer in (nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)):
+            with pytest.raises(
+                EncoderError,
+                match=rf"^Stages of encoder before {cut} and from there on share \S*layer\.weight, .* --unfreeze one,",
+            ):
+                Encoder(tied(layer), unfreeze=cut)
+    for cut in ("one", "stem", "all", None):
+        Encoder(tied(nn.Conv2d(8, 8, 1)), unfreeze=cut)
+    twin = nn.Conv2d(8, 8, 1)
+    twin.weight.data = (layer := nn.Conv2d(8, 8, 1)).weight.data  # another parameter with the same numbers
+    with pytest.raises(EncoderError, match=r"share 3\.1\.layer\.weight, so"):
+        Encoder(tied(layer, twin), unfreeze="two")
+
+
+def test_what_is_shared_and_stays_as_it_is_may_lie_on_both_sides() -> None:
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("table", torch.rand(8, 1, 1))
+
+        def forward(self, maps: Tensor) -> Tensor:
+            turned: Tensor = maps + self.table
+            return turned
+
+    Encoder(tied(Table()), unfreeze="two", pinned=False)  # positions that rotate are such a table
+    fixed = nn.BatchNorm2d(8, affine=False)
+    Encoder(tied(fixed), unfreeze="two")
+    with pytest.raises(EncoderError, match="running_mean"):
+        Encoder(tied(fixed), unfreeze="two", pinned=False)
+    with pytest.raises(EncoderError, match="share"):
+        Encoder(tied(nn.Conv2d(8, 8, 1)), unfreeze="two", adaptation=Adaptation(what="lora"))
+
+
 @pytest.mark.parametrize(
     ("pooling", "places", "width"),
     [("global", 1, 256), ("softmax", 1, 512), ("grid3", 9, 256 * 9), ("flatten", 0, 4096)],
@@ -442,6 +498,15 @@ def test_numpy_in_batches_is_the_same_as_tensors_at_once(cut: str | None, reques
     assert found.shape[1:] == encoder.frozen.frame_shape((3, 16, 16))
 
 
+@pytest.mark.parametrize("cut", [None, "layer2", "all"])
+def test_no_images_have_no_features_of_the_right_shape(cut: str | None) -> None:
+    encoder = small(cut)
+    found = encoder.frozen.encode(np.zeros((0, 3, 16, 16), np.uint8))
+    assert found.shape == (0, *encoder.frozen.frame_shape((3, 16, 16)))
+    assert found.dtype == (np.uint8 if cut == "all" else np.float32)
+    assert encoder.counter.images == 0
+
+
 def test_images_are_resized_where_a_resolution_is_given() -> None:
     backbone = make_backbone("retina")
     resized = Encoder(backbone, resolution=32, pooling="flatten", precision="float32")
@@ -500,15 +565,6 @@ def tiny_transformer() -> Backbone:
     stages = {"embed": PatchEmbedding(model), "block0": model.encoder.layers[0], "norm": model.encoder.ln}
     return Backbone(
         model=model, stages=stages, preprocessing=Preprocessing(), tap="norm", pooling="cls", class_tokens=1
-@pytest.mark.parametrize("cut", [None, "layer2", "all"])
-def test_no_images_have_no_features_of_the_right_shape(cut: str | None) -> None:
-    encoder = small(cut)
-    found = encoder.frozen.encode(np.zeros((0, 3, 16, 16), np.uint8))
-    assert found.shape == (0, *encoder.frozen.frame_shape((3, 16, 16)))
-    assert found.dtype == (np.uint8 if cut == "all" else np.float32)
-    assert encoder.counter.images == 0
-
-
     )
 
 
@@ -605,62 +661,6 @@ def test_a_pickled_encoder_refuses_weights_that_have_changed(tmp_path: Path) -> 
     assert "Give it the weights that it was trained with." in message
 
 
-def test_an_encoder_without_a_recipe_is_pickled_whole() -> None:
-    encoder = small("layer3")
-    again = pickle.loads(pickle.dumps(encoder))
-    assert again.sha256() == encoder.sha256()
-    assert torch.equal(again(random_pixels(16)), encoder(random_pixels(16)))
-
-
-# Official names -------------------------------------------------------------------------------------------------------
-
-
-def official_model(name: str) -> Any:
-    model: nn.Module = torchvision.models.get_model(name, weights=None)
-    return model.eval()
-
-
-def fill(model: nn.Module, state: dict[str, Tensor]) -> Iterable[str]:
-    """Load `state` into torchvision's network, and return the names that it did not cover."""
-    outcome = model.load_state_dict(state, strict=False)
-    assert not outcome.unexpected_keys
-    missing: Iterable[str] = outcome.missing_keys
-    return missing
-
-
-def test_every_network_keeps_its_official_names(network: tuple[str, Backbone]) -> None:
-    name, backbone = network
-    row = ENCODERS[name]
-    state = exact(backbone).state()
-    assert set(state) <= set(backbone.model.state_dict())
-    if row.weights in (None, "shipped"):
-        assert set(state) == set(backbone.model.state_dict())
-        return
-    missing = set(backbone.model.state_dict()) - set(state)
-    heads = {"fc", "classifier", "heads", "attn_pool", "fc_norm", "conv_head", "norm_head", "head"}
-    assert {key.split(".")[0] for key in missing} <= heads, "only what stands behind the last map is cut off"
-
-
-def normalised(backbone: Backbone, pixels: Tensor) -> Tensor:
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (backbone.preprocessing.mean, backbone.preprocessing.std))
-    return (pixels / 255 - mean) / std
-
-
-@torch.no_grad()
-def test_resnet18_gives_the_features_of_torchvisions_own_forward() -> None:
-    backbone = make_backbone("resnet18")
-    randomise(backbone.model)
-    encoder, model = exact(backbone), official_model("resnet18")
-    assert set(fill(model, encoder.state())) == {"fc.weight", "fc.bias"}
-    model.fc = nn.Identity()
-    pixels = random_pixels(64)
-    assert close(encoder(pixels), model(normalised(backbone, pixels)))
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "squeezenet1_1", "efficientnet_b0"])
-def test_a_features_family_gives_the_features_of_torchvisions_own_network(name: str) -> None:
-    backbone = make_backbone(name)
 def trained(mode: str = "finetune", **choices: Any) -> Encoder:
     """One whose learned part has moved, by what an optimizer would do to it."""
     encoder = build("retina", mode, device="cpu", precision="float32", **choices)
@@ -739,6 +739,62 @@ def test_a_pickled_transformer_knows_how_its_tokens_lie(name: str) -> None:
         assert torch.equal(again.learned(cut), encoder.learned(cut))
 
 
+def test_an_encoder_without_a_recipe_is_pickled_whole() -> None:
+    encoder = small("layer3")
+    again = pickle.loads(pickle.dumps(encoder))
+    assert again.sha256() == encoder.sha256()
+    assert torch.equal(again(random_pixels(16)), encoder(random_pixels(16)))
+
+
+# Official names -------------------------------------------------------------------------------------------------------
+
+
+def official_model(name: str) -> Any:
+    model: nn.Module = torchvision.models.get_model(name, weights=None)
+    return model.eval()
+
+
+def fill(model: nn.Module, state: dict[str, Tensor]) -> Iterable[str]:
+    """Load `state` into torchvision's network, and return the names that it did not cover."""
+    outcome = model.load_state_dict(state, strict=False)
+    assert not outcome.unexpected_keys
+    missing: Iterable[str] = outcome.missing_keys
+    return missing
+
+
+def test_every_network_keeps_its_official_names(network: tuple[str, Backbone]) -> None:
+    name, backbone = network
+    row = ENCODERS[name]
+    state = exact(backbone).state()
+    assert set(state) <= set(backbone.model.state_dict())
+    if row.weights in (None, "shipped"):
+        assert set(state) == set(backbone.model.state_dict())
+        return
+    missing = set(backbone.model.state_dict()) - set(state)
+    heads = {"fc", "classifier", "heads", "attn_pool", "fc_norm", "conv_head", "norm_head", "head"}
+    assert {key.split(".")[0] for key in missing} <= heads, "only what stands behind the last map is cut off"
+
+
+def normalised(backbone: Backbone, pixels: Tensor) -> Tensor:
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (backbone.preprocessing.mean, backbone.preprocessing.std))
+    return (pixels / 255 - mean) / std
+
+
+@torch.no_grad()
+def test_resnet18_gives_the_features_of_torchvisions_own_forward() -> None:
+    backbone = make_backbone("resnet18")
+    randomise(backbone.model)
+    encoder, model = exact(backbone), official_model("resnet18")
+    assert set(fill(model, encoder.state())) == {"fc.weight", "fc.bias"}
+    model.fc = nn.Identity()
+    pixels = random_pixels(64)
+    assert close(encoder(pixels), model(normalised(backbone, pixels)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "squeezenet1_1", "efficientnet_b0"])
+def test_a_features_family_gives_the_features_of_torchvisions_own_network(name: str) -> None:
+    backbone = make_backbone(name)
     randomise(backbone.model)
     encoder, model = exact(backbone), official_model(name)
     assert all(key.startswith("classifier.") for key in fill(model, encoder.state()))

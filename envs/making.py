@@ -12,11 +12,12 @@ import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.monitor import Monitor
 
+from stillsight.envs.adapters.own_context import in_own_context
 from stillsight.envs.adapters.rendering import prepare
 from stillsight.envs.errors import EnvError
 from stillsight.envs.options import EnvOptions, Scalar, check_seed
 from stillsight.envs.random_play import action_seed
-from stillsight.envs.registry import check_shift, resolve, suite_of
+from stillsight.envs.registry import OTHER, built_on, check_shift, prepare_bases, resolve, suite_of
 from stillsight.envs.shifts.shifted import Shifted
 from stillsight.envs.spec import OwnImage
 from stillsight.envs.suites import SUITES
@@ -66,7 +67,8 @@ def make_env(
 
 
 def bare(env_id: str, options: EnvOptions) -> gym.Env[Any, Any]:
-    """Gymnasium's own environment, with its suite's wrapping, which skips frames.
+    """Gymnasium's own environment, in an OpenGL context of its own where it draws by Gymnasium's MuJoCo renderer, with
+    its suite's wrapping, or that of the suite upon whose class a user built it; that skips frames.
 
     Raises `EnvError`, see `make_env`, and for more steps an episode than there are of a game that pays by the clock.
     """
@@ -79,7 +81,8 @@ def bare(env_id: str, options: EnvOptions) -> gym.Env[Any, Any]:
         env = untimed(env)
         if suite.clock is not None:
             suite.clock(env_id, env.unwrapped, options.max_episode_steps * options.frame_skip)
-    return suite.wrap(env, options)
+    env = in_own_context(env)
+    return (built_on(env.unwrapped) if suite is OTHER else suite).wrap(env, options)
 
 
 def dressed(
@@ -149,7 +152,9 @@ def _make(env_id: str, options: EnvOptions, suite: Suite) -> gym.Env[Any, Any]:
     # -1 removes the id's own time limit: ours takes its place and counts agent steps.
     maker = partial(gym.make, made, max_episode_steps=-1 if options.max_episode_steps else None, **kwargs)
     try:
-        renders = _renders(env_id)
+        renders = _renders(env_id)  # which imports what it is made from
+        if suite is OTHER:
+            prepare_bases(env_id)
         prepare(suite.draws, env_id)
         return make_rendering(maker) if renders else maker()
     except EnvError:

@@ -5,6 +5,7 @@ Reading the rows costs no import beyond the standard library; `resolve` imports 
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
@@ -62,6 +63,34 @@ def _made_from(registered: RegisteredSpec) -> str:
     if entry is None or isinstance(entry, str):
         return entry or ""
     return f"{getattr(entry, '__module__', '')}:{getattr(entry, '__qualname__', '')}"  # a class or a function
+
+
+def built_on(env: object) -> Suite:
+    """The suite upon whose base class (`Suite.base`) a bare environment is built that is of no suite, as one of a
+    user's own may be; `OTHER` where there is none. Nothing is imported for it."""
+    for suite, base in _bases():
+        if isinstance(env, base):
+            return suite
+    return OTHER
+
+
+def prepare_bases(subject: str) -> None:
+    """Have the suites ready whose base classes are imported, before an environment is made that may be built on one.
+
+    Raises `EnvError` for a package that is here and broken.
+    """
+    for suite, _ in _bases():
+        _register(suite, subject)
+
+
+def _bases() -> list[tuple[Suite, type]]:
+    """The base classes of suites that somebody has imported."""
+    found = []
+    for suite in SUITES:
+        module, _, name = (suite.base or "").partition(":")
+        if isinstance(base := getattr(sys.modules.get(module), name, None), type):
+            found.append((suite, base))
+    return found
 
 
 def named(word: str) -> Suite:

@@ -33,6 +33,7 @@ KEPT: Mapping[str, tuple[str, ...]] = {
     "gymnasium.wrappers.transform_reward:TransformReward": (),
     "stable_baselines3.common.monitor:Monitor": ("rewards", "needs_reset", "total_steps"),
     "stillsight.envs.adapters.own_context:OwnContext": (),
+    "stillsight.envs.adapters.own_context:OwnScene": (),
     "stillsight.envs.wrappers.actions:FromZero": (),
     "stillsight.envs.wrappers.actions:Bits": (),
     "stillsight.envs.wrappers.guard:Guard": ("_steps", "_episode_steps"),

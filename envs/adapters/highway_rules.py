@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,6 +39,14 @@ class OwnRules(gym.Wrapper[Any, Any, Any, Any]):
         """The road's step."""
         with self._given(self._own):
             return self.env.step(action)
+
+    def snapshot(self) -> dict[str, Any]:
+        """The rules that it has set."""
+        return {"rules": dict(self._own)}
+
+    def restore_snapshot(self, values: Mapping[str, Any]) -> None:
+        """Keep to those."""
+        self._own = {rule: float(values["rules"][rule]) for rule in self._own}
 
     @contextmanager
     def _given(self, rules: dict[str, float]) -> Iterator[None]:

@@ -7,8 +7,8 @@ from typing import Any, SupportsFloat
 import gymnasium as gym
 from gymnasium.utils import seeding
 
-from stillsight.envs.adapters.own_context import draw_in_own_context
 from stillsight.envs.options import EnvOptions
+from stillsight.envs.wrappers.rules import skip_frames
 
 
 class MetaWorldTask(gym.Wrapper[Any, Any, Any, Any]):
@@ -41,5 +41,5 @@ class MetaWorldTask(gym.Wrapper[Any, Any, Any, Any]):
 
 
 def draw_seeded(env: gym.Env[Any, Any], options: EnvOptions) -> gym.Env[Any, Any]:
-    """`env` as a `MetaWorldTask` in its own context, its frames skipped."""
-    return draw_in_own_context(MetaWorldTask(env), options)
+    """`env` as a `MetaWorldTask`, its frames skipped."""
+    return skip_frames(MetaWorldTask(env), options)

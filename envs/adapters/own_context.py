@@ -12,9 +12,13 @@ from contextlib import suppress
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from stillsight.envs.options import EnvOptions
 from stillsight.envs.wrappers.rules import Step, skip_frames
+
+RENDERERS = "gymnasium.envs.mujoco.mujoco_rendering"
+"""The module of Gymnasium's MuJoCo renderer; where nobody has imported it, nobody draws by it."""
 
 
 class OwnContext(gym.Wrapper[Any, Any, Any, Any]):
@@ -22,20 +26,28 @@ class OwnContext(gym.Wrapper[Any, Any, Any, Any]):
 
     Gymnasium (1.4) does so once, when a renderer is made, and frees at the garbage's leisure. Both act on the context
     that happens to be current, which may be another environment's, whose objects go by the same numbers: closing an
-    environment turned others of its process black, without an error.
+    environment turned others of its process black, without an error. It stands around whatever holds such a renderer,
+    whoever wrote that, see `in_own_context`.
     """
 
     _closed = False
 
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """A new episode, which some observe by what they draw, or begin with another renderer."""
+        self._make_current()
+        return self.env.reset(seed=seed, options=options)
+
     def step(self, action: Any) -> Step:
         """The environment's step; its reward, which some have as a numpy number of 32 bits, as Python's."""
+        self._make_current()
         observation, reward, terminated, truncated, info = self.env.step(action)
-        return observation, float(reward), terminated, truncated, info
+        if isinstance(reward, np.floating | np.integer):
+            reward = float(reward)
+        return observation, reward, terminated, truncated, info
 
     def render(self) -> Any:
         """The environment's frame."""
-        for viewer in self._viewers():
-            viewer.make_context_current()
+        self._make_current()
         return self.env.render()
 
     def close(self) -> None:
@@ -47,6 +59,10 @@ class OwnContext(gym.Wrapper[Any, Any, Any, Any]):
                 viewer.con.free()
         self.env.close()
 
+    def _make_current(self) -> None:
+        for viewer in self._viewers():
+            viewer.make_context_current()
+
     def __del__(self) -> None:
         """The same of one that was left open; not at the interpreter's end, when libraries may be gone."""
         if not sys.is_finalizing():
@@ -55,15 +71,25 @@ class OwnContext(gym.Wrapper[Any, Any, Any, Any]):
 
     def _viewers(self) -> Iterator[Any]:
         """Those that draw without a window: its own, or those of the robot that a maze holds."""
-        bare: Any = self.env.unwrapped
-        for holder in (bare, *vars(bare).values()):
+        for holder in holders(self.env):
             viewers = getattr(getattr(holder, "mujoco_renderer", None), "_viewers", None) or {}
             yield from (viewer for viewer in viewers.values() if hasattr(viewer, "opengl_context"))
 
 
-def draw_in_own_context(env: gym.Env[Any, Any], options: EnvOptions) -> gym.Env[Any, Any]:
-    """`env` as an `OwnContext`, its frames skipped."""
-    return skip_frames(OwnContext(env), options)
+def holders(env: gym.Env[Any, Any]) -> Iterator[Any]:
+    """What may hold the thing that an environment is drawn by: itself, and what it holds, environments without their
+    wrappers."""
+    bare = env.unwrapped
+    for each in (bare, *vars(bare).values()):
+        yield each.unwrapped if isinstance(each, gym.Env) else each
+
+
+def in_own_context(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """`env` as an `OwnContext` where it draws by Gymnasium's MuJoCo renderer, and as it is elsewhere; to be asked of
+    any environment, since anybody may build on that renderer."""
+    if RENDERERS in sys.modules and any(hasattr(holder, "mujoco_renderer") for holder in holders(env)):
+        return OwnContext(env)
+    return env
 
 
 SCENE = ("_render_static", "_render_world")

@@ -152,6 +152,7 @@ SUITE = Suite(
     },
     unprefixed=True,
     entry_point="highway_env",
+    base="highway_env.envs.common.abstract:AbstractEnv",
     register=register,
     reserved={
         "config": "its settings are arguments of their own, say --env-set vehicles_count=20",

@@ -52,6 +52,7 @@ SUITE = Suite(
     ),
     prefix="MiniWorld-",
     entry_point="miniworld",
+    base="miniworld.miniworld:MiniWorldEnv",
     register=register,
     draws="opengl",
     wrapping="stillsight.envs.adapters.own_context:draw_in_own_scene",

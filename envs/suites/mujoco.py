@@ -77,7 +77,6 @@ SUITE = Suite(
     },
     entry_point="gymnasium.envs.mujoco",
     draws="mujoco",
-    wrapping="stillsight.envs.adapters.own_context:draw_in_own_context",
     arguments=arguments,
     harmless={"width": int, "height": int, "camera_name": r"[\w-]{1,64}"},
     state="stillsight.envs.adapters.mujoco_state:MujocoState",

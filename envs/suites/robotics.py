@@ -107,7 +107,6 @@ SUITE = Suite(
     register=register,
     draws="mujoco",
     shifts=MUJOCO_SCENES,
-    wrapping="stillsight.envs.adapters.own_context:draw_in_own_context",
     reserved={"width": "use the size (--size)", "height": "use the size (--size)"},
     harmless={
         "reward_type": "sparse|dense",

@@ -104,6 +104,9 @@ class Suite:
     entry_point: str | None = None
     """What Gymnasium makes the suite's environments from, which tells them, whatever their id, once they are
     registered: a package, a module or `module:Class`. None: they are told by prefix and rows."""
+    base: str | None = None
+    """`module:Class` that its environments are built on. One of a user's own that is built on it is of no suite, and
+    gets the suite's `wrapping` all the same, without which such environments disturb each other."""
     register: Callable[[], None] = _register_nothing
     """Registers the suite's ids with Gymnasium; called only where `default.needs` can be imported."""
     draws: Literal["mujoco", "opengl"] | None = None

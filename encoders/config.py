@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NamedTuple, Self, get_args, get_origin, get_type_hints
 
 from stillsight.encoders.errors import EncoderError, unknown
 from stillsight.encoders.mode import Mode
@@ -53,6 +53,20 @@ def refuse(given: Collection[str], flags: Collection[str], why: str) -> None:
         raise EncoderError(f"{idle[0]} has no effect {why}, or drop {idle[0]}.")
     if idle:
         raise EncoderError(f"{', '.join(idle[:-1])} and {idle[-1]} have no effect {why}, or drop them.")
+
+
+class Idle(NamedTuple):
+    """Flags that have no effect beside the others of a configuration.
+
+    Attributes:
+        flags: names of their fields.
+        why: what makes it so: the end of a sentence that begins with "has no effect".
+        instead: what to type.
+    """
+
+    flags: Collection[str]
+    why: str
+    instead: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,18 +251,25 @@ class EncoderConfig:
             EncoderError: which flag, why, and what to type.
         """
         self.note_typed(given)
+        for flags, why, instead in self.idle():
+            refuse(given, flags, f"{why}. {instead}")
+
+    def idle(self) -> Iterator[Idle]:
+        """What has no effect beside the other flags, whether it was given or not."""
+        mode, official = f"with --mode {self.mode.value}", ("weights_folder", "accept_license")
         if not self.mode.trained:
-            why = f"with --mode {self.mode.value}, in which the encoder does not learn. Type --mode finetune"
-            refuse(given, self.LEARNING, why)
+            yield Idle(self.LEARNING, f"{mode}, in which the encoder does not learn", "Type --mode finetune")
         if not self.mode.pretrained:
-            why = f"with --mode {self.mode.value}, which starts from random weights. Type --mode frozen or finetune"
-            refuse(given, ("weights_folder", "accept_license"), why)
+            yield Idle(official, f"{mode}, which starts from random weights", "Type --mode frozen or finetune")
         elif self.weights is not None:
-            beside = ("weights_folder", "accept_license")
-            refuse(given, beside, "beside --weights, which says where they are. Drop --weights")
-        elif "accept_license" in given and not spec(self.encoder).accept:
-            why = f"with --encoder {self.encoder}, whose licence nobody must accept first. Type another --encoder"
-            refuse(given, ("accept_license",), why)
+            yield Idle(official, "beside --weights, which says where they are", "Drop --weights")
+        elif not spec(self.encoder).accept:
+            why = f"with --encoder {self.encoder}, whose licence nobody must accept first"
+            yield Idle(("accept_license",), why, "Type another --encoder")
+
+    def why_idle(self, name: str) -> str | None:
+        """Why the flag of a field has no effect beside the others, see `Idle`; None where it has one."""
+        return next((idle.why for idle in self.idle() if name in idle.flags), None)
 
     def note_typed(self, given: Collection[str]) -> None:
         """Keep which flags were typed: a value that is the default counts then, too."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,7 @@ from stillsight.agents.training.algorithms import DRAWS_NOTHING, AlgorithmSpec, 
 from stillsight.agents.training.continuing.resuming import resumed
 from stillsight.agents.training.presets import preset
 from stillsight.agents.training.settings import net_arch, overrides, settings
-from stillsight.encoders.config import EncoderConfig, refuse
+from stillsight.encoders.config import EncoderConfig, Idle
 from stillsight.encoders.taps.tap import taps
 from stillsight.encoders.zoo.registry import spec as encoder_spec
 from stillsight.envs.options import OFF, EnvOptions
@@ -351,38 +351,49 @@ class RlConfig(EncoderConfig):
             if (self.resume / "config.json").is_file():  # else `check` has said so
                 resumed(self, self.resume, "rl")
             return
-        if self.from_run is None:
-            why = "without --resume or --from: what you type yourself is trusted. Type --resume RUN"
-            refuse(given, ("trust",), why)
         super().check_given(given)
-        if self.from_run is None:
-            refuse(given, ("from_checkpoint",), "without --from, which names the run that it is of. Type --from RUN")
-        else:
-            refuse(given, ("standardise",), "beside --from, whose run brings what it standardises by. Drop --from")
         for flag, settings_given in (("--set", self.set), ("--env-set", self.env_set)):
             names = Counter(setting.partition("=")[0] for setting in settings_given)
             for name in (name for name, times in names.items() if times > 1):
                 raise RunError(f"{flag} was given {name} {names[name]} times. Give it once: {flag} {name}=VALUE.")
+
+    def idle(self) -> Iterator[Idle]:
+        """What has no effect beside the other flags, see `EncoderConfig.idle`.
+
+        Raises:
+            EncoderError, RunError: there is no such encoder or algorithm, or it has no such tap.
+        """
+        if self.from_run is None and self.resume is None:
+            why = "without --resume or --from: what you type yourself is trusted"
+            yield Idle(("trust",), why, "Type --resume RUN")
+        yield from super().idle()
+        if self.from_run is None:
+            why = "without --from, which names the run that it is of"
+            yield Idle(("from_checkpoint",), why, "Type --from RUN")
+        else:
+            yield Idle(("standardise",), "beside --from, whose run brings what it standardises by", "Drop --from")
+        algo = f"with --algo {self.algo}"
         if not spec(self.algo).off_policy:
-            why = f"with --algo {self.algo}, which has no replay memory. Type --algo dqn or --algo sac"
-            refuse(given, ("replay_dtype",), why)
+            yield Idle(("replay_dtype",), f"{algo}, which has no replay memory", "Type --algo dqn or --algo sac")
         if not spec(self.algo).draws:
-            refuse(given, ("stochastic_eval",), f"with --algo {self.algo}, {DRAWS_NOTHING}. Type --algo sac")
+            yield Idle(("stochastic_eval",), f"{algo}, {DRAWS_NOTHING}", "Type --algo sac")
         if self.mode.trained and self.unfreeze in (None, "all"):
-            why = f"where all of the encoder learns, as --mode {self.mode.value} has it: none of it is run beforehand."
-            refuse(given, ("replay_dtype", "in_policy", "engine"), f"{why} Type --unfreeze STAGE, or --mode frozen")
+            why = f"where all of the encoder learns, as --mode {self.mode.value} has it: none of it is run beforehand"
+            beforehand = ("replay_dtype", "in_policy", "engine")
+            yield Idle(beforehand, why, "Type --unfreeze STAGE, or --mode frozen")
         elif self.in_policy:
-            refuse(given, ("replay_dtype",), "with --in-policy, where replay memory keeps pixels. Drop --in-policy")
+            yield Idle(("replay_dtype",), "with --in-policy, where replay memory keeps pixels", "Drop --in-policy")
         if self.pixels == (OFF,):
             learner = ("compress", "fusion", "augment", "in_policy", "engine", "replay_dtype", "size", "head")
             eyes = ("encoder", "tap", "pooling", "resolution", "weights", "weights_folder")
             shifts = ("shift", "shift_strength", "eval_shift")
-            refuse(given, (*learner, *eyes, *shifts), "with --pixels off, where no image is seen. Drop --pixels off")
+            why = "with --pixels off, where no image is seen"
+            yield Idle((*learner, *eyes, *shifts), why, "Drop --pixels off")
         row, chosen = encoder_spec(self.encoder), self.for_control()
         pooling = chosen.pooling or row.pooling
         if not any(tap.places for tap in taps(chosen.tap or row.tap, pooling)):
             why = "whose features are no channels" if pooling == "flatten" else "which leaves nothing to compress"
-            refuse(given, ("compress",), f"with --pooling {pooling}, {why}. Type --pooling grid4")
+            yield Idle(("compress",), f"with --pooling {pooling}, {why}", "Type --pooling grid4")
 
     def _check_blind(self) -> None:
         """Refuse an encoder that is to learn where no image is seen."""

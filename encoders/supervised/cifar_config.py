@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from stillsight.encoders.config import EncoderConfig, refuse
+from stillsight.encoders.config import EncoderConfig, Idle
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.supervised.data.cifar_facts import CIFAR, SIDE
@@ -155,17 +155,25 @@ class CifarConfig(EncoderConfig, Recipe):
         if self.resume is not None:  # what may stand beside it is known once the run's own flags are read
             self.note_typed(given)
             return
-        refuse(given, ("trust",), "without --resume: what you type yourself is trusted. Type --resume RUN")
         super().check_given(given)
+
+    def idle(self) -> Iterator[Idle]:
+        """What has no effect beside the other flags, see `EncoderConfig.idle`."""
+        if self.resume is None:
+            yield Idle(("trust",), "without --resume: what you type yourself is trusted", "Type --resume RUN")
+        yield from super().idle()
+        mode, data = f"with --mode {self.mode.value}", f"with --dataset {self.dataset}"
         if not self.mode.trained:
-            on = [name for name in given if getattr(self, name)]  # --crop 0 says what is so
-            frozen = f"with --mode {self.mode.value}, in which a head is fitted to features that are encoded once."
-            refuse(on, TRAINING, f"{frozen} Type --mode finetune or --mode scratch")
-            refuse(on, () if self.views else AUGMENTATION, f"{frozen} Type --views 4 to encode augmented views")
+            on = [name for name in (*TRAINING, *AUGMENTATION) if getattr(self, name)]  # --crop 0 says what is so
+            once = f"{mode}, in which a head is fitted to features that are encoded once"
+            yield Idle([name for name in TRAINING if name in on], once, "Type --mode finetune or --mode scratch")
+            if not self.views:
+                augmenting = [name for name in AUGMENTATION if name in on]
+                yield Idle(augmenting, once, "Type --views 4 to encode augmented views")
         if self.dataset in CIFAR:
-            refuse(given, ("skip_broken",), f"with --dataset {self.dataset}, which has no broken files. Name a folder")
+            yield Idle(("skip_broken",), f"{data}, which has no broken files", "Name a folder")
         else:
-            refuse(given, ("data",), f"with --dataset {self.dataset}, which is a folder itself. Type --dataset cifar10")
+            yield Idle(("data",), f"{data}, which is a folder itself", "Type --dataset cifar10")
 
     def _check_head(self) -> None:
         if self.warm_start and self.mode is not Mode.FINETUNE:

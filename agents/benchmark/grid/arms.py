@@ -31,6 +31,7 @@ class ArmSpec:
         flags: of the command.
         rates: of the encoder, as multiples of the head's; several are tuned over.
         chosen: those of the flags that no table gives and the grid does.
+        table: the [[encoder]] or [[arm]] that asks for it; empty of one that the grid adds for all.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ArmSpec:
     flags: Mapping[str, Any] = field(default_factory=dict)
     rates: tuple[float, ...] = ()
     chosen: tuple[str, ...] = ()
+    table: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def arms(record: Mapping[str, Any], track: Track, algo: str, size: int | None) -> list[ArmSpec]:
@@ -95,7 +97,7 @@ def _of_encoder(row: Mapping[str, Any], track: str, controls: Sequence[str], rat
         own = placed | ({"tap": tap} if tap else {}) | flags
         # Weights that are given for all arms are no others for those that start from random ones.
         chosen = tuple(name for name in own if name not in ("weights", "unfreeze"))
-        return ArmSpec(shown, role, base | own, rates if role in FINETUNED else (), chosen)
+        return ArmSpec(shown, role, base | own, rates if role in FINETUNED else (), chosen, row)
 
     compared = [arm("frozen", tap, "frozen", mode="frozen") for tap in taps]
     tap = taps[0]
@@ -130,4 +132,5 @@ def _explicit(row: Mapping[str, Any]) -> ArmSpec:
         raise RunError(f"An [[arm]] needs name and role, one of {', '.join(ROLES)}; this one has {sorted(row)}.")
     check_names("role", [str(row["role"])], ROLES, "Roles are", "role =")
     flags = {key: value for key, value in row.items() if key not in ARM_KEYS}
-    return ArmSpec(str(row["name"]), str(row["role"]), flags, tuple(float(rate) for rate in row.get("rates", ())))
+    rates = tuple(float(rate) for rate in row.get("rates", ()))
+    return ArmSpec(str(row["name"]), str(row["role"]), flags, rates, table=row)

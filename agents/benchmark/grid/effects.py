@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from stillsight.agents.benchmark.grid.arms import ArmSpec
-from stillsight.agents.benchmark.grid.cell import FINETUNED
-from stillsight.agents.benchmark.grid.keys import TASK
+from stillsight.agents.benchmark.grid.cell import FINETUNED, Cell
+from stillsight.agents.benchmark.grid.keys import ARM_KEYS, ENCODER_KEYS, TASK
 from stillsight.agents.benchmark.grid.spec import SETTINGS, Spec, Task
 from stillsight.agents.errors import RunError
+from stillsight.agents.training.config import RlConfig
 from stillsight.encoders.atomic import to_json
+from stillsight.encoders.supervised.cifar_config import CifarConfig
+from stillsight.envs.options import OFF
 
 LEARNING = ("adapt", "lora_rank")
 """Flags that say how an encoder learns; an [[encoder]] has a frozen arm, which they do not fit."""
@@ -23,6 +26,23 @@ GAME = {
 """Track -> flags that say what is played and for how long, or learned from: the same for all arms of a task."""
 MODES = {"frozen": "frozen", "random": "random", "scratch": "scratch", **dict.fromkeys(FINETUNED, "finetune")}
 """Role -> the mode of an arm that has it."""
+
+
+class Made(NamedTuple):
+    """What an arm comes to in one task with one algorithm.
+
+    Attributes:
+        arm: as SPEC.toml has it.
+        cell: of its first seed.
+    """
+
+    arm: ArmSpec
+    cell: Cell
+
+    @property
+    def config(self) -> RlConfig | CifarConfig:
+        """What the cell runs, with the flags of all tables."""
+        return self.cell.planned_work().config
 
 
 def check_effects(record: Mapping[str, Any], spec: Spec) -> None:
@@ -52,8 +72,10 @@ def check_effects(record: Mapping[str, Any], spec: Spec) -> None:
     _check_top(record, spec)
     for arm in {id(arm): arm for arms in spec.arms.values() for arm in arms}.values():
         _check_rates(arm)
-    _check_roles(spec)
-    _check_flags(record, spec)
+    made = [Made(arm, cell) for arm, cell in spec.first_cells()]
+    _check_roles(made)
+    _check_flags(record, spec, made)
+    _check_own_flags(record, made)
 
 
 def _tables(record: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -159,34 +181,34 @@ def _check_rates(arm: ArmSpec) -> None:
         raise RunError(f"[[arm]] {arm.name} has rates and encoder_lr, which say the same. Drop one of them.")
 
 
-def _check_roles(spec: Spec) -> None:
+def _check_roles(made: Iterable[Made]) -> None:
     """A role decides with whom an arm is compared: one that does not fit makes a control of what is none."""
-    for cell in spec.all_cells():
-        mode = cell.planned_work().config.mode.value
-        if MODES[cell.role] != mode:
+    for one in made:
+        role, mode = one.arm.role, one.config.mode.value
+        if MODES[role] != mode:
             raise RunError(
-                f'[[arm]] {cell.arm} has role = "{cell.role}" and mode = "{mode}", and would be compared as what it is '
-                f'not. Type: mode = "{MODES[cell.role]}", or another role.'
+                f'[[arm]] {one.arm.name} has role = "{role}" and mode = "{mode}", and would be compared as what it is '
+                f'not. Type: mode = "{MODES[role]}", or another role.'
             )
 
 
-def _check_flags(record: Mapping[str, Any], spec: Spec) -> None:
+def _check_flags(record: Mapping[str, Any], spec: Spec, made: Sequence[Made]) -> None:
     """Flags of shared tables that the grid replaces in an arm, or that no arm takes."""
     rows = list(zip(spec.tasks, record.get("task", ()), strict=True))
     for track in ("rl", "cifar"):
         mine = [(task, row) for task, row in rows if task.track == track]
         for name in record.get(track, {}):
-            _check_flag(f"[{track}]", name, [task for task, row in mine if name not in row or name in SETTINGS], spec)
+            below = [task.name for task, row in mine if name not in row or name in SETTINGS]
+            _check_flag(f"[{track}]", name, [one for one in made if one.cell.task in below])
         for task, row in mine:
             for name in row:
                 if name not in (*TASK, "env", "dataset"):
-                    _check_flag("[[task]]", name, [task], spec)
+                    _check_flag("[[task]]", name, [one for one in made if one.cell.task == task.name])
 
 
-def _check_flag(where: str, name: str, tasks: list[Task], spec: Spec) -> None:
-    """Refuse a flag of a shared table that does not reach the arms of `tasks`, which have no value of their own."""
-    arms = [arm for task in tasks for (title, _), arms in spec.arms.items() if title == task.name for arm in arms]
-    for arm in arms:
+def _check_flag(where: str, name: str, below: Sequence[Made]) -> None:
+    """Refuse a flag of a shared table that does not reach the arms `below` it, or that none of them takes."""
+    for arm in (one.arm for one in below):
         if name in arm.chosen:
             raise RunError(
                 f"{where} has {name}, and the grid chooses that of {arm.name} itself. Type it in [[encoder]] or [[arm]]"
@@ -197,5 +219,52 @@ def _check_flag(where: str, name: str, tasks: list[Task], spec: Spec) -> None:
                 f"{where} has encoder_lr, and {arm.name} has rates, which say the same. Type rates = [...] in its "
                 "place, or type encoder_lr in an [[arm]] without rates."
             )
-    if not any(name in SETTINGS or name not in arm.flags for arm in arms):
+    reached = [one for one in below if name in SETTINGS or name not in one.arm.flags]
+    if not reached:
         raise RunError(f"{where} has {name}, which has no effect: everything below it has its own. Drop it.")
+    if (why := _idle(name, reached)) is not None:
+        raise RunError(
+            f"{where} has {name}, which has no effect {why}, and it reaches no arm that takes it. Drop it, or add one."
+        )
+
+
+def _check_own_flags(record: Mapping[str, Any], made: Sequence[Made]) -> None:
+    """Refuse flags of an [[encoder]] or an [[arm]] that nothing made of it takes."""
+    for row in record.get("encoder", ()):
+        own = [one for one in made if one.arm.table == row]
+        for name in (name for name in row if name not in ENCODER_KEYS):
+            if (why := _idle(name, own)) is not None:
+                raise RunError(
+                    f"[[encoder]] {row.get('label', row['encoder'])} has {name}, which has no effect {why}, and none "
+                    "of its controls takes it. Drop it, or add one that does."
+                )
+    for row in record.get("arm", ()):
+        own = [one for one in made if one.arm.table == row]
+        for name in (name for name in row if name not in ARM_KEYS):
+            why = _idle(name, own)
+            if why is not None and not any(_makes_alike(name, one, made) for one in own):
+                raise RunError(f"[[arm]] {row['name']} has {name}, which has no effect {why}. Drop it.")
+
+
+def _idle(name: str, arms: Sequence[Made]) -> str | None:
+    """Why a flag has no effect on any of `arms`, in the words of the command line; None where one takes it."""
+    reasons = [one.config.why_idle(name) for one in arms]
+    return None if None in reasons else next(iter(reasons), None)
+
+
+def _makes_alike(name: str, blind: Made, made: Iterable[Made]) -> bool:
+    """Whether an arm that sees nothing has a flag of eyes as another arm of its task has it, which sees by it.
+
+    Arms are compared by every setting: without it, the two would be apart in more than in what is seen.
+    """
+    config = blind.config
+    return (
+        isinstance(config, RlConfig)
+        and config.pixels == (OFF,)
+        and any(
+            (one.cell.task, one.cell.algo) == (blind.cell.task, blind.cell.algo)
+            and one.config.why_idle(name) is None
+            and getattr(one.config, name) == getattr(config, name)
+            for one in made
+        )
+    )

@@ -105,6 +105,14 @@ class Spec:
         """
         return self.cells(lambda _: 0.0)
 
+    def first_cells(self) -> list[tuple[ArmSpec, Cell]]:
+        """Each arm in each task with each algorithm, and its cell of the first seed, at the first of its rates."""
+        seed = self.seeds[0]
+        return [
+            (arm, self._cell(task, algo, arm, seed, arm.rates[0] if arm.rates else 1.0))
+            for task, algo, arm in self._rows()
+        ]
+
     def cells_after(self, ended: Callable[[str], Cell | None]) -> list[Cell]:
         """Every cell that can be said by now, at the rates that the cells chose that ended.
 

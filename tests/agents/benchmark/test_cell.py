@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stillsight.agents.benchmark.grid import parse
 from stillsight.agents.benchmark.grid.cell import Cell, CellError, Result
 from stillsight.agents.benchmark.grid.parse import parse_spec, read_spec
 from stillsight.agents.benchmark.running.local import RENDERING
@@ -41,6 +42,10 @@ RECORD: dict[str, Any] = {
 }
 
 
+OF_NO_CONTROL = {"orchard-v0__ppo__retina-layer2-finetuned-rate-0.1__seed1000__53677d73"}
+"""Published beside the cells that a SPEC.toml asks for, as its report says."""
+
+
 def test_published_records_are_written_again_to_the_byte() -> None:
     paths = sorted(PUBLISHED.glob("*/cells/*.json"))
     assert len(paths) >= 262
@@ -48,6 +53,14 @@ def test_published_records_are_written_again_to_the_byte() -> None:
         cell = Cell.parse(path.read_bytes(), path.stem)
         assert cell.state == "done"
         assert cell.text().encode() == path.read_bytes(), path
+
+
+@pytest.mark.parametrize("path", sorted(PUBLISHED.glob("*/SPEC.toml")), ids=lambda path: path.parent.name)
+def test_published_specs_have_no_key_without_effect(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parse, "_check_cells", lambda *_: None)  # which need their games and weights
+    asked = read_spec(path)
+    ended = {one.stem for one in path.parent.glob("cells/*.json")} - OF_NO_CONTROL
+    assert ended <= set(asked.expected())
 
 
 # These two grids were run when one random arm stood beside all taps; their reports answer nothing for the other taps.

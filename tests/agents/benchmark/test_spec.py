@@ -513,6 +513,115 @@ def test_a_key_has_an_effect_or_is_refused(text: str, told: str) -> None:
     assert str(caught.value).startswith(told)
 
 
+ONCE = "with --mode frozen, in which a head is fitted to features that are encoded once"
+NO_ARM = ", and it reaches no arm that takes it. Drop it, or add one."
+OWN = '[[arm]]\nname = "x"\nrole = "frozen"\n'
+STATE = '[[arm]]\nname = "blind"\nrole = "frozen"\npixels = ["off"]\nstate = ["on"]\n'
+SEEING = OWN + 'pooling = "grid4"\nhead = 64\n'
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["epochs = 5", "lr = 0.1", "batch = 9", "mixup = 1.0", "patience = 2", "crop = 2", "tta = true", "epochs = 30"],
+)
+@pytest.mark.parametrize("table", ["[cifar]", "[[task]]"])
+def test_a_flag_of_training_needs_an_arm_that_trains(table: str, line: str) -> None:
+    """Cells would have other keys by it, and run again to the same numbers."""
+    text = f"{DATA}[cifar]\n{line}" if table == "[cifar]" else DATA.replace('"cifar10"', f'"cifar10"\n{line}')
+    with pytest.raises(RunError) as caught:
+        parse_spec(text)
+    assert str(caught.value) == f"{table} has {line.split()[0]}, which has no effect {ONCE}{NO_ARM}"
+    taken = parse_spec(text.replace('"random"', '"random", "scratch"'))
+    name, value = line.split(" = ")
+    assert {str(getattr(_config(cell), name)).lower() for cell in taken.cells()} == {value}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            DATA + "[cifar]\nencoder_lr = 0.5",
+            "[cifar] has encoder_lr, which has no effect with --mode frozen, in which the encoder does not learn"
+            + NO_ARM,
+        ),
+        (
+            DATA + "[cifar]\nskip_broken = 0.1",
+            "[cifar] has skip_broken, which has no effect with --dataset cifar10, which has no broken files" + NO_ARM,
+        ),
+        (
+            ORCHARD + '[rl]\nreplay_dtype = "float32"',
+            "[rl] has replay_dtype, which has no effect with --algo ppo, which has no replay memory" + NO_ARM,
+        ),
+        (
+            ORCHARD.replace("steps", 'from_checkpoint = "last"\nsteps'),
+            "[[task]] has from_checkpoint, which has no effect without --from, which names the run that it is of"
+            + NO_ARM,
+        ),
+        (
+            'controls = []\n[[task]]\nenv = "stillsight/Orchard-v0"\nengine = "eager"\n' + LEARNS,
+            "[[task]] has engine, which has no effect where all of the encoder learns, as --mode finetune has it: none "
+            "of it is run beforehand" + NO_ARM,
+        ),
+        (
+            DATA + 'batchnorm = "frozen"',
+            "[[encoder]] retina has batchnorm, which has no effect with --mode frozen, in which the encoder does not "
+            "learn, and none of its controls takes it. Drop it, or add one that does.",
+        ),
+        (
+            DATA + 'label = "eyes"\nweights = "a.pth"\nweights_folder = "b"',
+            "[[encoder]] eyes has weights_folder, which has no effect beside --weights, which says where they are, and "
+            "none of its controls takes it. Drop it, or add one that does.",
+        ),
+        (
+            DATA.replace('"random"', '"scratch"') + OWN + "epochs = 5",
+            f"[[arm]] x has epochs, which has no effect {ONCE}. Drop it.",
+        ),
+        (
+            ORCHARD + OWN + 'replay_dtype = "float32"',
+            "[[arm]] x has replay_dtype, which has no effect with --algo ppo, which has no replay memory. Drop it.",
+        ),
+        (
+            ORCHARD + STATE + "head = 64",
+            "[[arm]] blind has head, which has no effect with --pixels off, where no image is seen. Drop it.",
+        ),
+        (
+            ORCHARD + STATE + 'pooling = "grid4"\n' + SEEING.replace("grid4", "grid2"),
+            "[[arm]] blind has pooling, which has no effect with --pixels off",
+        ),
+    ],
+)
+def test_a_flag_that_the_command_refuses_is_refused_where_no_arm_takes_it(text: str, told: str) -> None:
+    with pytest.raises(RunError) as caught:
+        parse_spec(text)
+    assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ORCHARD.replace("seeds = 2", 'seeds = 2\nalgos = ["ppo", "dqn"]') + '[rl]\nreplay_dtype = "float32"',
+        ORCHARD.replace("seeds = 2", 'seeds = 2\nalgos = ["ppo", "dqn"]') + OWN + 'replay_dtype = "float32"',
+        ORCHARD + '[rl]\nengine = "eager"',
+        DATA.replace('"random"', '"finetune"') + 'batchnorm = "frozen"',
+        DATA + "[cifar]\ncrop = 0",
+    ],
+)
+def test_a_flag_that_one_arm_takes_is_taken(text: str) -> None:
+    assert parse_spec(text).cells()
+
+
+def test_an_arm_that_sees_nothing_may_name_the_eyes_that_it_is_compared_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pins would be apart in the pooling, too, and the state's share could not be told."""
+    monkeypatch.setattr(RlConfig, "check", lambda _: None)  # Orchard has no state
+    configs = {
+        cell.arm: _config(cell)
+        for cell in parse_spec(ORCHARD + STATE + 'pooling = "grid4"\nhead = 64\n' + SEEING).cells()
+    }
+    blind, seeing = (configs[name] for name in ("blind", "x"))
+    assert isinstance(blind, RlConfig)
+    assert replace(blind, pixels=(), state=()) == seeing
+
+
 def test_an_arm_may_be_trained_under_another_shift_than_it_is_evaluated_under() -> None:
     spec = parse_spec(ORCHARD + LEARNS + 'shift = "noise"\neval_shift = "none"')
     shifts = {(cell.arm, _config(cell).shift, _config(cell).eval_shift) for cell in spec.cells(lambda _: 0.0)}  # type: ignore[union-attr]

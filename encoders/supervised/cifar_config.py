@@ -77,8 +77,11 @@ class CifarConfig(EncoderConfig, Recipe):
     """Share of an image folder's files that may be broken: they are left out and named. More is an error."""
     head: HeadKind = "linear"
     """On frozen features. linear: logistic regression. mlp: one hidden layer. knn: votes of the nearest training
-    images. ncm: nearest class mean. What is chosen in them is chosen on the validation images; then they are fitted
-    again to training and validation images together."""
+    images. ncm: nearest class mean. What is chosen in them is chosen on the validation images."""
+    refit: bool = True
+    """Once that is chosen, fit the head again to training and validation images together, as linear probes are
+    evaluated: to a quarter more labels where a fifth is held out. --no-refit leaves it fitted to the training images,
+    which are all that an encoder in training learns from, and --warm-start's where it ends with its start."""
     views: int = 0
     """Augmented views of each training image that are encoded too, once, where the encoder is frozen; --crop, --flip,
     --rotation, --randaugment and --erasing say how."""
@@ -170,6 +173,9 @@ class CifarConfig(EncoderConfig, Recipe):
             if not self.views:
                 augmenting = [name for name in AUGMENTATION if name in on]
                 yield Idle(augmenting, once, "Type --views 4 to encode augmented views")
+        elif not self.warm_start:
+            why = f"{mode}, which learns from the training images alone"
+            yield Idle(("refit",), why, "Type --mode frozen, or --warm-start")
         if self.dataset in CIFAR:
             yield Idle(("skip_broken",), f"{data}, which has no broken files", "Name a folder")
         else:

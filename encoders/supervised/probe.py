@@ -29,7 +29,7 @@ def probe(
     labels = dataset.train.labels.repeat(1 + config.views).to(device)
     train = (parts["train"], labels)
     validation = (parts["validation"], dataset.validation.labels.to(device))
-    fitted = kinds.fit(config.head, train, validation, len(dataset.classes), seed=config.seed)
+    fitted = kinds.fit(config.head, train, validation, len(dataset.classes), refit=config.refit, seed=config.seed)
     logits = fitted.head(parts["test"])
     # Each training image is its own nearest neighbour: for k-NN this number would be dear and say nothing.
     trained = {} if config.head == "knn" else {"train_accuracy": accuracy(fitted.head(train[0]), labels)}

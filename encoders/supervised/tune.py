@@ -72,7 +72,7 @@ def tune(
             state = progress.state(model) | {"facts": facts, "row": last_row, "seconds": taken}
             run.save("last", state | {REFERENCE: seen()})
     at_start = config.warm_start and progress.best_epoch == 0
-    if at_start:
+    if at_start and config.refit:
         # Nothing is left to choose: the head is fitted to all labels, as `probe` does.
         _set_head(model, warm_start(config, dataset, run, device, cache, refit=True)[0])
     kept_whole = _save(config, encoder, dataset, run)
@@ -88,6 +88,7 @@ def tune(
         "batch": recipe.batch,
         "seconds_before": before,
         **({"best_epoch": progress.best_epoch} if progress.kept is not None else {}),
+        **({"refit": config.refit} if at_start else {}),
         **({"saved_in_float32": kept_whole} if kept_whole else {}),
     }
     if progress.kept is None or progress.best_epoch == progress.epoch:  # else it is that of other weights

@@ -224,6 +224,8 @@ def test_every_flag_of_the_recipe_is_either_training_augmentation_or_both_tracks
         ("cifar", "--mode random --weights-folder x", "--weights-folder has no effect with --mode random"),
         ("cifar", "--weights a --weights-folder x", "--weights-folder has no effect beside --weights"),
         ("cifar", "--skip-broken 0.1", "--skip-broken has no effect with --dataset cifar10"),
+        ("cifar", "--mode scratch --no-refit", "--refit has no effect with --mode scratch, which learns from the"),
+        ("cifar", "--mode finetune --refit", "--refit has no effect with --mode finetune, which learns from the"),
         ("cifar", "--dataset . --data x", "--data has no effect with --dataset ."),
         ("cifar-throughput", "--mode frozen --updates 5", "--updates has no effect with --mode frozen"),
         ("cifar-throughput", "--mode scratch --epochs 5", "--epochs has no effect with --mode scratch"),

@@ -27,7 +27,7 @@ LEARNING = ("mode", "unfreeze", "adapt", "batchnorm", "lora_rank", "encoder_lr",
 SCORED = (
     *("env", "env_version", "env_set", "frame_skip", "max_episode_steps", "eval_max_steps", "stochastic_eval"),
     *("shift", "shift_strength", "eval_shift", "pixels", "state", "steps", "from_sha256"),
-    *("dataset", "dataset_sha256", "shots", "fraction", "validation", "test_images"),
+    *("dataset", "dataset_sha256", "shots", "fraction", "validation", "refit", "test_images"),
 )
 """Pins that say what is played, seen and scored, from where and for how long: no question is about them."""
 

@@ -23,6 +23,9 @@ CONFIGS: dict[Track, type[RlConfig] | type[CifarConfig]] = {"rl": RlConfig, "cif
 PLACED = ("seed", "out", "resume", "trust", "accept_license")
 """Flags that a cell's place in the grid decides, or a user alone."""
 
+UNSAID: Mapping[str, object] = {"refit": True}
+"""Flags that came late, as every cell before them was made: keys and pins do not say so, and are those of before."""
+
 FINETUNED = ("finetune", "unfreeze", "warm-start")
 """Roles of pretrained encoders that learn on; what they gain is gained over frozen ones."""
 ROLES = ("frozen", "random", "scratch", *FINETUNED)

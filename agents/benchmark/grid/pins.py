@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from stillsight.agents.benchmark.grid.cell import PLACED
+from stillsight.agents.benchmark.grid.cell import PLACED, UNSAID
 from stillsight.agents.benchmark.grid.code_version import code_version
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.records import plain
@@ -35,8 +35,8 @@ KNOWN = ("stillsight", "torchvision", "timm", "stable_baselines3", "sb3_contrib"
 
 
 def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal in all cells of an arm: every setting, the weights that were loaded, and what it came to where
-    the run was computed: kind of device and precision.
+    """What must be equal in all cells of an arm: every setting that is not as `UNSAID` has it, the weights that were
+    loaded, and what it came to where the run was computed: kind of device and precision.
 
     A run of before these were recorded has no such pins: its cells pool with their like, and not with newer ones, since
     nobody knows what "auto" was there.
@@ -48,7 +48,8 @@ def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str
     Raises:
         RunError: a frozen encoder is not the same after the run as before it.
     """
-    settings = {item.name: plain(getattr(config, item.name)) for item in fields(config) if item.name not in UNPINNED}
+    values = {item.name: plain(getattr(config, item.name)) for item in fields(config) if item.name not in UNPINNED}
+    settings = {name: value for name, value in values.items() if (name, value) not in UNSAID.items()}
     pinned = {"weights_sha256": summary["weights_sha256"] if config.mode.pretrained else None, **settings}
     pinned |= {pin: summary[name] for name, pin in COMPUTED.items() if name in summary}
     pinned |= _code_pins(config)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stillsight.agents.benchmark.grid.arms import ArmSpec
-from stillsight.agents.benchmark.grid.cell import CONFIGS, Cell, Track, Work, slug
+from stillsight.agents.benchmark.grid.cell import CONFIGS, UNSAID, Cell, Track, Work, slug
 from stillsight.agents.runs.records import revive
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.continuing.ancestor import ancestor_sha256
@@ -19,7 +19,9 @@ from stillsight.agents.training.seeds import TUNING
 # Cells run side by side, one thread each, and a cell that is run again must give the same numbers: engines that are
 # measured and workers that are tried would choose differently from time to time.
 RL: dict[str, Any] = {"engine": "folded", "workers": "off", "threads": 1}
-CIFAR: dict[str, Any] = {"threads": 1}
+# Arms are compared on the same labels: a head that is fitted again learns from the validation images too, from which no
+# encoder in training does.
+CIFAR: dict[str, Any] = {"threads": 1, "refit": False}
 DEFAULTS: dict[Track, dict[str, Any]] = {"rl": RL, "cifar": CIFAR}
 SETTINGS = ("set", "env_set")
 """Flags that are lists of name=value, of which the last one of a name counts."""
@@ -168,6 +170,7 @@ class Spec:
         if "from_run" in flags:  # what a run begins with is part of what it is, and where it lies is not
             name = str(flags.get("from_checkpoint", RlConfig.from_checkpoint))
             given |= {"from_run": ancestor_sha256(Path(flags["from_run"]), name), "from_checkpoint": None}
+        given = {name: value for name, value in given.items() if (name, value) not in UNSAID.items()}
         if task.track == "rl":
             flags["algo"] = algo
         else:

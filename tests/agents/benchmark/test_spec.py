@@ -12,6 +12,7 @@ from stillsight.agents.benchmark.benchmark_config import BenchmarkConfig
 from stillsight.agents.benchmark.command import benchmark
 from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.grid.parse import parse_spec, read_spec
+from stillsight.agents.benchmark.grid.pins import pins
 from stillsight.agents.benchmark.grid.spec import Spec
 from stillsight.agents.benchmark.running import reference
 from stillsight.agents.benchmark.running.results import Results
@@ -577,6 +578,13 @@ def test_a_flag_of_training_needs_an_arm_that_trains(table: str, line: str) -> N
             f"[[arm]] x has epochs, which has no effect {ONCE}. Drop it.",
         ),
         (
+            DATA.replace('"random"', '"scratch"')
+            + OWN.replace("frozen", "scratch")
+            + 'mode = "scratch"\nrefit = false',
+            "[[arm]] x has refit, which has no effect with --mode scratch, which learns from the training images "
+            "alone. Drop it.",
+        ),
+        (
             ORCHARD + OWN + 'replay_dtype = "float32"',
             "[[arm]] x has replay_dtype, which has no effect with --algo ppo, which has no replay memory. Drop it.",
         ),
@@ -604,6 +612,8 @@ def test_a_flag_that_the_command_refuses_is_refused_where_no_arm_takes_it(text: 
         ORCHARD + '[rl]\nengine = "eager"',
         DATA.replace('"random"', '"finetune"') + 'batchnorm = "frozen"',
         DATA + "[cifar]\ncrop = 0",
+        DATA + "[cifar]\nrefit = false",
+        DATA.replace('"random"', '"warm-start"').replace("[[encoder]]", "refit = true\n[[encoder]]"),
     ],
 )
 def test_a_flag_that_one_arm_takes_is_taken(text: str) -> None:
@@ -620,6 +630,29 @@ def test_an_arm_that_sees_nothing_may_name_the_eyes_that_it_is_compared_with(mon
     blind, seeing = (configs[name] for name in ("blind", "x"))
     assert isinstance(blind, RlConfig)
     assert replace(blind, pixels=(), state=()) == seeing
+
+
+def test_arms_of_classifiers_learn_from_the_same_labels() -> None:
+    text = DATA.replace('"random"', '"random", "scratch"')
+    assert {(cell.role, _config(cell).refit) for cell in parse_spec(text).cells()} == {  # type: ignore[union-attr]
+        ("frozen", False),
+        ("random", False),
+        ("scratch", False),
+    }
+    asked = parse_spec(text + "[cifar]\nrefit = true")
+    assert {_config(cell).refit for cell in asked.cells()} == {True}  # type: ignore[union-attr]
+
+
+def test_cells_of_before_heads_had_a_choice_are_those_that_are_refitted() -> None:
+    """Their keys and pins say nothing of it. Others have other keys and pins, and are never pooled with them."""
+    refitted, fitted, same = (
+        parse_spec(DATA + more).expected()[0] for more in ("[cifar]\nrefit = true", "", "[cifar]\nrefit = false")
+    )
+    assert refitted == "cifar10__linear__retina-frozen__seed0__a51de976", "as it was"
+    assert refitted != fitted == same
+    summary = {"weights_sha256": "a", "encoder_sha256_before": "b", "encoder_sha256_after": "b"}
+    assert "refit" not in pins(CifarConfig(), summary)
+    assert pins(CifarConfig(refit=False), summary) == {**pins(CifarConfig(), summary), "refit": False}
 
 
 def test_an_arm_may_be_trained_under_another_shift_than_it_is_evaluated_under() -> None:

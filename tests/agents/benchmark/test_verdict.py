@@ -671,6 +671,8 @@ def test_two_frozen_arms_answer_what_they_are_apart_in_and_nothing_else(changes:
         ("scratch", {"encoder": "nature", "mode": "scratch", "steps": 5_000}, None),
         ("scratch", {"encoder": "nature", "mode": "scratch", "max_episode_steps": 20}, None),
         ("scratch", {"encoder": "nature", "mode": "scratch", "state": ["on"]}, None),
+        ("scratch", {"encoder": "nature", "mode": "scratch", "refit": False}, None),
+        ("finetune", {"mode": "finetune", "refit": False}, None),
         ("finetune", {"mode": "finetune", "encoder_lr": 0.1, "batchnorm": "frozen"}, "training"),
         ("finetune", {"mode": "finetune", "tap": "layer3"}, "training"),
         ("finetune", {"mode": "finetune", "epochs": 9, "crop": 0}, "training"),

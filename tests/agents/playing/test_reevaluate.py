@@ -19,6 +19,7 @@ from stillsight.agents.cli import main
 from stillsight.agents.errors import RunError
 from stillsight.agents.playing.play import evaluate
 from stillsight.agents.playing.play_config import EvaluateConfig
+from stillsight.agents.runs.records import revive
 from stillsight.agents.training.cifar import cifar
 from stillsight.encoders import EncoderError, Mode
 from stillsight.encoders.building import build as build_encoder
@@ -132,6 +133,21 @@ def test_the_validation_images_have_a_report_of_their_own(runs: Runs, tmp_path: 
 def test_validation_images_that_were_learned_are_not_tested_on(runs: Runs) -> None:
     with pytest.raises(RunError, match=r"was fitted again to training and validation .* Type --split test\.$"):
         evaluate(runs("frozen")[0], EvaluateConfig(split="validation", device="cpu"))
+
+
+def test_validation_images_that_no_head_learned_are_tested_on(pictures: Path, pretrained: Path, tmp_path: Path) -> None:
+    summary = run(pictures, tmp_path / "run", pretrained, mode="frozen", refit=False)
+    result = evaluate(tmp_path / "run", EvaluateConfig(split="validation", device="cpu"))
+    assert result["accuracy"] == pytest.approx(summary["validation_accuracy"], abs=1e-6)
+
+
+def test_a_run_of_before_heads_had_a_choice_was_refitted(root: Path) -> None:
+    paths = list((root / "results" / "published" / "cifar").glob("*/config.json"))
+    assert paths
+    for path in paths:
+        record = json.loads(path.read_text())
+        assert "refit" not in record
+        assert revive(CifarConfig, record).refit
 
 
 def test_no_validation_images_is_one_sentence(pictures: Path, pretrained: Path, tmp_path: Path) -> None:

@@ -448,6 +448,22 @@ def test_a_warm_start_does_not_run_away_by_default(pretrained: Path, tmp_path: P
 
 
 @pytest.mark.usefixtures("small_data")
+def test_a_warm_start_that_ends_with_its_start_is_what_frozen_gives_without_refitting_too(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.4, 0.3])
+    monkeypatch.setattr(finetune, "_accuracy", lambda *_: next(scores))
+    warm = config(Mode.FINETUNE, pretrained, warm_start=True, refit=False)
+    summary = learn(warm, Folder(tmp_path / "warm"), tmp_path / "cache")
+    assert (summary["best_epoch"], summary["refit"]) == (0, False)
+    head = load_file(tmp_path / "warm" / "checkpoints" / "head.safetensors")
+    for refit in (False, True):
+        learn(replace(warm.frozen(), refit=refit), Folder(tmp_path / f"{refit}"), tmp_path / "cache")
+        plain = kinds.read(tmp_path / f"{refit}" / "checkpoints" / "head.safetensors")
+        assert torch.equal(head["weight"], plain.folded()[0]) != refit  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("small_data")
 @pytest.mark.parametrize("best", [0, 1])
 def test_a_warm_start_ends_with_its_start_unless_an_epoch_is_better(
     pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, best: int
@@ -460,6 +476,7 @@ def test_a_warm_start_ends_with_its_start_unless_an_epoch_is_better(
     unchanged = summary["encoder_sha256_after"] == summary["encoder_sha256_before"]
     assert (summary["best_epoch"], summary["epochs"], unchanged) == (best, 2, not best)
     assert "train_accuracy" not in summary, "it would be that of other weights"
+    assert summary.get("refit") is (None if best else True), "what it says of the validation images is known by this"
     if not best:
         assert summary["validation_accuracy"] == 0.5, "not of the head that has learned these images"
         head = load_file(tmp_path / "warm" / "checkpoints" / "head.safetensors")
@@ -488,6 +505,25 @@ def test_every_head_is_fitted_to_the_same_cached_features(
     assert metadata(path)["head"] == head
     kept = features(build_encoder(config(Mode.FROZEN, pretrained), pinned=True), small_data, tmp_path / "cache", silent)
     assert accuracy(kinds.read(path)(kept["test"]), small_data.test.labels) == 1.0
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp", "knn", "ncm"])
+def test_a_head_that_is_not_refitted_has_learned_the_training_images_alone(
+    head: Any, small_data: Dataset, pretrained: Path, tmp_path: Path
+) -> None:
+    """An encoder in training learns from no others."""
+    chosen = config(Mode.FROZEN, pretrained, head=head)
+    kept = features(build_encoder(chosen, pinned=True), small_data, tmp_path / "cache", silent)
+    train, validation = ((kept[part], getattr(small_data, part).labels) for part in ("train", "validation"))
+    states = {}
+    for refit in (True, False):
+        summary = learn(replace(chosen, refit=refit), Folder(tmp_path / f"{refit}"), tmp_path / "cache")
+        assert summary["refit"] is refit
+        states[refit] = load_file(tmp_path / f"{refit}" / "checkpoints" / "head.safetensors")
+    expected = kinds.fit(head, train, validation, 3, refit=False).head.state()
+    assert states[False].keys() == expected.keys()
+    assert all(torch.equal(states[False][name], tensor) for name, tensor in expected.items())
+    assert any(not torch.equal(states[True][name], tensor) for name, tensor in expected.items())
 
 
 def test_a_run_on_an_image_folder_with_few_labels(pretrained: Path, tmp_path: Path, colours: Dataset) -> None:

@@ -167,7 +167,7 @@ class LedgerRecord(TypedDict, total=False):
 
     images: Annotated[int, msgspec.Meta(ge=0, le=LARGEST_COUNT)]
     seconds: Annotated[float, msgspec.Meta(ge=0, le=LARGEST_COUNT)]
-    cpu_seconds: Annotated[float, msgspec.Meta(ge=0, le=LARGEST_COUNT)] | None
+    all_cpu_seconds: Annotated[float, msgspec.Meta(ge=0, le=LARGEST_COUNT)] | None
     best: float
     encoder_sha256: str
 

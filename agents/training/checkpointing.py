@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from stillsight.agents.errors import CheckpointError, RunError, TrainingFault
 from stillsight.agents.features import gsde
@@ -152,7 +151,7 @@ class Savepoints:
 
     def rollout_began(self) -> None:
         """Remember where the agent stands: until `rollout_ended` it holds steps that it has not learned from."""
-        self.meter.settle()
+        self.meter.settle(hurried=True)
         model = self.agent.model
         gathers = self._lasted > LONG and not isinstance(model, OffPolicyAlgorithm)
         self._rollout = Begun(state.counters(model), replace(self.ledger), self._whole() if gathers else None)
@@ -201,17 +200,13 @@ class Savepoints:
         )
 
     def spent(self) -> dict[str, float]:
-        """Time of training until now, evaluations left out: `train_seconds`, and `train_cpu_seconds` if known."""
+        """Time of training until now, evaluations left out: `train_seconds`, and `train_cpu_seconds` of all processes
+        that work for it, if known."""
         self.meter.settle()
         spent = {"train_seconds": self.ledger.seconds}
-        if self.cpu_seconds is not None:
-            spent["train_cpu_seconds"] = self.cpu_seconds
+        if self.ledger.all_cpu_seconds is not None:
+            spent["train_cpu_seconds"] = self.ledger.all_cpu_seconds
         return spent
-
-    @property
-    def cpu_seconds(self) -> float | None:
-        """Processor seconds of training; None where other processes worked for it too, which are not counted."""
-        return None if isinstance(self.agent.venv.venv, SubprocVecEnv) else self.ledger.cpu_seconds
 
     def refuse_not_finite(self, cause: Exception | None = None) -> None:
         """Raise `TrainingFault` if a loss or a parameter is no finite number, naming the last good checkpoint.
@@ -345,7 +340,7 @@ class Savepoints:
         if self.evaluation is not None:
             self.evaluation.restore(stored.get("evaluation"))
         self.resumption = Resumption(model.num_timesteps, anew)
-        self.meter.ledger = Ledger(**{"cpu_seconds": None, **stored["ledger"]})
+        self.meter.ledger = Ledger.restored(stored["ledger"])
         self.ancestor = stored.get("ancestor")
         best = restore_best(self.run.folder, model.num_timesteps)
         self._best, self.ledger.best = (None, float("-inf")) if best is None else best

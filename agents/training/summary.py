@@ -321,7 +321,7 @@ def summary(agent: Agent, savepoints: Savepoints, episodes: list[Episode], *, de
         "best_return_mean": ledger.best,
         "env_steps": steps,
         "wall_seconds": ledger.seconds,
-        "cpu_seconds": savepoints.cpu_seconds,
+        "cpu_seconds": ledger.all_cpu_seconds,
         "env_steps_per_s": steps / ledger.seconds,
         "images_encoded_per_env_step": ledger.images / steps,
         **({} if agent.venv.layout.plain else {"images_in_an_observation": len(agent.venv.layout.images)}),

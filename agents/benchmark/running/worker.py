@@ -187,7 +187,7 @@ def _remove(folder: Path) -> None:
 
 
 def _seconds(row: Mapping[str, Any]) -> tuple[float, ...]:
-    """Seconds of training until an evaluation: by the clock, and of the processor where one process did all of it."""
+    """Seconds of training until an evaluation: by the clock and, where they are known, of the processor."""
     return tuple(row[name] for name in ("train_seconds", "train_cpu_seconds") if name in row)
 
 

@@ -98,6 +98,7 @@ class MetricsRow(TypedDict, total=False):
     train_accuracy: float | None
     validation_accuracy: float | None
     images_per_s: float | None
+    train_seconds: float | None
 
 
 STREAMS: Mapping[str, Any] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.data.split import Dataset
-from stillsight.encoders.supervised.features.frozen_features import features
+from stillsight.encoders.supervised.features.frozen_features import PARTS, Part, features
 from stillsight.encoders.supervised.heads import kinds
 from stillsight.encoders.supervised.heads.head import accuracy
 from stillsight.encoders.supervised.heads.linear import LinearHead
@@ -61,10 +62,11 @@ def warm_start(
 ) -> tuple[LinearHead, dict[str, Any]]:
     """Fit the linear head to the features as they are before fine-tuning; return it and what it reaches.
 
-    Unless `refit` is given, it is not fitted to the validation images, which training chooses by.
+    Unless `refit` is given, it is not fitted to the validation images, which training chooses by. Test images are not
+    encoded: what training takes is told beside its epochs.
     """
     encoder = build(config.frozen(), pinned=True)
-    encoded = _features(config, encoder, dataset, run, cache)
+    encoded = _features(config, encoder, dataset, run, cache, ("train", "validation"))
     train = (encoded["train"].to(device), dataset.train.labels.repeat(1 + config.views).to(device))
     validation = (encoded["validation"].to(device), dataset.validation.labels.to(device))
     fitted = kinds.fit("linear", train, validation, len(dataset.classes), refit=refit)
@@ -76,8 +78,15 @@ def warm_start(
     return fitted.head, facts | {"images_encoded": encoder.counter.images}
 
 
-def _features(config: CifarConfig, encoder: Encoder, dataset: Dataset, run: Recorder, cache: Path) -> dict[str, Tensor]:
+def _features(
+    config: CifarConfig,
+    encoder: Encoder,
+    dataset: Dataset,
+    run: Recorder,
+    cache: Path,
+    parts: Sequence[Part] = PARTS,
+) -> dict[str, Tensor]:
     def progress(part: str, done: int, total: int) -> None:
         run.progress(f"encode {part}", done, total)
 
-    return features(encoder, dataset, cache, progress, config.views, config.seed, config)
+    return features(encoder, dataset, cache, progress, config.views, config.seed, config, parts)

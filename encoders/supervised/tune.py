@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stillsight.encoders import device as devices
 from stillsight.encoders.adapt import merge
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.reference_features import REFERENCE, check_reference, reference_features
@@ -42,16 +43,20 @@ def tune(
     # A row is written before its checkpoint: the stopped run may have logged an epoch that it had not saved.
     run.rewind(0 if stored is None else int(stored["epoch"]), "epoch")
     facts: dict[str, Any] = {}
+    fitting = 0.0
     if stored is not None:
         facts = stored["facts"]
     elif config.warm_start:
-        head, facts = warm_start(config, dataset, run, device, cache)
-        _set_head(model, head)
+        with devices.stopwatch(device) as seconds:
+            head, facts = warm_start(config, dataset, run, device, cache)
+            _set_head(model, head)
+            fitting = seconds()
 
     def seen() -> Tensor:
         return reference_features(encoder.frozen, train.images.shape[2:], encoder.learned)
 
     progress = finetune.start(model, recipe, config.seed)
+    progress.train_seconds = fitting  # a head that is fitted before the first update has been trained as well
     if stored is not None:
         progress.restore(model, stored, world)
         if REFERENCE in stored:

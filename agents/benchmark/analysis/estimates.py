@@ -45,10 +45,12 @@ class Threshold:
     Attributes:
         score: in the unit of the scores.
         baseline: the arm that scores this in the end (IQM); None where SPEC.toml gives it.
+        validation: whether it is a score on validation images, as the curves of a data set are.
     """
 
     score: float
     baseline: str | None
+    validation: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,9 @@ def estimate(setting: Setting, resamples: int = RESAMPLES) -> Estimates:
 def _threshold(setting: Setting, baseline: Arm | None) -> Threshold | None:
     if setting.asked and setting.asked.threshold is not None:
         return Threshold(setting.asked.threshold, None)
+    if baseline is not None and setting.track == "cifar":
+        ends = [curve[-1][1] for curve in baseline.curves]
+        return Threshold(iqm(ends), baseline.label, validation=True) if ends else None
     return None if baseline is None else Threshold(iqm(baseline.scores()), baseline.label)
 
 

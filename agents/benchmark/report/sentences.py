@@ -227,7 +227,8 @@ def source(threshold: Threshold) -> str:
     """Where a threshold comes from."""
     if threshold.baseline is None:
         return "the threshold of SPEC.toml"
-    return f"what {threshold.baseline} scores in the end (IQM)"
+    where = " on its validation images" if threshold.validation else ""
+    return f"what {threshold.baseline} scores{where} in the end (IQM)"
 
 
 def method(family: Family, images: int | None = None) -> str:

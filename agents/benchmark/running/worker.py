@@ -143,7 +143,7 @@ def _classifier(config: CifarConfig, folder: Path, *, tunes: bool) -> Result:
     return _result(
         folder,
         pins=pinned,
-        curve=_epochs(read_lines(folder / "metrics.jsonl"), summary["train_images"]),
+        curve=_epochs(read_lines(folder / "metrics.jsonl")),
         scores={CLEAN: [summary["validation_accuracy" if tunes else "test_accuracy"]]},
         cost=_cost(summary, spent),
     )
@@ -171,14 +171,9 @@ def _result(
     )
 
 
-def _epochs(rows: list[dict[str, Any]], images: int) -> list[tuple[float, float, float]]:
+def _epochs(rows: list[dict[str, Any]]) -> list[tuple[float, float, float]]:
     """Epochs, validation accuracies and seconds of training of a run that trained its encoder; none of another."""
-    curve, seconds = [], 0.0
-    for row in rows:
-        if "epoch" in row:
-            seconds += images / row["images_per_s"]
-            curve.append((row["epoch"], row["validation_accuracy"], seconds))
-    return curve
+    return [(row["epoch"], row["validation_accuracy"], row["train_seconds"]) for row in rows if "epoch" in row]
 
 
 def _remove(folder: Path) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,7 +20,8 @@ from stillsight.encoders.supervised.features.store import Store
 from stillsight.encoders.supervised.training.augment import augment, draw
 from stillsight.encoders.supervised.training.recipe import Recipe
 
-PARTS = ("train", "validation", "test")
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
 BATCH = 256
 """Images encoded, and rows written, at a time: what a kill can cost."""
 TIMED = 40
@@ -59,6 +61,7 @@ def features(
     views: int = 0,
     seed: int = 0,
     recipe: Recipe | None = None,
+    parts: Sequence[Part] = PARTS,
 ) -> dict[str, Tensor]:
     """Float32 features `[N, D]` of the train, validation and test images; only images not in `cache` are encoded.
 
@@ -74,6 +77,7 @@ def features(
             D]`.
         seed: of the views.
         recipe: how views are augmented; by default as in training.
+        parts: which of them, the training images among them.
 
     Raises:
         EncoderError: something of the encoder learns, and stands behind its cut; the disk is too full.
@@ -87,7 +91,7 @@ def features(
     height, width = dataset.train.images.shape[2:]
     name = f"{encoder.name.replace(':', '.')}-{key(encoder, (height, width))}"
     with Store(cache / name, encoder.frozen.frame_shape((3, height, width))[0]) as store:
-        sets = {part: Batches(getattr(dataset, part).images) for part in PARTS}
+        sets: dict[str, Batches] = {part: Batches(getattr(dataset, part).images) for part in parts}
         recipe = recipe or Recipe()
         sets |= {f"view {view}": View(dataset.train.images, recipe, seed, view) for view in range(1, views + 1)}
         wanted = {part: [image for batch in batches for image in digests(batch)] for part, batches in sets.items()}
@@ -103,7 +107,7 @@ def features(
                 _fill(store, encoder, batches, wanted[part], part, progress)
         rows = {part: store.get(images) for part, images in wanted.items()}
     train = torch.cat([rows["train"], *(rows[f"view {view}"] for view in range(1, views + 1))])
-    return {"train": train, "validation": rows["validation"], "test": rows["test"]}
+    return {**{part: rows[part] for part in parts}, "train": train}
 
 
 class Batches:

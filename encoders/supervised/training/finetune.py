@@ -97,12 +97,14 @@ def train(
         if progress.order is None:
             progress.begin(len(train_split), device)
         began, before = time.perf_counter(), progress.update
+        since = began
         model.train()
         while progress.update < updates:
             if (number := _asked_to_stop(progress, world)) is not None:
                 if progress.update:
                     _average_buffers(model, progress, world)
                     progress.gather(world)
+                    progress.count_seconds(since, device)
                     yield progress.epoch
                 world.broadcast(None)  # torchrun ends all where one ends: the main one has saved now
                 raise Stop(number)
@@ -114,7 +116,9 @@ def train(
             if recipe.save_every and progress.update % recipe.save_every == 0 and progress.update < updates:
                 _average_buffers(model, progress, world)
                 progress.gather(world)
+                progress.count_seconds(since, device)
                 yield progress.epoch
+                since = time.perf_counter()
                 model.train()  # the caller may have looked at it in eval mode
         images = updates * recipe.batch
         row = {
@@ -124,6 +128,8 @@ def train(
             "lr": (recipe.lr or 0) * rates.lr_lambdas[0](rates.last_epoch - 1),  # of the epoch's last update
             "images_per_s": (updates - before) * recipe.batch / (time.perf_counter() - began),
         }
+        progress.count_seconds(since, device)
+        row |= {} if progress.train_seconds is None else {"train_seconds": progress.train_seconds}
         progress.end()
         row |= _validate(model, validation, recipe, progress, world)
         if world.is_main:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from stillsight.encoders.device import synchronize
 from stillsight.encoders.supervised.training.distributed import World, current
 
 
@@ -33,6 +35,8 @@ class Progress:
         best, best_epoch: highest validation accuracy, and after which epoch; 0 is the start.
         margin: by which an epoch must beat the start, where that competes.
         kept: the weights of that epoch, where training may stop early or the start competes.
+        train_seconds: that training has taken, a warm start's fit included, validation and saves left out; None in a
+            run that began before they were counted.
     """
 
     epoch: int
@@ -48,6 +52,7 @@ class Progress:
     best_epoch: int = 0
     margin: float = 0.0
     kept: dict[str, Tensor] | None = None
+    train_seconds: float | None = 0.0
 
     def begin(self, images: int, device: torch.device) -> None:
         """Begin an epoch over so many images."""
@@ -64,6 +69,12 @@ class Progress:
         """Add to the sums of the epoch: the loss of an update, or of one part of it, and how many images were right."""
         self.loss += loss
         self.hits += hits
+
+    def count_seconds(self, since: float, device: torch.device) -> None:
+        """Count what has passed since this moment, by `time.perf_counter`, as training; wait for the device first."""
+        synchronize(device)
+        if self.train_seconds is not None:
+            self.train_seconds += time.perf_counter() - since
 
     def gather(self, world: World) -> None:
         """Bring the sums of all processes to the main one, which is the one that saves."""
@@ -90,6 +101,7 @@ class Progress:
             "best_epoch": self.best_epoch,
             "margin": self.margin,
             "kept": self.kept,
+            "train_seconds": self.train_seconds,
         }
 
     def restore(self, model: nn.Module, state: Mapping[str, Any], world: World | None = None) -> None:
@@ -115,3 +127,4 @@ class Progress:
         self.loss, self.hits = (state[name].to(device) * is_main for name in ("loss", "hits"))
         for name in ("epoch", "update", "averaged_is_better", "best", "best_epoch", "margin", "kept"):
             setattr(self, name, state[name])
+        self.train_seconds = state.get("train_seconds")

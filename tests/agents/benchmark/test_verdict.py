@@ -486,6 +486,19 @@ def test_the_cheapest_is_named_if_seeds_agree() -> None:
     )
 
 
+def test_of_a_data_set_what_is_to_be_reached_is_what_its_curves_show() -> None:
+    """The failure it prevents: curves of accuracies on ten validation images race to an accuracy on the test images."""
+    quick = arm("eye low frozen", SPREAD, curve=(0.0, 9.0, 9.0, 9.0), seconds=10.0)
+    slow = arm("nature scratch", [5.0 + score for score in SPREAD], curve=(-5.0, -5.0, -5.0, -3.0), seconds=40.0)
+    (estimates,) = (estimate(Setting("cifar", "Task-v0", "ppo", (quick, slow), {}), FEW),)
+    assert estimates.threshold is not None
+    assert estimates.threshold.score == pytest.approx(2.0, abs=0.1), "5.0 on the test images"
+    told = judged(quick, slow, track="cifar").cost[0]
+    assert "what nature scratch scores on its validation images in the end (IQM): eye low frozen" in told
+    bare = judged(quick, arm("nature scratch", SPREAD), track="cifar")
+    assert bare.cost == (), "without a curve it reaches nothing"
+
+
 def test_no_cheapest_is_named_without_grounds() -> None:
     base = arm("nature scratch", [5.0 + score for score in SPREAD], curve=(-5.0, -5.0, -5.0, 5.0))
     equal = arm("eye low frozen", [5.0 + score for score in SPREAD], curve=(-5.0, -5.0, -5.0, 5.0))

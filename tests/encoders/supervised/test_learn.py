@@ -387,18 +387,50 @@ def test_a_warm_start_begins_as_the_head_on_frozen_features(
     summary = learn(warm, Folder(tmp_path / "warm"), tmp_path / "cache")
     frozen = build_encoder(warm.frozen(), pinned=True)
     kept = features(frozen, small_data, tmp_path / "cache", silent)
-    assert frozen.counter.images == 0, "the warm start computed these"
+    assert frozen.counter.images == 15, "the warm start computed all but the test images, by which nothing is trained"
     labelled = [(kept[part], getattr(small_data, part).labels) for part in ("train", "validation")]
     fitted = kinds.fit("linear", labelled[0], labelled[1], 3, refit=False)
     ((begun, _),) = models
     assert torch.allclose(begun, fitted.head(kept["test"]), atol=1e-3)
     assert summary["warm_start_validation_accuracy"] == fitted.validation_accuracy == 1.0
     assert summary["warm_start_penalty"] == fitted.chosen["penalty"]
-    assert summary["images_encoded"] == 66
+    assert summary["images_encoded"] == 51
     assert summary["best_epoch"] == 0, "no epoch is better than all right"
     assert summary["encoder_sha256_after"] == summary["encoder_sha256_before"]
     cold = learn(replace(warm, warm_start=False), Folder(tmp_path / "cold"), tmp_path / "cache")
     assert summary["validation_accuracy"] == 1.0 > cold["validation_accuracy"], "one slow epoch is not enough without"
+
+
+@pytest.mark.usefixtures("small_data")
+def test_the_seconds_of_a_warm_start_hold_its_fit_and_go_on(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failure it prevents: what an encoder takes to encode and its head to be fitted is told of no epoch."""
+    clock = [0.0]
+
+    def tick() -> float:
+        clock[0] += 1e-6
+        return clock[0]
+
+    monkeypatch.setattr("time.perf_counter", tick)
+    fit = tune.warm_start
+
+    def fitted(*arguments: Any, **given: Any) -> Any:
+        clock[0] += 50
+        return fit(*arguments, **given)
+
+    monkeypatch.setattr(tune, "warm_start", fitted)
+    warm = config(Mode.FINETUNE, pretrained, warm_start=True, lr=1e-4, epochs=2)
+    run = Folder(tmp_path / "run", stop=1)
+    with pytest.raises(PlugPulledError):
+        learn(warm, run, tmp_path / "cache")
+    resumed = Folder(tmp_path / "run")
+    learn(warm, resumed, tmp_path / "cache")
+    found = [row["train_seconds"] for row in (*run.rows, *resumed.rows)]
+    assert found == [pytest.approx(50, abs=0.1)] * 2
+    cold = Folder(tmp_path / "cold")
+    learn(replace(warm, warm_start=False), cold, tmp_path / "cache")
+    assert [row["train_seconds"] for row in cold.rows] == [pytest.approx(0, abs=0.1)] * 2
 
 
 @pytest.mark.usefixtures("small_data")

@@ -19,6 +19,8 @@ from stillsight.envs.options import EnvOptions, Scalar, check_seed
 from stillsight.envs.random_play import action_seed
 from stillsight.envs.registry import OTHER, built_on, check_shift, prepare_bases, resolve, suite_of
 from stillsight.envs.shifts.shifted import Shifted
+from stillsight.envs.shifts.staged import staged
+from stillsight.envs.shifts.terms import terms
 from stillsight.envs.spec import OwnImage
 from stillsight.envs.suites import SUITES
 from stillsight.envs.suites.suite import Suite
@@ -106,6 +108,10 @@ def dressed(
         EnvError: see `Pixels` and `Shifted`.
     """
     env = counted_from_zero(env)
+    if (
+        options.shift is not None
+    ):  # what a scene changes is to be changed before the first picture, which `Pixels` draws
+        env = staged(env, terms(options.shift, options.shift_strength), scenes)
     env = Pixels(env, options.size, options.pixels, options.state, image)
     if options.shift is not None:
         env = Shifted(env, options.shift, options.shift_strength, scenes)

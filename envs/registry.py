@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from stillsight.envs.errors import EnvError, did_you_mean, nearest
 from stillsight.envs.shifts.rows import SCENES, SHIFTS, SUITE_SHIFTS, Shift
-from stillsight.envs.shifts.terms import check_path, terms
+from stillsight.envs.shifts.terms import check_order, check_path, terms
 from stillsight.envs.spec import EnvSpec
 from stillsight.envs.suites import SUITES
 from stillsight.envs.suites.suite import Suite
@@ -173,19 +173,23 @@ def shifts_of(env_id: str) -> dict[str, Shift]:
 
 
 def check_shift(env_id: str, shift: str | None) -> None:
-    """Raise `EnvError` for a shift, as `terms.terms` reads it, that an environment's suite cannot give, or whose
-    pictures are not there."""
+    """Raise `EnvError` for a shift, as `terms.terms` reads it, that an environment's suite cannot give, or draws and is
+    asked for after one of the picture, or whose pictures are not there."""
     if shift is None:
         return
     known = shifts_of(env_id)
-    for term in terms(shift):
+    asked, suite = terms(shift), suite_of(env_id)
+    for term in asked:
         if term.path:
             check_path(term.path)
         if term.name not in known:
             raise EnvError(
                 f"{env_id} cannot give the shift {term.name!r}: only suites that draw it can, and "
-                f"{suite_of(env_id).name} does not. It has {', '.join(known)}. To see them: stillsight look {env_id}"
+                f"{suite.name} does not. It has {', '.join(known)}. To see them: stillsight look {env_id}"
             )
+    # Whether an environment of no suite draws what any picture can be shown through is known once it is made.
+    if suite is not OTHER or not any(term.name in SHIFTS and term.name in suite.shifts for term in asked):
+        check_order(asked, suite.shifts)
 
 
 def _require(env_id: str, spec: EnvSpec) -> None:

@@ -34,6 +34,7 @@ KEPT: Mapping[str, tuple[str, ...]] = {
     "stable_baselines3.common.monitor:Monitor": ("rewards", "needs_reset", "total_steps"),
     "stillsight.envs.adapters.own_context:OwnContext": (),
     "stillsight.envs.adapters.own_context:OwnScene": (),
+    "stillsight.envs.shifts.staged:Staged": (),
     "stillsight.envs.wrappers.actions:FromZero": (),
     "stillsight.envs.wrappers.actions:Bits": (),
     "stillsight.envs.wrappers.guard:Guard": ("_steps", "_episode_steps"),

@@ -10,6 +10,7 @@ import numpy as np
 
 from stillsight.envs.errors import EnvError
 from stillsight.envs.shifts.pictures import Pictures
+from stillsight.envs.shifts.staged import Scene
 from stillsight.envs.wrappers.parts import name
 
 COLOURS = ("road_color", "bg_color", "grass_color")
@@ -22,7 +23,7 @@ SEEN = (
 game."""
 
 
-class Domain:
+class Domain(Scene):
     """The colours and lights of an environment's own domain randomisation, as far away from its defaults as the
     strength says: at 1 as the environment draws them.
 

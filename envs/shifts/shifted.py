@@ -1,46 +1,32 @@
-"""`Shifted`: the wrapper that shows an environment through a shift, and what a suite's own shift must have."""
+"""`Shifted`: the wrapper that shows an environment through a shift."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pkgutil import resolve_name
-from typing import Any, Protocol
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
 from stillsight.envs.errors import EnvError
 from stillsight.envs.shifts.pictures import Pictures
-from stillsight.envs.shifts.rows import Image, Look, find
-from stillsight.envs.shifts.terms import Term, terms
+from stillsight.envs.shifts.rows import SHIFTS, Image, Look, find
+from stillsight.envs.shifts.staged import Scene, anew, stage_of, staged
+from stillsight.envs.shifts.terms import terms
 from stillsight.envs.wrappers.parts import name as env_name
 from stillsight.envs.wrappers.rules import Step
 
 _OWN = 0x5E1F7  # makes a seed's draws here others than the environment's own
 
 
-class Scene(Protocol):
-    """A shift that changes what an environment draws and not its picture; `Suite.shifts` names classes of these.
-
-    A class takes the opened environment, the strength (above 0) and the user's pictures, and raises `EnvError` for an
-    environment that it cannot change. The game draws its random numbers as it does without it.
-    """
-
-    def begin(self, random: np.random.Generator) -> None:
-        """An episode's look, from its draws, which do not depend on the strength; called before the environment's
-        `reset`."""
-
-    def show(self, step: int) -> None:
-        """So many agent steps of the episode are done: called before each of the environment's `step`."""
-
-
 class Shifted(gym.Wrapper[Any, Any, Any, Any]):
     """Shows an environment of uint8 `[3, H, W]`, or of several such images, and what it renders, through one shift or
     several; its game stays as it is.
 
-    Observations and films are shifted alike, each at its own size: a film shows what the agent saw. An episode's draws
-    come from a generator of their own, seeded by `reset(seed=...)`: one seed gives one look, and the game draws as
-    it does without a shift.
+    Observations and films are shifted alike, each at its own size: a film shows what the agent saw, and is what it saw
+    where the environment draws no frames. An episode's draws come from a generator of their own, seeded by
+    `reset(seed=...)`: one seed gives one look, and the game draws as it does without a shift. What the environment
+    draws itself is drawn by the `Staged` in it, which is put around it where there is none.
     """
 
     def __init__(
@@ -51,14 +37,20 @@ class Shifted(gym.Wrapper[Any, Any, Any, Any]):
         scenes: Mapping[str, str] | None = None,
     ) -> None:
         """Args: `shift` as `terms.terms` reads it; `strength` 0..1 of those without one of their own, 0 shows the
-        picture as it is; `scenes` `Suite.shifts` of the environment. Raises `EnvError`."""
-        super().__init__(env)
+        picture as it is; `scenes` `Suite.shifts` of the environment. Raises `EnvError`; so does a reset or a step that
+        shows an image which was not drawn through what the environment was to draw."""
         self._terms = terms(shift, strength)
+        stage = stage_of(env)
+        if stage is None:
+            env = staged(env, self._terms, scenes or {})
+            stage = stage_of(env)
+        super().__init__(env)
+        self._stage = stage
         self._pictures = [Pictures(term.path) if term.path else None for term in self._terms]
-        self._scenes = [
-            self._scene(term, pictures, scenes or {})
-            for term, pictures in zip(self._terms, self._pictures, strict=True)
-        ]
+        self._films_what_is_seen = env.has_wrapper_attr("films_what_is_seen") and bool(
+            env.get_wrapper_attr("films_what_is_seen")
+        )
+        self._last: Image | None = None
         self._random = np.random.default_rng()
         self._begin()
 
@@ -77,7 +69,9 @@ class Shifted(gym.Wrapper[Any, Any, Any, Any]):
         return self._shown(observation), reward, terminated, truncated, info
 
     def render(self) -> Image | None:
-        """The environment's frame through the same shift, uint8 `[H, W, 3]`."""
+        """The environment's frame through the same shift, uint8 `[H, W, 3]`, or the images last shown, side by side."""
+        if self._films_what_is_seen and self._last is not None:
+            return self._last.transpose(1, 2, 0).copy()
         frame: Any = self.env.render()
         return None if frame is None else self._through(frame)
 
@@ -95,47 +89,73 @@ class Shifted(gym.Wrapper[Any, Any, Any, Any]):
         )
         self._random = np.random.default_rng(seeds)
         self._begin()
+        self._last = None
         self._show(int(values["step"]))
 
-    def _scene(self, term: Term, pictures: Pictures | None, scenes: Mapping[str, str]) -> Scene | None:
-        """The suite's own way to give a shift; None where it has none, and where nothing is to change."""
-        if term.name not in scenes:
-            if not find(term.name).entry_point:
-                raise EnvError(f"{env_name(self.env)} cannot give the shift {term.name}. See: stillsight look")
-            return None
-        if term.strength == 0.0:
-            return None
-        try:
-            scene: Scene = resolve_name(scenes[term.name])(self.env, term.strength, pictures)
-        except EnvError:
-            if not find(term.name).entry_point:
-                raise
-            return None  # an environment of no suite: any picture has this shift
-        return scene
+    @property
+    def _scenes(self) -> list[Scene | None]:
+        return [None] * len(self._terms) if self._stage is None else self._stage.scenes
 
     def _begin(self) -> None:
         random = self._random.spawn(1)[0]
         # One shift alone draws from the episode's generator itself, as it always has.
-        several = [random] if len(self._terms) == 1 else random.spawn(len(self._terms))
+        self._draws = [random] if len(self._terms) == 1 else random.spawn(len(self._terms))
+        if self._stage is not None:
+            self._stage.begin(self._draws)
         self._looks: list[Look] = []
-        for term, pictures, scene, each in zip(self._terms, self._pictures, self._scenes, several, strict=True):
-            if scene is not None:
-                scene.begin(each)
-            elif term.strength:
-                self._looks.append(find(term.name).begin(each, term.strength, pictures))
+        for term, pictures, scene, draws in zip(self._terms, self._pictures, self._scenes, self._draws, strict=True):
+            if scene is None and term.strength:
+                self._looks.append(find(term.name).begin(draws, term.strength, pictures))
         self._show(0)
 
     def _show(self, step: int) -> None:
         self._step = step
-        for scene in self._scenes:
-            if scene is not None:
-                scene.show(step)
+        if self._stage is not None:
+            self._stage.show(step)
 
     def _shown(self, observation: Any) -> Any:
         """An observation through the shift: each image of a dict alike, and its vectors as they are."""
-        if isinstance(observation, Mapping):
-            return {key: self._turned(part) if part.ndim == 3 else part for key, part in observation.items()}
-        return self._turned(observation)
+        if not isinstance(observation, Mapping):
+            self._check_drawn()
+            self._last = self._turned(observation)
+            return self._last
+        if any(part.ndim == 3 for part in observation.values()):
+            self._check_drawn()
+        shown = {key: self._turned(part) if part.ndim == 3 else part for key, part in observation.items()}
+        if images := [part for part in shown.values() if part.ndim == 3]:
+            self._last = np.concatenate(images, axis=2)
+        return shown
+
+    def _check_drawn(self) -> None:
+        """See to it that the images which are shown were drawn through the scenes: what an environment observes may
+        come from another renderer than the one that they change."""
+        if self._stage is None:
+            return
+        missed = [i for i, scene in enumerate(self._stage.scenes) if scene is not None and not scene.drawn]
+        for i in missed:
+            term = self._terms[i]
+            if term.name not in SHIFTS:
+                raise EnvError(
+                    f"The shift {term.name} would not be seen: the images that {env_name(self.env)} shows are not "
+                    "drawn by the renderer that it changes (mujoco_renderer, or the render of physics). Have them "
+                    f"drawn by that, or type a shift of any picture: {', '.join(SHIFTS)}."
+                )
+            self._drop(i)
+
+    def _drop(self, number: int) -> None:
+        """Show the shift of that number by the picture, from the same draws, and no longer by what is drawn."""
+        assert self._stage is not None
+        scene = self._stage.scenes[number]
+        assert scene is not None
+        scene.leave()
+        self._stage.scenes[number] = None
+        before = sum(
+            each is None and bool(term.strength)
+            for each, term in zip(self._stage.scenes[:number], self._terms, strict=False)
+        )
+        term = self._terms[number]
+        look = find(term.name).begin(anew(self._draws[number]), term.strength, self._pictures[number])
+        self._looks.insert(before, look)
 
     def _turned(self, pixels: Image) -> Image:
         return np.ascontiguousarray(self._through(pixels.transpose(1, 2, 0)).transpose(2, 0, 1))

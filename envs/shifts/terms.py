@@ -5,7 +5,7 @@ Reading costs no import beyond the standard library, and opens no path.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +39,7 @@ class Term(NamedTuple):
 
 def terms(shift: str, strength: float | None = None) -> tuple[Term, ...]:
     """What a text asks for, in the order in which it is seen through: "camera:0.2+colours:0.2+background@films".
+    What an environment draws itself comes first, see `check_order`.
 
     A path reaches to the end of the text, so that it may hold any character.
 
@@ -82,6 +83,29 @@ def terms(shift: str, strength: float | None = None) -> tuple[Term, ...]:
             raise EnvError(f"The shift {names[-1]} shows no pictures of yours; these do: {taken}. Drop @{path}.")
         asked[-1] = asked[-1]._replace(path=path)
     return tuple(asked)
+
+
+def check_order(asked: Sequence[Term], drawn: Collection[str]) -> None:
+    """Raise `EnvError` where a shift that an environment draws itself comes after one of the picture: it is drawn
+    before there is a picture, and shifts are seen through in the order in which they are typed.
+
+    Args:
+        asked: shifts, in that order.
+        drawn: names of those that the environment draws itself.
+    """
+    acting = [term for term in asked if term.strength]
+    looks = [term for term in acting if term.name not in drawn]
+    late = [term for term in acting[acting.index(looks[0]) :] if term.name in drawn] if looks else []
+    if not late:
+        return
+    mend = f"Nothing can be typed after the path of {late[-1].label}, which reaches to the end: drop one of the two."
+    if not late[-1].path:
+        mended = "+".join(map(str, [*(term for term in asked if term not in looks), *looks]))
+        mend = f"Type it first: {mended}"
+    raise EnvError(
+        f"The shift {late[0].name} was asked for after {looks[0].name}, and it is drawn with the scene, before any "
+        f"picture is seen through {looks[0].name}. {mend}"
+    )
 
 
 def written(asked: Iterable[Term]) -> tuple[str, float | None]:

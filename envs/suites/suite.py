@@ -142,7 +142,7 @@ class Suite:
     """`module:Class` of a `stillsight.envs.state.StateOf`, which saves the bare environments of the suite in the middle
     of an episode; None where they cannot be, or do it themselves (`snapshot`)."""
     shifts: Mapping[str, str] = field(default_factory=dict)
-    """Names of `SHIFTS` and `SUITE_SHIFTS` -> `module:Class` of a `stillsight.envs.shifts.shifted.Scene`: shifts that
+    """Names of `SHIFTS` and `SUITE_SHIFTS` -> `module:Class` of a `stillsight.envs.shifts.staged.Scene`: shifts that
     the suite gives by what it draws, and those that it alone can give."""
     natives: Mapping[str, str] = field(default_factory=dict)
     """`module:Class` of each `NativeVecEnv`, by the name that is typed for it. The first is preferred for training

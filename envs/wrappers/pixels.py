@@ -81,6 +81,11 @@ class Pixels(gym.ObservationWrapper[Any, Any, Any]):
         """Always `rgb_array`: an environment that cannot render shows what it observes."""
         return "rgb_array"
 
+    @property
+    def films_what_is_seen(self) -> bool:
+        """Whether `render()` gives the last observation, for want of frames of the environment's own."""
+        return self.env.render_mode != "rgb_array"
+
     def observation(self, observation: Any) -> Observation:
         """The environment's own observation as uint8 `[3, H, W]`, or as a dict of images and vectors."""
         if self.layout.plain:
@@ -104,7 +109,7 @@ class Pixels(gym.ObservationWrapper[Any, Any, Any]):
 
     def render(self) -> Image | None:
         """A frame to film, uint8 `[H, W, 3]`, or None from an environment that promises frames and gives none."""
-        if self.env.render_mode == "rgb_array":
+        if not self.films_what_is_seen:
             frame: Any = self.env.render()
             return None if frame is None else film_frame(frame, name(self))
         return None if self._last is None else self._last.transpose(1, 2, 0).copy()

@@ -80,6 +80,7 @@ class Physics:
                 "colours": np.concatenate([model.mat_rgba, model.geom_rgba]).copy(),
                 "place": data.cam_xpos.copy(),
                 "matrix": data.cam_xmat.copy().reshape(-1, 3, 3),
+                "samples": int(model.vis.quality.offsamples),
             }
         )
         image = np.full((height, width, 3), 10, np.uint8)
@@ -115,11 +116,59 @@ class Robot(gym.Env[Any, Any]):
         return self.physics.render(48, 64, self.camera_id)
 
 
+class Numb(Robot):
+    """Observes numbers, and begins each episode with physics of its own."""
+
+    observation_space = gym.spaces.Box(-1, 1, (3,))  # type: ignore[assignment]
+    anew = True
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        if self.anew:
+            self.physics = Physics()
+        gym.Env.reset(self, seed=seed, options=options)
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.physics.mujoco.mj_step(self.physics.plain, self.physics.held)
+        return np.zeros(3, np.float32), float(action), False, False, {}
+
+
+class Still(Numb):
+    """The same, whose physics stay."""
+
+    anew = False
+
+
+class Eyed(Still):
+    """Observes through an eye of its own, and films by its physics."""
+
+    observation_space = Robot.observation_space
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        return Physics().render(), super().reset(seed=seed, options=options)[1]
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return Physics().render(), *super().step(action)[1:]  # type: ignore[return-value]
+
+
+class Late(Robot):
+    """Observes what the physics draw with which it has just begun an episode."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        self.physics = Physics()
+        return super().reset(seed=seed, options=options)
+
+
+ROBOTS = {f"StillsightTest{kind.__name__}-v0": kind for kind in (Robot, Eyed, Numb, Still, Late)}
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _registered() -> Iterator[None]:
-    gym.register("StillsightTestRobot-v0", Robot, disable_env_checker=True, max_episode_steps=50)
+    for env_id, kind in ROBOTS.items():
+        gym.register(env_id, kind, disable_env_checker=True, max_episode_steps=50)
     yield
-    gym.registry.pop("StillsightTestRobot-v0")
+    for env_id in ROBOTS:
+        gym.registry.pop(env_id)
 
 
 Made = Callable[..., tuple[Any, Physics]]
@@ -356,6 +405,74 @@ def test_an_environment_without_a_scene_is_refused_and_has_the_background_of_any
         gym.registry.pop("StillsightTestFlat-v0")
 
 
+@pytest.mark.parametrize("env_id", ["StillsightTestEyed-v0", "StillsightTestLate-v0"])
+def test_a_scene_that_no_image_is_drawn_through_is_refused(env_id: str) -> None:
+    """An agent was measured under a shift that it never saw: its film alone showed it."""
+    for shift in ("camera:0.3", "colours", "sky", "plain", "colours+noise"):
+        with pytest.raises(
+            EnvError, match=rf"^The shift \w+ would not be seen: the images that {env_id} shows are not"
+        ):
+            make_env(env_id, EnvOptions(shift=shift))
+    assert make_env(env_id, EnvOptions(shift="camera:0+noise")).reset(seed=0)[0].any()
+
+
+def test_an_eye_of_one_s_own_has_the_background_of_any_picture() -> None:
+    env, other = (make_env("StillsightTestEyed-v0", EnvOptions(shift="background+blur:0.1")) for _ in range(2))
+    shown, own = env.reset(seed=4)[0], Physics().render().transpose(2, 0, 1)
+    assert (shown[:, 14:] != own[:, 14:]).any(0).mean() > 0.9, "the ground has the commonest colour"
+    np.testing.assert_array_equal(shown, env.reset(seed=4)[0], "by one seed as at the first time")
+    np.testing.assert_array_equal(shown, other.reset(seed=4)[0])
+    assert (env.step(0)[0] != shown).any()
+    frame = env.unwrapped.render()
+    assert {tuple(pixel) for pixel in frame.reshape(-1, 3).tolist()} == {(10,) * 3, (100,) * 3, (200,) * 3}  # type: ignore[union-attr]
+
+
+def test_a_renderer_that_is_made_anew_is_drawn_through_the_same_scene() -> None:
+    """Each episode but the first was shown as if there were no shift."""
+    drawn: dict[str, list[Any]] = {}
+    for env_id in ("StillsightTestNumb-v0", "StillsightTestStill-v0"):
+        env: Any = make_env(env_id, EnvOptions(shift="drifting-colours:0.5+background", kwargs=(("camera_id", 0),)))
+        drawn[env_id], own = [], np.concatenate([Physics().plain.mat_rgba, Physics().plain.geom_rgba])
+        for seed in (3, 4):
+            image = env.reset(seed=seed)[0]
+            assert not (image == 10).all(0).any(), "nothing is left of the sky"
+            for _ in range(2):
+                assert (env.unwrapped.physics.drawn[-1]["colours"] != own).any()
+                drawn[env_id].append(env.unwrapped.physics.drawn[-1]["colours"])
+                env.step(0)
+        assert len(canvas(env).scenes) == 2
+    np.testing.assert_array_equal(*drawn.values(), "as where it stays")
+
+
+@pytest.mark.parametrize("env_id", ["StillsightTestRobot-v0", "StillsightTestNumb-v0", "StillsightTestStill-v0"])
+def test_plain_is_there_before_the_first_picture_whose_samples_stay(env_id: str) -> None:
+    """What an agent sees of a rendering is drawn once before anything stands around it."""
+    env: Any = make_env(env_id, EnvOptions(shift="plain", kwargs=(("camera_id", 0),)))
+    env.reset(seed=0)
+    assert [drawn["samples"] for drawn in env.unwrapped.physics.drawn] == [0] * len(env.unwrapped.physics.drawn)
+    assert env.unwrapped.physics.drawn
+
+
+def test_what_is_drawn_comes_first_since_it_is_seen_first(robot: Made, tmp_path: Path) -> None:
+    """The hue of hue+background turned the background too, and that of any picture does not."""
+    with pytest.raises(EnvError, match=r"background was .*after hue, .* Type it first: background:1\+hue:0\.5$"):
+        robot("hue+background")
+    with pytest.raises(
+        EnvError, match=r"camera was asked for after hue.*first: colours:0\.2\+camera:0\.2\+hue:1\+blur"
+    ):
+        robot("colours+hue:1+blur+camera")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(EnvError, match=r"Nothing can be typed after the path of sky@.*there, which reaches to the end"):
+        robot(f"hue+sky@{tmp_path}/there")
+    for allowed in ("background+hue", "hue+camera:0", "hue:0+camera"):
+        robot(allowed)[0].reset(seed=0)
+    gym.register("StillsightTestFlat-v0", "flat_world:Flat", disable_env_checker=True)
+    try:
+        make_env("StillsightTestFlat-v0", EnvOptions(shift="hue+background")).reset(seed=0)
+    finally:
+        gym.registry.pop("StillsightTestFlat-v0")
+
+
 def test_two_scenes_of_an_environment_hang_on_one_canvas(robot: Made) -> None:
     env, physics = robot("colours+camera+sky")
     assert len(canvas(env).scenes) == 3
@@ -441,5 +558,7 @@ def test_gymnasiums_renderer_draws_through_the_same_scenes() -> None:
         shown = env.reset(seed=1)[0]
         assert (shown != own).any(), shift
         np.testing.assert_array_equal(env.unwrapped.data.qpos, plain.unwrapped.data.qpos)  # type: ignore[attr-defined]
+        viewer = env.unwrapped.mujoco_renderer._get_viewer("rgb_array")  # type: ignore[attr-defined]
+        assert viewer.con.offSamples == (0 if shift == "plain" else 4)
         env.close()
     plain.close()

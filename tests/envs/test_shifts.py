@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -338,6 +339,37 @@ def test_an_environment_that_cannot_render_is_shifted_once() -> None:
     gym.registry.pop("StillsightTestShifted-v0")
     pixels, _ = env.reset(seed=1)
     np.testing.assert_array_equal(env.render(), pixels.transpose(1, 2, 0))
+
+
+class Cameras(gym.Env[Any, Any]):
+    """Two cameras, and no frames to film."""
+
+    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012
+    observation_space = spaces.Dict({key: spaces.Box(0, 255, (24, 24, 3), np.uint8) for key in ("front", "wrist")})
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed, options=options)
+        return {"front": scene(24, 24, 1), "wrist": scene(24, 24, 2)}, {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return {"front": scene(24, 24, 3), "wrist": scene(24, 24, 4)}, float(action), False, False, {}
+
+
+@pytest.mark.parametrize("shift", ["occluder:1", "noise:0.5+zoom", "overlay"])
+def test_a_film_of_several_cameras_is_what_was_seen_side_by_side(shift: str) -> None:
+    """One box lay over both, and the noise of each was another than in what the agent saw."""
+    gym.register("StillsightTestCameras-v0", Cameras, disable_env_checker=True)
+    try:
+        env = make_env("StillsightTestCameras-v0", EnvOptions(pixels=("front", "wrist"), shift=shift))
+        for move in (lambda: env.reset(seed=3), lambda: env.step(0)):
+            seen = move()[0]
+            film: Any = env.render()
+            np.testing.assert_array_equal(film, np.concatenate([seen["front"], seen["wrist"]], 2).transpose(1, 2, 0))
+            film[:] = 0  # is nobody else's
+            assert env.render().any()  # type: ignore[union-attr]
+    finally:
+        gym.registry.pop("StillsightTestCameras-v0")
 
 
 def test_the_shift_sees_resized_pixels_and_stands_inside_the_monitor() -> None:

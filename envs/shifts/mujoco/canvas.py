@@ -55,6 +55,7 @@ class Canvas:
     Attributes:
         model, data: of MuJoCo.
         scenes: that a picture is drawn with.
+        drawings: how often anything was drawn.
     """
 
     model: Any
@@ -62,6 +63,7 @@ class Canvas:
 
     def __init__(self) -> None:
         self.scenes: list[Layer] = []
+        self.drawings = 0
 
     def drawn(self, view: View, draw: Callable[[], Any], ids: Callable[[], NDArray[np.int32]] | None) -> Any:
         """What `draw` gives with the scenes in place, covered where they cover it.
@@ -72,6 +74,7 @@ class Canvas:
             ids: gives number and type `[H, W, 2]` of what is seen in each pixel, -1 for nothing; None where there are
                 no colours.
         """
+        self.drawings += 1
         with ExitStack() as put_back:
             for scene in self.scenes:
                 put_back.callback(scene.put(view))

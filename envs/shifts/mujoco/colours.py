@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import gymnasium as gym
 import numpy as np
 
-from stillsight.envs.shifts.mujoco.canvas import View
+from stillsight.envs.shifts.mujoco.canvas import Canvas, View
 from stillsight.envs.shifts.mujoco.scene import MujocoScene
 from stillsight.envs.shifts.mujoco.sphere import Array
-from stillsight.envs.shifts.pictures import Pictures
 
 _DEFAULT = (0.5, 0.5, 0.5, 1.0)
 """A geom's colour in MuJoCo unless it has one of its own; then its material's is drawn."""
@@ -24,9 +22,10 @@ class Colours(MujocoScene):
     drift: ClassVar[float] = 0.0
     """Standard deviation of a step of the walk, as a part of the strength."""
 
-    def __init__(self, env: gym.Env[Any, Any], strength: float, pictures: Pictures | None) -> None:
-        super().__init__(env, strength, pictures)
-        model = self.canvas.model
+    def hang(self, there: Canvas) -> None:
+        """Know which colours there are, and how far each may go."""
+        super().hang(there)
+        model, strength = there.model, self._strength
         own = (model.geom_rgba != np.array(_DEFAULT, np.float32)).any(1) | (model.geom_matid < 0)
         self._geoms = np.flatnonzero(own)
         plain = np.concatenate([model.mat_rgba[:, :3], model.geom_rgba[self._geoms, :3]]).astype(np.float64)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium as gym
-
+from stillsight.envs.shifts.mujoco.canvas import Canvas
 from stillsight.envs.shifts.mujoco.scene import MujocoScene
-from stillsight.envs.shifts.pictures import Pictures
 
 
 class Plain(MujocoScene):
@@ -17,10 +15,15 @@ class Plain(MujocoScene):
     once more for each mirror; each pixel in four samples. In software that is most of the time.
     """
 
-    def __init__(self, env: gym.Env[Any, Any], strength: float, pictures: Pictures | None) -> None:
-        super().__init__(env, strength, pictures)
-        # For good: the samples are read once, when the first picture is drawn, and physics knows none of the three.
-        model = self.canvas.model
+    _changed: Any = None
+
+    def hang(self, there: Canvas) -> None:
+        """Change the model, once and for good: its samples are read when the first picture is drawn, and physics knows
+        none of the three."""
+        super().hang(there)
+        if (model := there.model) is self._changed:
+            return
+        self._changed = model
         model.light_castshadow[:] = 0
-        model.mat_reflectance[:] *= 1.0 - strength
+        model.mat_reflectance[:] *= 1.0 - self._strength
         model.vis.quality.offsamples = 0

@@ -31,7 +31,7 @@ class World(NamedTuple):
         return resolve(self.env_id).options.merge(**self.options)
 
 
-NO_SKY, PLAIN = frozenset({"sky"}), frozenset({"plain"})
+NO_SKY = frozenset({"sky"})
 SMALL, STATE = {"width": 64, "height": 64}, {"state": ("on",)}
 WORLDS = {
     "DeepMind Control": World("dm_control/cartpole-swingup-v0", ("dm_control",), {"size": 48, **STATE}),
@@ -40,8 +40,8 @@ WORLDS = {
     ),
     "from above": World("dm_control/reacher-easy-v0", ("dm_control",), {"size": 48, **STATE}, NO_SKY),
     "MuJoCo": World("HalfCheetah-v5", ("mujoco", "imageio"), {"size": 64, "kwargs": SMALL, **STATE}, NO_SKY),
-    "Robotics": World("FetchReach-v4", ("gymnasium_robotics",), {"size": 48, **STATE}, PLAIN),
-    "maze": World("PointMaze_UMaze-v3", ("gymnasium_robotics",), {"size": 48, **STATE}, NO_SKY | PLAIN),
+    "Robotics": World("FetchReach-v4", ("gymnasium_robotics",), {"size": 48, **STATE}),
+    "maze": World("PointMaze_UMaze-v3", ("gymnasium_robotics",), {"size": 48, **STATE}, NO_SKY),
     "Meta-World": World("metaworld/reach-v3", ("metaworld",), {"size": 48, **STATE}),
     "MiniWorld": World("MiniWorld-OneRoom-v0", ("miniworld",), {}),
     "CarRacing": World("CarRacing-v3", ("Box2D", "pygame"), {"size": 48}),

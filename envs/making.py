@@ -108,9 +108,8 @@ def dressed(
         EnvError: see `Pixels` and `Shifted`.
     """
     env = counted_from_zero(env)
-    if (
-        options.shift is not None
-    ):  # what a scene changes is to be changed before the first picture, which `Pixels` draws
+    if options.shift is not None:
+        # What a scene changes is to be changed before the first picture, which `Pixels` draws.
         env = staged(env, terms(options.shift, options.shift_strength), scenes)
     env = Pixels(env, options.size, options.pixels, options.state, image)
     if options.shift is not None:

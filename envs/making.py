@@ -69,7 +69,7 @@ def make_env(
 
 
 def bare(env_id: str, options: EnvOptions) -> gym.Env[Any, Any]:
-    """Gymnasium's own environment, in an OpenGL context of its own where it draws by Gymnasium's MuJoCo renderer, with
+    """Gymnasium's own environment, in an OpenGL context of its own where its renderer forgets to make it current, with
     its suite's wrapping, or that of the suite upon whose class a user built it; that skips frames.
 
     Raises `EnvError`, see `make_env`, and for more steps an episode than there are of a game that pays by the clock.

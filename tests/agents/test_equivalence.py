@@ -8,9 +8,9 @@ order of a sum, which differs between batches and between processors, moves weig
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -120,6 +120,13 @@ def _imported(tiny: Tiny) -> None:
         train(tiny(algo, **robot(algo, "two cameras and a state")), 40)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreciseConfig(RlConfig):
+    """A run whose replay memory keeps features in double precision, which nobody but a test can ask for."""
+
+    replay_dtype: Literal["float16", "float32", "float64"] = "float64"  # type: ignore[assignment]
+
+
 @pytest.fixture(scope="module")
 def precise(tiny: Tiny, retina_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """`tiny`, with nothing in it that is kept in less than double precision: worker processes, which would be taken
@@ -129,8 +136,11 @@ def precise(tiny: Tiny, retina_file: Path, tmp_path_factory: pytest.TempPathFact
     save_file({name: t.double() if t.is_floating_point() else t for name, t in state.items()}, path)
 
     def make(algo: str = "ppo", **changes: Any) -> RlConfig:
-        config = tiny(algo, **{"replay_dtype": "float64", "workers": "off", **changes})
-        return replace(config, weights=path if config.mode.pretrained else None)
+        config = tiny(algo, workers="off", **changes)
+        chosen = {field.name: getattr(config, field.name) for field in fields(config) if field.init}
+        return PreciseConfig(
+            **chosen | {"replay_dtype": "float64", "weights": path if config.mode.pretrained else None}
+        )
 
     return make
 

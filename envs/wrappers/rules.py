@@ -93,7 +93,7 @@ class LifeLoss(gym.Wrapper[Any, Any, Any, Any]):
         """Put it back."""
         self._lives, self._game_goes_on = int(values["_lives"]), bool(values["_game_goes_on"])
         unread = values.get("_unread")  # which states of before that was kept have not
-        self._unread = None if unread is None else dict(unread)
+        self._unread = None if unread is None else {key: unread[key] for key in ("r", "l", "t")}
 
 
 def sign(reward: SupportsFloat) -> float:

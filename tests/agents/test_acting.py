@@ -143,7 +143,8 @@ OTHERS = {
 @pytest.mark.parametrize("algo", [*ALGORITHMS, *OTHERS])
 def test_every_algorithm_acts_by_one_rule_wherever_it_plays(tiny: Tiny, tmp_path: Path, algo: str) -> None:
     known = OTHERS.get(algo, algo)
-    config = tiny(known, steps=48, frame_stack=2, max_episode_steps=None, out=tmp_path / "run")
+    # A seed whose evaluations begin at one that can be typed as `--seed`.
+    config = tiny(known, seed=1, steps=48, frame_stack=2, max_episode_steps=None, out=tmp_path / "run")
     settings = tuple(one for one in config.set if not (algo == "sb3_contrib:CrossQ" and one.startswith("target")))
     masked = algo.endswith("MaskablePPO")
     env = MaskedNoise if masked else ContinuousNoise if config.env.endswith("Continuous-v0") else Noise

@@ -33,8 +33,8 @@ Fault = Callable[[Agent], None]
 BOUND = 1e-10
 """Largest difference of a weight or an action that rounding may make; it makes 2e-13."""
 
-FAULT = 1e5 * BOUND
-"""Smallest difference of the weights by which a planted fault must show; the least of them makes 5e-4."""
+FAULT = 1e4 * BOUND
+"""Smallest difference of the weights by which a planted fault must show; the least of them makes 3e-6."""
 
 MOVED = 1e-4
 """How far training must have moved some weight: where nothing moves, everything is equal."""

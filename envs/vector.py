@@ -39,8 +39,10 @@ def make_vec(
       last bit.
     - `options` default to those of the id's row; `training=False` leaves rewards unclipped and lives unended.
     - `workers=0` steps all copies in this process, which is fastest for light environments; `workers=n_envs` gives
-      each its own process (SB3 has nothing in between). The pixels are the same. A suite that can have one environment
-      in a process gets workers, whatever is asked.
+      each its own process (SB3 has nothing in between). The pixels are the same where an environment comes from a
+      module and draws from its own generator (`np_random`). What draws from numpy's, Python's or torch's gets the same
+      twice in workers, each of which has its own, seeded by the copy's seed. A suite that can have one environment in a
+      process gets workers, whatever is asked.
     - `native=None` trains through the first VecEnv of the environment's suite (`Suite.natives`) if that can do what is
       asked, or through the vector environment that the id was registered with if that observes images and can begin
       episodes alone (`EntryPointVecEnv`); `native=True` insists, and a name (`natives`) takes that one. The rules are
@@ -83,7 +85,7 @@ def make_vec(
     own = replace(options, step_timeout=0.0) if workers else options
     makers = [partial(make_env, env_id, own, training=training, seed=seed + i) for i in range(n_envs)]
     if workers:
-        made: VecEnv = WorkerVecEnv(env_id, makers, options.step_timeout, space)
+        made: VecEnv = WorkerVecEnv(env_id, makers, options.step_timeout, space, seed)
     else:
         envs = [maker() for maker in makers]
         if len({id(env.unwrapped) for env in envs}) < n_envs:

@@ -6,12 +6,16 @@ import contextlib
 import functools
 import os
 import sys
+from collections.abc import Mapping
 from statistics import fmean
+from typing import Any
 
-from stable_baselines3.common.vec_env import DummyVecEnv
+import numpy as np
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from stillsight.envs.errors import EnvError, EnvFault
 from stillsight.envs.options import EnvOptions
+from stillsight.envs.random_play import action_seed, random_play
 from stillsight.envs.registry import suite_of
 from stillsight.envs.vector import make_vec
 from stillsight.envs.vectorised.step_times import Steps, step_times
@@ -22,15 +26,19 @@ LIGHT = 5e-4
 SECONDS = 1.5
 """How long each way is timed, after the first steps."""
 
+COMPARED = 3
+"""Steps of new episodes in which both ways must show and pay the same."""
+
 
 def workers_pay(
     env_id: str, n_envs: int, options: EnvOptions, *, seed: int = 0, native: bool | str | None = None
 ) -> bool:
     """Whether `n_envs` training environments step faster in a process each than all in this one.
 
-    Both ways show the same pixels, so what is found changes the speed of a run and nothing else. Light environments are
-    told by a few steps; native ones step in threads already. Where worker processes cannot play the environment, they
-    do not pay, which is said on stderr, once.
+    What is found is to change the speed of a run and nothing else, so the first steps are compared too: where worker
+    processes play another game of the same seed than this process does twice, or cannot play the environment, they do
+    not pay, which is said on stderr, once. Light environments are told by a few steps; native ones step in threads
+    already.
 
     Raises:
         EnvError: see `make_vec`.
@@ -44,15 +52,50 @@ def workers_pay(
         here.close()
         return False
     alone = seconds_per_step(here, SECONDS)
+    played = beginning(here, seed)
     here.close()
     try:
         there = make_vec(env_id, n_envs, seed=seed, options=options, workers=n_envs)
         with contextlib.closing(there):
             together = seconds_per_step(there, SECONDS)
+            if together >= alone:
+                return False
+            if same(played, beginning(there, seed)):
+                return True
+        # Or the game differs from one time to the next, wherever it is played.
+        with contextlib.closing(make_vec(env_id, n_envs, seed=seed, options=options, native=native)) as anew:
+            steady = same(played, beginning(anew, seed))
     except (EnvError, EnvFault, OSError) as error:  # of a system that has no more processes, pipes or memory
         _say(f"stillsight: {env_id} is stepped in one process. {error}")
         return False
-    return together < alone
+    if steady:
+        _say(
+            f"stillsight: {env_id} is stepped in one process. In worker processes it is another game of the same seed: "
+            "they import what the main script imports, and not what stands under its main guard or was changed since. "
+            "Put that into a module, --env module:Id, or type --workers on for the game that is played there."
+        )
+    return not steady
+
+
+def beginning(venv: VecEnv, seed: int) -> list[Any]:
+    """What random play meets in the first steps of a seed's episodes: observations, rewards and ends."""
+    venv.seed(seed)
+    venv.action_space.seed(action_seed(seed))
+    met: list[Any] = [venv.reset()]
+    draw = random_play(venv)
+    for _ in range(COMPARED):
+        observations, rewards, dones, _ = venv.step(draw())
+        met += [observations, np.asarray(rewards, np.float32), dones]
+    return met
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two beginnings, or parts of them, are equal to the bit."""
+    if isinstance(one, Mapping):
+        return all(same(part, other[key]) for key, part in one.items())
+    if isinstance(one, list):
+        return all(map(same, one, other))
+    return np.array_equal(one, other)
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import stat
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing import set_forkserver_preload
@@ -36,6 +37,9 @@ FAULT = "stillsight.fault"
 
 PRELOADED = "stillsight.envs.vectorised.preloaded"
 """The module that the server of processes imports before it forks a worker."""
+
+GENERATORS = 0x6E6E_D015
+"""Sets the seeds of a worker's shared generators apart from those of games and of action spaces."""
 
 PATIENCE = 2.0
 """Seconds that a worker may take to end."""
@@ -159,16 +163,21 @@ def _report(error: Exception) -> Report:
     return f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
 
 
-def _make(maker: Maker, number: int, shared: SharedObservations | None) -> gym.Env[Any, Any]:
+def _make(
+    maker: Maker, number: int, shared: SharedObservations | None, seed: int, variables: Mapping[str, str]
+) -> gym.Env[Any, Any]:
     """Runs in the worker, which ends when this process does. Ctrl-C is for this side, which may have to save first.
 
+    The variables of its environment are those that the server began with, and become those of this process.
     SIGTERM ends it through a handler, for SDL takes that signal where it finds none, and then nothing ends it.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     end_with_parent()
-    np.random.seed()  # whose state is that of the server, which all workers share
+    os.environ.clear()
+    os.environ.update(variables)
+    _seed_generators(seed)
     try:
         env = maker()
     except Exception as error:
@@ -176,6 +185,16 @@ def _make(maker: Maker, number: int, shared: SharedObservations | None) -> gym.E
     if shared is not None and env.observation_space != shared.space:
         return Unmade(f"in one it observes {env.observation_space}, in another process {shared.space}")
     return Reporting(env, number, shared)
+
+
+def _seed_generators(seed: int) -> None:
+    """Seed what whoever needs a random number may draw from: else all workers have the server's state, or chance."""
+    of_numpy, of_python, of_torch = map(int, np.random.SeedSequence((seed, GENERATORS)).generate_state(3))
+    np.random.seed(of_numpy)
+    random.seed(of_python)
+    torch: Any = sys.modules.get("torch")  # which Stable-Baselines3 brings
+    if torch is not None:
+        torch.manual_seed(of_torch)
 
 
 class WorkerVecEnv(SubprocVecEnv):
@@ -187,7 +206,12 @@ class WorkerVecEnv(SubprocVecEnv):
     """
 
     def __init__(
-        self, env_id: str, makers: Sequence[Maker], timeout: float = 0.0, space: spaces.Space[Any] | None = None
+        self,
+        env_id: str,
+        makers: Sequence[Maker],
+        timeout: float = 0.0,
+        space: spaces.Space[Any] | None = None,
+        seed: int = 0,
     ) -> None:
         """Args:
         env_id: for sentences.
@@ -195,6 +219,8 @@ class WorkerVecEnv(SubprocVecEnv):
         timeout: in seconds, after which a worker that has not answered counts as hung, 0 for never.
         space: of one environment's observations; where it is a Box, or a Dict of Boxes, they lie in memory that all
             processes see (`SharedObservations`). Without it they go through pipes.
+        seed: of the generators of numpy, Python and torch in the first worker, for what draws from them; the others
+            follow.
         """
         self._id, self._actions, self._died = env_id, np.zeros(0), False
         shared: SharedObservations | None = None
@@ -205,7 +231,8 @@ class WorkerVecEnv(SubprocVecEnv):
         if sys.platform == "linux":  # what macOS has loaded is not safe to fork
             set_forkserver_preload([PRELOADED])
         try:
-            super().__init__([partial(_make, maker, number, shared) for number, maker in enumerate(makers)])
+            variables = dict(os.environ)
+            super().__init__([partial(_make, maker, i, shared, seed + i, variables) for i, maker in enumerate(makers)])
             if shared is not None:
                 shared.handed_over()
             if timeout:

@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -271,6 +273,68 @@ def test_a_trial_that_fails_means_that_workers_do_not_pay_and_is_said_once(tmp_p
     if "__name__" in guard:
         assert "No environment is called 'Mine-v0'" in said[0]
         assert "Traceback" not in result.stderr
+
+
+GLOBALS = """
+import os
+import random
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+
+class Globals(gym.Env):
+    metadata = {"render_modes": []}
+    observation_space = gym.spaces.Box(0, 255, (16, 16, 3), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros((16, 16, 3), np.uint8), {}
+
+    def step(self, action):
+        drawn = np.random.random(), random.random(), torch.rand(1).item()
+        return np.zeros((16, 16, 3), np.uint8), 0.0, False, False, {"drawn": drawn, "level": os.environ.get("LEVEL")}
+
+
+gym.register("Globals-v0", Globals, disable_env_checker=True)
+"""
+
+
+@pytest.fixture
+def of_globals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], list[dict[str, Any]]]]:
+    """Gives what two workers say in their first step."""
+    (tmp_path / "my_globals.py").write_text(GLOBALS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def infos(seed: int) -> list[dict[str, Any]]:
+        with closing(make_vec("my_globals:Globals-v0", 2, seed=seed, workers=2)) as venv:
+            venv.reset()
+            return venv.step(np.zeros(2, np.int64))[3]
+
+    yield infos
+    gym.registry.pop("Globals-v0", None)
+    sys.modules.pop("my_globals", None)
+
+
+def test_generators_that_all_share_are_seeded_by_the_copy(of_globals: Callable[[int], list[dict[str, Any]]]) -> None:
+    runs = [[info["drawn"] for info in of_globals(seed)] for seed in (3, 3, 4)]
+    assert runs[0] == runs[1], "numpy's, Python's and torch's"
+    assert runs[0][1] == runs[2][0], "copy i is the environment of seed + i"
+    assert all(len(set(column)) == 2 for column in zip(*runs[0], strict=True)), "copies draw for themselves"
+
+
+def test_workers_have_the_environment_variables_of_now(
+    of_globals: Callable[[int], list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = []
+    for level in ("6", "7", None):  # the server of processes has those of the first time
+        monkeypatch.delenv("LEVEL", raising=False)
+        if level is not None:
+            monkeypatch.setenv("LEVEL", level)
+        levels.append([info["level"] for info in of_globals(0)])
+    assert levels == [["6"] * 2, ["7"] * 2, [None] * 2]
 
 
 def test_a_worker_in_which_a_mistake_shows_is_refused_in_its_words(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
 
+import gymnasium as gym
 import pytest
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
@@ -69,6 +72,59 @@ def test_a_trial_that_fails_is_no_failed_run_and_leaves_nothing_open(
     assert workers_pay(ORCHARD, 2, EnvOptions()) is False
     assert closed == [True]
     assert f"stillsight: {ORCHARD} is stepped in one process. {error}" in capsys.readouterr().err
+
+
+LEVELS = """
+import gymnasium as gym
+import numpy as np
+
+LEVEL, CHANCE = 0, False
+
+
+class Levels(gym.Env):
+    metadata = {"render_modes": []}
+    observation_space = gym.spaces.Box(0, 255, (16, 16, 3), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros((16, 16, 3), np.uint8), {}
+
+    def step(self, action):
+        earned = np.random.default_rng().random() if CHANCE else LEVEL
+        return np.zeros((16, 16, 3), np.uint8), float(earned), False, False, {}
+
+
+gym.register("Levels-v0", Levels, disable_env_checker=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("changed", "pays"),
+    [({}, True), ({"LEVEL": 7}, False), ({"CHANCE": True}, True)],
+    ids=["the same", "another level here", "never twice the same"],
+)
+def test_processes_that_play_another_game_are_not_taken_however_fast(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changed: dict[str, Any],
+    pays: bool,
+) -> None:
+    (tmp_path / "my_levels.py").write_text(LEVELS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    timed(monkeypatch, 0.010, 0.006)
+    module._say.cache_clear()
+    try:
+        make_env("my_levels:Levels-v0").close()
+        for name, value in changed.items():
+            setattr(sys.modules["my_levels"], name, value)
+        assert workers_pay("my_levels:Levels-v0", 2, EnvOptions()) is pays
+    finally:
+        gym.registry.pop("Levels-v0", None)
+        sys.modules.pop("my_levels", None)
+    said = capsys.readouterr().err
+    assert ("my_levels:Levels-v0 is stepped in one process. In worker processes it is another game" in said) != pays
 
 
 def test_one_environment_or_one_core_need_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,8 @@ def double_precision(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     Weights come from files of float64 (safetensors looks float32 up in torch by its name).
     """
-    np.testing.assert_equal(0, 0)  # which numpy imports when it is first used
+    np.testing.assert_equal(0, 0)  # which numpy imports when it is first used,
+    np.unique([0])  # as it does what this asks
     known = set(sys.modules)
     for owner, single, double in (
         (torch, "float32", torch.float64),

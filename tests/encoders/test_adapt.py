@@ -111,7 +111,9 @@ class Llama_RMSNorm(RmsNorm2d):  # noqa: N801 - a name that others have given
 def test_every_kind_of_normalisation_learns_where_norms_do() -> None:
     kinds = [RmsNorm2d(8), Llama_RMSNorm(8), nn.RMSNorm([8, 4, 4]), nn.InstanceNorm2d(8, affine=True)]
     stage = nn.Sequential(nn.Conv2d(3, 8, 3, stride=4), *kinds, nn.InstanceNorm2d(8), nn.Conv2d(8, 8, 1))
-    backbone = Backbone(model=stage, stages={"all": stage}, preprocessing=Preprocessing(), tap="all", pooling="global")
+    backbone = Backbone(
+        model=stage, stages={"whole": stage}, preprocessing=Preprocessing(), tap="whole", pooling="global"
+    )
     eyes = Encoder(backbone, unfreeze="all", adaptation=Adaptation(what="norm"), precision="float32")
     learning = {name.split(".", 2)[2] for name, _ in eyes.learned.named_parameters()}
     assert learning == {"1.weight", "2.weight", "3.weight", "4.weight", "4.bias"}

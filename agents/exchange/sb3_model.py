@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import Tensor, nn
 
 from stillsight.agents.errors import RunError
@@ -21,6 +22,7 @@ from stillsight.agents.exchange.pixel_features import PixelFeatures
 from stillsight.agents.features.extractor import EncoderExtractor, canonical, join
 from stillsight.agents.playing.player import NoEnvironment, Player
 from stillsight.agents.training.algorithms import spec
+from stillsight.agents.training.model import playing_model
 from stillsight.agents.training.settings import arguments, overrides
 from stillsight.agents.training.state.exploration import exploration
 from stillsight.encoders.atomic import to_json
@@ -143,15 +145,12 @@ def stock_model(player: Player, run: Mapping[str, Any]) -> BaseAlgorithm:
     if (layers := config.net_arch) is not None:
         policy_kwargs["net_arch"] = layers
     chosen = overrides(config.set, "--set")
-    if "buffer_size" in chosen:
-        chosen["buffer_size"] = 1
-        if not player.known.layout.plain:  # SB3 has no n-step returns of a Dict
-            chosen.pop("n_steps", None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of minibatches that one environment does not fill
-        model = type(player.model)(
-            policy, venv, policy_kwargs=policy_kwargs, seed=config.seed, device="cpu", **arguments(chosen, venv)
-        )
+    cls = type(player.model)
+    if issubclass(cls, OffPolicyAlgorithm) and not player.known.layout.plain:  # SB3 has no n-step returns of a Dict
+        chosen.pop("n_steps", None)
+    model = playing_model(
+        cls, policy, venv, policy_kwargs=policy_kwargs, seed=config.seed, device="cpu", **arguments(chosen, venv)
+    )
     with torch.no_grad():
         model.policy.load_state_dict(_policy_state(player, model))
     model.num_timesteps, model._total_timesteps = player.step, config.steps

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +163,7 @@ def assemble(
         encoder: built from `config`.
         venv: what it sees, from `make_venv`, or its spaces alone.
         statistics: that the head standardises by; a checkpoint brings its own.
-        playing: give it the smallest replay memory, because it will not learn.
+        playing: it will not learn, and has no memory to learn from.
 
     Raises:
         RunError: the algorithm takes no such setting.
@@ -172,8 +171,6 @@ def assemble(
     if not playing:
         check_masks(algorithms.spec(config.algo).load_class(), venv, config.env)
     chosen = overrides(config.set, "--set")
-    if playing and "buffer_size" in chosen:
-        chosen["buffer_size"] = 1
     eyes = {
         "encoder": encoder,
         "features_dim": config.head,
@@ -185,17 +182,15 @@ def assemble(
         "activation": config.head_activation,
     }
     replay = {"dtype": config.replay_dtype}
-    with warnings.catch_warnings():
-        if playing:  # SB3 warns of minibatches that one environment does not fill, and none will be asked for
-            warnings.simplefilter("ignore", UserWarning)
-        return make_model(
-            algorithms.spec(config.algo),
-            venv,
-            eyes,
-            chosen,
-            replay,
-            seed=config.seed,
-            device=config.device,
-            encoder_lr=config.encoder_lr,
-            steps=config.steps,
-        )
+    return make_model(
+        algorithms.spec(config.algo),
+        venv,
+        eyes,
+        chosen,
+        replay,
+        seed=config.seed,
+        device=config.device,
+        encoder_lr=config.encoder_lr,
+        steps=config.steps,
+        playing=playing,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from gymnasium import spaces
@@ -37,6 +38,7 @@ def make_model(
     device: str,
     encoder_lr: float = 1.0,
     steps: int | None = None,
+    playing: bool = False,
 ) -> BaseAlgorithm:
     """The SB3 model: its class unchanged, our features extractor in its policy.
 
@@ -50,6 +52,7 @@ def make_model(
         device: of policy and updates.
         encoder_lr: what learns of the encoder learns at this multiple of the algorithm's rate.
         steps: of the whole run, for which what falls linearly falls; None if it is not known.
+        playing: it will not learn, see `playing_model`; what only learning needs is not checked.
 
     Raises:
         RunError: SB3 refuses the combination.
@@ -65,7 +68,8 @@ def make_model(
     try:
         rollout = _argument(cls, chosen, "n_steps", 1) * venv.num_envs if issubclass(cls, OnPolicyAlgorithm) else 0
         given = arguments(chosen, venv, least=min(1.0, rollout / steps) if steps else 0.0)
-        _check_sizes(cls, venv, given)
+        if not playing:
+            _check_sizes(cls, venv, given)
         if issubclass(cls, OffPolicyAlgorithm):
             returns = {"n_steps": _argument(cls, given, "n_steps", 1), "gamma": _argument(cls, given, "gamma", 0.99)}
             given |= {"replay_buffer_class": FrameReplayBuffer, "replay_buffer_kwargs": {**replay, **returns}}
@@ -74,7 +78,8 @@ def make_model(
         with warnings.catch_warnings():
             # SB3 warns that a buffer class that it does not know ignores n_steps; ours was given it.
             warnings.filterwarnings("ignore", "`n_steps=", UserWarning)
-            model = cls(row.policy, venv, policy_kwargs=policy_kwargs, seed=seed, device=device, **given)
+            made = partial(playing_model, cls) if playing else cls
+            model = made(row.policy, venv, policy_kwargs=policy_kwargs, seed=seed, device=device, **given)
     except RunError:
         raise
     except (MemoryError, RuntimeError) as error:
@@ -92,6 +97,36 @@ def make_model(
         ) from error
     follow_critic(model.policy)
     scale(model.policy, encoder_lr)
+    return model
+
+
+def playing_model(cls: type[BaseAlgorithm], policy: str, venv: VecEnv, **given: Any) -> BaseAlgorithm:
+    """A model that acts and will not learn, with room for one transition of each environment to learn from.
+
+    It is set up as SB3's own `load` does it, without environments first: what a class asks of the number of those that
+    it learns in, it asks of the run, and not of who plays.
+
+    Args:
+        cls: of the algorithm.
+        policy: name of its policy.
+        venv: of the spaces that it acts in.
+        given: further arguments of `cls`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of what learning would come to, and there will be none
+        model = cls(policy, None, _init_setup_model=False, **given)  # type: ignore[call-arg]
+        shown = cls._wrap_env(venv)
+        model.observation_space, model.action_space = shown.observation_space, shown.action_space
+        model.n_envs = shown.num_envs
+        model.set_env(shown)
+        if isinstance(model, OffPolicyAlgorithm):
+            model.buffer_size = 1
+        if not isinstance(model, OnPolicyAlgorithm):
+            model._setup_model()
+            return model
+        rollout, model.n_steps = model.n_steps, 1
+        model._setup_model()
+        model.n_steps = rollout  # who trains an exported agent on goes on with it
     return model
 
 

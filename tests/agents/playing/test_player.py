@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,10 @@ from gymnasium import spaces
 from gymnasium.spaces import Space
 
 from stillsight.agents import Player, RlConfig, load, rl
+from stillsight.agents.cli import main
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
+from stillsight.agents.training.settings import overrides
 from stillsight.envs import make_env
 from stillsight.envs.wrappers.layout import Image, Layout
 
@@ -105,6 +110,44 @@ def test_a_batch_of_environments_acts_as_each_alone(tiny: Tiny, tmp_path: Path, 
         expected = np.stack([player.predict(pixels) for player, pixels in zip(alone, batch, strict=True)])
         assert actions.shape == expected.shape
         np.testing.assert_allclose(actions, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("algo", "changes", "without", "beside"),
+    [
+        ("ppo", {"n_envs": 8, "set": ("n_steps=1", "batch_size=8")}, "", ()),
+        ("ppo", {}, "n_steps", ("n_steps=1_000_000_000",)),
+        ("recurrent_ppo", {}, "n_steps", ("n_steps=1_000_000_000",)),
+        ("dqn", {}, "batch_size", ("batch_size=1_000_000_000",)),
+        *((name, {}, "buffer_size", ()) for name in ("stable_baselines3:DDPG", "sb3_contrib:CrossQ")),
+    ],
+)
+def test_what_only_learning_needs_keeps_no_agent_from_playing(
+    tiny: Tiny, tmp_path: Path, algo: str, changes: dict[str, Any], without: str, beside: tuple[str, ...]
+) -> None:
+    run, agent, trust = tmp_path / "run", tmp_path / "agent.zip", [algo] if ":" in algo else []
+    own = ":" in algo
+    config = tiny("sac" if own else algo, steps=32, out=run, **changes)
+    settings = ("learning_starts=24", "batch_size=8", "buffer_size=300", "train_freq=4") if own else config.set
+    rl(replace(config, algo=algo, set=settings))
+    record = json.loads((run / "config.json").read_text())
+    record["set"] = [*(one for one in record["set"] if one.partition("=")[0] != without), *beside]  # as elsewhere
+    (run / "config.json").write_text(json.dumps(record))
+    player = load(run, "last", device="cpu", trust=trust)
+    (pixels,) = frames(1)
+    assert player.action_space.contains(player.predict(pixels))
+    memory: Any = getattr(player.model, "replay_buffer", None) or player.model.rollout_buffer  # type: ignore[attr-defined]
+    assert memory.buffer_size <= 5, "the least that it takes"
+    allowed = ["--trust", *trust] if trust else []
+    assert main(["evaluate", str(run), "--episodes", "1", "--random-episodes", "0", *allowed]) == 0
+    assert main(["export", str(run), "--sb3", str(agent), *allowed]) == 0
+    with zipfile.ZipFile(agent) as archive:
+        kept = json.loads(archive.read("data"))
+    if "ppo" in algo:
+        settings_now = overrides(tuple(record["set"]), "--set")
+        assert kept["n_steps"] == settings_now["n_steps"], "who trains the exported agent on does it as the run did"
+    else:
+        assert kept["buffer_size"] == 1
 
 
 def test_pixels_that_the_agent_does_not_see_are_refused(trained: Path) -> None:

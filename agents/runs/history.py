@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 from stillsight.agents.errors import CheckpointError
 from stillsight.agents.runs.place import place
 from stillsight.agents.runs.reader import checkpoint_path
+from stillsight.encoders.atomic import replacing, writing
 
 BEST, LAST = "best", "last"
 BEST_BEFORE = "best-before"
@@ -43,6 +45,14 @@ def checkpoint_file(folder: Path, name: str) -> Path:
     return checkpoint_path(folder, f"step-{name}" if name.isdigit() else name)
 
 
+def held_file(folder: Path, name: str) -> Path:
+    """Where the checkpoint of that name is read: the best one up to the last checkpoint where there is no best one,
+    as a crash of older versions left it."""
+    path = checkpoint_file(folder, name)
+    before = checkpoint_file(folder, BEST_BEFORE)
+    return before if name == BEST and not path.exists() and before.exists() else path
+
+
 def kept_steps(folder: Path) -> list[int]:
     """Steps of the checkpoints of a run that were kept besides best and last, the newest first."""
     files = checkpoint_path(folder, LAST).parent.glob("step-*.safetensors")
@@ -52,7 +62,7 @@ def kept_steps(folder: Path) -> list[int]:
 
 def names(folder: Path) -> list[str]:
     """Names of the checkpoints of a run; after best come those that learning can go on from, the newest first."""
-    kept = [name for name in (BEST, LAST) if checkpoint_file(folder, name).exists()]
+    kept = [name for name in (BEST, LAST) if held_file(folder, name).exists()]
     return [*kept, *map(str, kept_steps(folder))]
 
 
@@ -70,7 +80,7 @@ def newest_good(folder: Path, candidates: Sequence[str], read: Read) -> tuple[st
     first: CheckpointError | None = None
     for name in candidates:
         try:
-            content = read(checkpoint_file(folder, name))
+            content = read(held_file(folder, name))
         except CheckpointError as error:
             first = first or error
             continue
@@ -91,9 +101,10 @@ def named(folder: Path, name: str, read: Read) -> tuple[str, dict[str, Any]]:
     Raises:
         CheckpointError: there is none, or it is damaged; which others there are.
     """
-    if checkpoint_file(folder, name).exists():
+    path = held_file(folder, name)
+    if path.exists():
         try:
-            return name, read(checkpoint_file(folder, name))
+            return name, read(path)
         except CheckpointError as error:
             good = [f"{called}: --checkpoint {other}" for other, called in _good(folder, read) if other != name]
             advice = f"Good are {'; '.join(good)}." if good else "No other checkpoint of the folder is good."
@@ -108,7 +119,7 @@ def standing_at(folder: Path, step: int, read: Read) -> tuple[str, dict[str, Any
     """The last or the best checkpoint, where one of them stands at this step; None where neither does."""
     for name in (LAST, BEST):
         with contextlib.suppress(CheckpointError):
-            content = read(checkpoint_file(folder, name))
+            content = read(held_file(folder, name))
             if content.get("step") == step:
                 return name, content
     return None
@@ -147,9 +158,19 @@ def put_last(folder: Path, name: str) -> None:
 
 
 def keep_best_before(folder: Path) -> None:
-    """Keep the best agent, which is about to be replaced by one that no checkpoint knows of."""
-    with contextlib.suppress(FileNotFoundError):
-        os.replace(place(folder, "checkpoints", f"{BEST}.safetensors"), _best_before(folder))
+    """Keep the best agent, which is about to be replaced by one that no checkpoint knows of.
+
+    It gets a second name and keeps its own: whatever happens until the other one is written, there is a best agent.
+    """
+    best, before = place(folder, "checkpoints", f"{BEST}.safetensors"), _best_before(folder)
+    if not best.exists():
+        return
+    before.unlink(missing_ok=True)
+    try:
+        os.link(best, before)
+    except OSError:  # a file system without links
+        with replacing(before) as partial, writing(before):
+            shutil.copyfile(best, partial)
 
 
 def put_best(folder: Path, name: str) -> None:
@@ -178,7 +199,7 @@ def _good(folder: Path, read: Read) -> list[tuple[str, str]]:
     good = []
     for name in names(folder):
         with contextlib.suppress(CheckpointError):
-            good.append((name, _called(name, read(checkpoint_file(folder, name)))))
+            good.append((name, _called(name, read(held_file(folder, name)))))
     return good
 
 

@@ -52,13 +52,13 @@ def ancestor_file(folder: Path, name: str) -> Path:
             f"--mode finetune --weights {as_typed(folder)}"
         )
     name = history.checkpoint_name(name)
-    path = history.checkpoint_file(folder, name)
+    path = history.held_file(folder, name)
     if name == history.BEST and not path.exists():
         path = history.checkpoint_file(folder, history.LAST)
     if name.isdigit() and not path.exists():
         standing = history.standing_at(folder, int(name), checkpoint.load)
         if standing is not None:
-            return history.checkpoint_file(folder, standing[0])
+            return history.held_file(folder, standing[0])
     if not path.exists():
         held = ", ".join(history.names(folder)) or "none"
         raise RunError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +16,13 @@ from stillsight.agents.playing.play import evaluate
 from stillsight.agents.playing.play_config import EvaluateConfig, RecordConfig
 from stillsight.agents.playing.video import record
 from stillsight.agents.runs import checkpoint, history
+from stillsight.agents.runs.folder import Run
 from stillsight.agents.runs.records import read_lines
 from stillsight.agents.training import callbacks
+from stillsight.agents.training.checkpointing import Savepoints
+from stillsight.agents.training.continuing.ancestor import ancestor_file
 from stillsight.agents.training.state.finite import check_finite
+from stillsight.encoders.errors import DiskFault
 
 Tiny = Callable[..., RlConfig]
 
@@ -234,6 +239,61 @@ def test_where_no_links_can_be_made_nothing_is_lost(
     folder = tmp_path / "run"
     rl(tiny("ppo", steps=128, checkpoint_every=32, keep=2, out=folder))
     assert [load(folder, name).step for name in ("64", "96", "last")] == [64, 96, 128]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_the_best_agent_is_there_whatever_happens_while_the_next_one_is_saved(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    best, before = (trained / "checkpoints" / f"{name}.safetensors" for name in ("best", "best-before"))
+    whole = best.read_bytes()
+    before.write_bytes(b"of a crash before")
+    with monkeypatch.context() as patch:
+        if not links:
+            patch.setattr(history.os, "link", refuse)
+        history.keep_best_before(trained)
+    assert (best.read_bytes(), before.read_bytes()) == (whole, whole)
+    assert best.stat().st_nlink == (2 if links else 1)
+    checkpoint.save(best, checkpoint.load(best) | {"mean": 9.0})
+    assert before.read_bytes() == whole, "a new best one takes the name, and not the file"
+
+
+def test_a_disk_that_fills_while_the_best_agent_is_saved_leaves_the_one_before(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, kept = tmp_path / "run", Savepoints.best
+    means = iter((1.0, 2.0))
+
+    def save(self: Run, name: str, *rest: Any) -> None:
+        if name == "best" and (folder / "checkpoints" / "best.safetensors").exists():
+            raise DiskFault(28, "No space left on device", folder)
+        original(self, name, *rest)
+
+    original = Run.save
+    with monkeypatch.context() as patch:
+        patch.setattr(Savepoints, "best", lambda self, _: kept(self, next(means)))
+        patch.setattr(Run, "save", save)
+        with pytest.raises(DiskFault):
+            rl(tiny("ppo", steps=160, checkpoint_every=32, eval_every=48, out=folder))
+    player = load(folder)
+    assert (player.checkpoint, player.step) == ("best", 48)
+    assert player.step < load(folder, "last").step
+
+
+def test_what_a_crash_left_as_best_before_is_the_best_one(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    best, before = (trained / "checkpoints" / f"{name}.safetensors" for name in ("best", "best-before"))
+    step = load(trained).step
+    assert step != load(trained, "last").step, "else it would show nothing"
+    best.rename(before)
+    for name in (None, "best", str(step)):
+        player = load(trained, name)
+        assert (player.checkpoint, player.step) == ("best", step)
+    assert history.names(trained)[0] == "best"
+    assert ancestor_file(trained, "best") == before
+    assert capsys.readouterr().err == ""
 
 
 def test_a_replay_memory_of_elsewhere_is_not_read(tiny: Tiny, tmp_path: Path) -> None:

@@ -165,7 +165,7 @@ def _run(run: Path) -> list[str]:
     is wrong: the others are listed all the same."""
     try:
         config = read_run(run).config
-        summary = read_summary(run, "") if (run / "summary.json").exists() else {}
+        summary = read_summary(run) or {}
         sessions = read_sessions(run) or [{}]
         steps = _steps(run, config, summary)
     except RunError as error:

@@ -253,6 +253,9 @@ def _summary(folder: Path, command: str, rows: Mapping[str, Rows], trees: Mappin
         return [
             Outcome(path.name, "note", "the run is not finished", f"stillsight {command} --resume {as_typed(folder)}")
         ]
+    if not finished:  # nor is it read by anything: it may be of a shorter run, which goes on
+        found = "is written, and the run was stopped before it said that it is finished"
+        return [Outcome(path.name, "note", found, f"stillsight {command} --resume {as_typed(folder)}")]
     try:
         summary = read_json(path, "")
         faults = list(_contradictions(summary, command, rows, trees))
@@ -260,9 +263,6 @@ def _summary(folder: Path, command: str, rows: Mapping[str, Rows], trees: Mappin
         return [Outcome(path.name, "wrong", f"is damaged ({error})", "restore it, or start a new run")]
     if faults:
         return [Outcome(path.name, "wrong", "; ".join(faults), "trust the logs, or start a new run")]
-    if not finished:
-        found = "is written, and the run was stopped before it said that it is finished"
-        return [Outcome(path.name, "note", found, f"stillsight {command} --resume {as_typed(folder)}")]
     return [Outcome(path.name, "ok", "agrees with the logs and checkpoints")]
 
 

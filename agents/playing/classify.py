@@ -109,7 +109,9 @@ def load(run: Path | str, *, weights: Path | None = None, device: str = "auto", 
             f"{folder} is a run of {opened.command!r}, and only cifar runs hold a classifier. Give the folder "
             "of a cifar run; `stillsight list runs` shows them."
         )
-    summary = read_summary(folder, f"{folder} is not finished: type stillsight cifar --resume {as_typed(folder)}.")
+    summary = read_summary(folder)
+    if summary is None:
+        raise RunError(f"{folder} is not finished: type stillsight cifar --resume {as_typed(folder)}.")
     lacking = [key for key in ("classes", "image_size", "encoder_sha256_after") if key not in summary]
     if lacking:
         raise RunError(

@@ -147,6 +147,7 @@ class Run:
             self.sinks = tuple(self._given(self.folder))
         if self.resumed:
             self.place("done").unlink(missing_ok=True)  # first: a folder never says that more is done than is
+            self.place("summary.json").unlink(missing_ok=True)  # of what the run was, and no reader takes it by now
         if not self.resumed or self.changed:
             asked = {name: value for name, value in plain(self.config).items() if name not in USERS}  # no file's to say
             self.write_json("config.json", {"command": self.command, **asked})

@@ -224,7 +224,8 @@ def _checked(folder: Path, supervised: bool) -> int:
             needed = ("loss", "validation_accuracy", "train_accuracy") if "epoch" in row else ("validation_accuracy",)
             if lacking := [name for name in needed if name not in row]:
                 schema.refuse(f"Line {number} of {path}", f"it lacks {', '.join(lacking)}")
-        if (folder / "summary.json").exists() and read_summary(folder, "").get("test_accuracy") is None:
+        summary = read_summary(folder)
+        if summary is not None and summary.get("test_accuracy") is None:
             schema.refuse(folder / "summary.json", "it lacks test_accuracy")
         return len(rows)
     streams = [path for name in ("episodes", "eval") if (path := folder / f"{name}.jsonl").exists()]
@@ -345,8 +346,8 @@ def _draw_epochs(losses: Axes, axes: Axes, arm: Arm, colour: str) -> None:
             trained.append(epochs)
         elif rows[-1]["validation_accuracy"] is not None:
             level.append(rows[-1]["validation_accuracy"])
-        if (folder / "summary.json").exists():
-            score = read_summary(folder, "")["test_accuracy"]
+        if (summary := read_summary(folder)) is not None:
+            score = summary["test_accuracy"]
             if epochs:
                 tested.append((max(epochs), score))
             elif rows[-1]["validation_accuracy"] is None:  # one image a class: none was left to choose with

@@ -71,17 +71,18 @@ def is_unbegun(folder: Path) -> bool:
         return False
 
 
-def read_summary(folder: Path, missing: str) -> dict[str, Any]:
+def read_summary(folder: Path) -> dict[str, Any] | None:
     """summary.json of a run folder; see `schema.SummaryRecord` for what can be relied on.
 
-    Args:
-        folder: of the run.
-        missing: the sentence to say where there is none.
+    None of a run that is not finished: what lies there then is of the shorter one that it was.
 
     Raises:
-        RunError: there is none, or it is damaged.
+        RunError: it is damaged.
     """
-    return read_json(folder / "summary.json", missing, schema.SummaryRecord)
+    path = folder / "summary.json"
+    if not ((folder / "done").exists() and path.exists()):
+        return None
+    return read_json(path, "", schema.SummaryRecord)
 
 
 def read_sessions(folder: Path) -> list[dict[str, Any]]:

@@ -52,6 +52,7 @@ def test_epochs_of_a_cifar_run_are_drawn_with_its_test(tmp_path: Path, drawn: li
     rows = [epoch(1, 2.0, 0.3, 0.4), epoch(2, 1.5, 0.5, 0.45), epoch(2, 1.25, 0.5, 0.5), epoch(3, 1.0, 0.75, 0.625)]
     run = folder(tmp_path / "run", CIFAR, metrics=rows)
     (run / "summary.json").write_text(json.dumps({"test_accuracy": 0.61}))
+    (run / "done").touch()
     out = plot([run], PlotConfig(out=tmp_path / "new" / "curve.png", reference=("plain=0.5",)))
     losses, accuracies = drawn[0].axes
     (loss,) = points(losses).values()
@@ -63,6 +64,13 @@ def test_epochs_of_a_cifar_run_are_drawn_with_its_test(tmp_path: Path, drawn: li
     assert any([y for _, y in line] == [0.5, 0.5] for line in found.values()), "the reference"
     assert accuracies.get_title() == "cifar10"
     assert cv2.imread(str(out)).shape == (459, 1210, 3)
+
+
+def test_the_test_of_a_shorter_run_is_not_drawn_at_the_epochs_of_a_longer_one(tmp_path: Path, drawn: list[Any]) -> None:
+    run = folder(tmp_path / "run", CIFAR, metrics=[epoch(1, 2.0, 0.3, 0.4), epoch(2, 1.5, 0.5, 0.45)])
+    (run / "summary.json").write_text(json.dumps({"test_accuracy": 0.61}))  # and it is not done, so it goes on
+    plot([run], PlotConfig(out=tmp_path / "curve.png"))
+    assert not any("test" in label for label in points(drawn[0].axes[1]))
 
 
 def test_a_frozen_run_is_a_level_line(tmp_path: Path, drawn: list[Any]) -> None:

@@ -144,6 +144,11 @@ def not_done(run: Path) -> None:
     (run / "done").unlink()
 
 
+def goes_on(run: Path) -> None:
+    other_return(run)
+    not_done(run)
+
+
 def unfinished(run: Path) -> None:
     (run / "done").unlink()
     (run / "summary.json").unlink()
@@ -181,6 +186,7 @@ def link(run: Path) -> None:
         (odd_summary, "summary.json", "wrong", "is damaged", "restore it"),
         (no_summary, "summary.json", "wrong", "is missing, and the run says that it is finished", "rm "),
         (not_done, "summary.json", "note", "stopped before it said that it is finished", "stillsight rl --resume"),
+        (goes_on, "summary.json", "note", "stopped before it said that it is finished", "stillsight rl --resume"),
         (unfinished, "summary.json", "note", "the run is not finished", "stillsight rl --resume"),
         (left_over, "checkpoints/.last.17-4.part.safetensors", "note", "is left over", "rm "),
         (link, "videos", "wrong", "leads out of the folder, to /tmp", "rm "),

@@ -61,6 +61,7 @@ def finish(
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({"precision": "float32", **record}))
     (folder / "summary.json").write_text(json.dumps(summary | facts))
+    (folder / "done").touch()
     tensor_file.write(folder / "checkpoints" / "head.safetensors", head, {"head": kind})
     if Mode(choice["mode"]).trained:
         store(encoder.state(), folder / "checkpoints" / "encoder.safetensors")
@@ -194,8 +195,9 @@ def test_an_agent_is_no_classifier(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_a_run_that_is_not_finished_is_one_sentence(trained: Path) -> None:
-    (trained / "summary.json").unlink()
+@pytest.mark.parametrize("missing", ["summary.json", "done"])
+def test_a_run_that_is_not_finished_is_one_sentence(trained: Path, missing: str) -> None:
+    (trained / missing).unlink()  # without done, summary.json is that of a shorter run, which goes on
     with pytest.raises(RunError, match=r"is not finished: type stillsight cifar --resume .*run\.$"):
         load(trained)
 

@@ -678,8 +678,9 @@ def test_a_file_that_is_none_is_one_sentence(tmp_path: Path, name: str, content:
         "config.json": lambda: read_run(tmp_path),
         "spaces.json": lambda: Spaces.read(tmp_path / name),
         "machine.json": lambda: reader.read_sessions(tmp_path),
-        "summary.json": lambda: reader.read_summary(tmp_path, ""),
+        "summary.json": lambda: reader.read_summary(tmp_path),
     }[name]
+    (tmp_path / "done").touch()
     advice = "Remove it, and the environment is asked for them" if name == "spaces.json" else "Restore it, or start a"
     with pytest.raises(RunError, match=rf"{name} is damaged \(.+\)\. {advice}"):
         read()

@@ -12,9 +12,12 @@ import pytest
 
 from stillsight.agents import RlConfig, rl
 from stillsight.agents.cli import main
+from stillsight.agents.doctor.run_check import check_run
 from stillsight.agents.errors import RunError
 from stillsight.agents.runs import checkpoint
+from stillsight.agents.runs.reader import read_summary
 from stillsight.agents.runs.records import read_lines
+from stillsight.agents.training import callbacks
 from stillsight.agents.training.continuing.resuming import resumed
 
 Tiny = Callable[..., RlConfig]
@@ -92,6 +95,41 @@ def test_half_and_half_is_the_whole_to_the_bit(tiny: Tiny, tmp_path: Path, same:
     assert config(half)["steps"] == 2 * HALF
     sessions = json.loads((half / "machine.json").read_text())["sessions"]
     assert [session.get("changed") for session in sessions] == [None, {"steps": {"before": HALF, "now": 2 * HALF}}]
+
+
+def test_a_finished_run_that_goes_on_has_no_summary_of_what_it_was(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: callbacks.Episodes) -> bool:
+        if self.num_timesteps >= 150:
+            raise KeyboardInterrupt
+        return step(self)
+
+    step = callbacks.Episodes._on_step
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Episodes, "_on_step", interrupt)
+        with pytest.raises(RunError, match="Stopped at step"):
+            rl(RlConfig(resume=finished, steps=192, checkpoint_every=32))
+    assert not (finished / "done").exists()
+    assert not (finished / "summary.json").exists()
+    assert {outcome.state for outcome in check_run(finished)} == {"ok", "note"}
+    capsys.readouterr()
+    assert main(["list", "runs", "--folder", str(tmp_path)]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith(str(finished)))
+    assert " unfinished " in line
+    assert "of 192" in line
+    rl(RlConfig(resume=finished))
+    assert json.loads((finished / "summary.json").read_text())["env_steps"] == 192
+
+
+def test_one_that_is_killed_between_done_and_its_summary_tells_of_neither(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (finished / "done").unlink()
+    assert read_summary(finished) is None
+    assert main(["list", "runs", "--folder", str(tmp_path)]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith(str(finished)))
+    assert "of 96" in line
 
 
 def test_environments_in_workers_go_on_too(tiny: Tiny, tmp_path: Path, same: Same) -> None:

@@ -372,6 +372,9 @@ class RlConfig(EncoderConfig):
             yield Idle(("from_checkpoint",), why, "Type --from RUN")
         else:
             yield Idle(("standardise",), "beside --from, whose run brings what it standardises by", "Drop --from")
+        if self.checkpoint_every == 0:
+            why = "with --checkpoint-every 0, which writes none before the last one"
+            yield Idle(("keep",), why, "Type, say: --checkpoint-every 10_000")
         algo = f"with --algo {self.algo}"
         if not spec(self.algo).off_policy:
             yield Idle(("replay_dtype",), f"{algo}, which has no replay memory", "Type --algo dqn or --algo sac")

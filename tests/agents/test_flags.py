@@ -235,6 +235,7 @@ def test_every_flag_of_the_recipe_is_either_training_augmentation_or_both_tracks
         ("rl", "--replay-dtype float32 --algo a2c", "--replay-dtype has no effect with --algo a2c"),
         ("rl", "--replay-dtype float32 --algo dqn --mode scratch", "--replay-dtype has no effect where all of the"),
         ("rl", "--replay-dtype float32 --algo dqn --in-policy", "--replay-dtype has no effect with --in-policy"),
+        ("rl", "--keep 3 --checkpoint-every 0", "--keep has no effect with --checkpoint-every 0, which writes none"),
         ("rl", "--mode scratch --in-policy", "--in-policy has no effect where all of the encoder learns"),
         ("rl", "--mode finetune --engine eager", "--engine has no effect where all of the encoder learns"),
         ("rl", "--mode random --batchnorm frozen", "--batchnorm has no effect with --mode random"),

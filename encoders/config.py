@@ -22,7 +22,7 @@ UNNAMED = frozenset(
         *("weights_folder", "accept_license", "keep", "trust"),
     }
 )
-"""Fields that say where and on what a run is done, and not what it does: no part of its name."""
+"""Fields that say where and on what a run is done, and not what it does: no part of its name, see `incidental`."""
 
 NAME_LENGTH = 150
 """Characters that a run's name has at most; file systems take 255, and a film's or a report's name is added."""
@@ -78,6 +78,8 @@ class EncoderConfig:
     by then; that they are the same is checked."""
     LENGTH: ClassVar[str] = ""
     """The flag among them that says how long a run is."""
+    COUNTS: ClassVar[tuple[str, ...]] = ("weights",)
+    """Those among them that change what comes out, beside `LENGTH`."""
     WORDS: ClassVar[Mapping[str, str]] = {}
     """Field -> how its flag is typed, without "--", where that is not the field's name."""
     typed: ClassVar[frozenset[str] | None] = None
@@ -143,6 +145,12 @@ class EncoderConfig:
         for name in ("weights", "weights_folder"):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, Path(getattr(self, name)))
+
+    @classmethod
+    def incidental(cls) -> frozenset[str]:
+        """Fields that make no other experiment of a run: where, on what and how it is done, as `UNNAMED` says, and what
+        may change while it goes on, as `RESUMABLE` does, but for what changes what comes out."""
+        return UNNAMED | set(cls.RESUMABLE) - {cls.LENGTH, *cls.COUNTS}
 
     def name_with(self, parts: Iterable[str], said: Iterable[str]) -> str:
         """A name for a run: `parts`, every further field that is not at its default, and the seed.

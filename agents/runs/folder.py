@@ -19,7 +19,7 @@ from stillsight.agents.runs.place import STREAMS, check_places, place
 from stillsight.agents.runs.progress import ProgressDisplay
 from stillsight.agents.runs.reader import checkpoint_path, is_unbegun, read_config, read_sessions
 from stillsight.agents.runs.records import append_line, plain, read_lines
-from stillsight.agents.runs.trust import USERS, flags
+from stillsight.agents.runs.trust import USERS, flags, incidental
 from stillsight.encoders.atomic import sweep, sync, to_json, write_atomically, writing
 from stillsight.encoders.errors import DiskFault, as_typed
 from stillsight.encoders.system.stopping import Stop
@@ -219,11 +219,7 @@ class Run:
         except RunError:
             return RunError(f"{self.folder} already exists, and holds no run. C{elsewhere}")
         asked = {"command": self.command, **plain(self.config)}
-        differing = [
-            name
-            for name in asked
-            if there.get(name) != asked[name] and name not in ("out", "resume", *USERS, "device", "threads")
-        ]
+        differing = [name for name in asked if there.get(name) != asked[name] and name not in incidental(self.command)]
         if not differing:
             return RunError(
                 f"{self.folder} already exists. Continue it with --resume {as_typed(self.folder)}, or c{elsewhere}"

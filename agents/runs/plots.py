@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +14,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.runs import schema
 from stillsight.agents.runs.reader import read_summary
 from stillsight.agents.runs.records import read_lines
-from stillsight.agents.runs.trust import read_run
+from stillsight.agents.runs.trust import incidental, read_run
 from stillsight.encoders.atomic import replacing, writing
 from stillsight.encoders.errors import DiskFault, as_typed
 
@@ -25,13 +25,6 @@ if TYPE_CHECKING:
 FORMATS = ("png", "svg", "pdf", "jpg")
 """What a picture's ending may be."""
 
-ELSEWHERE = (
-    *("command", "seed", "out", "resume", "trust", "accept_license", "device", "threads", "workers", "engine"),
-    *("tensorboard", "weights_folder", "data", "cache", "checkpoint_every", "save_every", "eval_every"),
-    *("eval_episodes", "eval_envs"),
-)
-"""Fields of a configuration that do not make another experiment of it."""
-
 WIDTH = 64
 """Characters of a line of the legend, which stands below the curves."""
 
@@ -40,7 +33,8 @@ WIDTH = 64
 class PlotConfig:
     """Draw the learning curves of runs, an axis for each environment or data set. Of rl: returns of training episodes,
     smoothed, and evaluations with their spread. Of cifar: loss and accuracy over the epochs, and the test accuracy.
-    Runs that differ in their seed alone share a colour, and their mean is drawn over them."""
+    Runs that differ in their seed alone, and in where and how they were run, share a colour, and their mean is drawn
+    over them."""
 
     out: Path = Path("curve.png")
     """The picture; its ending (png, svg, pdf or jpg) chooses the format."""
@@ -68,7 +62,7 @@ class PlotConfig:
 
 
 class Arm(NamedTuple):
-    """Runs that differ in their seed alone.
+    """Runs that differ in their seed alone, and in where and how they were run.
 
     Attributes:
         label: what they are, in words, the seed of a single one among them.
@@ -112,7 +106,7 @@ def plot(folders: list[Path], config: PlotConfig) -> Path:
         raise RunError(
             f"--reference is one line, and these runs are of {', '.join(tasks)}. Plot them apart, or drop it."
         )
-    arms = _arms(records, task, "dataset" if supervised else "algo")
+    arms = _arms(records, task, "dataset" if supervised else "algo", incidental("cifar" if supervised else "rl"))
     try:
         import matplotlib as mpl
 
@@ -232,10 +226,13 @@ def _checked(folder: Path, supervised: bool) -> int:
     return sum(len(read_lines(path)) for path in streams)
 
 
-def _arms(records: Mapping[Path, dict[str, Any]], task: str, first: str) -> dict[str, list[Arm]]:
-    """Task -> its arms. A label says algorithm, encoder and mode, and whatever else differs between the arms."""
+def _arms(
+    records: Mapping[Path, dict[str, Any]], task: str, first: str, left_out: Collection[str]
+) -> dict[str, list[Arm]]:
+    """Task -> its arms. A label says algorithm, encoder and mode, and whatever else differs between the arms, but for
+    the fields that are `left_out`, which make no other experiment of a run."""
     facts = {
-        folder: {name: value for name, value in record.items() if name not in (*ELSEWHERE, task)}
+        folder: {name: value for name, value in record.items() if name not in ("command", "seed", task, *left_out)}
         for folder, record in records.items()
     }
     shown = ("algo", "encoder", "mode")

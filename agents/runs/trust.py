@@ -346,6 +346,12 @@ def read_run(folder: Path) -> OpenedRun:
     return OpenedRun(folder, command, config, record)
 
 
+def incidental(command: str) -> frozenset[str]:
+    """Fields that make no other experiment of a run of `command`, see `EncoderConfig.incidental`."""
+    names: frozenset[str] = resolve_name(CONFIGS[command]).incidental()
+    return names
+
+
 def read_record(record: Mapping[str, Any], source: object, advice: str = schema.RESTORE) -> tuple[str, Any]:
     """The command and the configuration in what config.json says, its types checked; see `read_run`.
 

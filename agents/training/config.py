@@ -55,6 +55,7 @@ class RlConfig(EncoderConfig):
     )
     """Flags that may change when a run is resumed: where and how it is done, and for how long."""
     LENGTH: ClassVar[str] = "steps"
+    COUNTS: ClassVar[tuple[str, ...]] = ("eval_max_steps", *EncoderConfig.COUNTS)  # returns count until there
     WORDS: ClassVar[Mapping[str, str]] = {"from_run": "from"}
 
     env: str = "stillsight/Orchard-v0"

@@ -245,9 +245,9 @@ def test_nothing_is_written_where_a_folder_exists(trained: Path, tiny: Tiny, tmp
         rl(tiny("ppo", out=trained))
     (trained / "done").unlink()
     with pytest.raises(RunError, match=r"already exists\. Continue it with --resume .*, or choose another"):
-        rl(tiny("ppo", eval_every=32, out=trained))
-    with pytest.raises(RunError, match=r"another experiment \(steps 96 and not 64, eval_every 32 and not 0\)\. Choose"):
-        rl(tiny("ppo", steps=64, out=trained))
+        rl(tiny("ppo", eval_every=32, keep=2, out=trained))
+    with pytest.raises(RunError, match=r"another experiment \(steps 96 and not 64, head 16 and not 8\)\. Choose"):
+        rl(tiny("ppo", steps=64, head=8, out=trained))  # eval_every is another too, and makes no other experiment
     (trained / "config.json").unlink()
     with pytest.raises(RunError, match=r"already exists, and holds no run\. Choose another folder with --out FOLDER"):
         rl(tiny("ppo", out=trained))

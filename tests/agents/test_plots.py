@@ -73,6 +73,30 @@ def test_the_test_of_a_shorter_run_is_not_drawn_at_the_epochs_of_a_longer_one(tm
     assert not any("test" in label for label in points(drawn[0].axes[1]))
 
 
+@pytest.mark.parametrize(
+    ("record", "asides", "own"),
+    [
+        (
+            RL,
+            {"keep": 3, "step_timeout": 5.0, "eval_every": 7, "eval_episodes": 2, "engine": "eager", "workers": "on"},
+            {"eval_max_steps": 500, "steps": 900, "weights": "x.pth", "head": 8},
+        ),
+        (CIFAR, {"save_every": 9, "data": "there", "threads": 2}, {"epochs": 9, "weights": "x.pth"}),
+    ],
+)
+def test_how_a_run_was_run_makes_no_arm_and_what_counts_does(
+    tmp_path: Path, drawn: list[Any], record: dict[str, Any], asides: dict[str, Any], own: dict[str, Any]
+) -> None:
+    streams = {"metrics": [epoch(1, 2.0, 0.3, 0.4)]} if record is CIFAR else {"episodes": returns(1, 3)}
+    one = folder(tmp_path / "one", record, **streams)
+    changes = [*(({name: value}, 1) for name, value in asides.items()), *(({k: v}, 2) for k, v in own.items())]
+    for number, (change, arms) in enumerate(changes):
+        other = folder(tmp_path / str(number), {**record, "seed": 2, **change}, **streams)
+        plot([one, other], PlotConfig(out=tmp_path / "c.png"))
+        colours = {line.get_color() for line in drawn[-1].axes[-1].get_lines()}
+        assert len(colours) == arms, change
+
+
 def test_a_frozen_run_is_a_level_line(tmp_path: Path, drawn: list[Any]) -> None:
     row = {"train_accuracy": 0.9, "validation_accuracy": 0.8, "penalty": 0.01}
     frozen = folder(tmp_path / "frozen", {**CIFAR, "mode": "frozen"}, metrics=[row])

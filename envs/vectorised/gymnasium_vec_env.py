@@ -34,6 +34,12 @@ FINAL = ("final_obs", "final_info")
 TRIAL = 2
 """Steps within episodes before one copy of a vector environment is begun anew, to see whether the others stay."""
 
+MOST_TRIAL = 300
+"""Steps in which an episode should end, to see whether its copy is then begun alone for good, see `_try_end`."""
+
+SURE = 3
+"""Ends after which nothing happened where something could have, until that is taken for no chance."""
+
 Begun = tuple[Any, dict[str, Any]]
 
 
@@ -84,8 +90,9 @@ class GymnasiumVecEnv(DummyVecEnv):
       be learned from.
 
     Where a vector environment cannot begin some episodes alone (it is tried with two copies or more), these two modes
-    are refused: all that could be had then is the transition from an end to a beginning. So are rendered images in
-    SAME_STEP, whose last frame cannot be drawn any more.
+    are refused: all that could be had then is the transition from an end to a beginning. So is NEXT_STEP where the step
+    after such a beginning begins the episode once more, which is tried where one ends within 300 steps. So are rendered
+    images in SAME_STEP, whose last frame cannot be drawn any more.
 
     Frames are not skipped, and a seed goes to the vector environment, which spreads it in its own way.
 
@@ -251,6 +258,35 @@ class GymnasiumVecEnv(DummyVecEnv):
         """The observation of each copy, in arrays of its own: the vector environment may write into these again."""
         return [deepcopy(one) for one in iterate(self.native.observation_space, observations)]
 
+    def _try_end(self) -> bool:
+        """Whether a copy whose episode has ended, and which was then begun alone, plays in the next step (NEXT_STEP).
+
+        One that has kept for itself that it is over ignores the action, pays nothing and shows the beginning, in a step
+        in which an episode that was begun with all others shows or pays something. Where none ends, nothing is known.
+        """
+        native, dead = self.native, 0
+        native.reset(seed=0)
+        for _ in range(MOST_TRIAL):
+            _, _, terminated, truncated, _ = native.step(native.action_space.sample())
+            over = np.flatnonzero(np.asarray(terminated) | np.asarray(truncated))
+            if not len(over):
+                continue
+            actions = native.action_space.sample()
+            mask = np.arange(native.num_envs) == over[0]
+            if not self._idle(native.reset(options={"reset_mask": mask}), actions)[over[0]]:
+                return True
+            dead += not self._idle(native.reset(seed=0), actions)[over[0]]
+            if dead == SURE:
+                break
+        return dead == 0
+
+    def _idle(self, begun: tuple[Any, dict[str, Any]], actions: Any) -> list[bool]:
+        """Of each copy, whether a step pays nothing and shows what it began with."""
+        before = self._apart(begun[0])
+        shown, rewards, *_ = self.native.step(actions)
+        after = self._apart(shown)
+        return [_same(*pair) and not paid for *pair, paid in zip(before, after, rewards, strict=True)]
+
     def _try_alone(self) -> None:
         """Raise `EnvError` unless some episodes can be begun while the others go on."""
         native = self.native
@@ -273,9 +309,11 @@ class GymnasiumVecEnv(DummyVecEnv):
         except Exception as error:
             reason = f"it raises {type(error).__name__}: {error}"
         else:
-            if alone:
+            if alone and (self.mode is not AutoresetMode.NEXT_STEP or self._try_end()):
                 return
             reason = "it begins the others anew as well"
+            if alone:
+                reason = "where an episode has ended, the next step begins the new one once more"
         wanted = "new episodes where others go on"
         if self.mode is AutoresetMode.NEXT_STEP:
             wanted = "a new episode at once, so that no agent learns from the step in which it would begin by itself"

@@ -341,6 +341,46 @@ class Lamp(gym.Env[Any, Any]):
         return shown, reward, self.count >= 3, False, {"count": self.count, "shared": "same"}
 
 
+class Notes(Lamps):
+    """Lamps that begin by themselves in the step after an end, for which they keep a note of their own.
+
+    Args:
+        forgets: whether a copy that is begun alone forgets its note.
+        pays: whether a step pays, and shows, anything but its end.
+    """
+
+    def __init__(self, forgets: bool, pays: bool = True, num_envs: int = 2) -> None:
+        super().__init__(num_envs, AutoresetMode.NEXT_STEP)
+        self.over, self.forgets, self.pays = np.zeros(num_envs, bool), forgets, pays
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
+        if self.forgets or options is None:
+            self.over[(options or {}).get("reset_mask", slice(None))] = False
+        return super().reset(seed=seed, options=options)
+
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        begins = self.over
+        self.counts = np.where(begins, 0, self.counts + 1)
+        self.over = self.counts >= 3 + np.arange(self.num_envs)
+        rewards = np.where(begins, 0.0, (actions - 5) * 10.0 + self.counts) * self.pays
+        return self._show(), rewards, self.over.copy(), np.zeros(self.num_envs, bool), {}
+
+    def _show(self) -> np.ndarray:
+        super()._show()
+        self.shown *= self.pays
+        return self.shown
+
+
+def test_a_copy_that_begins_once_more_after_it_was_begun_alone_is_refused() -> None:
+    """Every second episode began with a step that ignored the action and paid nothing."""
+    with pytest.raises(EnvError, match=r"Notes cannot begin some .*ended, the next step begins the new one once more"):
+        GymnasiumVecEnv(Notes(forgets=False))
+    venv = GymnasiumVecEnv(Notes(forgets=True))
+    venv.reset()
+    assert all(venv.step(np.zeros(2, int))[1].all() for _ in range(12))
+    GymnasiumVecEnv(Notes(forgets=True, pays=False)).close()  # where nothing is ever seen, nothing is known
+
+
 @pytest.fixture
 def registered() -> Iterator[None]:
     gym.register("Lamp-v0", Lamp, vector_entry_point=Lamps, disable_env_checker=True)

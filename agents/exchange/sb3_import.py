@@ -21,6 +21,7 @@ from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.exchange.exchange_config import ImportConfig
 from stillsight.agents.exchange.sb3_export import facts
 from stillsight.agents.exchange.sb3_zip import AGAIN, POLICY_FILE, bounded, content, extract, parsed, read_run
+from stillsight.agents.playing.player import unlearned
 from stillsight.agents.runs import checkpoint, schema
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.reader import IMPORTED, RUNS
@@ -30,8 +31,10 @@ from stillsight.agents.runs.trust import Trust, flags, read_record, values_of
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.state.exploration import EXPLORATION
 from stillsight.agents.training.state.finite import check_finite
+from stillsight.agents.training.state.fit import check_learned
 from stillsight.encoders.atomic import to_json, write_atomically
-from stillsight.encoders.errors import as_typed, first_line
+from stillsight.encoders.building import build
+from stillsight.encoders.errors import EncoderError, as_typed, first_line
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.weights.file_hash import file_hash
 
@@ -71,6 +74,8 @@ def import_(path: Path, config: ImportConfig) -> Path:
                         told = str(error).replace(str(stored), f"{POLICY_FILE} in {path}")
                         raise CheckpointError(f"{told} {AGAIN}") from error
             made = _checked(run, tree, path, Trust(all=config.trust))
+            if kind != "stillsight export":
+                _check_learned(run, made, tree, path)
             _write(folder, made, run["spaces"], tree, {"from": str(path), "sha256": file_hash(path), "kind": kind})
         except OSError as error:
             raise RunError(f"The run folder {folder} cannot be made ({error}). Choose another: --out.") from error
@@ -102,6 +107,23 @@ def _checked(run: schema.ExportRecord, tree: Mapping[str, Any], path: Path, trus
             held, f"its {differing[0]} is {tree[differing[0]]!r:.60}, and the run's record says another", AGAIN
         )
     return replace(config, out=None, resume=None)
+
+
+def _check_learned(run: schema.ExportRecord, config: RlConfig, tree: Mapping[str, Any], path: Path) -> None:
+    """Refuse a policy that SB3 has saved and that an agent of the run could not take over.
+
+    The agent is built with random weights: those of the run need not lie here, and sizes do not depend on them.
+
+    Raises:
+        CheckpointError: what does not fit.
+    """
+    mode = Mode.SCRATCH if config.mode.trained else Mode.RANDOM
+    bare = replace(config, mode=mode, weights=None, device="cpu", engine="eager")
+    try:
+        model = unlearned(bare, build(bare), Spaces.from_json(run["spaces"]))
+    except EncoderError:  # of somebody's own network that is none without its weights: whoever plays it is told
+        return
+    check_learned(model, tree, path)
 
 
 def _write(
@@ -147,29 +169,27 @@ def _unpickled(archive: zipfile.ZipFile, path: Path) -> tuple[schema.ExportRecor
     where = f"The run's record in {path}"
     run = parsed(str(eyes["run"]).encode(), where)
     run["step"] = schema.convert(data.get("num_timesteps", 0), schema.Step, where, AGAIN)
-    _, config = read_record(run["config"], where, AGAIN)
     explores = {name: data[name] for name in (EXPLORATION,) if name in data}
-    return run, {"policy": _renamed(policy, config.mode, path), **explores, **facts(run)}
+    return run, {"policy": _renamed(policy, path), **explores, **facts(run)}
 
 
-def _renamed(policy: Mapping[str, Tensor], mode: Mode, path: Path) -> dict[str, Tensor]:
+def _renamed(policy: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """What a stock policy around `PixelFeatures` learned, under the names of the run's own policy.
 
     Raises:
         RunError: its actor has come to see with other eyes than its critic.
     """
     state = {name.replace("features_extractor.trained.", "features_extractor."): t for name, t in policy.items()}
-    if not mode.trained:
-        return state
     for actor, critic in (("actor.", "critic."), ("actor_target.", "critic_target.")):
         seen = f"{actor}features_extractor.learned."
         for name in [name for name in state if name.startswith(seen)]:
             leader = state.get(name.replace(actor, critic, 1))
             if leader is None or not torch.equal(state.pop(name), leader):
                 raise RunError(
-                    f"In {path} the actor sees with another encoder than the critic: plain SB3 has trained two that "
-                    "drift apart, and in a run folder there is one for both. Train it on with `stillsight rl` instead, "
-                    "or with a frozen encoder, which stays one."
+                    f"In {path} the actor sees with another encoder than the critic, or pools otherwise: plain SB3 "
+                    "has trained two that drift apart, and in a run folder there is one for both. Train it on with "
+                    "`stillsight rl` instead, or with a frozen encoder and a pooling that does not learn: these stay "
+                    "one."
                 )
     return state
 

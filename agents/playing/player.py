@@ -246,9 +246,7 @@ def load(
     config = replace(config, seed=trained if seed is None else seed)
     encoder = build(_to_build(config, trained))
     known = read_spaces(folder, config)
-    prepare(config, encoder, known.layout, n_envs=1)
-    venv = EncodedVecEnv(NoEnvironment(known), None if config.in_policy else encoder, config.frame_stack or 1)
-    model = assemble(config, encoder, venv, playing=True)
+    model = unlearned(config, encoder, known)
 
     def read(path: Path) -> dict[str, Any]:
         stored = read_policy(path)
@@ -262,6 +260,22 @@ def load(
     check_encoder(encoder, model.policy, known.layout, stored, folder)
     restore_exploration(model, stored, stored["step"] / config.steps)
     return Player(config, encoder, known, model, step=stored["step"], checkpoint=name)
+
+
+def unlearned(config: RlConfig, encoder: Encoder, known: Spaces) -> BaseAlgorithm:
+    """The SB3 model of a run, without its environment and before it takes over what was learned.
+
+    Args:
+        config: of the run.
+        encoder: built from `config`.
+        known: the run's spaces.
+
+    Raises:
+        EncoderError, RunError: see `prepare` and `assemble`.
+    """
+    prepare(config, encoder, known.layout, n_envs=1)
+    venv = EncodedVecEnv(NoEnvironment(known), None if config.in_policy else encoder, config.frame_stack or 1)
+    return assemble(config, encoder, venv, playing=True)
 
 
 def read_policy(path: Path) -> dict[str, Any]:

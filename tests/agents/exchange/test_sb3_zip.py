@@ -18,12 +18,12 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from stable_baselines3 import DQN, PPO
+from stable_baselines3 import DQN, PPO, SAC
 
 from stillsight.agents import RlConfig, load, rl
 from stillsight.agents.cli import main
 from stillsight.agents.doctor.run_check import check_run
-from stillsight.agents.exchange import sb3_model, sb3_zip
+from stillsight.agents.exchange import sb3_import, sb3_model, sb3_zip
 from stillsight.agents.runs import checkpoint
 
 STOCK = """
@@ -304,6 +304,43 @@ def test_an_actor_with_eyes_of_its_own_is_refused(
     stock(tmp_path, "sac", agent, seen(run)[:40], save=later)
     assert main(["import", str(later), "--out", str(tmp_path / "again"), "--trust"]) == 2
     assert "the actor sees with another encoder than the critic" in capsys.readouterr().err
+
+
+def test_a_pooling_that_learns_comes_back_where_actor_and_critic_share_it(
+    tiny: Callable[..., RlConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, agent = tmp_path / "run", tmp_path / "agent.zip"
+    rl(tiny("sac", out=run, steps=48, pooling="attention2"))
+    export(run, agent)
+    model = SAC.load(agent, device="cpu")
+    model.save(tmp_path / "saved.zip")
+    assert main(["import", str(tmp_path / "saved.zip"), "--out", str(tmp_path / "again"), "--trust"]) == 0
+    frames = seen(run)[:20]
+    np.testing.assert_allclose(played(tmp_path / "again", frames), played(run, frames))
+
+    policy = model.policy.state_dict()
+    (name,) = [name for name in policy if name.startswith("actor.") and "learned" in name][:1]
+    model.policy.load_state_dict(policy | {name: policy[name] + 1})
+    model.save(tmp_path / "apart.zip")
+    assert main(["import", str(tmp_path / "apart.zip"), "--out", str(tmp_path / "apart"), "--trust"]) == 2
+    assert "or pools otherwise: plain SB3 has trained two that drift apart" in capsys.readouterr().err
+    assert not (tmp_path / "apart").exists()
+
+
+def test_what_the_run_cannot_take_over_is_refused_before_anything_is_written(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(trained, tmp_path / "agent.zip")
+    PPO.load(tmp_path / "agent.zip", device="cpu").save(tmp_path / "saved.zip")
+    original = sb3_import._renamed
+
+    def renamed(policy: Any, path: Path) -> dict[str, torch.Tensor]:
+        return {name: tensor for name, tensor in original(policy, path).items() if not name.startswith("action_net")}
+
+    monkeypatch.setattr(sb3_import, "_renamed", renamed)
+    assert main(["import", str(tmp_path / "saved.zip"), "--out", str(tmp_path / "again"), "--trust"]) == 2
+    assert "does not fit this agent (policy has no action_net." in capsys.readouterr().err
+    assert not (tmp_path / "again").exists()
 
 
 def test_nothing_is_overwritten_unless_told(

@@ -66,7 +66,7 @@ def inherit(agent: Agent) -> Ancestor:
     if not (folder / IMPORTED).exists():  # which SB3 may have trained on for any time
         check_step(source, stored, path)
     model_state.restore_learned(agent.model, stored)
-    check_encoder(agent.encoder, agent.model.policy, agent.venv.layout, stored, folder)
+    check_encoder(agent.encoder, agent.model.policy, agent.venv.layout, stored, folder, seed=source.seed)
     return Ancestor(folder, path.stem, int(stored["step"]), ancestor_sha256(folder, path.stem))
 
 

@@ -39,13 +39,21 @@ def encoder_facts(encoder: Encoder, policy: nn.Module, layout: Layout) -> dict[s
     return facts | ({REFERENCE: _features(encoder, policy, layout)} if layout.images else {})
 
 
-def check_encoder(encoder: Encoder, policy: nn.Module, layout: Layout, stored: Mapping[str, Any], folder: Path) -> None:
+def check_encoder(
+    encoder: Encoder,
+    policy: nn.Module,
+    layout: Layout,
+    stored: Mapping[str, Any],
+    folder: Path,
+    seed: int | None = None,
+) -> None:
     """Refuse an encoder that is not the one that an agent was saved with, by its weights or by its code.
 
     Args:
         encoder, policy, layout: as in `encoder_facts`; the policy has taken over what it learned.
         stored: the checkpoint. Those of versions before hold no features, and their code is not looked at.
         folder: of the run.
+        seed: of that run, where it is another one than that which the encoder was built for.
 
     Raises:
         RunError: its frozen weights are others to the bit.
@@ -56,10 +64,22 @@ def check_encoder(encoder: Encoder, policy: nn.Module, layout: Layout, stored: M
         raise RunError(
             f"{folder} was trained on frozen {encoder.name} weights with sha256 "
             f"{stored['frozen_sha256'][:12]}, and {encoder.provenance.name} gives {present[:12]}. "
-            "Say where the right ones are: --weights FILE."
+            f"{_advice(encoder, seed)}"
         )
     if layout.images and REFERENCE in stored:
         check_reference(encoder.name, _features(encoder, policy, layout), stored[REFERENCE], folder)
+
+
+def _advice(encoder: Encoder, seed: int | None) -> str:
+    """What to type where frozen weights are others. Random ones lie in no file: they follow from the seed of a run."""
+    if encoder.provenance.kind != "random":
+        return "Say where the right ones are: --weights FILE."
+    if seed is not None:
+        return f"Its weights are random and follow from the seed. Type that run's: --seed {seed}."
+    return (
+        "They are random and follow from the seed and from the versions of PyTorch and of the encoder's code, which "
+        "machine.json names: go on with those."
+    )
 
 
 def _features(encoder: Encoder, policy: nn.Module, layout: Layout) -> Tensor:

@@ -132,6 +132,14 @@ def test_other_frozen_weights_are_refused(tiny: Tiny, tmp_path: Path, trained: P
         rl(tiny("ppo", out=tmp_path / "run", from_run=copied))
 
 
+def test_random_eyes_are_those_of_a_seed_which_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    rl(tiny("ppo", mode="random", seed=3, steps=32, out=first))
+    with pytest.raises(RunError, match=r"are random and follow from the seed\. Type that run's: --seed 3\."):
+        rl(tiny("ppo", mode="random", seed=4, steps=32, out=tmp_path / "second", from_run=first))
+    rl(tiny("ppo", mode="random", seed=3, steps=32, out=tmp_path / "second", from_run=first))
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

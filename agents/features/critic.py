@@ -1,4 +1,4 @@
-"""One pair of eyes for actor and critic (SAC, TD3, TQC): the critic trains the encoder, the actor looks through it."""
+"""One pair of eyes for actor and critic (SAC, TD3 ...): the critic trains the encoder, the actor looks through it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from stillsight.agents.features.extractor import EncoderExtractor
 
 
 def follow_critic(policy: nn.Module) -> None:
-    """Let the actor of SAC, TD3 or TQC see with what the critic learns of the encoder, as in DrQ-v2.
+    """Let the actor of SAC, TD3, TQC and whatever else has both see with what the critic learns of the encoder, as in
+    DrQ-v2.
 
     Plain SB3 trains two encoders that drift apart, the actor's by the actor's loss; and share_features_extractor=True
     puts the one that is left into the actor's optimizer. DrQ-v2 (Yarats et al. 2021, `obs.detach()` in its drqv2.py)
@@ -30,6 +31,12 @@ def follow_critic(policy: nn.Module) -> None:
     owner: Any = policy
     rate = owner.actor.optimizer.param_groups[0]["lr"]
     owner.actor.optimizer = owner.optimizer_class(owner.actor.parameters(), lr=rate, **owner.optimizer_kwargs)
+
+
+def follows_critic(policy: nn.Module) -> bool:
+    """Whether `follow_critic` has let the actor see with what the critic learns."""
+    actor = _eyes(getattr(policy, "actor", None))
+    return actor is not None and actor.follows
 
 
 def _eyes(network: object) -> EncoderExtractor | None:

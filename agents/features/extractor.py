@@ -112,6 +112,11 @@ class EncoderExtractor(BaseFeaturesExtractor):
         self.learned = Learned({}, {})
         self._leader = (leader,)  # in a tuple, because nn.Module would register it
 
+    @property
+    def follows(self) -> bool:
+        """Whether it looks through another one."""
+        return bool(self._leader)
+
     def _look(self, frames: Tensor) -> Tensor:
         if self._leader:
             with torch.no_grad():

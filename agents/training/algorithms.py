@@ -33,7 +33,8 @@ class AlgorithmSpec:
         n_envs: environments side by side by default.
         preset: keyword arguments of the class. Strings "lin_x" are a rate that falls linearly from x to 0.
         source: where the preset comes from.
-        encoder_loss: which loss trains the encoder, where it learns.
+        encoder_loss: which loss trains the encoder, where it learns; of third parties' classes see
+            `summary.encoder_loss`.
         extra: the extra that brings `cls`.
     """
 
@@ -117,7 +118,8 @@ _EVERY: tuple[Actions, ...] = ("discrete", "multi-discrete", "multi-binary", "co
 ATARI = "rl-baselines3-zoo's Atari preset"
 """How the source of a preset begins that is made for games of discrete actions."""
 _POLICY_AND_VALUE = "policy and value losses together"
-_CRITIC = "the critic's temporal difference alone; the actor looks through the critic's eyes"
+CRITIC = "the critic's temporal difference alone; the actor looks through the critic's eyes"
+"""What trains the encoder wherever there are an actor and a critic, see `features.critic`; of any class."""
 
 _PPO = {
     "n_steps": 128,
@@ -185,7 +187,7 @@ _ROWS = [
         activation="tanh",
         preset=_SAC,
         source=f"SB3's defaults (Haarnoja et al. 2018), {_TRUNK}, a smaller buffer",
-        encoder_loss=_CRITIC,
+        encoder_loss=CRITIC,
     ),
     AlgorithmSpec(
         name="td3",
@@ -195,7 +197,7 @@ _ROWS = [
         activation="tanh",
         preset={**_SAC, "action_noise": 0.1},
         source=f"SB3's defaults (Fujimoto et al. 2018), {_TRUNK}, narrower layers, a smaller buffer and rate",
-        encoder_loss=_CRITIC,
+        encoder_loss=CRITIC,
     ),
     AlgorithmSpec(
         name="qrdqn",
@@ -214,7 +216,7 @@ _ROWS = [
         activation="tanh",
         preset=_SAC,
         source="the preset of sac",
-        encoder_loss=_CRITIC,
+        encoder_loss=CRITIC,
         extra="contrib",
     ),
     AlgorithmSpec(

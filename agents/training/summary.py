@@ -15,9 +15,10 @@ from torch import nn
 
 from stillsight.agents.buffers.row import RowSpace
 from stillsight.agents.features.encoder_rate import optimizers
+from stillsight.agents.features.critic import follows_critic
 from stillsight.agents.features.extractor import EncoderExtractor, canonical
 from stillsight.agents.features.head import Head
-from stillsight.agents.training.algorithms import ATARI, spec
+from stillsight.agents.training.algorithms import ATARI, CRITIC, spec
 from stillsight.agents.training.episodes import earned, share_successful
 from stillsight.agents.training.presets import preset
 from stillsight.agents.training.settings import FALLING, overrides, settings
@@ -61,7 +62,7 @@ def card(agent: Agent) -> dict[str, str]:
     )
     seen_through = {
         "encoder": f"{encoder.name} to {encoder.tap}, pooling {encoder.pooling}{_pooled(agent)}; {cut}",
-        **({"encoder learns": _learning(config)} if config.mode.trained else {}),
+        **({"encoder learns": _learning(agent)} if config.mode.trained else {}),
         "weights": f"{source.kind}: {source.name} {source.sha256[:12]}",
         "licence": source.licence,
     }
@@ -235,14 +236,20 @@ def _engine(engine: Engine) -> str:
     return f"{engine}{dropped}"
 
 
-def _learning(config: RlConfig) -> str:
+def encoder_loss(agent: Agent) -> str:
+    """Which loss trains the encoder, in words: by what its policy became, for a class of anybody's says it nowhere."""
+    return CRITIC if follows_critic(agent.model.policy) else spec(agent.config.algo).encoder_loss
+
+
+def _learning(agent: Agent) -> str:
+    config = agent.config
     what = {
         "all": "every weight",
         "norm": "scales and shifts of normalisation layers",
         "lora": f"additions of rank {config.lora_rank}",
     }[config.adapt]
     rate = "" if config.encoder_lr == 1.0 else f", at {config.encoder_lr:g} times the learning rate"
-    return f"{what}, BatchNorm statistics {config.batchnorm}; from {spec(config.algo).encoder_loss}{rate}"
+    return f"{what}, BatchNorm statistics {config.batchnorm}; from {encoder_loss(agent)}{rate}"
 
 
 def _pooled(agent: Agent) -> str:
@@ -338,7 +345,7 @@ def summary(agent: Agent, savepoints: Savepoints, episodes: list[Episode], *, de
         "batchnorm": config.batchnorm,
         "lora_rank": config.lora_rank if config.adapt == "lora" else None,
         "encoder_lr": config.encoder_lr if config.mode.trained else None,
-        "encoder_loss": spec(config.algo).encoder_loss if config.mode.trained else None,
+        "encoder_loss": encoder_loss(agent) if config.mode.trained else None,
         "in_policy": config.in_policy,
         "vec_env": type(agent.venv.venv).__name__,
         "device": model.device.type,

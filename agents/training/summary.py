@@ -14,8 +14,8 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import nn
 
 from stillsight.agents.buffers.row import RowSpace
-from stillsight.agents.features.encoder_rate import optimizers
 from stillsight.agents.features.critic import follows_critic
+from stillsight.agents.features.encoder_rate import optimizers
 from stillsight.agents.features.extractor import EncoderExtractor, canonical
 from stillsight.agents.features.head import Head
 from stillsight.agents.training.algorithms import ATARI, CRITIC, spec

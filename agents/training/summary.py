@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ from stillsight.agents.features.head import Head
 from stillsight.agents.training.algorithms import ATARI, CRITIC, spec
 from stillsight.agents.training.episodes import earned, share_successful
 from stillsight.agents.training.presets import preset
-from stillsight.agents.training.settings import FALLING, overrides, settings
+from stillsight.agents.training.settings import FALLING, arguments, overrides, settings
+from stillsight.agents.training.state.rollout_length import least_share, rollout_steps
 from stillsight.encoders import device as devices
 from stillsight.encoders.engines.engine import Engine
 from stillsight.encoders.errors import as_typed
@@ -143,7 +145,7 @@ def begins(agent: Agent, savepoints: Savepoints, changed: Mapping[str, tuple[Any
         changed: field -> (before, now) of flags that a resumed run changes.
     """
     rows: dict[str, str] = {}
-    config, model, resumption = agent.config, agent.model, savepoints.resumption
+    config, resumption = agent.config, savepoints.resumption
     if (origin := savepoints.ancestor) is not None:
         rows["policy"] = (
             f"begins with that of {origin['run']} ({origin['checkpoint']}, step {origin['step']:,}, "
@@ -162,27 +164,29 @@ def begins(agent: Agent, savepoints: Savepoints, changed: Mapping[str, tuple[Any
     rows["resumed"] = "; ".join([f"at step {resumption.step:,} of {config.steps:,}", *told])
     rows["episodes"] = "go on where they stood" if resumption.games is None else f"begin anew: {resumption.games}"
     if "steps" in changed and resumption.step:
-        rows["schedules"] = _schedules(model, config, resumption.step, changed["steps"][0])
+        rows["schedules"] = _schedules(agent, resumption.step, changed["steps"][0])
     return rows
 
 
-def _schedules(model: BaseAlgorithm, config: RlConfig, done: int, before: int) -> str:
-    """How rates and exploration go on in a run whose length was changed, in words."""
-
-    def at(steps: int) -> float:
-        return max(0.0, 1.0 - done / steps)
-
+def _schedules(agent: Agent, done: int, before: int) -> str:
+    """How rates and exploration go on in a run whose length was changed, in words: at which the next update is made, or
+    the next action drawn, and at which the last ones were."""
+    config, model = agent.config, agent.model
+    rollout = rollout_steps(model)
+    rollout = model.n_envs if rollout == inf else int(rollout)
+    starts = getattr(model, "learning_starts", 0)
+    # SB3 counts a rollout as done before it learns from it.
+    update = done + rollout * (max(0, starts - done) // rollout + 1)
     told = []
     for setting, text in overrides(config.set, "--set").items():
         if isinstance(text, str) and text.startswith(FALLING):
-            first = float(text.removeprefix(FALLING))
-            told.append(
-                f"{setting} goes on at {first * at(config.steps):.3g}, where it stood at {first * at(before):.3g}"
-            )
+            stood = arguments({setting: text}, agent.venv, least=least_share(model, before))[setting]
+            here, there = getattr(model, setting)(1.0 - update / config.steps), stood(1.0 - done / before)
+            told.append(f"{setting} goes on at {here:.3g}, where it stood at {there:.3g}")
     exploration = getattr(model, "exploration_schedule", None)
     if exploration is not None:
-        there, here = exploration(at(before)), exploration(at(config.steps))
-        told.append(f"exploration goes on at {here:.3g}, where it stood at {there:.3g}")
+        here = exploration(1.0 - (done + model.n_envs) / config.steps)
+        told.append(f"exploration goes on at {here:.3g}, where it stood at {exploration(1.0 - done / before):.3g}")
     if not told:
         return "all are constant"
     learning = " The encoder's rate and that of its additions follow." if config.mode.trained else ""

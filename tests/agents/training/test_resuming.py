@@ -238,6 +238,8 @@ def test_the_card_says_how_schedules_go_on(tiny: Tiny, tmp_path: Path, capsys: p
     assert "follow the new length, 128 steps: learning_rate goes on at 0.0005, where it stood at 0" in card
     rates = [row["train/learning_rate"] for row in rows(folder, "metrics") if "train/learning_rate" in row]
     assert rates[0] == pytest.approx(0.5e-3)
+    assert rates[1:3] == pytest.approx([0.5e-3, 0.25e-3])
+    assert f"128 steps: learning_rate goes on at {rates[2]:.3g}, where it stood at {rates[1]:.3g}." in card
     assert max(rates[2:]) == pytest.approx(1e-3 * (1 - 96 / 128))
 
 

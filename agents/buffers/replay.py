@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,16 @@ frames end with numbers that are kept in full precision."""
 
 _ENDED = -1
 """Stands for `newest` where the next frame begins a trajectory, whatever it looks like."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a replay memory stood, see `FrameReplayBuffer.mark`."""
+
+    pos: int
+    heads: np.ndarray
+    newest: np.ndarray
+    after: np.ndarray
 
 
 class FrameReplayBuffer(ReplayBuffer):
@@ -261,6 +272,24 @@ class FrameReplayBuffer(ReplayBuffer):
             return gathered
         numbers = self.vectors.reshape(-1, self.exact).take(places, axis=0, mode="wrap")
         return torch.cat([gathered, torch.from_numpy(numbers).to(self.device)], dim=-1)
+
+    def mark(self) -> Mark:
+        """Where the memory stands now, for `rewind`: a few numbers, and the newest observation of each environment."""
+        return Mark(self.pos, self.heads.copy(), self.newest.copy(), self.after.copy())
+
+    def rewind(self, mark: Mark) -> None:
+        """Forget what was added since `mark`. What that has overwritten stays lost: adding the same again, as a run
+        does that goes on, comes to the same memory to the bit."""
+        slots = len(self.frames)
+        for env in range(self.n_envs):
+            began = int(mark.heads[env])
+            added = np.arange(began, began + (int(self.heads[env]) - began) % slots) % slots
+            self.valid[added, env] = False
+            if mark.pos and mark.newest[env] != _ENDED:  # from which no transition had left yet
+                self.valid[mark.newest[env], env] = False
+        self.heads[:], self.newest[:], self.after[:] = mark.heads, mark.newest, mark.after
+        self.pos, self.full = mark.pos, mark.pos == slots
+        self.held = int(self.valid.sum())
 
     def state(self) -> dict[str, Any]:
         """Everything that was stored, as tensors, without the slots that were never written."""

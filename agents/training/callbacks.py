@@ -107,6 +107,11 @@ class Evaluate(BaseCallback):
             self.evaluate()
         return True
 
+    def due_within(self, steps: float) -> bool:
+        """Whether an evaluation is played before so many further environment steps are done."""
+        reached = min(self.model.num_timesteps + steps, self.total - 1)
+        return bool(self.every) and self.due.next <= reached
+
     def state(self) -> dict[str, Any] | None:
         """Where the games of evaluations stand, for a checkpoint; None before the first one, and where some game cannot
         be saved: they begin with their first seeds then."""
@@ -114,12 +119,17 @@ class Evaluate(BaseCallback):
             return None
         return {"envs": [tensors(save_state(env)) for env in self.envs]}
 
-    def restore(self, state: Mapping[str, Any] | None) -> None:
+    def restore(self, state: Mapping[str, Any] | None, evaluated: Mapping[str, Any] | None = None) -> None:
         """Go on from there; with the first seeds, where nothing was saved or the number of games is another now.
+
+        Args:
+            state: from `state`.
+            evaluated: the same after the evaluation that ends the run, which counts once that has its row.
 
         Raises:
             EnvError: the games do not fit.
         """
+        state = state if evaluated is None or self._final_row() is None else evaluated
         if state is None or len(state["envs"]) != len(self.envs) or any(objection(env) for env in self.envs):
             return
         for env, saved in zip(self.envs, state["envs"], strict=True):
@@ -128,18 +138,21 @@ class Evaluate(BaseCallback):
 
     def last(self) -> list[Episode]:
         """The evaluation of the agent that has learned all: a session that was stopped after it has recorded it."""
-        model = self.actor.model
-        for row in self.run.rows("eval") if self.run.resumed else []:
-            if row.get("final") and row["step"] == model.num_timesteps:
-                self.savepoints.best(row["mean"])
-                outcomes = row.get("successes") or [None] * len(row["returns"])
-                return [
-                    Episode(total, length, index >= row["capped"], index < row["capped"], outcome)
-                    for index, (total, length, outcome) in enumerate(
-                        zip(row["returns"], row["lengths"], outcomes, strict=True)
-                    )
-                ]
-        return self.evaluate(final=True)
+        row = self._final_row()
+        if row is None:
+            return self.evaluate(final=True)
+        self.savepoints.best(row["mean"])
+        outcomes = row.get("successes") or [None] * len(row["returns"])
+        return [
+            Episode(total, length, index >= row["capped"], index < row["capped"], outcome)
+            for index, (total, length, outcome) in enumerate(zip(row["returns"], row["lengths"], outcomes, strict=True))
+        ]
+
+    def _final_row(self) -> dict[str, Any] | None:
+        """Of the last evaluation of the run at this step, where a session before this one has recorded it."""
+        rows = self.run.rows("eval") if self.run.resumed else []
+        step = self.actor.model.num_timesteps
+        return next((row for row in rows if row.get("final") and row["step"] == step), None)
 
     def evaluate(self, *, final: bool = False) -> list[Episode]:
         """Play now.
@@ -153,6 +166,8 @@ class Evaluate(BaseCallback):
             episodes = self._play()
         if hasattr(model, "start_time"):  # by which SB3 counts time/fps
             model.start_time += time.time_ns() - began
+        if final and self._due_at_the_end():  # before its row, without which it is played again, with the same games
+            self.savepoints.evaluated(self.state())
         returns = [round(episode.total, 6) for episode in episodes]
         row: dict[str, Any] = {
             "step": model.num_timesteps,
@@ -171,6 +186,12 @@ class Evaluate(BaseCallback):
         )
         self.savepoints.best(float(np.mean(returns)))
         return episodes
+
+    def _due_at_the_end(self) -> bool:
+        """Whether a longer run plays an evaluation where this one ends, in whose place the last one stands then."""
+        model = self.actor.model
+        before = (self.total - 1) // model.n_envs * model.n_envs  # the last step at which one was played if it was due
+        return bool(self.every) and model.num_timesteps // self.every > before // self.every
 
     def _play(self) -> list[Episode]:
         counts = divide(self.episodes, len(self.envs))

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
+from stillsight.agents.buffers.replay import Mark
 from stillsight.agents.errors import CheckpointError, RunError, TrainingFault
 from stillsight.agents.features import gsde
 from stillsight.agents.runs import checkpoint, history, schema
@@ -27,6 +28,7 @@ from stillsight.agents.training.state import model_state as state
 from stillsight.agents.training.state.encoder_facts import check_encoder, encoder_facts
 from stillsight.agents.training.state.finite import check_finite, not_finite
 from stillsight.agents.training.state.fit import check_fit
+from stillsight.agents.training.state.rollout_length import rollout_steps
 from stillsight.encoders.errors import DiskFault, as_typed
 from stillsight.encoders.system import stopping
 from stillsight.encoders.system.stopping import Stop
@@ -39,8 +41,11 @@ class Evaluation(Protocol):
     def state(self) -> dict[str, Any] | None:
         """Where its games stand."""
 
-    def restore(self, state: Mapping[str, Any] | None) -> None:
-        """Go on from there."""
+    def restore(self, state: Mapping[str, Any] | None, evaluated: Mapping[str, Any] | None = None) -> None:
+        """Go on from there, or from `evaluated` where the evaluation that ends the run has its row."""
+
+    def due_within(self, steps: float) -> bool:
+        """Whether one is played before so many further environment steps are done."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,15 @@ class Begun:
     Attributes:
         counters: of the model.
         ledger: as it was.
-        whole: what `Savepoints._whole` gave. None where the algorithm learns meanwhile, and of short rollouts, which
-            end before anybody is stopped in them.
+        whole: what `Savepoints._whole` gave, of a rollout in which somebody may be stopped: one with an evaluation in
+            it, and a long one of an algorithm that has no replay memory. None of others.
+        replay: where the replay memory stood, where there are both.
     """
 
     counters: dict[str, Any]
     ledger: Ledger
     whole: dict[str, Any] | None
+    replay: Mark | None
 
 
 LONG = 1.0
@@ -92,6 +99,7 @@ class Savepoints:
         self.ancestor: dict[str, Any] | None = None  # of a run that began with another one's policy
         self._saved: int | None = None  # step of the last checkpoint that is known to be good
         self._best: int | None = None  # step of the best agent
+        self._ended: dict[str, Any] | None = None  # the last checkpoint, where it is that of the end of the run
         self._rollout: Begun | None = None
         self._drawn = False  # whether SB3 has drawn the noise of gSDE for a rollout that has not ended
         self._to_draw: Mapping[str, Any] | None = None  # the checkpoint whose noise the next rollout goes on with
@@ -154,7 +162,12 @@ class Savepoints:
         self.meter.settle(hurried=True)
         model = self.agent.model
         gathers = self._lasted > LONG and not isinstance(model, OffPolicyAlgorithm)
-        self._rollout = Begun(state.counters(model), replace(self.ledger), self._whole() if gathers else None)
+        gathers = gathers or (self.evaluation is not None and self.evaluation.due_within(rollout_steps(model)))
+        whole = self._whole() if gathers else None
+        if whole is not None and isinstance(model, OffPolicyAlgorithm):  # DQN moves its target network in rollouts
+            whole["parameters"] = state.copied(whole["parameters"])
+        replay = None if whole is None else state.mark_replay(model)
+        self._rollout = Begun(state.counters(model), replace(self.ledger), whole, replay)
         self._began = time.perf_counter()
 
     def rollout_ended(self) -> None:
@@ -165,21 +178,24 @@ class Savepoints:
         """Save what training was stopped at, and say so in `stop`.
 
         In the middle of a rollout, an algorithm that learns from rollouts is saved as it stood when that began, games
-        and random numbers included, for its weights are the same. One with a replay memory is saved as that stands.
+        and random numbers included, for its weights are the same. So is one with a replay memory where an evaluation
+        falls into the rollout, which is played whole then by the agent that it is due for; else that is saved as it
+        stands.
 
         Args:
             stop: what somebody asked for.
             unstored: environment steps that were counted and did not reach the replay memory.
         """
         model = self.agent.model
-        reached, begun = model.num_timesteps, None
-        if self._rollout is not None and isinstance(model, OffPolicyAlgorithm):
+        reached, begun = model.num_timesteps, self._rollout
+        if begun is not None and begun.whole is None and isinstance(model, OffPolicyAlgorithm):
+            begun = None
             model.num_timesteps -= unstored
-        elif self._rollout is not None:
-            begun = self._rollout
+        if begun is not None:
             self.meter.settle()
             vars(model).update(begun.counters)
             self.meter.ledger = replace(begun.ledger, best=self.ledger.best)
+            state.rewind_replay(model, begun.replay)
         if model.num_timesteps and not (begun is not None and self._saved == model.num_timesteps):
             self.last(None if begun is None else begun.whole)
         saved = model.num_timesteps
@@ -257,20 +273,20 @@ class Savepoints:
         self._drop_replays(self._saved)
         replay = state.capture_replay(self.agent.model)
         name = f"replay-{step}" if replay is not None else None
-        if name is not None and replay is not None:
+        ended = step >= self.agent.config.steps
+        written = ended and self._saved == step  # by the session before, which was killed after that
+        if name is not None and replay is not None and not written:
             self.run.save(name, replay)
+        content = {
+            **(self._whole() if whole is None else whole),
+            **self._facts(),
+            "ledger": asdict(self.ledger),
+            "ancestor": self.ancestor,
+            "replay": name,
+        }
         try:
-            self.run.save(
-                "last",
-                {
-                    **(self._whole() if whole is None else whole),
-                    **self._facts(),
-                    "ledger": asdict(self.ledger),
-                    "ancestor": self.ancestor,
-                    "replay": name,
-                },
-                self._header(),
-            )
+            if not written:
+                self.run.save("last", content, self._header())
         except DiskFault:  # a memory that no checkpoint names would only fill the disk
             if name is not None:
                 self.run.checkpoint(name).unlink(missing_ok=True)
@@ -278,9 +294,21 @@ class Savepoints:
         self._saved = step
         if self._best is not None and self._best <= step:
             history.drop_best_before(self.run.folder)
-        if step >= self.agent.config.steps:
+        if ended:
+            self._ended = content
             history.prune(self.run.folder, keep)
             self._drop_replays(step)
+
+    def evaluated(self, evaluation: Mapping[str, Any] | None) -> None:
+        """Keep where the games of evaluations stand after the one that ends the run, for a run that becomes longer.
+
+        It is kept beside where they stood before: a run that is killed before the row plays that one again from there.
+
+        Args:
+            evaluation: what `Evaluation.state` gives.
+        """
+        if self._ended is not None and evaluation is not None:
+            self.run.save("last", {**self._ended, "evaluated": evaluation}, self._header())
 
     def _whole(self) -> dict[str, Any]:
         """What learning goes on with, beside facts and sums: the model, its random numbers and notes, and its games."""
@@ -338,7 +366,7 @@ class Savepoints:
             gsde.check_noise(model, stored["sde_noise"], self.agent.venv.num_envs)
             self._to_draw = stored
         if self.evaluation is not None:
-            self.evaluation.restore(stored.get("evaluation"))
+            self.evaluation.restore(stored.get("evaluation"), stored.get("evaluated"))
         self.resumption = Resumption(model.num_timesteps, anew)
         self.meter.ledger = Ledger.restored(stored["ledger"])
         self.ancestor = stored.get("ancestor")

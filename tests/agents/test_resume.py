@@ -23,7 +23,7 @@ from stillsight.agents.runs.records import read_lines
 from stillsight.agents.training import callbacks, checkpointing
 from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.continuing import games
-from stillsight.agents.training.episodes import Episode
+from stillsight.agents.training.episodes import Episode, play_episodes
 from stillsight.agents.training.state import model_state as state
 from stillsight.encoders.system.stopping import Stop
 from stillsight.encoders.zoo.retina import retina
@@ -208,6 +208,68 @@ def test_a_run_that_is_stopped_in_a_rollout_is_the_same_as_one_that_was_not(
     one, other = last(folder), last(tmp_path / "whole")
     for part in ("parameters", "random", "games", "evaluation"):
         assert same(one[part], other[part]), part
+    for file in ("episodes.jsonl", "eval.jsonl"):
+        assert [_untimed(row) for row in read_lines(folder / file)] == [
+            _untimed(row) for row in read_lines(tmp_path / "whole" / file)
+        ]
+
+
+def stop_evaluating(config: RlConfig, step: int, plays: int = 3) -> Path:
+    """SIGTERM in the middle of the first evaluation of `config`'s run from `step` on, after so many of its steps."""
+
+    def play(actor: Any, *given: Any, **more: Any) -> list[Episode]:
+        watch = more["watch"]
+
+        def stopping(done: int, steps: int, last: Episode | None) -> None:
+            watch(done, steps, last)
+            if actor.model.num_timesteps >= step and steps >= plays:
+                raise Stop(signal.SIGTERM)
+
+        return play_episodes(actor, *given, **more | {"watch": stopping})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks, "play_episodes", play)
+        patch.setattr(checkpointing, "LONG", float("inf"))  # on a busy machine any rollout may be
+        with pytest.raises(Stop, match=r"SIGTERM at step .* as it stood at step "):
+            rl(config)
+    assert config.out is not None
+    return config.out
+
+
+@pytest.mark.parametrize(
+    ("algo", "changes"),
+    [
+        ("ppo", {}),
+        ("ppo", {"stochastic_eval": True}),
+        ("dqn", {"stochastic_eval": True}),
+        ("dqn", {"set": ("buffer_size=60", "tau=0.5", "target_update_interval=2")}),
+        ("dqn", {"n_envs": 1, "set": ("train_freq=[1, 'episode']", "n_steps=3")}),
+        ("sac", {"set": ("use_sde=True", "sde_sample_freq=2")}),
+    ],
+)
+def test_a_run_that_is_stopped_in_an_evaluation_is_the_same_as_one_that_was_not(
+    tiny: Tiny, tmp_path: Path, algo: str, changes: dict[str, Any], same: Callable[[Any, Any], bool]
+) -> None:
+    """The failure it prevents: episodes begin anew and the games of evaluations skip some, although the card has said
+    that they would go on where they stood."""
+    changes = {**changes, "set": (*tiny(algo).set, *changes.get("set", ()))}
+    config = tiny(algo, steps=STEPS, eval_every=21, eval_episodes=3, **changes)
+    whole, stopped = (replace(config, out=tmp_path / name) for name in ("whole", "stopped"))
+    rl(whole)
+    folder = stop_evaluating(stopped, 84)
+    assert [row["step"] // 21 for row in read_lines(folder / "eval.jsonl")] == [1, 2, 3]
+    assert last(folder)["games"] is not None
+    assert last(folder)["step"] <= 84
+    rl(RlConfig(resume=folder))
+    one, other = last(folder), last(tmp_path / "whole")
+    for part in ("parameters", "variables", "random", "games", "evaluation"):
+        assert same(one[part], other[part]), part
+    assert one["replay"] == other["replay"]
+    if one["replay"]:
+        memories = [
+            checkpoint.load(run / "checkpoints" / f"{one['replay']}.safetensors") for run in (folder, whole.out)
+        ]
+        assert same(*memories)
     for file in ("episodes.jsonl", "eval.jsonl"):
         assert [_untimed(row) for row in read_lines(folder / file)] == [
             _untimed(row) for row in read_lines(tmp_path / "whole" / file)

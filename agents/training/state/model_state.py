@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from stillsight.agents.buffers.replay import FrameReplayBuffer
+from stillsight.agents.buffers.replay import FrameReplayBuffer, Mark
 from stillsight.agents.errors import CheckpointError
 from stillsight.agents.training.state.exploration import exploration
 from stillsight.agents.training.state.fit import MISFITS, attribute, check_fit, check_learned, policy_of
@@ -35,6 +35,15 @@ def capture(model: BaseAlgorithm) -> dict[str, Any]:
         "variables": {name: attribute(model, name) for name in variables if attribute(model, name) is not None},
         "counters": counters(model),
         "random": _random_state(model),
+    }
+
+
+def copied(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The "parameters" of `capture` with copies of what networks hold, which what happens to the model leaves alone.
+    Optimizers stay as they are: they move where the model learns."""
+    return {
+        name: one if "param_groups" in one else {key: value.clone() for key, value in one.items()}
+        for name, one in parameters.items()
     }
 
 
@@ -116,6 +125,19 @@ def capture_replay(model: BaseAlgorithm) -> dict[str, Any] | None:
     """The filled part of the replay memory, or None for algorithms without one."""
     buffer = getattr(model, "replay_buffer", None)
     return buffer.state() if isinstance(buffer, FrameReplayBuffer) else None
+
+
+def mark_replay(model: BaseAlgorithm) -> Mark | None:
+    """Where the replay memory stands, for `rewind_replay`; None for algorithms without one."""
+    buffer = getattr(model, "replay_buffer", None)
+    return buffer.mark() if isinstance(buffer, FrameReplayBuffer) else None
+
+
+def rewind_replay(model: BaseAlgorithm, mark: Mark | None) -> None:
+    """Forget what the replay memory got since `mark_replay`, which gave None where there is none."""
+    buffer = getattr(model, "replay_buffer", None)
+    if mark is not None and isinstance(buffer, FrameReplayBuffer):
+        buffer.rewind(mark)
 
 
 def restore_replay(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Callable
@@ -214,6 +215,34 @@ def test_sampling_draws_only_whole_transitions_and_all_of_them() -> None:
     # Uniformly: 8000 draws of some 30, each within five standard deviations of its share.
     share = 8000 / len(whole)
     assert max(abs(drawn.count(key) - share) for key in whole) < 5 * share**0.5
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+@pytest.mark.parametrize("before", [0, 9, 30])
+def test_what_is_forgotten_and_added_again_comes_to_the_same_memory(n_steps: int, before: int) -> None:
+    """A run that is stopped in a rollout is saved as it stood before it: also where the ring is wrapped around."""
+    one, other = (FrameReplayBuffer(40, space(3), ACTIONS, "cpu", 2, n_steps=n_steps) for _ in range(2))
+    player = Player(space(3), 2)
+    ends = [[int(step % 7 == 6), 2 * int(step % 5 == 4)] for step in range(before + 6)]
+    for end in ends[:before]:
+        player.step(end, one, other)
+    mark, twin = one.mark(), copy.deepcopy(player)
+    for end in ends[before:]:
+        twin.step(end, one)
+    one.rewind(mark)
+    assert all(number < before for _, number in stored(one))
+    if one.full:
+        assert one.held <= other.held
+    else:
+        assert set(stored(one)) == set(stored(other))
+    again = FrameReplayBuffer(40, space(3), ACTIONS, "cpu", 2, n_steps=n_steps)
+    again.restore(one.state())
+    for end in ends[before:]:
+        player.step(end, again, other)
+    first, second = again.state(), other.state()
+    assert (first["pos"], again.held) == (second["pos"], other.held)
+    for name, tensor in first["arrays"].items():
+        assert tensor.numpy().tobytes() == second["arrays"][name].numpy().tobytes(), name
 
 
 def test_an_environment_that_is_ahead_does_not_hide_the_others() -> None:

@@ -19,6 +19,7 @@ from stillsight.agents.runs.reader import read_summary
 from stillsight.agents.runs.records import read_lines
 from stillsight.agents.training import callbacks
 from stillsight.agents.training.continuing.resuming import resumed
+from stillsight.agents.training.episodes import Episode
 
 Tiny = Callable[..., RlConfig]
 Same = Callable[[Any, Any], bool]
@@ -235,12 +236,53 @@ def test_the_card_says_how_schedules_go_on(tiny: Tiny, tmp_path: Path, capsys: p
     card = capsys.readouterr().out
     assert "at step 64 of 128; steps 64 before, 128 now" in card
     assert "go on where they stood" in card
-    assert "follow the new length, 128 steps: learning_rate goes on at 0.0005, where it stood at 0" in card
     rates = [row["train/learning_rate"] for row in rows(folder, "metrics") if "train/learning_rate" in row]
-    assert rates[0] == pytest.approx(0.5e-3)
     assert rates[1:3] == pytest.approx([0.5e-3, 0.25e-3])
     assert f"128 steps: learning_rate goes on at {rates[2]:.3g}, where it stood at {rates[1]:.3g}." in card
+    assert rates[0] == pytest.approx(0.5e-3)
     assert max(rates[2:]) == pytest.approx(1e-3 * (1 - 96 / 128))
+
+
+def test_evaluations_play_on_after_the_one_that_ended_a_run(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same: Same
+) -> None:
+    """The failure it prevents: the games of the last evaluation are shown again by the next one, to another agent."""
+    ended: list[Any] = []
+    evaluate, restore = callbacks.Evaluate.evaluate, callbacks.Evaluate.restore
+
+    def evaluated(self: callbacks.Evaluate, **how: bool) -> list[Episode]:
+        episodes = evaluate(self, **how)
+        ended.append(self.state())
+        return episodes
+
+    def restored(self: callbacks.Evaluate, *given: Any) -> None:
+        restore(self, *given)
+        ended.append(self.state())
+
+    monkeypatch.setattr(callbacks.Evaluate, "evaluate", evaluated)
+    monkeypatch.setattr(callbacks.Evaluate, "restore", restored)
+    config = tiny("ppo", steps=64, eval_every=32, eval_episodes=3, out=tmp_path / "run")
+    rl(config)
+    killed = tmp_path / "killed"
+    shutil.copytree(tmp_path / "run", killed)
+    rl(RlConfig(resume=tmp_path / "run", steps=128))
+    assert not same(ended[0], ended[1])
+    assert same(ended[1], ended[2])
+
+    # Killed after the games were kept and before the evaluation was recorded: it is played again, with its own games.
+    whole = rows(killed, "eval")
+    (killed / "done").unlink()
+    (killed / "eval.jsonl").write_text(json.dumps(whole[0]) + "\n")
+    stood = last(killed)
+    rl(RlConfig(resume=killed))
+    assert rows(killed, "eval") == whole
+    for part in ("evaluation", "evaluated", "games", "random"):
+        assert same(last(killed)[part], stood[part]), part
+    # And after it was recorded: it stays, and so do its games.
+    (killed / "done").unlink()
+    rl(RlConfig(resume=killed))
+    assert same(last(killed)["evaluated"], stood["evaluated"])
+    assert same(last(killed)["evaluation"], stood["evaluation"])
 
 
 def test_games_that_cannot_be_saved_begin_anew_and_the_card_says_so(

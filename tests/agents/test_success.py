@@ -84,11 +84,11 @@ def test_evaluations_count_the_episodes_that_succeed(
 def test_a_cell_of_a_benchmark_counts_them_clean_and_under_each_shift(tiny: Tiny, tmp_path: Path) -> None:
     config = tiny("ppo", env=ID, max_episode_steps=None, eval_episodes=1, eval_envs=1)
     work = Work(config=config, shifts=("noise",), episodes=3, videos=0)
-    result = worker._agent(work, config, tmp_path / "run", Trust((ID,)))
+    result = worker._agent(work, config, tmp_path / "run", Trust((ID,)), tunes=False)
     assert result.success == {"clean": 1.0, "noise": 1.0}
     assert result.scores == {"clean": (0.0,) * 3, "noise": (0.0,) * 3}
     said_nothing = tiny("ppo", eval_episodes=1, eval_envs=1)
-    other = worker._agent(Work(said_nothing, (), 1, 0), said_nothing, tmp_path / "other", Trust())
+    other = worker._agent(Work(said_nothing, (), 1, 0), said_nothing, tmp_path / "other", Trust(), tunes=False)
     assert other.success is None
 
 

@@ -82,7 +82,7 @@ def decided(run: Path) -> Path:
         tree = checkpoint.load(path)
         for name, tensor in tree["policy"].items():
             if name.startswith(LAST):
-                spread = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(0))
+                spread = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(2))
                 tree["policy"][name] = spread if name.endswith("weight") else torch.zeros_like(tensor)
         checkpoint.save(path, tree)
     return run

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -36,8 +36,13 @@ def test_a_name_says_what_runs_and_what_differs() -> None:
     assert CifarConfig(epochs=7).run_name == "cifar10-retina-frozen-epochs_7-seed0"
 
 
+def _words(kind: object) -> tuple[str, ...]:
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
 @pytest.mark.parametrize("cls", [RlConfig, CifarConfig])
 def test_whatever_changes_a_run_changes_its_name(cls: type[RlConfig] | type[CifarConfig]) -> None:
+    hints = get_type_hints(cls)
     for item in fields(cls):
         default = item.default
         other: Any = {bool: not default, int: 7, float: 0.123, str: "layer9", tuple: ("a=1",)}.get(type(default), "x")
@@ -46,6 +51,9 @@ def test_whatever_changes_a_run_changes_its_name(cls: type[RlConfig] | type[Cifa
         if default is None:
             kinds = {"Path": Path("some/thing.pth"), "int": 9, "float": 0.5}
             other = next((value for kind, value in kinds.items() if kind in str(item.type)), "other")
+        words = [word for kind in (hints[item.name], *get_args(hints[item.name])) for word in _words(kind)]
+        if words:
+            other = next(word for word in words if word != default)
         changed = replace(cls(), **{item.name: other})
         assert (changed.run_name == cls().run_name) == (item.name in UNNAMED), item.name
 

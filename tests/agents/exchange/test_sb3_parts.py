@@ -105,7 +105,8 @@ def test_stock_sb3_plays_learns_on_and_comes_back(
     name = "robot_world:RobotArm-v0" if algo == "sac" else "robot_world:Robot-v0"
     run, agent = tmp_path / "run", tmp_path / "agent.zip"
     rl(tiny(algo, out=run, env=name, steps=64, **changes))
-    assert main(["export", str(decided(run, 2 if algo == "recurrent_ppo" else 0)), "--sb3", str(agent), "--trust", name]) == 0
+    taught = decided(run, 2 if algo == "recurrent_ppo" else 0)
+    assert main(["export", str(taught), "--sb3", str(agent), "--trust", name]) == 0
     player = load(run, device="cpu", trust=[name])
     env = make_env(name, player.config.env_options(), training=False)
     env.action_space.seed(1)

@@ -14,10 +14,16 @@ from stillsight.encoders.taps.handover import Layout
 
 
 class ImageCounter:
-    """Counts the images that enter a network, over all copies of it: copies of a module share one counter."""
+    """Counts the images that enter a network, over all copies of it: copies of a module share one counter.
+
+    Attributes:
+        images: that entered.
+        at_hand: that had no need to, because their features were kept from before.
+    """
 
     def __init__(self) -> None:
         self.images = 0
+        self.at_hand = 0
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def add(self, images: int) -> None:

@@ -21,8 +21,13 @@ from stillsight.encoders.supervised.training.optimizer import course
 from stillsight.encoders.system.stopping import Stop
 
 
-def cifar(config: CifarConfig) -> dict[str, Any]:
+def cifar(config: CifarConfig, features: Path | None = None) -> dict[str, Any]:
     """Run the supervised track in a run folder. Under torchrun only the main process writes and talks.
+
+    Args:
+        config: of the run.
+        features: folder in which frozen features are kept; by default that of `config`, which keeps decoded pictures
+            too.
 
     Raises:
         RunError: the folder is finished, not to be resumed, or in use.
@@ -41,7 +46,7 @@ def cifar(config: CifarConfig) -> dict[str, Any]:
     with joined(config.device) as world:
         if not world.is_main:
             try:
-                return learn(config, NullRecorder(folder), config.cache, world)
+                return learn(config, NullRecorder(folder), features or config.cache, world)
             except Stop as stop:  # of which the main process speaks
                 raise SystemExit(stop.code) from None
         if config.tensorboard:
@@ -54,7 +59,7 @@ def cifar(config: CifarConfig) -> dict[str, Any]:
         with Run(folder, "cifar", config, resumed=resumed, counted=counted, sinks=sinks, changed=changed) as run:
             if resumed and config.mode.trained:
                 run.also |= _resumed(config, run)
-            result = learn(config, run, config.cache, world)
+            result = learn(config, run, features or config.cache, world)
             run.display.close()
             scores = {name: value for name, value in result.items() if name.endswith("accuracy") and value is not None}
             rows = {name: f"{value:.2%}" for name, value in scores.items()}

@@ -46,6 +46,7 @@ def probe(
         "refit": fitted.refit,
         "views": config.views,
         "images_encoded": encoder.counter.images,
+        "images_at_hand": encoder.counter.at_hand,
         "engine": encoder.frozen.engine.name,
     }
     return row | facts, logits
@@ -75,7 +76,8 @@ def warm_start(
         "warm_start_validation_accuracy": fitted.validation_accuracy,
         "warm_start_penalty": fitted.chosen["penalty"],
     }
-    return fitted.head, facts | {"images_encoded": encoder.counter.images}
+    counted = {"images_encoded": encoder.counter.images, "images_at_hand": encoder.counter.at_hand}
+    return fitted.head, facts | counted
 
 
 def _features(

@@ -194,8 +194,19 @@ def cost(estimates: Estimates) -> Table:
             row.append(Value(written(one.costs[name]), one.costs[name]) if name in one.costs else UNKNOWN)
         rows.append(tuple(row))
     machines = sorted({machine(result.machine) for one in estimates.arms for result in one.arm.results})
-    notes = ("Medians over the seeds; cells may have run side by side.", f"Measured on: {'; '.join(machines)}.")
-    return Table(f"{setting.title}: cost", tuple(columns), tuple(rows), notes)
+    notes = ("Medians over the seeds; cells may have run side by side.", *_encoders(estimates))
+    measured = f"Measured on: {'; '.join(machines)}."
+    return Table(f"{setting.title}: cost", tuple(columns), tuple(rows), (*notes, measured))
+
+
+def _encoders(estimates: Estimates) -> tuple[str, ...]:
+    """How many cells of each arm encoded all their images themselves, where some found features at hand."""
+    spared = [(one.arm, sum(count > 0 for count in one.arm.cost("images_at_hand"))) for one in estimates.arms]
+    told = [f"{len(arm.cells) - few} of {len(arm.cells)} of {arm.label}" for arm, few in spared if few]
+    if not told:
+        return ()
+    alone = "Seconds, CPU seconds and energy are those of the cells that encoded all their images themselves"
+    return (f"{alone}: {', '.join(told)}. The others found features that an earlier cell had kept.",)
 
 
 def machine(facts: Mapping[str, Any]) -> str:

@@ -38,6 +38,9 @@ from stillsight.agents.training.seeds import CHOICE, PLAY
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.system.stopping import Stop, answering
 
+TAKEN = ("wall_seconds", "cpu_seconds", "energy_joules")
+"""Costs that grow with every image that is encoded."""
+
 
 def run_cell(cell: Cell, runs: Path, trust: Trust = NOTHING) -> Cell:
     """Run a planned cell.
@@ -133,8 +136,14 @@ def _trial(work: Work, folder: Path, trust: Trust) -> Result:
 def _classifier(config: CifarConfig, folder: Path, *, tunes: bool) -> Result:
     """Train a classifier; one that tunes a rate is scored by the validation images: the test images choose nothing."""
     config = replace(config, out=folder)
-    with meter() as spent:
-        summary = cifar(config)
+    # A warm start's encoding is training, and stands in the seconds of its curve: each encodes for itself.
+    own = folder / "features" if config.warm_start else None
+    try:
+        with meter() as spent:
+            summary = cifar(config, own)
+    finally:
+        if own is not None:
+            _remove(own)
     _refuse_not_finite(folder)
     pinned = pins(config.resolve_batchnorm(), summary) | {"test_images": summary["test_images"]}
     if config.shots is None and config.fraction is None:
@@ -145,7 +154,7 @@ def _classifier(config: CifarConfig, folder: Path, *, tunes: bool) -> Result:
         pins=pinned,
         curve=_epochs(read_lines(folder / "metrics.jsonl")),
         scores={CLEAN: [summary["validation_accuracy" if tunes else "test_accuracy"]]},
-        cost=_cost(summary, spent),
+        cost=_own_cost(_cost(summary, spent), summary),
     )
 
 
@@ -193,6 +202,16 @@ def _cost(summary: Mapping[str, Any], spent: Mapping[str, float | None]) -> dict
         "peak_memory_bytes": summary["peak_memory_bytes"],
         "trainable_parameters": summary["trainable_parameters"],
     }
+
+
+def _own_cost(cost: Mapping[str, float | None], summary: Mapping[str, Any]) -> dict[str, float | None]:
+    """The cost of a classifier's cell, with how many images it encoded, and of how many the features were at hand.
+
+    What it would have taken to encode those nobody knows, and so neither what the cell takes by itself.
+    """
+    counts = {name: summary[name] for name in ("images_encoded", "images_at_hand") if name in summary}
+    unknown = dict.fromkeys(TAKEN) if counts.get("images_at_hand") else {}
+    return {**cost, **unknown, **counts}
 
 
 def _refuse_not_finite(folder: Path) -> None:

@@ -96,7 +96,9 @@ def features(
         sets |= {f"view {view}": View(dataset.train.images, recipe, seed, view) for view in range(1, views + 1)}
         wanted = {part: [image for batch in batches for image in digests(batch)] for part, batches in sets.items()}
         _drop_outdated(store, encoder, (height, width))
-        missing = len({image for images in wanted.values() for image in images if image not in store})
+        needed = {image for images in wanted.values() for image in images}
+        missing = sum(image not in store for image in needed)
+        encoder.counter.at_hand += len(needed) - missing
         if missing:
             store.check_room(missing)
             forwards = -(-missing // BATCH)

@@ -493,7 +493,7 @@ def test_a_rate_of_a_classifier_is_chosen_by_the_validation_images(
 ) -> None:
     """It was chosen by the test images, on which the reported cells were then compared."""
 
-    def trained(config: CifarConfig) -> dict[str, Any]:
+    def trained(config: CifarConfig, _: Path | None) -> dict[str, Any]:
         assert config.out is not None
         config.out.mkdir(parents=True)
         (config.out / "metrics.jsonl").touch()

@@ -143,9 +143,9 @@ def _check_name(stage: str) -> None:
     """Refuse a stage's name that `--tap` or `--unfreeze` could not say, or that an encoder has for something else."""
     if stage in RESERVED or stage.startswith(READ) or "," in stage or stage.strip() != stage or not stage:
         raise EncoderError(
-            f"A stage of the Backbone is called {stage!r}, and no stage may be called {', '.join(RESERVED)} or "
-            f"{READ}..., which mean something else here, or nothing, or have a comma in its name or spaces around it, "
-            'by which --tap tells stages apart. Give it another name in Backbone(stages={"NAME": module, ...}).'
+            f"A stage of the Backbone is called {stage!r}. Allowed is any name but {', '.join(RESERVED)} and those "
+            f"that begin with {READ!r}, which an encoder has for something else; without commas, and spaces around it, "
+            'which --tap could not say. Give it another name: Backbone(stages={"NAME": module, ...}).'
         )
 
 

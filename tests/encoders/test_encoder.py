@@ -275,9 +275,7 @@ def test_names_that_do_not_exist_are_refused_with_the_nearest() -> None:
 def test_a_stage_may_not_be_called_what_means_something_else(name: str) -> None:
     """One called pooling would be replaced by the encoder's own, and features would be those of the stage before."""
     model = nn.Sequential(nn.Conv2d(3, 8, 3, 4), nn.Conv2d(8, 16, 3, 2))
-    with pytest.raises(
-        EncoderError, match=rf"A stage of the Backbone is called '{name}', and no stage .* another name"
-    ):
+    with pytest.raises(EncoderError, match=rf"A stage of the Backbone is called '{name}'\. Allowed is .* another name"):
         Backbone(model=model, stages={name: model[0], "high": model[1]}, preprocessing=Preprocessing(), tap="high")
     fine = {"pooled": model[0], "all.1": model[1]}
     assert Encoder(Backbone(model=model, stages=fine, preprocessing=Preprocessing(), tap="all.1")).frozen.names == (

@@ -263,7 +263,7 @@ PLAYING = f"{LONG} --eval-episodes 100000 --eval-every 256".replace("--eval-epis
     [
         # In the middle of an evaluation, which is in the middle of a rollout.
         (f"{PLAYING} --set n_steps=64 batch_size=64 n_epochs=1", "metrics.jsonl", 256, 128),
-        (f"{PLAYING} {DQN}", "episodes.jsonl", 256, 254),
+        (f"{PLAYING} {DQN}", "episodes.jsonl", 256, 248),
         # In the first rollout, which takes longer than anybody waits; and in an update that does.
         (f"{LONG} --set n_steps=100_000 batch_size=1_000", "episodes.jsonl", None, None),
         (f"{LONG} --set n_steps=64 batch_size=4 n_epochs=1_000_000", "metrics.jsonl", 128, 128),

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
@@ -19,6 +19,7 @@ from stillsight.envs.random_play import action_seed, random_play
 from stillsight.envs.registry import suite_of
 from stillsight.envs.vector import make_vec
 from stillsight.envs.vectorised.step_times import Steps, step_times
+from stillsight.envs.wrappers.layout import alike
 
 LIGHT = 5e-4
 """Seconds an environment step below which processes are not tried: sending an image to and fro takes as long."""
@@ -89,13 +90,9 @@ def beginning(venv: VecEnv, seed: int) -> list[Any]:
     return met
 
 
-def same(one: Any, other: Any) -> bool:
-    """Whether two beginnings, or parts of them, are equal to the bit."""
-    if isinstance(one, Mapping):
-        return all(same(part, other[key]) for key, part in one.items())
-    if isinstance(one, list):
-        return all(map(same, one, other))
-    return np.array_equal(one, other)
+def same(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether two beginnings are equal to the bit."""
+    return all(map(alike, one, other))
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from stillsight.envs.errors import EnvError
 from stillsight.envs.shifts.pictures import Pictures
 from stillsight.envs.shifts.rows import SHIFTS, Image, Look, find
 from stillsight.envs.shifts.staged import Scene, anew, stage_of, staged
-from stillsight.envs.shifts.terms import terms
+from stillsight.envs.shifts.terms import Term, terms
 from stillsight.envs.wrappers.parts import name as env_name
 from stillsight.envs.wrappers.rules import Step
 
@@ -46,11 +46,13 @@ class Shifted(gym.Wrapper[Any, Any, Any, Any]):
             stage = stage_of(env)
         super().__init__(env)
         self._stage = stage
-        self._pictures = [Pictures(term.path) if term.path else None for term in self._terms]
+        # A scene has its own.
+        of_looks = [scene is None for scene in self._scenes]
+        self._pictures = [_pictures(term) if mine else None for term, mine in zip(self._terms, of_looks, strict=True)]
         self._films_what_is_seen = env.has_wrapper_attr("films_what_is_seen") and bool(
             env.get_wrapper_attr("films_what_is_seen")
         )
-        self._last: Image | None = None
+        self._last: list[Image] = []
         self._random = np.random.default_rng()
         self._begin()
 
@@ -70,8 +72,8 @@ class Shifted(gym.Wrapper[Any, Any, Any, Any]):
 
     def render(self) -> Image | None:
         """The environment's frame through the same shift, uint8 `[H, W, 3]`, or the images last shown, side by side."""
-        if self._films_what_is_seen and self._last is not None:
-            return self._last.transpose(1, 2, 0).copy()
+        if self._films_what_is_seen and self._last:
+            return np.concatenate(self._last, axis=2).transpose(1, 2, 0).copy()
         frame: Any = self.env.render()
         return None if frame is None else self._through(frame)
 
@@ -89,7 +91,7 @@ class Shifted(gym.Wrapper[Any, Any, Any, Any]):
         )
         self._random = np.random.default_rng(seeds)
         self._begin()
-        self._last = None
+        self._last = []
         self._show(int(values["step"]))
 
     @property
@@ -117,13 +119,12 @@ class Shifted(gym.Wrapper[Any, Any, Any, Any]):
         """An observation through the shift: each image of a dict alike, and its vectors as they are."""
         if not isinstance(observation, Mapping):
             self._check_drawn()
-            self._last = self._turned(observation)
-            return self._last
+            self._last = [self._turned(observation)]
+            return self._last[0]
         if any(part.ndim == 3 for part in observation.values()):
             self._check_drawn()
         shown = {key: self._turned(part) if part.ndim == 3 else part for key, part in observation.items()}
-        if images := [part for part in shown.values() if part.ndim == 3]:
-            self._last = np.concatenate(images, axis=2)
+        self._last = [part for part in shown.values() if part.ndim == 3] or self._last
         return shown
 
     def _check_drawn(self) -> None:
@@ -154,6 +155,7 @@ class Shifted(gym.Wrapper[Any, Any, Any, Any]):
             for each, term in zip(self._stage.scenes[:number], self._terms, strict=False)
         )
         term = self._terms[number]
+        self._pictures[number] = _pictures(term)
         look = find(term.name).begin(anew(self._draws[number]), term.strength, self._pictures[number])
         self._looks.insert(before, look)
 
@@ -164,3 +166,7 @@ class Shifted(gym.Wrapper[Any, Any, Any, Any]):
         for look in self._looks:
             image = look(image, self._step)
         return image
+
+
+def _pictures(term: Term) -> Pictures | None:
+    return Pictures(term.path) if term.path else None

@@ -14,7 +14,7 @@ from stillsight.encoders.adapt import Adaptation, merge
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.config import EncoderConfig
 from stillsight.encoders.encoder import Encoder, fingerprint, up_to
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import EncoderError, last_line
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.taps.tap import stages_of
 from stillsight.encoders.weights import sources
@@ -143,7 +143,7 @@ def _take(encoder: Encoder, learned: Mapping[str, Tensor]) -> None:
     except RuntimeError as error:
         raise EncoderError(
             f"What {encoder.name} had learned does not fit the network that it is now "
-            f"({str(error).splitlines()[-1].strip()}). Give it the code that it was trained with."
+            f"({last_line(error).strip()}). Give it the code that it was trained with."
         ) from error
 
 

@@ -114,6 +114,11 @@ def first_line(error: object) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def last_line(error: object) -> str:
+    """The last line of what an error says, in which some say what it comes to, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
 def in_brackets(error: BaseException) -> str:
     """The type of somebody else's error, and the first line of what it may say, cut to 200 characters."""
     kind, said = type(error).__name__, first_line(error)[:200].removesuffix(".")

@@ -11,6 +11,7 @@ import numpy as np
 from stillsight.agents.doctor.child import tell
 from stillsight.agents.doctor.outcome import Outcome
 from stillsight.agents.playing.film import film
+from stillsight.encoders.errors import last_line
 
 FRAMES, SIDE = 8, 64
 COLOUR = (200, 100, 40)
@@ -33,8 +34,7 @@ def video() -> Outcome:
             facts = next(reader)
             frames = [np.frombuffer(frame, np.uint8).reshape(SIDE, SIDE, 3) for frame in reader]
     except Exception as error:  # ffmpeg missing, killed, without libx264, a full disk
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        return Outcome("video", "wrong", f"no film could be written and read back ({reason})", advice)
+        return Outcome("video", "wrong", f"no film could be written and read back ({last_line(error)})", advice)
     apart = max((np.abs(frame.mean((0, 1)) - COLOUR).max() for frame in frames), default=255.0)
     if len(frames) != FRAMES or apart > 16:
         found = f"of {FRAMES} frames {len(frames)} came back, {apart:.0f} of 255 from their colour"

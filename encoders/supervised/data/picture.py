@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 from stillsight.encoders.device import available_memory
-from stillsight.encoders.errors import EncoderError
+from stillsight.encoders.errors import EncoderError, last_line
 from stillsight.encoders.system.plain_file import NotPlainError, open_plain
 
 if TYPE_CHECKING:
@@ -268,4 +268,4 @@ def _reason(error: Exception, path: Path) -> str:
 
     if isinstance(error, UnidentifiedImageError):
         return "damaged, cut off or of an unknown kind"
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1].replace(f": {str(path)!r}", "").rstrip(".")
+    return last_line(error).replace(f": {str(path)!r}", "").rstrip(".")

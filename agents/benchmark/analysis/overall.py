@@ -46,7 +46,7 @@ def overall_verdict(grid: Grid, together: Aggregate, resamples: int = RESAMPLES)
     finals = sum(count >= SEEDS for count in seeds)
     failed: Counter[str] = Counter()
     for setting in settings:
-        failed.update({arm.label: arm.failed for arm in setting.arms if arm.failed and arm.label in scores})
+        failed.update({label: count for label, count in setting.failed.items() if label in scores})
     comparisons = tuple(
         withhold(
             compare_all(one, other, scores[one], scores[other], claims=max(finals, 1), resamples=resamples), failed

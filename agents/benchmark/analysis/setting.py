@@ -122,6 +122,11 @@ class Setting:
         return tuple(sorted(names - {CLEAN}))
 
     @property
+    def failed(self) -> dict[str, int]:
+        """Arms of which seeds failed -> how many."""
+        return {arm.label: arm.failed for arm in self.arms if arm.failed}
+
+    @property
     def test_images(self) -> int | None:
         """Test images of the arm that has the fewest; None of an environment."""
         return min((count for arm in self.arms if (count := arm.test_images) is not None), default=None)

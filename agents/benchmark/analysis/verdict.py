@@ -216,7 +216,6 @@ def _evaluations(one: Arm, other: Arm) -> tuple[Array, Array, Array]:
 def _verdict(estimates: Estimates, family: Family, resamples: int) -> Verdict:
     setting = estimates.setting
     compared = contrasts(setting.arms)
-    failed = {arm.label: arm.failed for arm in setting.arms if arm.failed}
     courses = [_course(one, other, family, resamples) for one, other, *_ in compared]
     robust = [_robustness(arm, setting.shifts, family, resamples) for arm in setting.arms]
     return Verdict(
@@ -232,7 +231,7 @@ def _verdict(estimates: Estimates, family: Family, resamples: int) -> Verdict:
                     resamples=resamples,
                     images=setting.test_images,
                 ),
-                failed,
+                setting.failed,
             )
             for one, other, *_ in compared
         ),
@@ -242,7 +241,7 @@ def _verdict(estimates: Estimates, family: Family, resamples: int) -> Verdict:
         robustness=tuple(one for one in robust if one is not None),
         race=_race(estimates),
         images=setting.test_images,
-        failed=failed,
+        failed=setting.failed,
     )
 
 

@@ -63,13 +63,13 @@ def run_cell(cell: Cell, runs: Path, trust: Trust = NOTHING) -> Cell:
         work = cell.planned_work()
         import_from_here(trust.names)
         trust.check_all([values_of(work.config), *({"shift": shift} for shift in work.shifts)], "The cell")
-        if isinstance(work.config, RlConfig):
-            result = (
-                _trial(work, folder, trust) if work.trial else _agent(work, work.config, folder, trust, tunes=tunes)
-            )
-        else:
+        if not isinstance(work.config, RlConfig):
             _remove(folder)
             result = _classifier(work.config, folder, tunes=tunes)
+        elif work.trial:
+            result = _trial(work, folder, trust)
+        else:
+            result = _agent(work, work.config, folder, trust, tunes=tunes)
     except Exception as error:  # whatever an environment or a network may raise: the other cells go on
         traceback.print_exc()
         return cell.failed(f"{type(error).__name__}: {error}")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from stillsight.agents.runs.machine import machine
 from stillsight.envs.registry import guessed_from_name
 
 KEPT = "STILLSIGHT_CONTRACT"
@@ -38,11 +39,13 @@ def keep(line: dict[str, Any]) -> None:
 def pytest_sessionstart() -> None:
     """Write what holds for all lines."""
     if KEPT in os.environ:
+        ran = machine()  # before the file is emptied, which may be a tracked one
         Path(os.environ[KEPT]).write_text("")
         keep(
             {
                 "command": "make contract",
                 "date": datetime.now(UTC).date().isoformat(),
+                **{key: ran[key] for key in ("commit", "cpu", "cores")},
                 "python": sys.version.split()[0],
                 "packages": {name: version_of(name) for name in ("gymnasium", "stable_baselines3", "numpy", "torch")},
             }

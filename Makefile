@@ -44,8 +44,8 @@ examine: $(VENV)/installed
 	mkdir -p results/published/encoders && rm -f results/published/encoders/examined.jsonl
 	STILLSIGHT_EXAMINED=results/published/encoders/examined.jsonl $(BIN)/python -m pytest -m slow tests/encoders/zoo/test_rows.py $(PYTEST_FLAGS)
 
-# Every promise of every row of every suite whose package is here, `pip install -e ".[suites]"` for most of them: an hour
-# on two cores, without a display. A line of JSON for each comes into results/published/envs/. Meta-World goes into an
+# Every promise of every row of every suite whose package is here, `pip install -e ".[suites]"` for most of them: half
+# an hour on one core, without a display. A line of JSON for each comes into results/published/envs/. Meta-World goes into an
 # environment of its own: make contract CONTRACT=contract-metaworld PYTEST_FLAGS="-k metaworld".
 contract: $(VENV)/installed
 	mkdir -p results/published/envs

@@ -35,7 +35,18 @@ SUMMARIES = {
     "Freeway": "Atari chicken crossing",
     "Boxing": "Atari boxing seen from above",
 }
-RANDOM: dict[str, float] = {}
+RANDOM: dict[str, float] = {
+    "Pong": -20.33,
+    "Breakout": 1.19,
+    "SpaceInvaders": 146.6,
+    "Qbert": 164.8,
+    "Seaquest": 80.2,
+    "BeamRider": 394.8,
+    "Enduro": 0.0,
+    "MsPacman": 260.5,
+    "Freeway": 0.01,
+    "Boxing": -0.43,
+}
 
 
 DREAMER = "danijar/dreamerv3 at e3f0224, scores/"

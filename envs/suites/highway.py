@@ -32,10 +32,12 @@ ROWS = {
 }
 RANDOM: dict[str, float] = {
     "highway-fast-v0": 8.182,
+    "highway-v0": 11.46,
     "merge-v1": 7.343,
     "exit-v1": 0.5037,
     "roundabout-v1": 7.173,
     "intersection-v2": 1.509,
+    "racetrack-v1": 5.515,
     "parking-v0": -46.33,
 }
 

@@ -23,6 +23,10 @@ SUMMARIES = {
 }
 RANDOM: dict[str, float] = {
     "MiniWorld-OneRoom-v0": 0.1125,
+    "MiniWorld-Hallway-v0": 0.1893,
+    "MiniWorld-FourRooms-v0": 0.09144,
+    "MiniWorld-MazeS3-v0": 0.08869,
+    "MiniWorld-PickupObjects-v0": 0.33,
 }
 
 

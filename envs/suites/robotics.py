@@ -37,6 +37,7 @@ RANDOM: dict[str, float] = {
     "HandReachDense-v3": -6.335,
     "AdroitHandDoor-v1": -45.68,
     "PointMaze_UMaze-v3": 10.5,
+    "FrankaKitchen-v1": 0.03,
 }
 
 

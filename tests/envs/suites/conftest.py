@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from json import dumps
@@ -44,9 +42,8 @@ def pytest_sessionstart() -> None:
         keep(
             {
                 "command": "make contract",
-                "date": datetime.now(UTC).date().isoformat(),
-                **{key: ran[key] for key in ("commit", "cpu", "cores")},
-                "python": sys.version.split()[0],
+                "date": ran["date"].partition("T")[0],
+                **{key: ran[key] for key in ("commit", "cpu", "cores", "python")},
                 "packages": {name: version_of(name) for name in ("gymnasium", "stable_baselines3", "numpy", "torch")},
             }
         )

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stillsight.agents.command_line.command_line import CommandLine, Positional
+from stillsight.agents.command_line.command_line import CommandLine, Parsed, Positional
+from stillsight.agents.command_line.json_output import only_json
 from stillsight.agents.errors import RunError, TrainingFault
 from stillsight.agents.measure.measure_config import SPIN
 from stillsight.agents.runs.reader import read_config
@@ -365,7 +366,14 @@ def _run(name: str, words: list[str]) -> int:
     if not {"-h", "--help"}.isdisjoint(words):
         print(line.help(f"{command.summary[0].upper()}{command.summary[1:]}.", command.examples))
         return 0
-    positional, configs, given = line.parse(words)
+    parsed = line.parse(words)
+    with only_json() if getattr(parsed.configs[-1], "json", False) else contextlib.nullcontext():
+        return _start(command, parsed)
+
+
+def _start(command: Command, parsed: Parsed) -> int:
+    """Check what was typed, and run the command's function with it."""
+    positional, configs, given = parsed
     _import_from_here(configs)
     if hasattr(configs[-1], "concerning"):
         configs = [*map(configs[-1].concerning, configs[:-1]), configs[-1]]

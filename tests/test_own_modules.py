@@ -54,6 +54,15 @@ def test_an_encoder_and_an_environment_of_ones_own_are_found_where_they_lie(here
     assert "my_encoders:tiny to low, pooling grid6" in done.stdout
 
 
+def test_an_environment_of_ones_own_is_measured_where_it_lies(here: Path) -> None:
+    words = ["throughput", "--envs", "my_worlds:My-v0", "--n-envs", "1", "--rounds", "1", "--seconds", "0.1", "--json"]
+    done = typed(here, *words)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert {row["env"] for row in rows} == {"my_worlds:My-v0"}
+    assert next(row for row in rows if row["backend"] == "loop")["env_steps_per_s"]["least"] > 0
+
+
 def test_a_slip_in_the_module_s_name_is_one_sentence(here: Path) -> None:
     done = typed(here, "rl", "--encoder", "my_encodrs:tiny", "--mode", "scratch", *QUICK)
     assert (done.returncode, done.stdout) == (2, "")

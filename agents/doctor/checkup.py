@@ -8,6 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from stillsight.agents.command_line.json_output import print_json
 from stillsight.agents.doctor import capacity, installation, rendering
 from stillsight.agents.doctor.child import ask
 from stillsight.agents.doctor.doctor_config import DoctorConfig
@@ -54,7 +55,7 @@ def doctor(folder: Path | None, config: DoctorConfig) -> int:
         outcomes = ask("stillsight.agents.doctor.run_check", str(folder), check=str(folder), limit=WHOLE_RUN)
     wrong = sum(outcome.state == "wrong" for outcome in outcomes)
     if config.json:
-        print(to_json({"ok": not wrong, "checks": [asdict(outcome) for outcome in outcomes]}))
+        print_json(to_json({"ok": not wrong, "checks": [asdict(outcome) for outcome in outcomes]}))
     else:
         print(*outcomes, closing(outcomes, folder), sep="\n")
     return 1 if wrong else 0

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from stillsight.agents.command_line.json_output import print_json
 from stillsight.agents.measure import probe_cost
 from stillsight.agents.measure.cifar_throughput_config import CifarThroughputConfig
 from stillsight.agents.measure.plain_loop import plain_epochs
@@ -40,7 +41,7 @@ def cifar_throughput(config: CifarThroughputConfig) -> dict[str, Any]:
 
     measured = compare(config, lambda arm, number: display.console.print(f"{arm}: {shown(number)}", soft_wrap=True))
     if config.json:
-        print(to_json(plain({"config": config, "machine": machine(), **measured}), indent=2))
+        print_json(to_json(plain({"config": config, "machine": machine(), **measured}), indent=2))
         return measured
     rows = {
         name: f"{shown(arm['median'])}  ({shown(arm['least'])} .. {shown(arm['most'])})"

@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from stillsight.agents.columns import Columns
+from stillsight.agents.command_line.json_output import print_json
 from stillsight.agents.measure.measure_config import ThroughputConfig
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.records import plain
@@ -303,7 +304,7 @@ def encoder_speed(run: RlConfig, config: ThroughputConfig) -> dict[str, Any]:
     console = Console(highlight=False, stderr=config.json)
     result = measure(run, config)
     if config.json:
-        print(to_json(plain(result), indent=2))
+        print_json(to_json(plain(result), indent=2))
     else:
         _print(console, result)
     if not any("images_per_s" in row for row in result["arms"]):

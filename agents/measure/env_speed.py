@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from stillsight.agents.columns import Columns
+from stillsight.agents.command_line.json_output import print_json
 from stillsight.agents.measure.measure_config import ThroughputConfig
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.records import plain
@@ -43,7 +44,7 @@ def env_speed(run: RlConfig, config: ThroughputConfig) -> dict[str, Any]:
         "rows": rows,
     }
     if config.json:
-        print(to_json(plain(result), indent=2))
+        print_json(to_json(plain(result), indent=2))
     else:
         _print(console, result)
     if not any("env_steps_per_s" in row for row in rows):

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from stillsight.agents.buffers.footprint import check_memory, needed_bytes
 from stillsight.agents.buffers.replay import FrameReplayBuffer
+from stillsight.agents.command_line.json_output import print_json
 from stillsight.agents.measure.measure_config import ReplayConfig
 from stillsight.agents.runs.machine import machine
 from stillsight.agents.runs.progress import ProgressDisplay
@@ -82,7 +83,7 @@ def replay_cost(config: ReplayConfig) -> dict[str, Any]:
         "machine": machine(),
     }
     if config.json:
-        print(to_json(plain(result)))
+        print_json(to_json(plain(result)))
     else:
         _card(display, result, torch.get_num_threads())
     return result

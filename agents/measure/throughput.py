@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from stillsight.agents.columns import Columns
+from stillsight.agents.command_line.json_output import print_json
 from stillsight.agents.errors import RunError
 from stillsight.agents.measure.encoder_speed import encoder_speed
 from stillsight.agents.measure.env_speed import env_speed
@@ -50,7 +51,7 @@ def throughput(run: RlConfig, config: ThroughputConfig) -> dict[str, Any]:
 
     result = compare(run, config, show)
     if config.json:
-        print(to_json(plain(result), indent=2))
+        print_json(to_json(plain(result), indent=2))
     else:
         _print(console, result)
     return result

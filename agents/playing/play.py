@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from rich.console import Console
 
+from stillsight.agents.command_line.json_output import print_json
 from stillsight.agents.errors import RunError
 from stillsight.agents.playing.evaluations import EVALUATIONS, keep
 from stillsight.agents.playing.play_config import EvaluateConfig
@@ -266,6 +267,6 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
             rows[name] = earned(**score)
     display.card(f"{player.config.env}, {player.checkpoint} of {folder}", rows)
     if config.json:
-        print(to_json(plain(result)), flush=True)
+        print_json(to_json(plain(result)))
     keep(config.out or folder, result)
     return result

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stillsight.agents.command_line.json_output import print_json
 from stillsight.agents.playing.classify import Predictor, load
 from stillsight.agents.playing.predict_config import PredictConfig
 from stillsight.encoders.atomic import to_json
@@ -50,7 +51,10 @@ def predict(run: Path, places: list[Path], config: PredictConfig) -> list[dict[s
                 for index, value in zip(indices.tolist(), values.tolist(), strict=True)
             ]
             results.append({"image": str(name), "predictions": best})
-            print(to_json(results[-1]) if config.json else _line(results[-1]), flush=True)
+            if config.json:
+                print_json(to_json(results[-1]))
+            else:
+                print(_line(results[-1]), flush=True)
     notes = picture.tell(traits) + ([f"passed over: {passed}"] if str(passed) else [])
     for note in notes:
         print(f"stillsight: {note}", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from stillsight.agents.command_line.json_output import print_json
 from stillsight.agents.errors import RunError
 from stillsight.agents.playing.classify import load
 from stillsight.agents.playing.evaluations import ELSEWHERE, EVALUATIONS, keep
@@ -114,7 +115,7 @@ def reevaluate(
         {**rows, "recorded accuracy": f"{recorded:.4f}", **({} if unwritten else {"report": str(target)})},
     )
     if printed:
-        print(to_json(plain(result)), flush=True)
+        print_json(to_json(plain(result)))
     if unwritten is not None:
         unwritten.advice = ELSEWHERE
         raise unwritten

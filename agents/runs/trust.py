@@ -274,11 +274,11 @@ def import_from_here(names: Iterable[str]) -> None:
 
 
 def names_typed(config: object) -> tuple[str, ...]:
-    """The names in a command's configuration by which code is found, those after --trust among them.
+    """The names in a command's configuration by which code is found, those after --envs and --trust among them.
 
     Where --trust is a switch, as that of `import` is, it names nothing.
     """
-    given = [getattr(config, field, None) for field in (*NAMES, "trust")]
+    given = [getattr(config, field, None) for field in (*NAMES, "envs", "trust")]
     several = [value if isinstance(value, list | tuple) else [value] for value in given]
     return tuple(name for values in several for name in values if isinstance(name, str))
 

@@ -95,7 +95,8 @@ class RlConfig(EncoderConfig):
     max_episode_steps: int | None = None
     """Truncate episodes after this many agent steps."""
     step_timeout: float = 600.0
-    """Seconds that a step or a reset of an environment may take before the run ends, naming it; 0 waits for ever."""
+    """Seconds that a step or a reset of an environment may take before the run ends, naming it; 0 waits for ever.
+    Time in which the run was stopped, as by Ctrl-Z, does not count."""
     shift: str | None = None
     """Train and evaluate under a visual shift: a name that `stillsight look ENV` shows, NAME:STRENGTH, NAME@PATH for
     pictures of your own, or several joined by +, say camera:0.2+colours:0.2+background@films. `stillsight evaluate

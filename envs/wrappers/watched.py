@@ -29,6 +29,7 @@ class Call:
     Attributes:
         env: whose.
         action: that it was given; None for a reset.
+        seconds: that it may take.
         until: when it counts as hung, by `time.monotonic`.
         thread: that it is made in.
         told: when it was told to end.
@@ -36,6 +37,7 @@ class Call:
 
     env: Watched
     action: Any
+    seconds: float
     until: float
     thread: int
     told: float | None = None
@@ -49,6 +51,9 @@ class Watchdog:
     that goes on regardless, or is made in another thread, cannot be ended alone: the sentence is printed, and this
     process ends with exit code 1, its workers with it. Code in C that never lets go of Python's lock stops this thread
     too: only an environment in a worker process can be ended whatever it does.
+
+    Time in which the whole process stands still is no time of a call: a job that its scheduler suspends, or that was
+    stopped from a terminal, goes on where it was. It shows in this thread's own sleep, which lasts longer than asked.
     """
 
     def __init__(self) -> None:
@@ -79,16 +84,23 @@ class Watchdog:
                 raise call.env.fault(call.action)
 
     def _watch(self) -> None:
+        due = time.monotonic()
         while True:
             now = time.monotonic()
+            late = now - due
             calls = list(self._calls.values())
             for call in calls:
+                if call.told is None:
+                    call.until = min(call.until + late, now + call.seconds)  # at most: it may have begun meanwhile
+                else:
+                    call.told += late
                 if call.told is None and now >= call.until:
                     call.told = now if self._interrupt(call) else now - GRACE
                 if call.told is not None and now >= call.told + GRACE:
                     self._give_up(call)
             nearest = min((call.until for call in calls if call.told is None), default=now + 1.0)
-            time.sleep(min(1.0, max(0.01, nearest - now)))
+            due = time.monotonic() + min(1.0, max(0.01, nearest - now))
+            time.sleep(max(0.0, due - time.monotonic()))
 
     def _interrupt(self, call: Call) -> bool:
         """Have the signal's handler raise in the thread of the call, if that can be done."""
@@ -145,7 +157,7 @@ class Watched(gym.Wrapper[Any, Any, Any, Any]):
             WATCHDOG.end(call)
 
     def _begin(self, action: Any) -> Call:
-        call = Call(self, action, time.monotonic() + self._seconds, threading.get_ident())
+        call = Call(self, action, self._seconds, time.monotonic() + self._seconds, threading.get_ident())
         WATCHDOG.begin(call)
         return call
 

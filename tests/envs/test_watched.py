@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 
 from stillsight.envs import EnvError, EnvOptions, make_env, make_vec
 from stillsight.envs.errors import EnvFault
+from stillsight.envs.wrappers import watched
 
 MODULE = """
 import signal
@@ -95,6 +99,129 @@ def test_time_between_calls_does_not_count(sticky: str) -> None:
     for _ in range(3):
         env.step(np.int64(1))
         time.sleep(1.5 * SECONDS)
+
+
+PATIENT = """
+import sys
+import time
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+from stillsight.envs import EnvOptions, make_vec
+
+workers = int(sys.argv[1])
+
+
+class Slow(gym.Env):
+    metadata = {"render_modes": []}
+    observation_space = gym.spaces.Box(0, 255, (16, 16, 3), np.uint8)
+    action_space = gym.spaces.Discrete(9)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros((16, 16, 3), np.uint8), {}
+
+    def step(self, action):
+        Path("stepping").touch()
+        while not Path("go").exists():
+            time.sleep(0.01)
+        return np.zeros((16, 16, 3), np.uint8), 1.0, False, False, {}
+
+
+gym.register("Slow-v0", Slow, disable_env_checker=True)
+
+if __name__ == "__main__":
+    venv = make_vec("my_slow:Slow-v0", 1, workers=workers, options=EnvOptions(step_timeout=4.0))
+    venv.reset()
+    print(*venv.step(np.zeros(1, np.int64))[1])
+    venv.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="processes cannot be stopped here")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_time_in_which_the_process_was_stopped_does_not_count(tmp_path: Path, workers: int) -> None:
+    """As a scheduler suspends a job, or Ctrl-Z one at a terminal: for longer than the step had left."""
+    (tmp_path / "my_slow.py").write_text(PATIENT)
+    process = subprocess.Popen(
+        [sys.executable, "my_slow.py", str(workers)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        while not (tmp_path / "stepping").exists() and process.poll() is None:
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGSTOP)
+        time.sleep(5.0)
+        os.killpg(process.pid, signal.SIGCONT)
+        time.sleep(0.5)  # in which it would have been ended
+        (tmp_path / "go").touch()
+        shown, said = process.communicate(timeout=120)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert (process.returncode, shown) == (0, "1.0\n"), said
+
+
+class Still:
+    """A clock that stands still but for what is slept, and for the seconds by which each sleep is late."""
+
+    def __init__(self, late: list[float]) -> None:
+        self.now, self.late = 1_000.0, late
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        if not self.late:
+            raise StopIteration
+        self.now += seconds + self.late.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("late", "left"),
+    [([0.0] * 9, 1.0), ([0.0, 500.0] + [0.0] * 7, 1.0), ([3.0] * 9, 1.0), ([0.0] * 10, 0.0), ([700.0] * 10, 0.0)],
+)
+def test_a_call_has_its_seconds_however_late_the_clock_is(
+    monkeypatch: pytest.MonkeyPatch, late: list[float], left: float
+) -> None:
+    """Ten seconds, of which each sleep takes one and comes back late."""
+    clock = Still(late.copy())
+    monkeypatch.setattr(watched, "time", clock)
+    dog = watched.Watchdog()
+    env = watched.Watched(gym.make("CartPole-v1"), 10.0)
+    call = watched.Call(env, 0, 10.0, clock.now + 10.0, threading.get_ident())
+    dog._calls = {id(call): call}
+    told: list[watched.Call] = []
+    monkeypatch.setattr(dog, "_interrupt", lambda one: bool(told.append(one)) or True)
+    with pytest.raises(StopIteration):
+        dog._watch()
+    assert call.until - clock.now == pytest.approx(left)
+    assert told == ([call] if left == 0.0 else [])
+
+
+def test_a_call_that_began_after_the_pause_has_no_more_than_its_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Still([500.0])
+    monkeypatch.setattr(watched, "time", clock)
+    dog = watched.Watchdog()
+    env = watched.Watched(gym.make("CartPole-v1"), 10.0)
+    slept = clock.sleep
+
+    def sleep(seconds: float) -> None:
+        slept(seconds)
+        call = watched.Call(env, 0, 10.0, clock.now + 10.0, threading.get_ident())
+        dog._calls = {id(call): call}
+
+    monkeypatch.setattr(clock, "sleep", sleep)
+    with pytest.raises(StopIteration):
+        dog._watch()
+    (call,) = dog._calls.values()
+    assert call.until == clock.now + 10.0
 
 
 STUBBORN = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import shutil
 import sys
@@ -295,6 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Python's own way of starting workers looks for the standard library in the current folder first, where a
         # stranger's pickle.py may lie. What was typed is found all the same: they get this process' path.
         os.environ.setdefault("PYTHONSAFEPATH", "1")
+        _print_anything()
     words = list(sys.argv[1:] if arguments is None else arguments)
     code = 0
     try:
@@ -312,6 +314,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _drop_output()
         return 1
     return code
+
+
+def _print_anything() -> None:
+    """Show a question mark for what a terminal's encoding lacks, the sign in "3 ± 1" or a letter of a folder's name:
+    Python would end the run for it. Processes that are started do the same."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
+        encoding = os.environ.get("PYTHONIOENCODING", "").partition(":")[0]
+        os.environ["PYTHONIOENCODING"] = f"{encoding}:replace"
 
 
 def _drop_output() -> None:

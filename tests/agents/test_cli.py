@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -302,6 +304,36 @@ def test_evaluate_prints_one_json_object(trained: Path, capfd: pytest.CaptureFix
     assert set(result) >= {"checkpoint", "std", "seed", "random"}
     assert json.loads((trained / "evaluations.jsonl").read_text().splitlines()[-1]) == result
     assert f"best of {trained}" in " ".join(captured.err.split()), "a person reads along on the other stream"
+
+
+SHOWING = """
+import subprocess, sys
+from stillsight.agents.cli import main
+
+code = main()
+print("child:", flush=True)
+subprocess.run([sys.executable, "-c", "print('1 \\u00b1 2 \\u7ed3')"], check=True)
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name", "child"),
+    [("ascii", "?t? ??", "1 ? 2 ?"), ("cp1252", "été ??", "1 ± 2 ?"), ("utf-8", "été 结果", "1 ± 2 结")],
+)
+def test_what_a_terminal_cannot_show_ends_nothing(
+    trained: Path, tmp_path: Path, encoding: str, name: str, child: str
+) -> None:
+    """A folder's name, the sign between a mean and its spread, and the same in a process that was started."""
+    folder = shutil.copytree(trained, tmp_path / "été 结果")
+    words = ["evaluate", str(folder), "--episodes", "1", "--random-episodes", "0", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", SHOWING, *words], capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr.decode(encoding)
+    shown = " ".join(done.stdout.decode(encoding).split())
+    assert f"best of {tmp_path}/{name} " in shown
+    assert f" {child[2]} 0.00 over 1 episode" in shown
+    assert shown.endswith(f" child: {child}")
 
 
 LIGHT = """

@@ -68,7 +68,7 @@ NOT_RUN = {"four-tasks": ("mobilenet-v2-features.3-random", 4 * 5), "orchard": (
 
 
 # Grids of which only some cells have run: their reports are still to be written, and nothing is claimed by them.
-UNFINISHED: set[str] = set()
+UNFINISHED = {"pong"}
 
 # A grid without cells is still to be run.
 RUN = sorted(path for path in PUBLISHED.glob("*/SPEC.toml") if (path.parent / "cells").is_dir())

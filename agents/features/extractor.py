@@ -41,7 +41,6 @@ class EncoderExtractor(BaseFeaturesExtractor):
         encoder: the one that the `EncodedVecEnv` has; in-policy, that has none.
         features_dim: width of the head; that of the state's layer comes on top.
         compress: channels that the head's 1 x 1 convolution leaves at each place of each frame; 0 does without it.
-        statistics: of features and state, which are standardised by them; `gather_statistics` gathers them.
         shift: see pixels through `RandomShift`.
         in_policy: frames are pixels, and the frozen part runs here, at every look.
         fusion: of the frames of a stack, see `fusion.fuse`.
@@ -57,7 +56,6 @@ class EncoderExtractor(BaseFeaturesExtractor):
         encoder: Encoder,
         features_dim: int = HEAD_FEATURES,
         compress: int = 32,
-        statistics: Statistics | None = None,
         shift: bool = False,
         in_policy: bool = False,
         fusion: Fusion = "stack",
@@ -78,7 +76,6 @@ class EncoderExtractor(BaseFeaturesExtractor):
         count, *shape = observation_space.shape if row is None else (row.shape[0], *row.part)
         if images:
             _check_fusion(fusion, count)
-        of_features, of_state = split_statistics(statistics, state)
         self.head = None
         if images:
             with torch.no_grad(), encoder.counter.paused():
@@ -87,8 +84,8 @@ class EncoderExtractor(BaseFeaturesExtractor):
                     sample = encoder.frozen(sample)
                 width = self.learned(sample.to(_device(self.learned))).shape[1]
             blocks = encoder.blocks(width)
-            self.head = Head(count, blocks, compress, features_dim, of_features, fusion, images, activation)
-        self.state_head = StateHead(count, state, of_state, activation) if state else None
+            self.head = Head(count, blocks, compress, features_dim, None, fusion, images, activation)
+        self.state_head = StateHead(count, state, None, activation) if state else None
 
     def forward(self, observations: Tensor) -> Tensor:
         if self.row is None:
@@ -106,6 +103,14 @@ class EncoderExtractor(BaseFeaturesExtractor):
                 each = frozen(each.to(frozen.device)).to(observations.device)
             features = self._look(each).unflatten(0, counts)
         return join(self.head, self.state_head, features, state)
+
+    def take(self, statistics: Statistics) -> None:
+        """Standardise features and state by `statistics`, see `gather_statistics`, from now on."""
+        of_features, of_state = split_statistics(statistics, 0 if self.row is None else self.row.state)
+        if self.head is not None and of_features is not None:
+            self.head.standardise.take(of_features)
+        if self.state_head is not None and of_state is not None:
+            self.state_head.standardise.take(of_state)
 
     def look_through(self, leader: EncoderExtractor) -> None:
         """Drop the learned part and use that of `leader` from now on, by reference and without training it."""
@@ -174,10 +179,15 @@ def canonical(policy: nn.Module) -> EncoderExtractor:
         extractor = getattr(getattr(policy, owner, None), "features_extractor", None)
         if isinstance(extractor, EncoderExtractor):
             return extractor
-    extractors = [module for module in policy.modules() if isinstance(module, EncoderExtractor)]
-    if not extractors:
+    found = extractors(policy)
+    if not found:
         raise RunError("This policy has no EncoderExtractor, so there is no encoder of stillsight in it.")
-    return extractors[0]
+    return found[0]
+
+
+def extractors(policy: nn.Module) -> list[EncoderExtractor]:
+    """All of a policy's, those of its target networks included."""
+    return [module for module in policy.modules() if isinstance(module, EncoderExtractor)]
 
 
 def encoder_state(encoder: Encoder, policy: nn.Module) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stillsight.agents.buffers.footprint import check_memory
 from stillsight.encoders.encoder import Encoder
+from stillsight.encoders.learned import Learned
 from stillsight.envs.random_play import random_play
 from stillsight.envs.vector import layout_of, shown_by
 from stillsight.envs.wrappers.layout import Layout
@@ -60,13 +61,18 @@ class Standardise(nn.Module):
         self, width: int, statistics: Statistics | None, widths: Sequence[int] | None = None, *, state: bool = False
     ) -> None:
         super().__init__()
-        self.state = state
-        mean, std = statistics or Statistics(torch.zeros(width), torch.ones(width))
-        self.register_buffer("mean", mean.clone())
-        parts = std.split(list(widths or [width]))
-        self.register_buffer(
-            "std", torch.cat([part.clamp_min(max(FLOOR * part.mean().item(), TINY)) for part in parts])
-        )
+        self.state, self._widths = state, list(widths or [width])
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+        self.leaves = True
+        if statistics is not None:
+            self.take(statistics)
+
+    def take(self, statistics: Statistics) -> None:
+        """Standardise by `statistics` from now on."""
+        parts = statistics.std.split(self._widths)
+        self.mean.copy_(statistics.mean)
+        self.std.copy_(torch.cat([part.clamp_min(max(FLOOR * part.mean().item(), TINY)) for part in parts]))
         self._look()
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
@@ -100,15 +106,17 @@ COARSE = 1e5
 """Size from which float32 has no more than two digits behind the point."""
 
 
-def gather_statistics(venv: VecEnv, encoder: Encoder, frames: int) -> Statistics:
+def gather_statistics(venv: VecEnv, encoder: Encoder, frames: int, learned: Learned | None = None) -> Statistics:
     """Gather mean and standard deviation of each feature, and of each number of a state, over frames of random play.
 
     The images are left out of the encoder's count: they are a constant, and no part of what a step costs.
 
     Args:
         venv: uint8 pixels `[n_envs, 3, H, W]`, or dicts of such images and of vectors; it is reset.
-        encoder: as training will begin with it, the trained part included.
+        encoder: what is looked through.
         frames: how many are looked at, of all environments together.
+        learned: the trained part as training will begin with it, which a policy has initialised by its own rule where
+            it is not pretrained; by default the encoder's.
 
     Frames that are all alike, or hold nothing but black and the next grey, are warned of on stderr.
 
@@ -132,11 +140,15 @@ def gather_statistics(venv: VecEnv, encoder: Encoder, frames: int) -> Statistics
     pixels = torch.from_numpy(images).flatten(0, 1)
     parts: list[Statistics] = []
     if layout.images:
-        was_training = encoder.training
-        encoder.eval()  # where BatchNorm learns, the look must not move its statistics
+        learned = learned or encoder.learned
+        modes = [(part, part.training) for part in (encoder, learned)]
+        for part, _ in modes:
+            part.eval()  # where BatchNorm learns, the look must not move its statistics
         with torch.no_grad(), encoder.counter.paused():
-            features = torch.cat([encoder(part.to(encoder.device)).cpu() for part in pixels.split(BATCH)])
-        encoder.train(was_training)
+            seen = (encoder.frozen(some.to(encoder.device)) for some in pixels.split(BATCH))
+            features = torch.cat([learned(some).cpu() for some in seen])
+        for part, was_training in modes:
+            part.train(was_training)
         features = features.reshape(len(images), -1)
         parts.append(Statistics(features.mean(0), features.std(0, correction=0)))
     if layout.vectors:

@@ -13,8 +13,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.features.acting import check_masks
 from stillsight.agents.features.encoded_vec_env import EncodedVecEnv
-from stillsight.agents.features.extractor import encoder_state
-from stillsight.agents.features.standardise import Statistics, gather_statistics
+from stillsight.agents.features.extractor import canonical, encoder_state, extractors
+from stillsight.agents.features.standardise import gather_statistics
 from stillsight.agents.training import algorithms
 from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.model import make_model
@@ -137,13 +137,16 @@ def make_agent(config: RlConfig, encoder: Encoder, *, n_envs: int) -> Agent:
     """
     venv = make_venv(config, encoder, n_envs=n_envs, training=True, seed=env_seed(config.seed))
     check_action_space(config.algo, venv.action_space, config.env)
-    statistics = None
+    model = assemble(config, encoder, venv)
     if config.standardise:
         seed = env_seed(config.seed + STANDARDISE)
         looked_at = make_vec(config.env, n_envs, seed=seed, options=config.env_options())
-        statistics = gather_statistics(looked_at, encoder, config.standardise)
+        # By the policy's own copy: SB3 has initialised anew what of it is not pretrained.
+        learned = canonical(model.policy).learned
+        statistics = gather_statistics(looked_at, encoder, config.standardise, learned)
         looked_at.close()
-    model = assemble(config, encoder, venv, statistics)
+        for extractor in extractors(model.policy):
+            extractor.take(statistics)
     venv.seed(env_seed(config.seed))  # SB3 has seeded them by the seed of its model
     return Agent(config, encoder, venv, model)
 
@@ -152,7 +155,6 @@ def assemble(
     config: RlConfig,
     encoder: Encoder,
     venv: EncodedVecEnv,
-    statistics: Statistics | None = None,
     *,
     playing: bool = False,
 ) -> BaseAlgorithm:
@@ -162,7 +164,6 @@ def assemble(
         config: resolved.
         encoder: built from `config`.
         venv: what it sees, from `make_venv`, or its spaces alone.
-        statistics: that the head standardises by; a checkpoint brings its own.
         playing: it will not learn, and has no memory to learn from.
 
     Raises:
@@ -175,7 +176,6 @@ def assemble(
         "encoder": encoder,
         "features_dim": config.head,
         "compress": config.compress,
-        "statistics": statistics,
         "shift": config.augment == "shift",
         "in_policy": config.in_policy,
         "fusion": config.fusion,

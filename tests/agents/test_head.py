@@ -9,6 +9,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.vec_env import VecEnv
 
 from stillsight.agents import RlConfig
 from stillsight.agents.features.activation import Activation
@@ -135,14 +136,58 @@ def test_a_first_look_is_the_statistics_of_random_play(tiny: Tiny, mode: str) ->
     encoder = build_encoder(config, pinned=True)
     found = first_look(config, encoder)
     venv = make_vec(config.env, 2, seed=env_seed(config.seed + STANDARDISE), options=config.env_options())
-    frames = [venv.reset()]
-    for _ in range(11):
-        frames.append(venv.step(np.array([venv.action_space.sample(), venv.action_space.sample()]))[0])
     with torch.no_grad():
-        features = encoder(torch.from_numpy(np.concatenate(frames)))
+        features = encoder(torch.from_numpy(np.concatenate(random_frames(venv, 12))))
     assert len(features) == 24
     torch.testing.assert_close(found.mean, features.mean(0))
     torch.testing.assert_close(found.std, features.std(0, correction=0))
+
+
+NEW = [("ppo", "scratch", "grid2"), ("a2c", "scratch", "flatten"), ("ppo", "random", "attention2"),
+       ("ppo", "frozen", "conv4"), ("dqn", "scratch", "grid2"), ("sac", "scratch", "grid2")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("algo", "mode", "pooling"), NEW)
+def test_the_first_look_goes_through_the_policy_s_own_eyes(tiny: Tiny, algo: str, mode: str, pooling: str) -> None:
+    """SB3 gives what is not pretrained its orthogonal weights when it makes a policy, in PPO and its kin."""
+    config = tiny(algo, mode=mode, pooling=pooling, standardise=64).resolved()
+    encoder = build_encoder(config, pinned=True)
+    extractor = canonical(make_agent(config, encoder, n_envs=2).model.policy)
+    venv = make_vec(config.env, 2, seed=env_seed(config.seed + STANDARDISE), options=config.env_options())
+    frames = torch.from_numpy(np.concatenate(random_frames(venv, 32)))
+    with torch.no_grad():
+        features = extractor.learned(encoder.frozen(frames))
+        head = extractor.head
+        assert head is not None
+        seen = head.standardise(features)
+    torch.testing.assert_close(head.standardise.mean, features.mean(0))
+    moving = features.std(0, correction=0) >= FLOOR * features.std(0, correction=0).mean()
+    assert moving.float().mean() > 0.3
+    torch.testing.assert_close(seen.mean(0), torch.zeros_like(seen[0]), atol=0.2, rtol=0)  # some of it is clipped
+    torch.testing.assert_close(seen.std(0)[moving].mean(), torch.tensor(1.0), atol=0.1, rtol=0)
+
+
+def test_a_look_through_eyes_that_are_initialised_anew_would_blind_a_policy(tiny: Tiny) -> None:
+    """The failure that this prevents: nearly all that the policy sees lies beyond the clip, whatever is shown."""
+    config = tiny("ppo", mode="scratch", standardise=64).resolved()
+    encoder = build_encoder(config, pinned=True)
+    extractor = canonical(make_agent(config, encoder, n_envs=2).model.policy)
+    wrong = Standardise(len(first_look(config, encoder).mean), first_look(config, encoder))
+    venv = make_vec(config.env, 2, seed=env_seed(config.seed + STANDARDISE), options=config.env_options())
+    with torch.no_grad():
+        features = extractor.learned(encoder.frozen(torch.from_numpy(np.concatenate(random_frames(venv, 32)))))
+    head = extractor.head
+    assert head is not None
+    assert (wrong(features).abs() == LARGEST).float().mean() > 0.3
+    assert (head.standardise(features).abs() == LARGEST).float().mean() < 0.02
+
+
+def random_frames(venv: VecEnv, steps: int) -> list[np.ndarray]:
+    """What random play shows, from the reset on."""
+    frames = [venv.reset()]
+    for _ in range(steps - 1):
+        frames.append(venv.step(np.array([venv.action_space.sample() for _ in range(venv.num_envs)]))[0])
+    return frames
 
 
 def test_every_network_of_an_agent_standardises_alike_and_training_does_not_move_it(tiny: Tiny) -> None:

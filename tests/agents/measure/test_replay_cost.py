@@ -83,8 +83,9 @@ def test_every_slot_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (filled[0].frames != 0).any(axis=-1).all()
     batch = filled[0].sample(400)
     assert batch.observations.dtype == torch.float32
-    # Stacks of different frames, so that nothing about sampling is easier than in a run.
-    assert (batch.observations[:, 0] != batch.observations[:, 1]).any(dim=-1).float().mean() > 0.99
+    # Stacks of different frames, so that nothing about sampling is easier than in a run; those at the beginning of an
+    # episode repeat its first one, and a few of them are drawn.
+    assert (batch.observations[:, 0] != batch.observations[:, 1]).any(dim=-1).float().mean() > 0.95
 
 
 @pytest.mark.parametrize("n_envs", [1, 3])

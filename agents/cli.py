@@ -411,9 +411,7 @@ def _refuse_early(folder: Path, configs: Sequence[Any]) -> None:
 def _import_from_here(parts: Sequence[Any]) -> None:
     """Let a `module:name` that was typed, after --trust too, lie in the current folder, where a console script does not
     look. What a run folder or a SPEC.toml names never brings the folder onto the path."""
-    typed = [name for part in parts for name in names_typed(part)]
-    typed += [name for part in parts for name, _ in getattr(part, "tapped", ())]  # of NAME:TAP the name
-    import_from_here(typed)
+    import_from_here([name for part in parts for name in names_typed(part)])
 
 
 def command_line(name: str) -> CommandLine:

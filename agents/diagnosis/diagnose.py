@@ -17,7 +17,7 @@ from stillsight.agents.diagnosis.finding import Finding, Severity
 from stillsight.agents.diagnosis.reference_weights import read_references
 from stillsight.agents.errors import RunError
 from stillsight.agents.features.encoded_vec_env import EncodedVecEnv
-from stillsight.agents.features.extractor import EncoderExtractor
+from stillsight.agents.features.extractor import extractors
 
 CHECKS = (
     policy_effects.weights_overwritten,
@@ -84,7 +84,7 @@ def _left_out(model: BaseAlgorithm, policy: BasePolicy) -> Iterator[Finding]:
     if not isinstance(venv, EncodedVecEnv) or venv.encoder is None:
         return
     learning = sum(parameter.numel() for parameter in venv.encoder.learned.parameters())
-    if learning and not any(isinstance(module, EncoderExtractor) for module in policy.modules()):
+    if learning and not extractors(policy):
         yield Finding(
             "encoder-left-out",
             "wrong",

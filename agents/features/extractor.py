@@ -84,8 +84,8 @@ class EncoderExtractor(BaseFeaturesExtractor):
                     sample = encoder.frozen(sample)
                 width = self.learned(sample.to(_device(self.learned))).shape[1]
             blocks = encoder.blocks(width)
-            self.head = Head(count, blocks, compress, features_dim, None, fusion, images, activation)
-        self.state_head = StateHead(count, state, None, activation) if state else None
+            self.head = Head(count, blocks, compress, features_dim, fusion, images, activation)
+        self.state_head = StateHead(count, state, activation) if state else None
 
     def forward(self, observations: Tensor) -> Tensor:
         if self.row is None:
@@ -107,7 +107,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
     def take(self, statistics: Statistics) -> None:
         """Standardise features and state by `statistics`, see `gather_statistics`, from now on."""
         of_features, of_state = split_statistics(statistics, 0 if self.row is None else self.row.state)
-        if self.head is not None and of_features is not None:
+        if self.head is not None:
             self.head.standardise.take(of_features)
         if self.state_head is not None and of_state is not None:
             self.state_head.standardise.take(of_state)

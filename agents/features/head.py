@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from stillsight.agents.buffers.footprint import check_memory, head_bytes
 from stillsight.agents.features.activation import Activation, activation
 from stillsight.agents.features.fusion import Fusion, fuse, fused
-from stillsight.agents.features.standardise import Standardise, Statistics
+from stillsight.agents.features.standardise import Standardise
 from stillsight.encoders.encoder import Block
 
 HEAD_FEATURES = 512
@@ -35,7 +35,6 @@ class Head(nn.Module):
         blocks: of the features of a frame, one for each tap.
         compress: channels that a 1 x 1 convolution leaves; 0 does without it, as features do whose places are 0.
         units: width of the result.
-        statistics: of the features, see `Standardise`.
         fusion: of the frames, see `fuse`; differences are taken behind the convolution.
         images: of a frame, whose features come one after the other; each has norms and convolutions of its own.
         end: activation behind the linear layer, see `activation`.
@@ -50,7 +49,6 @@ class Head(nn.Module):
         blocks: Sequence[Block],
         compress: int,
         units: int,
-        statistics: Statistics | None = None,
         fusion: Fusion = "stack",
         images: int = 1,
         end: Activation = "relu",
@@ -59,7 +57,7 @@ class Head(nn.Module):
         width = images * sum(block.width for block in blocks)
         self.widths, self.blocks = [block.width for block in blocks] * images, merged(blocks) * images
         self.fusion, self.images = fusion, images
-        self.standardise = Standardise(width, statistics, self.widths)
+        self.standardise = Standardise(width, self.widths)
         norms = [nn.LayerNorm(each) for each in self.widths]
         self.norm = norms[0] if len(norms) == 1 else nn.ModuleList(norms)
         shared = [block for block in self.blocks if compress and block.places]

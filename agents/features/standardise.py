@@ -47,9 +47,10 @@ class Standardise(nn.Module):
     numbers are fixed before the first update, because a normalisation that moves would change the policy between a
     rollout and the update that learns from it.
 
+    Features stay as they are, unclipped, until `take` or a checkpoint brings the numbers.
+
     Args:
         width: D.
-        statistics: None leaves features as they are, unclipped, until a checkpoint brings the numbers.
         widths: of the taps that these features are of, which may differ in scale; all are of one by default.
         state: of numbers of a state, which beyond `LARGEST` grow by their logarithm and are not clipped.
     """
@@ -57,16 +58,12 @@ class Standardise(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, width: int, statistics: Statistics | None, widths: Sequence[int] | None = None, *, state: bool = False
-    ) -> None:
+    def __init__(self, width: int, widths: Sequence[int] | None = None, *, state: bool = False) -> None:
         super().__init__()
         self.state, self._widths = state, list(widths or [width])
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("std", torch.ones(width))
-        self.leaves = True
-        if statistics is not None:
-            self.take(statistics)
+        self._look()
 
     def take(self, statistics: Statistics) -> None:
         """Standardise by `statistics` from now on."""
@@ -106,17 +103,17 @@ COARSE = 1e5
 """Size from which float32 has no more than two digits behind the point."""
 
 
-def gather_statistics(venv: VecEnv, encoder: Encoder, frames: int, learned: Learned | None = None) -> Statistics:
+def gather_statistics(venv: VecEnv, encoder: Encoder, learned: Learned, frames: int) -> Statistics:
     """Gather mean and standard deviation of each feature, and of each number of a state, over frames of random play.
 
     The images are left out of the encoder's count: they are a constant, and no part of what a step costs.
 
     Args:
         venv: uint8 pixels `[n_envs, 3, H, W]`, or dicts of such images and of vectors; it is reset.
-        encoder: what is looked through.
+        encoder: through whose frozen part is looked.
+        learned: the trained part behind it, as training will begin with it: a policy's own, for SB3 has initialised
+            anew what of it is not pretrained.
         frames: how many are looked at, of all environments together.
-        learned: the trained part as training will begin with it, which a policy has initialised by its own rule where
-            it is not pretrained; by default the encoder's.
 
     Frames that are all alike, or hold nothing but black and the next grey, are warned of on stderr.
 
@@ -140,15 +137,12 @@ def gather_statistics(venv: VecEnv, encoder: Encoder, frames: int, learned: Lear
     pixels = torch.from_numpy(images).flatten(0, 1)
     parts: list[Statistics] = []
     if layout.images:
-        learned = learned or encoder.learned
-        modes = [(part, part.training) for part in (encoder, learned)]
-        for part, _ in modes:
-            part.eval()  # where BatchNorm learns, the look must not move its statistics
+        was_training = learned.training
+        learned.eval()  # where BatchNorm learns, the look must not move its statistics
         with torch.no_grad(), encoder.counter.paused():
-            seen = (encoder.frozen(some.to(encoder.device)) for some in pixels.split(BATCH))
-            features = torch.cat([learned(some).cpu() for some in seen])
-        for part, was_training in modes:
-            part.train(was_training)
+            looks = (learned(encoder.frozen(part.to(encoder.device))) for part in pixels.split(BATCH))
+            features = torch.cat([look.cpu() for look in looks])
+        learned.train(was_training)
         features = features.reshape(len(images), -1)
         parts.append(Statistics(features.mean(0), features.std(0, correction=0)))
     if layout.vectors:

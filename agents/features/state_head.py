@@ -23,18 +23,17 @@ class StateHead(nn.Module):
     Args:
         frames: in a stack; the states of all of them are seen side by side.
         width: numbers of a state.
-        statistics: of them, see `Standardise`.
         end: activation behind the linear layer, see `activation`.
 
     Raises:
         RunError: the machine has no memory free for so many weights; nothing was taken.
     """
 
-    def __init__(self, frames: int, width: int, statistics: Statistics | None = None, end: Activation = "relu") -> None:
+    def __init__(self, frames: int, width: int, end: Activation = "relu") -> None:
         super().__init__()
         needed = head_bytes(frames * width, STATE_UNITS)
         check_memory(needed, frames, what="state's layer", flag="--frame-stack ", fewer="--state KEY")
-        self.standardise = Standardise(width, statistics, [1] * width, state=True)
+        self.standardise = Standardise(width, [1] * width, state=True)
         self.linear = nn.Linear(frames * width, STATE_UNITS)
         self.activation = activation(end, STATE_UNITS)
 
@@ -45,9 +44,9 @@ class StateHead(nn.Module):
         return features
 
 
-def split_statistics(statistics: Statistics | None, state: int) -> tuple[Statistics | None, Statistics | None]:
+def split_statistics(statistics: Statistics, state: int) -> tuple[Statistics, Statistics | None]:
     """Those of the features, and those of the `state` numbers behind them."""
-    if statistics is None or not state:
+    if not state:
         return statistics, None
     mean, std = (torch.as_tensor(part) for part in statistics)
     return Statistics(mean[:-state], std[:-state]), Statistics(mean[-state:], std[-state:])

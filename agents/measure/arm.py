@@ -17,7 +17,7 @@ from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.type_aliases import TrainFrequencyUnit
 
 from stillsight.agents.errors import RunError
-from stillsight.agents.features.extractor import EncoderExtractor
+from stillsight.agents.features.extractor import extractors
 from stillsight.agents.measure.clock import Clock
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.training import algorithms, summary
@@ -128,9 +128,9 @@ class Ours(Arm):
         watch(self.clock, self.agent.model, self.agent.venv.venv)
         self.clock.watch(self.agent.venv, "encode", "encoder")
         self.clock.watch(encoder.frozen, "forward", "encoder")
-        for module in self.agent.model.policy.modules():
-            if isinstance(module, EncoderExtractor) and len(module.learned.steps):
-                self.clock.watch(module.learned, "forward", "encoder")
+        for extractor in extractors(self.agent.model.policy):
+            if len(extractor.learned.steps):
+                self.clock.watch(extractor.learned, "forward", "encoder")
 
     def facts(self) -> dict[str, Any]:
         """What it takes."""

@@ -274,13 +274,14 @@ def import_from_here(names: Iterable[str]) -> None:
 
 
 def names_typed(config: object) -> tuple[str, ...]:
-    """The names in a command's configuration by which code is found, those after --envs and --trust among them.
+    """The names in a command's configuration by which code is found, those after --envs, --encoders and --trust too.
 
     Where --trust is a switch, as that of `import` is, it names nothing.
     """
     given = [getattr(config, field, None) for field in (*NAMES, "envs", "trust")]
     several = [value if isinstance(value, list | tuple) else [value] for value in given]
-    return tuple(name for values in several for name in values if isinstance(name, str))
+    tapped = [name for name, _ in getattr(config, "tapped", ())]  # of NAME:TAP the name
+    return (*(name for values in several for name in values if isinstance(name, str)), *tapped)
 
 
 def values_of(config: Any) -> dict[str, Any]:

@@ -141,9 +141,7 @@ def make_agent(config: RlConfig, encoder: Encoder, *, n_envs: int) -> Agent:
     if config.standardise:
         seed = env_seed(config.seed + STANDARDISE)
         looked_at = make_vec(config.env, n_envs, seed=seed, options=config.env_options())
-        # By the policy's own copy: SB3 has initialised anew what of it is not pretrained.
-        learned = canonical(model.policy).learned
-        statistics = gather_statistics(looked_at, encoder, config.standardise, learned)
+        statistics = gather_statistics(looked_at, encoder, canonical(model.policy).learned, config.standardise)
         looked_at.close()
         for extractor in extractors(model.policy):
             extractor.take(statistics)

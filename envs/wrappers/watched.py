@@ -29,7 +29,6 @@ class Call:
     Attributes:
         env: whose.
         action: that it was given; None for a reset.
-        seconds: that it may take.
         until: when it counts as hung, by `time.monotonic`.
         thread: that it is made in.
         told: when it was told to end.
@@ -37,7 +36,6 @@ class Call:
 
     env: Watched
     action: Any
-    seconds: float
     until: float
     thread: int
     told: float | None = None
@@ -91,7 +89,7 @@ class Watchdog:
             calls = list(self._calls.values())
             for call in calls:
                 if call.told is None:
-                    call.until = min(call.until + late, now + call.seconds)  # at most: it may have begun meanwhile
+                    call.until = min(call.until + late, now + call.env.seconds)  # at most: it may have begun meanwhile
                 else:
                     call.told += late
                 if call.told is None and now >= call.until:
@@ -99,8 +97,9 @@ class Watchdog:
                 if call.told is not None and now >= call.told + GRACE:
                     self._give_up(call)
             nearest = min((call.until for call in calls if call.told is None), default=now + 1.0)
-            due = time.monotonic() + min(1.0, max(0.01, nearest - now))
-            time.sleep(max(0.0, due - time.monotonic()))
+            wait = min(1.0, max(0.01, nearest - now))
+            due = time.monotonic() + wait
+            time.sleep(wait)
 
     def _interrupt(self, call: Call) -> bool:
         """Have the signal's handler raise in the thread of the call, if that can be done."""
@@ -136,7 +135,7 @@ class Watched(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gym.Env[Any, Any], seconds: float) -> None:
         super().__init__(env)
-        self._seconds, self._steps = seconds, 0
+        self.seconds, self._steps = seconds, 0
         WATCHDOG.listen()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
@@ -157,7 +156,7 @@ class Watched(gym.Wrapper[Any, Any, Any, Any]):
             WATCHDOG.end(call)
 
     def _begin(self, action: Any) -> Call:
-        call = Call(self, action, self._seconds, time.monotonic() + self._seconds, threading.get_ident())
+        call = Call(self, action, time.monotonic() + self.seconds, threading.get_ident())
         WATCHDOG.begin(call)
         return call
 
@@ -165,8 +164,8 @@ class Watched(gym.Wrapper[Any, Any, Any, Any]):
         """What to say of a call that took too long."""
         what = "a reset" if action is None else f"step {self._steps:,}, after the action {action},"
         return EnvFault(
-            f"{name(self)} hangs: {what} has not come back for {self._seconds:g} seconds. Mend the environment, or "
-            f"wait longer: {longer(self._seconds)}"
+            f"{name(self)} hangs: {what} has not come back for {self.seconds:g} seconds. Mend the environment, or "
+            f"wait longer: {longer(self.seconds)}"
         )
 
 

@@ -185,7 +185,8 @@ def test_random_play_and_the_first_look_take_allowed_actions_alone(tiny: Tiny, r
     config = tiny("ppo", env=register(MaskedNoise), max_episode_steps=None)
     options = config.env_options()
     assert reference_returns(config.env, 3, options=options)["random"]["episodes"] == 3
-    gather_statistics(make_vec(config.env, 2, options=options), build(config, pinned=True), 40)
+    encoder = build(config, pinned=True)
+    gather_statistics(make_vec(config.env, 2, options=options), encoder, encoder.learned, 40)
     assert len(LOG) >= 3, "and none raised"
 
 

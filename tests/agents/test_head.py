@@ -27,17 +27,24 @@ from stillsight.envs import make_vec
 Tiny = Callable[..., RlConfig]
 
 
+def by(statistics: Statistics) -> Standardise:
+    """What standardises by `statistics`."""
+    module = Standardise(len(statistics.mean))
+    module.take(statistics)
+    return module
+
+
 def test_features_get_mean_zero_and_deviation_one() -> None:
     torch.manual_seed(0)
     features = torch.randn(1000, 3) * torch.tensor([0.5, 2.0, 3.0]) + torch.tensor([10.0, 0.0, -5.0])
-    module = Standardise(3, Statistics(features.mean(0), features.std(0, correction=0)))
+    module = by(Statistics(features.mean(0), features.std(0, correction=0)))
     standard = module(features)
     torch.testing.assert_close(standard.mean(0), torch.zeros(3), atol=1e-5, rtol=0.0)
     torch.testing.assert_close(standard.std(0, correction=0), torch.ones(3), atol=1e-4, rtol=0.0)
 
 
 def test_a_dead_feature_stays_quiet_and_a_wild_one_is_clipped() -> None:
-    module = Standardise(2, Statistics(torch.zeros(2), torch.tensor([0.0, 2.0])))
+    module = by(Statistics(torch.zeros(2), torch.tensor([0.0, 2.0])))
     floor = FLOOR * 1.0  # of the mean deviation
     torch.testing.assert_close(
         module(torch.tensor([0.001, 1e6])), torch.tensor([0.001 / floor, LARGEST]), rtol=1e-4, atol=0
@@ -51,7 +58,8 @@ def test_a_small_change_on_a_large_constant_reaches_the_policy() -> None:
     still = torch.randn(64) * 100
     features = still + torch.randn(500, 64)
     plain = Head(1, [Block(64, 1)], 1, 8)
-    standard = Head(1, [Block(64, 1)], 1, 8, Statistics(features.mean(0), features.std(0)))
+    standard = Head(1, [Block(64, 1)], 1, 8)
+    standard.standardise.take(Statistics(features.mean(0), features.std(0)))
     standard.load_state_dict({**plain.state_dict(), **standard.standardise.state_dict(prefix="standardise.")})
     moves = [head.norm(head.standardise(features)).std(0).mean().item() for head in (plain, standard)]
     assert moves[0] < 0.02
@@ -93,7 +101,7 @@ def test_the_algorithm_says_how_its_head_ends_and_runs_that_do_not_say_end_in_re
 
 
 def test_numbers_that_a_checkpoint_brings_are_standardised_by() -> None:
-    bare, measured = Standardise(2, None), Standardise(2, Statistics(torch.ones(2), torch.full((2,), 2.0)))
+    bare, measured = Standardise(2), by(Statistics(torch.ones(2), torch.full((2,), 2.0)))
     assert bare(torch.tensor([100.0, -3.0])).tolist() == [100.0, -3.0]
     bare.load_state_dict(measured.state_dict())
     assert bare(torch.tensor([100.0, -3.0])).tolist() == [LARGEST, -2.0]
@@ -121,13 +129,13 @@ def test_the_convolution_is_shared_by_places_and_frames(places: int, compress: i
 
 def test_no_statistics_leave_features_as_they_are() -> None:
     features = torch.randn(5, 4)
-    assert torch.equal(Standardise(4, None)(features), features)
+    assert torch.equal(Standardise(4)(features), features)
 
 
 def first_look(config: RlConfig, encoder: Encoder) -> Statistics:
     """What `make_agent` gathers before two environments of `config`."""
     venv = make_vec(config.env, 2, seed=env_seed(config.seed + STANDARDISE), options=config.env_options())
-    return gather_statistics(venv, encoder, config.standardise)
+    return gather_statistics(venv, encoder, encoder.learned, config.standardise)
 
 
 @pytest.mark.parametrize("mode", ["frozen", "scratch"])
@@ -172,7 +180,7 @@ def test_a_look_through_eyes_that_are_initialised_anew_would_blind_a_policy(tiny
     config = tiny("ppo", mode="scratch", standardise=64).resolved()
     encoder = build_encoder(config, pinned=True)
     extractor = canonical(make_agent(config, encoder, n_envs=2).model.policy)
-    wrong = Standardise(len(first_look(config, encoder).mean), first_look(config, encoder))
+    wrong = by(first_look(config, encoder))
     venv = make_vec(config.env, 2, seed=env_seed(config.seed + STANDARDISE), options=config.env_options())
     with torch.no_grad():
         features = extractor.learned(encoder.frozen(torch.from_numpy(np.concatenate(random_frames(venv, 32)))))
@@ -222,9 +230,9 @@ def test_features_may_be_small() -> None:
     """The last features of a MobileNetV2 with random weights lie near 1e-10."""
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(64, 5, generator=generator)
-    wanted = Standardise(5, Statistics(features.mean(0), features.std(0)))(features)
+    wanted = by(Statistics(features.mean(0), features.std(0)))(features)
     small = features * 1e-10
-    found = Standardise(5, Statistics(small.mean(0), small.std(0)))(small)
+    found = by(Statistics(small.mean(0), small.std(0)))(small)
     torch.testing.assert_close(found, wanted)
     still = torch.full((4, 5), 3.0)
-    assert torch.equal(Standardise(5, Statistics(still[0], torch.zeros(5)))(still), torch.zeros(4, 5))
+    assert torch.equal(by(Statistics(still[0], torch.zeros(5)))(still), torch.zeros(4, 5))

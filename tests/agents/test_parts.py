@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.vec_env import VecEnv
 
 from stillsight.agents import RlConfig, load, rl
 from stillsight.agents.cli import main
@@ -23,6 +24,7 @@ from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.training import callbacks
 from stillsight.agents.training.algorithms import ALGORITHMS
 from stillsight.encoders.building import build
+from stillsight.encoders.encoder import Encoder
 from stillsight.envs import make_env, make_vec
 from stillsight.envs.wrappers.layout import Image, Layout, Vector
 
@@ -115,10 +117,17 @@ def test_a_run_of_one_image_records_what_it_always_did(trained: Path) -> None:
     assert not [name for name in policy if "state_head" in name]
 
 
+def looked(venv: VecEnv, encoder: Encoder) -> Statistics:
+    """A first look at eight frames, through the encoder as it was built."""
+    return gather_statistics(venv, encoder, encoder.learned, 8)
+
+
 def test_each_camera_and_each_number_is_standardised_for_itself(arm: Tiny) -> None:
     config = arm(pixels=BOTH, state=("joints",))
     encoder = build(config, pinned=True)
-    found = gather_statistics(make_vec(config.env, 1, options=config.env_options(), seed=4), encoder, 12)
+    found = gather_statistics(
+        make_vec(config.env, 1, options=config.env_options(), seed=4), encoder, encoder.learned, 12
+    )
     venv = make_vec(config.env, 1, options=config.env_options(), seed=4)
     shown = [venv.reset()]
     for _ in range(11):
@@ -139,7 +148,7 @@ def test_a_number_that_never_changes_is_divided_by_its_size_where_that_is_above_
     still = venv.reset()
     venv.reset = lambda: still  # type: ignore[method-assign]
     venv.step_wait = lambda: (still, np.zeros(1), np.zeros(1, bool), [{}])  # type: ignore[method-assign]
-    found = gather_statistics(venv, build(arm(), pinned=True), 8)
+    found = looked(venv, build(arm(), pinned=True))
     assert found.std.tolist() == [max(1.0, abs(one)) for one in found.mean.tolist()]
     assert max(found.std.tolist()) > 1.0
 
@@ -159,13 +168,14 @@ def test_a_goal_that_is_another_in_each_episode_is_standardised_over_several(arm
 
         venv.reset = lambda: shown(next(drawn))  # type: ignore[method-assign,assignment,return-value]
         venv.step_wait = lambda: (shown(goals[0]), np.zeros(1), np.zeros(1, bool), [{}])  # type: ignore[method-assign,assignment,return-value]
-        return gather_statistics(venv, build(arm(), pinned=True), 8)
+        return looked(venv, build(arm(), pinned=True))
 
     goals = [-72.0, *np.linspace(-180, 180, 16)]
     found = look(goals)
     assert found.mean[0].item() == pytest.approx(np.mean(goals), abs=1e-4)
     assert found.std[0].item() == pytest.approx(np.std(goals), rel=1e-5)
-    head = StateHead(1, 3, look([-72.0] * 17))
+    head = StateHead(1, 3)
+    head.standardise.take(look([-72.0] * 17))
     assert head.standardise.std.tolist() == [72.0, 1.0, 1.0], "by its size, where nothing more is known"
     goals_seen = head.standardise(torch.tensor([[-180.0, 0.5, 0.0], [0.0, 0.5, 0.0], [170.0, 0.5, 0.0]]))[:, 0]
     torch.testing.assert_close(goals_seen, torch.tensor([-1.5, 1.0, 242 / 72]))
@@ -174,12 +184,15 @@ def test_a_goal_that_is_another_in_each_episode_is_standardised_over_several(arm
 def test_numbers_of_a_state_far_out_are_told_apart_and_features_are_clipped() -> None:
     far = torch.tensor([[-1e30, -50.0, -10.0, 3.0, 10.0, 11.0, 50.0, 1e30, float("inf")]]).T
     known = Statistics(torch.zeros(1), torch.full((1,), 0.5))
-    scaled = Standardise(1, known, state=True)(far / 2)[:, 0]
+    numbers, features = Standardise(1, state=True), Standardise(1)
+    for module in (numbers, features):
+        module.take(known)
+    scaled = numbers(far / 2)[:, 0]
     expected = [-10 - np.log1p(1e30), -10 - np.log1p(40), -10, 3, 10, 10 + np.log1p(1), 10 + np.log1p(40)]
     torch.testing.assert_close(scaled[:7], torch.tensor(expected, dtype=torch.float32))
     assert scaled.isfinite().all()
     assert (scaled.diff()[:-1] > 0).all()
-    assert Standardise(1, known)(far / 2)[:, 0].tolist() == [-10, -10, -10, 3, 10, 10, 10, 10, 10]
+    assert features(far / 2)[:, 0].tolist() == [-10, -10, -10, 3, 10, 10, 10, 10, 10]
 
 
 def test_numbers_that_float32_cannot_tell_apart_are_warned_of(arm: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,7 +202,7 @@ def test_numbers_that_float32_cannot_tell_apart_are_warned_of(arm: Tiny, capsys:
     ticks = still | {"joints": np.array([[1e9, 0.5, 3.0]], np.float32)}
     venv.reset = lambda: ticks  # type: ignore[method-assign,assignment,return-value]
     venv.step_wait = lambda: (ticks, np.zeros(1), np.zeros(1, bool), [{}])  # type: ignore[method-assign,assignment,return-value]
-    gather_statistics(venv, build(arm(), pinned=True), 8)
+    looked(venv, build(arm(), pinned=True))
     assert "warning: joints[0] did not change in the first look, and may move by less than" in capsys.readouterr().err
 
 

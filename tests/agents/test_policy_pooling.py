@@ -188,7 +188,8 @@ def test_each_tap_is_standardised_by_its_own_scale() -> None:
     torch.manual_seed(0)
     features = torch.cat([torch.randn(500, 4) * 1e-3, torch.randn(500, 4) * 1e3], 1)
     statistics = Statistics(features.mean(0), features.std(0, correction=0))
-    head = Head(1, [Block(4, 1), Block(4, 1)], 2, 3, statistics)
+    head = Head(1, [Block(4, 1), Block(4, 1)], 2, 3)
+    head.standardise.take(statistics)
     torch.testing.assert_close(head.standardise(features).std(0, correction=0), torch.ones(8), atol=1e-3, rtol=0)
 
 

@@ -195,7 +195,7 @@ def test_a_call_has_its_seconds_however_late_the_clock_is(
     monkeypatch.setattr(watched, "time", clock)
     dog = watched.Watchdog()
     env = watched.Watched(gym.make("CartPole-v1"), 10.0)
-    call = watched.Call(env, 0, 10.0, clock.now + 10.0, threading.get_ident())
+    call = watched.Call(env, 0, clock.now + 10.0, threading.get_ident())
     dog._calls = {id(call): call}
     told: list[watched.Call] = []
     monkeypatch.setattr(dog, "_interrupt", lambda one: bool(told.append(one)) or True)
@@ -214,7 +214,7 @@ def test_a_call_that_began_after_the_pause_has_no_more_than_its_seconds(monkeypa
 
     def sleep(seconds: float) -> None:
         slept(seconds)
-        call = watched.Call(env, 0, 10.0, clock.now + 10.0, threading.get_ident())
+        call = watched.Call(env, 0, clock.now + 10.0, threading.get_ident())
         dog._calls = {id(call): call}
 
     monkeypatch.setattr(clock, "sleep", sleep)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import redirect_stdout
 from datetime import UTC, datetime
 from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 
+from stillsight.agents.command_line.json_output import only_json, print_json
 from stillsight.envs import ROWS, reference_returns
 from stillsight.envs.registry import guessed_from_name
 
@@ -30,7 +30,7 @@ def play(env_id: str) -> None:
         return
     drawn = suite.name not in UNDRAWN
     options = row.options if drawn else row.options.merge(pixels=("off",), state=("on",))
-    with redirect_stdout(sys.stderr):  # MiniWorld prints where it cannot smooth edges
+    with only_json():
         score = reference_returns(env_id, EPISODES, SEED, options=options)["random"]
     modules = dict.fromkeys(("gymnasium", *suite.packages(row)))
     line = {
@@ -41,7 +41,7 @@ def play(env_id: str) -> None:
         "date": datetime.now(UTC).date().isoformat(),
         "packages": {module: version(BRINGS[module][0]) for module in modules},
     }
-    print(json.dumps(line), flush=True)
+    print_json(json.dumps(line))
 
 
 # The emulators of stable-retro are played in processes of their own, which import this file.

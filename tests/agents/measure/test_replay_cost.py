@@ -81,11 +81,11 @@ def test_every_slot_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FrameReplayBuffer, "sample", watched)
     replay_cost(ReplayConfig(transitions=2_500, features=4, frame_stack=3, n_envs=2, repeats=1))
     assert (filled[0].frames != 0).any(axis=-1).all()
+    np.random.seed(0)  # SB3's buffers draw from it
     batch = filled[0].sample(400)
     assert batch.observations.dtype == torch.float32
-    # Stacks of different frames, so that nothing about sampling is easier than in a run; those at the beginning of an
-    # episode repeat its first one, and a few of them are drawn.
-    assert (batch.observations[:, 0] != batch.observations[:, 1]).any(dim=-1).float().mean() > 0.95
+    # Stacks of different frames, so that nothing about sampling is easier than in a run.
+    assert (batch.observations[:, 0] != batch.observations[:, 1]).any(dim=-1).float().mean() > 0.99
 
 
 @pytest.mark.parametrize("n_envs", [1, 3])

@@ -94,7 +94,7 @@ class Preprocess(nn.Module):
             )
             if self.recipe.interpolation == "bicubic":  # its negative lobes overshoot, where no pixel can be
                 images = images.clamp(0, 255)
-        return (images - self.mean) / self.std
+        return (images - self.mean).div_(self.std)
 
     def note(self, pixels: Tensor) -> None:
         """Note the size of these images in the layout, and refuse one that the network would crop, or a network that

@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stillsight.agents.errors import RunError
 from stillsight.agents.features.encoded_vec_env import EncodedVecEnv, FrameStack
 from stillsight.agents.features.gsde import PlayNoise
+from stillsight.agents.features.live_units import Sample
 from stillsight.envs.random_play import MASKS
 from stillsight.envs.wrappers.layout import Observation
 
@@ -65,10 +66,14 @@ class Actor:
     Args:
         model: the SB3 algorithm.
         eyes: that encodes frames, with the observation space of the policy; it is neither reset nor stepped.
+
+    Attributes:
+        sample: of what the policy is shown, where one is wanted.
     """
 
     def __init__(self, model: BaseAlgorithm, eyes: EncodedVecEnv) -> None:
         self.model, self.eyes = model, eyes
+        self.sample: Sample | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -119,6 +124,8 @@ class Actor:
         else:
             began = np.zeros(len(frames), bool) if began is None else np.asarray(began, bool)
             observation = self._stack.push(frames, began)
+        if self.sample is not None:
+            self.sample.add(observation)
         masked = self._masked(masks, len(frames))
         with nullcontext() if deterministic else self._noise.acting(began):
             actions, self._memory = self.model.predict(observation, self._memory, began, deterministic, **masked)

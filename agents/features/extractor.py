@@ -16,8 +16,8 @@ from stillsight.agents.features.activation import Activation
 from stillsight.agents.features.fusion import Fusion
 from stillsight.agents.features.head import HEAD_FEATURES, Head
 from stillsight.agents.features.random_shift import RandomShift
-from stillsight.agents.features.standardise import Statistics
-from stillsight.agents.features.state_head import STATE_UNITS, StateHead, split_statistics
+from stillsight.agents.features.standardise import FirstLook
+from stillsight.agents.features.state_head import STATE_UNITS, StateHead
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.learned import Learned
 
@@ -104,13 +104,12 @@ class EncoderExtractor(BaseFeaturesExtractor):
             features = self._look(each).unflatten(0, counts)
         return join(self.head, self.state_head, features, state)
 
-    def take(self, statistics: Statistics) -> None:
-        """Standardise features and state by `statistics`, see `gather_statistics`, from now on."""
-        of_features, of_state = split_statistics(statistics, 0 if self.row is None else self.row.state)
-        if self.head is not None:
-            self.head.standardise.take(of_features)
-        if self.state_head is not None and of_state is not None:
-            self.state_head.standardise.take(of_state)
+    def take(self, look: FirstLook) -> None:
+        """Standardise features and state by what a first look gathered, see `gather_statistics`, from now on."""
+        if self.head is not None and look.features is not None:
+            self.head.standardise.take(look.features)
+        if self.state_head is not None and look.state is not None:
+            self.state_head.standardise.take(look.state)
 
     def look_through(self, leader: EncoderExtractor) -> None:
         """Drop the learned part and use that of `leader` from now on, by reference and without training it."""

@@ -33,10 +33,20 @@ a goal that lies far from those of the first look it must still be seen which wa
 
 
 class Statistics(NamedTuple):
-    """Mean and standard deviation of each feature, float32 `[D]`, those of a state behind them."""
+    """Mean and standard deviation of each feature, or of each number of a state, float32 `[D]`."""
 
     mean: Tensor
     std: Tensor
+
+
+class FirstLook(NamedTuple):
+    """Statistics of what random play shows: of the features of each image, one after the other, and of the state.
+
+    None of what there is not, or is left as it is.
+    """
+
+    features: Statistics | None
+    state: Statistics | None
 
 
 class Standardise(nn.Module):
@@ -83,7 +93,7 @@ class Standardise(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         if self.leaves:
             return features
-        scaled = (features - self.mean) / self.std
+        scaled = (features - self.mean).div_(self.std)
         clipped = scaled.clamp(-LARGEST, LARGEST)
         if not self.state:
             return clipped
@@ -103,7 +113,7 @@ COARSE = 1e5
 """Size from which float32 has no more than two digits behind the point."""
 
 
-def gather_statistics(venv: VecEnv, encoder: Encoder, learned: Learned, frames: int) -> Statistics:
+def gather_statistics(venv: VecEnv, encoder: Encoder, learned: Learned | None, frames: int) -> FirstLook:
     """Gather mean and standard deviation of each feature, and of each number of a state, over frames of random play.
 
     The images are left out of the encoder's count: they are a constant, and no part of what a step costs.
@@ -112,14 +122,14 @@ def gather_statistics(venv: VecEnv, encoder: Encoder, learned: Learned, frames: 
         venv: uint8 pixels `[n_envs, 3, H, W]`, or dicts of such images and of vectors; it is reset.
         encoder: through whose frozen part is looked.
         learned: the trained part behind it, as training will begin with it: a policy's own, for SB3 has initialised
-            anew what of it is not pretrained.
+            anew what of it is not pretrained. None where features are left as they are: nothing is encoded.
         frames: how many are looked at, of all environments together.
 
     Frames that are all alike, or hold nothing but black and the next grey, are warned of on stderr.
 
     Returns:
-        Those of the features of each image, one after the other, and then those of the state. Numbers that do not
-        change, nor from one episode to the next, are divided by their size where that is above 1.
+        What to standardise by. Numbers of a state that do not change, nor from one episode to the next, are divided by
+        their size where that is above 1.
 
     Raises:
         RunError: the machine has no memory free for so many frames.
@@ -135,8 +145,8 @@ def gather_statistics(venv: VecEnv, encoder: Encoder, learned: Learned, frames: 
     for place in range(images.shape[1]):
         warn_of_blank(images[:, place])
     pixels = torch.from_numpy(images).flatten(0, 1)
-    parts: list[Statistics] = []
-    if layout.images:
+    of_features = of_state = None
+    if layout.images and learned is not None:
         was_training = learned.training
         learned.eval()  # where BatchNorm learns, the look must not move its statistics
         with torch.no_grad(), encoder.counter.paused():
@@ -144,11 +154,11 @@ def gather_statistics(venv: VecEnv, encoder: Encoder, learned: Learned, frames: 
             features = torch.cat([look.cpu() for look in looks])
         learned.train(was_training)
         features = features.reshape(len(images), -1)
-        parts.append(Statistics(features.mean(0), features.std(0, correction=0)))
+        of_features = Statistics(features.mean(0), features.std(0, correction=0))
     if layout.vectors:
         state = torch.from_numpy(np.concatenate([layout.state_of(one) for one in shown])[:frames]).double()
-        parts.append(_of_state(state, venv, layout))
-    return parts[0] if len(parts) == 1 else Statistics(*(torch.cat(both) for both in zip(*parts, strict=True)))
+        of_state = _of_state(state, venv, layout)
+    return FirstLook(of_features, of_state)
 
 
 def _of_state(state: Tensor, venv: VecEnv, layout: Layout) -> Statistics:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from stillsight.agents.buffers.footprint import check_memory, head_bytes
 from stillsight.agents.features.activation import Activation, activation
-from stillsight.agents.features.standardise import Standardise, Statistics
+from stillsight.agents.features.standardise import Standardise
 
 STATE_UNITS = 256
 """Width of the state's layer: that of the first layer of Haarnoja et al. 2018 (SAC), which sees a state alone."""
@@ -42,11 +41,3 @@ class StateHead(nn.Module):
         layer: Tensor = self.linear(self.standardise(state.to(self.standardise.mean.dtype)).flatten(1))
         features: Tensor = self.activation(layer)
         return features
-
-
-def split_statistics(statistics: Statistics, state: int) -> tuple[Statistics, Statistics | None]:
-    """Those of the features, and those of the `state` numbers behind them."""
-    if not state:
-        return statistics, None
-    mean, std = (torch.as_tensor(part) for part in statistics)
-    return Statistics(mean[:-state], std[:-state]), Statistics(mean[-state:], std[-state:])

@@ -19,6 +19,7 @@ from stillsight.agents.measure.measure_config import NAMES, SPIN
 from stillsight.agents.measure.stock import Stock
 from stillsight.agents.training.config import RlConfig
 from stillsight.encoders import device as devices
+from stillsight.encoders.system.allocator import reuse_freed_memory
 from stillsight.envs.parent_process import end_with_parent
 
 ARMS: dict[str, Any] = {
@@ -42,6 +43,7 @@ def serve(connection: Connection, name: str, config: RlConfig) -> None:
         devices.seed_everything(config.seed)
         devices.use_threads(config.threads)
         devices.fast_math()
+        reuse_freed_memory()
         arm = ARMS[name](config)
         connection.send({})
         while (seconds := connection.recv()) is not None:

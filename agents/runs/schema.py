@@ -87,6 +87,8 @@ class EvaluationRow(TypedDict):
     std: float | None
     success_rate: NotRequired[Share]
     successes: NotRequired[list[bool]]
+    live_units: NotRequired[Share]
+    clipped_features: NotRequired[Share]
 
 
 class MetricsRow(TypedDict, total=False):

@@ -141,10 +141,11 @@ def make_agent(config: RlConfig, encoder: Encoder, *, n_envs: int) -> Agent:
     if config.standardise:
         seed = env_seed(config.seed + STANDARDISE)
         looked_at = make_vec(config.env, n_envs, seed=seed, options=config.env_options())
-        statistics = gather_statistics(looked_at, encoder, canonical(model.policy).learned, config.standardise)
+        learned = canonical(model.policy).learned if config.features_standardised else None
+        look = gather_statistics(looked_at, encoder, learned, config.standardise)
         looked_at.close()
         for extractor in extractors(model.policy):
-            extractor.take(statistics)
+            extractor.take(look)
     venv.seed(env_seed(config.seed))  # SB3 has seeded them by the seed of its model
     return Agent(config, encoder, venv, model)
 

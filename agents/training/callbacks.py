@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 
 from stillsight.agents.features.acting import Actor
 from stillsight.agents.features.encoder_rate import optimizers
+from stillsight.agents.features.live_units import Sample, live_units
 from stillsight.agents.runs.folder import Run
 from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.config import RlConfig
@@ -97,6 +99,7 @@ class Evaluate(BaseCallback):
         self.every, self.total, self.episodes, self.max_steps = every, total, episodes, max_steps
         self.deterministic = deterministic
         self._first: list[int | None] = [seed + index for index in range(len(envs))]
+        self._warned = False
         savepoints.evaluation = self
 
     def _on_training_start(self) -> None:
@@ -163,7 +166,10 @@ class Evaluate(BaseCallback):
         model = self.actor.model
         spent, began = self.savepoints.spent(), time.time_ns()
         with self.savepoints.meter.paused(), self.run.display.paused("step"):
+            self.actor.sample = Sample()
             episodes = self._play()
+            live = live_units(model.policy, self.actor.sample)
+            self.actor.sample = None
         if hasattr(model, "start_time"):  # by which SB3 counts time/fps
             model.start_time += time.time_ns() - began
         if final and self._due_at_the_end():  # before its row, without which it is played again, with the same games
@@ -178,12 +184,17 @@ class Evaluate(BaseCallback):
         capped = sum(episode.capped for episode in episodes)
         lengths = [episode.length for episode in episodes]
         row |= {"lengths": lengths, "capped": capped, **successes(episodes), **spent}
+        if live is not None:
+            row |= {"live_units": live.live, "clipped_features": live.clipped}
         self.run.log("eval", row | ({"final": True} if final else {}))
         note = capped_note(episodes, self.max_steps, "--eval-max-steps")
         self.run.display.note(
             f"evaluation at step {model.num_timesteps:,}: return "
             f"{earned(row['mean'], row['std'], len(returns), row.get('success_rate'))}{f'; {note}' if note else ''}"
         )
+        if live is not None and live.warning is not None and not self._warned:
+            self._warned = True
+            print(f"stillsight: warning: {live.warning}", file=sys.stderr)
         self.savepoints.best(float(np.mean(returns)))
         return episodes
 

@@ -121,8 +121,11 @@ class RlConfig(EncoderConfig):
     """Channels to which the head's 1 x 1 convolution brings the features of each place of each frame; 0 does without
     it."""
     standardise: int = 512
-    """Frames of random play by which the head standardises features before it begins to learn; 0 leaves them as they
-    are."""
+    """Frames of random play by which the head standardises features, and numbers of a state, before it begins to learn;
+    0 leaves them as they are."""
+    standardise_features: bool | None = None
+    """Standardise features, and not the state alone. By default unless the whole encoder learns from scratch: it
+    leaves fixed numbers behind."""
     encoder_lr: float = 1.0
     """Learning rate of the part of the encoder that learns, as a multiple of the algorithm's, whose schedule it
     follows."""
@@ -219,6 +222,7 @@ class RlConfig(EncoderConfig):
             state=options.state,
             activation=self.activation or row.activation,
             eval_shift=self.eval_shift and spelled_out(self.eval_shift),
+            standardise_features=self.features_standardised,
             batchnorm="frozen" if self.batchnorm is None and self.mode.trained else self.batchnorm,
             set=tuple(f"{name}={value!r}" for name, value in chosen.items()),
         ).completed()
@@ -238,6 +242,16 @@ class RlConfig(EncoderConfig):
             eval_every=every,
             checkpoint_every=tenth if self.checkpoint_every is None else self.checkpoint_every,
         )
+
+    @property
+    def features_standardised(self) -> bool:
+        """Whether features are standardised by a first look.
+
+        Those of a network that begins at random and learns are not by default. They move on without bound, fixed
+        numbers stay behind, and what lies beyond the clip looks the same whatever is shown.
+        """
+        chosen = self.standardise_features
+        return self.mode.pretrained or not self.mode.trained if chosen is None else chosen
 
     @property
     def head_activation(self) -> Literal["relu", "tanh"]:

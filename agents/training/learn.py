@@ -30,6 +30,7 @@ from stillsight.agents.training.seeds import EVALUATION, env_seed
 from stillsight.encoders import device as devices
 from stillsight.encoders.building import build
 from stillsight.encoders.system import stopping
+from stillsight.encoders.system.allocator import reuse_freed_memory
 from stillsight.envs import make_env
 from stillsight.envs.vector import action_offset
 
@@ -75,6 +76,7 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
     devices.seed_everything(config.seed)
     devices.use_threads(config.threads)
     devices.fast_math()
+    reuse_freed_memory()
     check_environment(config)
     encoder = build(config, pinned=True)
     agent = make_agent(config, encoder, n_envs=config.n_envs or 1)

@@ -24,6 +24,7 @@ from stillsight.encoders.supervised.recorder import Recorder
 from stillsight.encoders.supervised.report import report
 from stillsight.encoders.supervised.training.distributed import World, current
 from stillsight.encoders.supervised.tune import tune
+from stillsight.encoders.system.allocator import reuse_freed_memory
 
 
 def learn(config: CifarConfig, run: Recorder, cache: Path, world: World | None = None) -> dict[str, Any]:
@@ -43,6 +44,7 @@ def learn(config: CifarConfig, run: Recorder, cache: Path, world: World | None =
     devices.seed_everything(config.seed)
     devices.use_threads(config.threads)
     devices.fast_math()
+    reuse_freed_memory()
     encoder = build(config, pinned=False)
     device = devices.pick_device(config.device)
     before = encoder.sha256()

@@ -135,7 +135,9 @@ def test_no_statistics_leave_features_as_they_are() -> None:
 def first_look(config: RlConfig, encoder: Encoder) -> Statistics:
     """What `make_agent` gathers before two environments of `config`."""
     venv = make_vec(config.env, 2, seed=env_seed(config.seed + STANDARDISE), options=config.env_options())
-    return gather_statistics(venv, encoder, encoder.learned, config.standardise)
+    found = gather_statistics(venv, encoder, encoder.learned, config.standardise).features
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("mode", ["frozen", "scratch"])
@@ -158,7 +160,7 @@ NEW = [("ppo", "scratch", "grid2"), ("a2c", "scratch", "flatten"), ("ppo", "rand
 @pytest.mark.parametrize(("algo", "mode", "pooling"), NEW)
 def test_the_first_look_goes_through_the_policy_s_own_eyes(tiny: Tiny, algo: str, mode: str, pooling: str) -> None:
     """SB3 gives what is not pretrained its orthogonal weights when it makes a policy, in PPO and its kin."""
-    config = tiny(algo, mode=mode, pooling=pooling, standardise=64).resolved()
+    config = tiny(algo, mode=mode, pooling=pooling, standardise=64, standardise_features=True).resolved()
     encoder = build_encoder(config, pinned=True)
     extractor = canonical(make_agent(config, encoder, n_envs=2).model.policy)
     venv = make_vec(config.env, 2, seed=env_seed(config.seed + STANDARDISE), options=config.env_options())
@@ -177,7 +179,7 @@ def test_the_first_look_goes_through_the_policy_s_own_eyes(tiny: Tiny, algo: str
 
 def test_a_look_through_eyes_that_are_initialised_anew_would_blind_a_policy(tiny: Tiny) -> None:
     """The failure that this prevents: nearly all that the policy sees lies beyond the clip, whatever is shown."""
-    config = tiny("ppo", mode="scratch", standardise=64).resolved()
+    config = tiny("ppo", mode="scratch", standardise=64, standardise_features=True).resolved()
     encoder = build_encoder(config, pinned=True)
     extractor = canonical(make_agent(config, encoder, n_envs=2).model.policy)
     wrong = by(first_look(config, encoder))

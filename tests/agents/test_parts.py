@@ -118,8 +118,11 @@ def test_a_run_of_one_image_records_what_it_always_did(trained: Path) -> None:
 
 
 def looked(venv: VecEnv, encoder: Encoder) -> Statistics:
-    """A first look at eight frames, through the encoder as it was built."""
-    return gather_statistics(venv, encoder, encoder.learned, 8)
+    """What a first look at eight frames tells of the state."""
+    found = gather_statistics(venv, encoder, encoder.learned, 8)
+    assert found.features is None
+    assert found.state is not None
+    return found.state
 
 
 def test_each_camera_and_each_number_is_standardised_for_itself(arm: Tiny) -> None:
@@ -139,8 +142,15 @@ def test_each_camera_and_each_number_is_standardised_for_itself(arm: Tiny) -> No
             features = [encoder(torch.from_numpy(one[key]))[0] for key in BOTH]
         rows.append(torch.cat([*features, torch.from_numpy(one["joints"][0])]))
     expected = torch.stack(rows)
-    torch.testing.assert_close(found.mean, expected.mean(0), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found.std, expected.std(0, correction=0), rtol=1e-4, atol=1e-5)
+    mean, std = (torch.cat(both) for both in zip(*filter(None, found), strict=True))
+    torch.testing.assert_close(mean, expected.mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(std, expected.std(0, correction=0), rtol=1e-4, atol=1e-5)
+    state_alone = gather_statistics(make_vec(config.env, 1, options=config.env_options(), seed=4), encoder, None, 12)
+    assert state_alone.features is None
+    assert state_alone.state is not None
+    assert found.state is not None
+    assert torch.equal(state_alone.state.mean, found.state.mean)
+    assert torch.equal(state_alone.state.std, found.state.std)
 
 
 def test_a_number_that_never_changes_is_divided_by_its_size_where_that_is_above_one(arm: Tiny) -> None:

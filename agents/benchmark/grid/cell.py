@@ -80,6 +80,8 @@ class Result:
         run: the run folder, relative to the benchmark's.
         took: seconds of the whole cell, evaluations and videos included.
         bytes: size of the run folder.
+        live_units, clipped_features: shares, 0..1, at the last evaluation, see `features.live_units`; None where no
+            head sees an image.
     """
 
     machine: Mapping[str, Any]
@@ -91,6 +93,8 @@ class Result:
     took: float | None = None
     bytes: int | None = None
     success: Mapping[str, float] | None = None
+    live_units: float | None = None
+    clipped_features: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +222,8 @@ class Cell:
                 took=record.get("took"),
                 bytes=record.get("bytes"),
                 success=record.get("success"),
+                live_units=record.get("live_units"),
+                clipped_features=record.get("clipped_features"),
             )
         )
 
@@ -272,6 +278,8 @@ class CellFacts(TypedDict):
     took: float | None
     bytes: int | None
     success: dict[str, schema.Share] | None
+    live_units: schema.Share | None
+    clipped_features: schema.Share | None
 
 
 _TEXTS = ("key", "state", "track", "task", "algo", "arm", "role")

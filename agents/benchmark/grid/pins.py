@@ -25,6 +25,10 @@ UNPINNED = (
 """Flags that do not change what a cell measures; weights and the policy that a run begins from are pinned by their hash
 instead of their place."""
 
+BEFORE = {**UNSAID, "standardise_features": True}
+"""Settings as every cell had them that says nothing of them. Whether features are standardised goes by the mode now, so
+that no key is without it that was given it, as with the flags of `UNSAID`."""
+
 COMPUTED = {"device": "device_kind", "computed_in": "computed_in"}
 """What summary.json says of how a run was computed -> its pin. The flags beside them say what was asked for, and "auto"
 is one thing here and another there. The engine is recorded and no pin: engines agree but for rounding, and which is the
@@ -35,7 +39,7 @@ KNOWN = ("stillsight", "torchvision", "timm", "stable_baselines3", "sb3_contrib"
 
 
 def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal in all cells of an arm: every setting that is not as `UNSAID` has it, the weights that were
+    """What must be equal in all cells of an arm: every setting that is not as `BEFORE` has it, the weights that were
     loaded, and what it came to where the run was computed: kind of device and precision.
 
     A run of before these were recorded has no such pins: its cells pool with their like, and not with newer ones, since
@@ -49,7 +53,7 @@ def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str
         RunError: a frozen encoder is not the same after the run as before it.
     """
     values = {item.name: plain(getattr(config, item.name)) for item in fields(config) if item.name not in UNPINNED}
-    settings = {name: value for name, value in values.items() if (name, value) not in UNSAID.items()}
+    settings = {name: value for name, value in values.items() if (name, value) not in BEFORE.items()}
     pinned = {"weights_sha256": summary["weights_sha256"] if config.mode.pretrained else None, **settings}
     pinned |= {pin: summary[name] for name, pin in COMPUTED.items() if name in summary}
     pinned |= _code_pins(config)

@@ -110,7 +110,7 @@ def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust, *, tunes: b
             filmed = RecordConfig(checkpoint="last", episodes=work.videos, device=config.device, trust=trust.names)
             record(folder, filmed)
     rows = read_lines(folder / "eval.jsonl")
-    return _result(
+    result = _result(
         folder,
         pins=pins(read_run(folder).config, summary) | {"env_version": env_version(config.env)} | _chooses(tunes),
         curve=[(row["step"], row["mean"], *_seconds(row)) for row in rows],
@@ -119,6 +119,8 @@ def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust, *, tunes: b
         cost=_cost(summary, spent)
         | {"env_steps_per_s": summary["env_steps_per_s"], "images_per_step": summary["images_encoded_per_env_step"]},
     )
+    last = rows[-1] if rows else {}
+    return replace(result, live_units=last.get("live_units"), clipped_features=last.get("clipped_features"))
 
 
 def _chooses(tunes: bool) -> dict[str, bool]:

@@ -1,0 +1,113 @@
+"""Live units: how much of what a policy's head says changes with what the policy is shown."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from stable_baselines3.common.policies import BasePolicy
+from torch import Tensor, nn
+
+from stillsight.agents.features.extractor import EncoderExtractor, extractors
+from stillsight.agents.features.standardise import LARGEST, Standardise
+
+SAMPLE = 64
+"""Observations that units are told by, at most."""
+MOVES = 1e-3
+"""Standard deviation of a unit over different observations, in units of the root mean square of its layer, from which
+it is live."""
+FEW = 0.02
+"""Share of live units below which a policy is warned of: of 512 that are ten."""
+MANY = 0.1
+"""Share of clipped features above which it is. Of frozen encoders they are few, for random play has met most that an
+agent meets."""
+
+
+class Sample:
+    """Keeps up to `SAMPLE` observations, evenly spread over all that pass: beyond that every other one is dropped."""
+
+    def __init__(self) -> None:
+        self.rows: list[np.ndarray] = []
+        self._stride, self._passed = 1, 0
+
+    def add(self, observations: np.ndarray) -> None:
+        """Note one row of `[N, ...]`, each time another one's; on the way every `stride`-th time."""
+        if self._passed % self._stride == 0:
+            self.rows.append(observations[self._passed // self._stride % len(observations)].copy())
+            if len(self.rows) > SAMPLE:
+                self.rows, self._stride = self.rows[::2], 2 * self._stride
+        self._passed += 1
+
+
+class LiveUnits(NamedTuple):
+    """What a head says of different observations.
+
+    Attributes:
+        live: share of its units that change from one observation to another, 0..1.
+        clipped: share of its standardised features that lie beyond the clip, 0..1; 0 where they are left as they are.
+    """
+
+    live: float
+    clipped: float
+
+    @property
+    def warning(self) -> str | None:
+        """What to say of a policy that much of what is shown does not reach; None of another."""
+        if self.live < FEW:
+            what = f"{self.live:.1%} of the units of this policy's head change with what it is shown: it acts blindly"
+        elif self.clipped > MANY:
+            what = (
+                f"{self.clipped:.0%} of this policy's standardised features lie beyond the clip, and look the same "
+                "whatever is shown"
+            )
+        else:
+            return None
+        return (
+            f"{what}. Its returns say little of its encoder. Try a smaller rate (--set learning_rate=1e-4) or, where "
+            "the encoder learns, --no-standardise-features."
+        )
+
+
+def live_units(policy: BasePolicy, sample: Sample) -> LiveUnits | None:
+    """Count the live units of a policy's heads, of that with the fewest where there are several (actor, critics).
+
+    Dormant neurons (Sokar et al. 2023) are told by their mean activation; a unit that is large and always the same says
+    as little, so these are told by their spread.
+
+    Args:
+        policy: of SB3; it is left in evaluation mode, as after `predict`. What it encodes is counted as what it plays.
+        sample: of what it was shown.
+
+    Returns:
+        None of a policy that sees no image, and where the sample holds nothing but one observation.
+    """
+    rows = sample.rows
+    if not rows or all(np.array_equal(row, rows[0]) for row in rows[1:]):
+        return None
+    policy.set_training_mode(False)
+    shown = torch.as_tensor(np.stack(rows), device=policy.device)
+    found = [of for of in (_of(extractor, shown) for extractor in extractors(policy)) if of is not None]
+    return min(found, default=None)
+
+
+@torch.no_grad()
+def _of(extractor: EncoderExtractor, shown: Tensor) -> LiveUnits | None:
+    head, seen = extractor.head, {}
+    if head is None:
+        return None
+
+    def note(module: nn.Module, _: object, output: Tensor) -> None:
+        seen[type(module)] = output.float()
+
+    hooks = [module.register_forward_hook(note) for module in (head, head.standardise)]
+    try:
+        extractor(shown.float())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    units, features = seen[type(head)], seen[Standardise]
+    size = units.square().mean().sqrt().clamp_min(torch.finfo(units.dtype).tiny)
+    live = (units.std(0, correction=0) > MOVES * size).float().mean()
+    clipped = 0.0 if head.standardise.leaves else (features.abs() >= LARGEST).float().mean()
+    return LiveUnits(round(float(live), 4), round(float(clipped), 4))

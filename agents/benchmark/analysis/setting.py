@@ -11,6 +11,7 @@ from stillsight.agents.benchmark.analysis.curves import Curve
 from stillsight.agents.benchmark.analysis.stats import Array
 from stillsight.agents.benchmark.grid.cell import CLEAN, Cell, Result, Track
 from stillsight.agents.benchmark.grid.spec import Task
+from stillsight.agents.features.live_units import LiveUnits
 
 CLOCK, PROCESSOR = "seconds", "CPU seconds"
 """What the seconds of curves may be, in words."""
@@ -44,6 +45,16 @@ class Arm:
     def success(self, shift: str = CLEAN) -> list[float]:
         """Share of the episodes that reached their goal, of the seeds whose environment says so."""
         return [one.success[shift] for one in self.results if one.success and shift in one.success]
+
+    @property
+    def warned(self) -> int:
+        """Seeds whose agents were shown much that did not reach them when they had learned all, see `LiveUnits`."""
+        told = [
+            LiveUnits(one.live_units, one.clipped_features)
+            for one in self.results
+            if one.live_units is not None and one.clipped_features is not None
+        ]
+        return sum(one.warning is not None for one in told)
 
     def pairs(self, shift: str) -> tuple[Array, Array]:
         """Clean and shifted scores `[seeds]` of the seeds that have both."""

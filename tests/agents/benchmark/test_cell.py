@@ -108,6 +108,17 @@ def test_a_record_is_read_field_by_field() -> None:
     assert cell.to_json() == RECORD
 
 
+@pytest.mark.parametrize("name", ["live_units", "clipped_features"])
+def test_what_a_head_saw_is_a_share_or_unknown(name: str) -> None:
+    cell = Cell.from_json(RECORD | {name: 0.25})
+    assert getattr(cell.result, name) == 0.25
+    assert cell.to_json()[name] == 0.25
+    assert name not in Cell.from_json(RECORD).to_json()
+    for wrong in (1.5, -0.1, "much"):
+        with pytest.raises(CellError, match=name):
+            Cell.from_json(RECORD | {name: wrong})
+
+
 def test_a_cell_keeps_the_share_of_its_episodes_that_succeed() -> None:
     record = RECORD | {"success": {"clean": 0.25, "hue": 0.0}}
     cell = Cell.from_json(record)

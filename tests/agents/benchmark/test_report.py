@@ -140,6 +140,22 @@ def test_the_share_of_episodes_that_succeed_stands_beside_the_scores(tmp_path: P
     assert "success" not in arms["nature scratch"]
 
 
+def test_a_report_says_how_many_agents_hardly_saw(tmp_path: Path) -> None:
+    def seeing(live: float, clipped: float) -> dict[str, float]:
+        return {"live_units": live, "clipped_features": clipped}
+
+    cells = [
+        *(cell("eye frozen", "frozen", seed, 4.0, **seeing(0.5, 0.01)) for seed in range(5)),
+        cell("nature scratch", "scratch", 0, 2.0),  # of before it was recorded
+        *(cell("nature scratch", "scratch", seed, 2.0, **seeing(0.01 * seed, 0.0)) for seed in (1, 2, 3)),
+        cell("nature scratch", "scratch", 4, 2.0, **seeing(0.5, 0.3)),
+    ]
+    folder = write(tmp_path / "tiny", cells)
+    shown = markdown(tables.scores(analyse(collect(folder)).settings[0][0]))
+    assert "Much of what was shown did not reach 2 of the 5 agents of nature scratch: next to no unit" in shown
+    assert shown.count("did not reach") == 1
+
+
 def test_the_summary_holds_the_numbers_that_are_known_by_hand(tmp_path: Path) -> None:
     cells = [*TINY, cell("alone frozen", "frozen", 0, 1 / 3)]
     assert report(write(tmp_path / "tiny", cells, REFERENCES), ReportConfig()) == 0

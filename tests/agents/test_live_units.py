@@ -1,0 +1,177 @@
+"""How much of a head changes with what it is shown is counted, recorded, and warned of where it is next to nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stillsight.agents import RlConfig, rl
+from stillsight.agents.benchmark.grid.pins import pins
+from stillsight.agents.features.extractor import canonical, extractors
+from stillsight.agents.features.live_units import FEW, MANY, SAMPLE, LiveUnits, Sample, live_units
+from stillsight.agents.features.standardise import FirstLook, Statistics
+from stillsight.agents.training import build as building
+from stillsight.agents.training.build import Agent, make_agent
+from stillsight.agents.training.summary import card
+from stillsight.encoders.building import build as build_encoder
+
+Tiny = Callable[..., RlConfig]
+
+
+def agent_of(config: RlConfig) -> Agent:
+    """An agent that has not learned yet."""
+    resolved = config.resolved()
+    return make_agent(resolved, build_encoder(resolved, pinned=True), n_envs=2)
+
+
+def shown_to(agent: Agent, steps: int = 12) -> Sample:
+    """What it is shown by random play."""
+    sample = Sample()
+    sample.add(agent.venv.reset())
+    for _ in range(steps):
+        sample.add(agent.venv.step(np.array([agent.venv.action_space.sample() for _ in range(2)]))[0])
+    return sample
+
+
+@given(passed=st.integers(1, 700), width=st.integers(1, 3))
+def test_a_sample_is_small_and_evenly_spread(passed: int, width: int) -> None:
+    sample = Sample()
+    for step in range(passed):
+        sample.add(np.array([[step, row] for row in range(width)]))
+    steps = [int(row[0]) for row in sample.rows]
+    assert len(sample.rows) == min(passed, len(sample.rows)) <= SAMPLE
+    assert len(sample.rows) == passed or len(sample.rows) >= SAMPLE // 2
+    assert steps[0] == 0
+    assert len(set(np.diff(steps))) <= 1, "one stride for all"
+    if passed > 2 * width and len(sample.rows) == passed:
+        assert {int(row[1]) for row in sample.rows} == set(range(width)), "of each environment"
+
+
+def test_a_sample_keeps_what_it_saw_where_the_array_is_used_again() -> None:
+    sample, shown = Sample(), np.zeros((2, 3))
+    sample.add(shown)
+    shown += 1
+    sample.add(shown)
+    assert [row.tolist() for row in sample.rows] == [[0, 0, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("mode", ["frozen", "scratch"])
+def test_units_are_counted_as_by_hand(tiny: Tiny, mode: str) -> None:
+    agent = agent_of(tiny(mode=mode))
+    sample, extractor = shown_to(agent), canonical(agent.model.policy)
+    head = extractor.head
+    assert head is not None
+    with torch.no_grad():
+        head.linear.weight[:3] = 0
+        units = extractor(torch.as_tensor(np.stack(sample.rows)).float()).numpy()
+    moving = units.std(axis=0) > 1e-3 * np.sqrt((units**2).mean())
+    assert not moving[:3].any()
+    assert moving[3:].any()
+    found = live_units(agent.model.policy, sample)
+    assert found == LiveUnits(round(moving.mean(), 4), 0.0 if mode == "scratch" else found.clipped)  # type: ignore[union-attr]
+    with torch.no_grad():
+        head.linear.weight.zero_()
+        head.linear.bias.fill_(3.0)  # large and always the same: no dormant neuron, and it says nothing
+    blind = live_units(agent.model.policy, sample)
+    assert blind is not None
+    assert blind.live == 0.0
+    assert blind.warning is not None
+    assert "0.0% of the units of this policy's head change" in blind.warning
+
+
+def test_the_head_that_sees_least_is_told_of(tiny: Tiny) -> None:
+    agent = agent_of(tiny("td3"))
+    sample = shown_to(agent)
+    before = live_units(agent.model.policy, sample)
+    assert before is not None
+    assert before.live > FEW
+    heads = [one.head for one in extractors(agent.model.policy)]
+    assert len(heads) > 1
+    assert heads[-1] is not None
+    torch.nn.init.zeros_(heads[-1].linear.weight)
+    after = live_units(agent.model.policy, sample)
+    assert after is not None
+    assert after.live == 0.0
+
+
+def test_clipped_features_are_counted(tiny: Tiny) -> None:
+    agent = agent_of(tiny())
+    sample, extractor = shown_to(agent), canonical(agent.model.policy)
+    assert extractor.head is not None
+    width = len(extractor.head.standardise.mean)
+    std = torch.full((width,), 1e6)
+    mean = torch.zeros(width)
+    mean[: width // 4] = 1e9  # a quarter of them a thousand deviations away
+    extractor.take(FirstLook(Statistics(mean, std), None))
+    found = live_units(agent.model.policy, sample)
+    assert found is not None
+    assert found.clipped == round(width // 4 / width, 4) > MANY
+    assert LiveUnits(0.5, found.clipped).warning is not None
+    assert LiveUnits(0.5, MANY).warning is None
+    assert LiveUnits(FEW, 0.0).warning is None
+
+
+def test_nothing_is_said_where_nothing_can_be_told(tiny: Tiny) -> None:
+    agent = agent_of(tiny())
+    sample = Sample()
+    assert live_units(agent.model.policy, sample) is None, "nothing was shown"
+    for _ in range(3):
+        sample.add(agent.venv.reset() * 0)
+    assert live_units(agent.model.policy, sample) is None, "one and the same was shown"
+
+
+def test_a_blind_policy_is_warned_of_once_and_evaluations_record_it(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The failure that this would have shown: statistics of another network, most features beyond the clip, a run that
+    ends well, and returns that were learned by memory of the first frames."""
+
+    config = tiny(eval_every=32, checkpoint_every=0)
+    width = len(canonical(agent_of(config).model.policy).head.standardise.mean)  # type: ignore[union-attr]
+    rl(tiny(eval_every=32, out=tmp_path / "sees"))
+    assert "warning" not in capsys.readouterr().err
+    of_another = FirstLook(Statistics(torch.full((width,), 50.0), torch.full((width,), 0.01)), None)
+    monkeypatch.setattr(building, "gather_statistics", lambda *_: of_another)
+    rl(tiny(eval_every=32, out=tmp_path / "blind"))
+    said = capsys.readouterr().err
+    assert said.count("stillsight: warning: ") == 1
+    assert "--set learning_rate=1e-4" in said
+    rows = {
+        name: [json.loads(line) for line in (tmp_path / name / "eval.jsonl").read_text().splitlines()]
+        for name in ("sees", "blind")
+    }
+    assert len(rows["blind"]) == 3
+    assert all(row["live_units"] > FEW and row["clipped_features"] < MANY for row in rows["sees"])
+    assert all(row["live_units"] < FEW and row["clipped_features"] == 1.0 for row in rows["blind"])
+
+
+@pytest.mark.parametrize(
+    ("mode", "chosen", "standardised"),
+    [
+        *((mode, None, True) for mode in ("frozen", "random", "finetune")),
+        ("scratch", None, False),
+        ("scratch", True, True),
+        ("frozen", False, False),
+    ],
+)
+def test_features_are_standardised_unless_a_network_begins_at_random_and_learns(
+    tiny: Tiny, mode: str, chosen: bool | None, standardised: bool
+) -> None:
+    config = tiny(mode=mode, standardise_features=chosen).resolved()
+    assert config.standardise_features is standardised
+    agent = agent_of(config)
+    head = canonical(agent.model.policy).head
+    assert head is not None
+    assert head.standardise.leaves is not standardised
+    assert card(agent)["head"].startswith("standardised features" if standardised else "features as they are")
+    facts = {"weights_sha256": "w", "encoder_sha256_before": "e", "encoder_sha256_after": "e"}
+    pinned = pins(config, facts)
+    assert pinned.get("standardise_features", True) is standardised
+    assert ("standardise_features" in pinned) is not standardised, "cells of before pool with those of today"

@@ -10,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
+from stillsight.agents.buffers.distinct import distinct
 from stillsight.agents.buffers.row import RowSpace
 from stillsight.agents.errors import RunError
 from stillsight.agents.features.activation import Activation
@@ -125,8 +126,13 @@ class EncoderExtractor(BaseFeaturesExtractor):
         if self._leader:
             with torch.no_grad():
                 return self._leader[0]._look(frames)
-        features: Tensor = self.learned(frames)
-        return features
+        # While it learns from batches of stacks, which share frames. On a GPU one look costs less than to tell them
+        # apart, and where BatchNorm gathers statistics each frame counts as often as it is there.
+        alike = None
+        if torch.is_grad_enabled() and frames.device.type == "cpu" and not self.learned.moves_statistics:
+            alike = distinct(frames) if any(True for _ in self.learned.parameters()) else None
+        features: Tensor = self.learned(frames if alike is None else frames[alike.first])
+        return features if alike is None else features[alike.kind]
 
 
 def join(head: nn.Module | None, state_head: nn.Module | None, features: Tensor | None, state: Tensor | None) -> Tensor:

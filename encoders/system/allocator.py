@@ -13,9 +13,9 @@ takes room only where it is written."""
 def reuse_freed_memory() -> bool:
     """Let freed memory be used again by this process instead of giving it back to the system, where glibc is.
 
-    By itself glibc gives back every piece above 32 MB as it is freed, and each page that is asked for anew is zeroed and
-    mapped at its first touch (mallopt(3)). An update through a network on a CPU frees and asks for many such pieces,
-    which is why PyTorch's tuning guide advises another allocator there. Results are the same to the bit.
+    By itself glibc gives back every piece above 32 MB as it is freed, and each page that is asked for anew is zeroed
+    and mapped at its first touch (mallopt(3)). An update through a network on a CPU frees and asks for many such
+    pieces, which is why PyTorch's tuning guide advises another allocator there. Results are the same to the bit.
 
     Returns:
         Whether the C library took it.

@@ -68,7 +68,7 @@ class Actor:
         eyes: that encodes frames, with the observation space of the policy; it is neither reset nor stepped.
 
     Attributes:
-        sample: of what the policy is shown, where one is wanted.
+        sample: of what the policy is shown and does, where one is wanted.
     """
 
     def __init__(self, model: BaseAlgorithm, eyes: EncodedVecEnv) -> None:
@@ -124,11 +124,11 @@ class Actor:
         else:
             began = np.zeros(len(frames), bool) if began is None else np.asarray(began, bool)
             observation = self._stack.push(frames, began)
-        if self.sample is not None:
-            self.sample.add(observation)
         masked = self._masked(masks, len(frames))
         with nullcontext() if deterministic else self._noise.acting(began):
             actions, self._memory = self.model.predict(observation, self._memory, began, deterministic, **masked)
+        if self.sample is not None:
+            self.sample.add(observation, np.asarray(actions))
         return np.asarray(actions)
 
     def _masked(self, masks: np.ndarray | None, count: int) -> dict[str, np.ndarray]:

@@ -17,39 +17,58 @@ SAMPLE = 64
 MOVES = 1e-3
 """Standard deviation of a unit over different observations, in units of the root mean square of its layer, from which
 it is live."""
+SAME = 1e-3
+"""Difference of two actions, in the units of their space, up to which they are the same."""
+ENOUGH = 20
+"""Actions from which it says something that all of them were the same."""
 FEW = 0.02
 """Share of live units below which a policy is warned of: of 512 that are ten."""
-MANY = 0.1
+MANY = 0.2
 """Share of clipped features above which it is. Of frozen encoders they are few, for random play has met most that an
-agent meets."""
+agent meets; those of an encoder that learns leave the numbers of the first look behind."""
 
 
 class Sample:
-    """Keeps up to `SAMPLE` observations, evenly spread over all that pass: beyond that every other one is dropped."""
+    """Keeps up to `SAMPLE` observations, evenly spread over all that pass, and whether they were answered differently.
+
+    Attributes:
+        rows: the observations; beyond `SAMPLE` every other one is dropped.
+        acted: actions that were taken.
+        varied: whether one of them was another than the first.
+    """
 
     def __init__(self) -> None:
         self.rows: list[np.ndarray] = []
+        self.acted, self.varied = 0, False
         self._stride, self._passed = 1, 0
+        self._action: np.ndarray | None = None
 
-    def add(self, observations: np.ndarray) -> None:
-        """Note one row of `[N, ...]`, each time another one's; on the way every `stride`-th time."""
+    def add(self, observations: np.ndarray, actions: np.ndarray) -> None:
+        """Note one row of `[N, ...]`, each time another one's, on the way every `stride`-th time; and all actions
+        `[N, ...]`."""
         if self._passed % self._stride == 0:
             self.rows.append(observations[self._passed // self._stride % len(observations)].copy())
             if len(self.rows) > SAMPLE:
                 self.rows, self._stride = self.rows[::2], 2 * self._stride
         self._passed += 1
+        self.acted += len(actions)
+        if self._action is None:
+            self._action = np.array(actions[0])
+        self.varied = self.varied or not np.allclose(actions, self._action, rtol=0, atol=SAME)
 
 
 class LiveUnits(NamedTuple):
-    """What a head says of different observations.
+    """What a head says of different observations, and a policy does.
 
     Attributes:
         live: share of its units that change from one observation to another, 0..1.
         clipped: share of its standardised features that lie beyond the clip, 0..1; 0 where they are left as they are.
+        one_action: whether the policy did the same whatever it was shown.
     """
 
     live: float
     clipped: float
+    one_action: bool = False
 
     @property
     def warning(self) -> str | None:
@@ -61,11 +80,13 @@ class LiveUnits(NamedTuple):
                 f"{self.clipped:.0%} of this policy's standardised features lie beyond the clip, and look the same "
                 "whatever is shown"
             )
+        elif self.one_action:
+            what = "this policy took one and the same action in every step of its evaluation, whatever it was shown"
         else:
             return None
         return (
-            f"{what}. Its returns say little of its encoder. Try a smaller rate (--set learning_rate=1e-4) or, where "
-            "the encoder learns, --no-standardise-features."
+            f"{what}. Its returns say little of its encoder. Try another rate (--set learning_rate=1e-4), more steps "
+            "or, where the encoder learns, --no-standardise-features."
         )
 
 
@@ -88,7 +109,7 @@ def live_units(policy: BasePolicy, sample: Sample) -> LiveUnits | None:
     policy.set_training_mode(False)
     shown = torch.as_tensor(np.stack(rows), device=policy.device)
     found = [of for of in (_of(extractor, shown) for extractor in extractors(policy)) if of is not None]
-    return min(found, default=None)
+    return min(found)._replace(one_action=sample.acted >= ENOUGH and not sample.varied) if found else None
 
 
 @torch.no_grad()

@@ -89,6 +89,7 @@ class EvaluationRow(TypedDict):
     successes: NotRequired[list[bool]]
     live_units: NotRequired[Share]
     clipped_features: NotRequired[Share]
+    one_action: NotRequired[bool]
 
 
 class MetricsRow(TypedDict, total=False):

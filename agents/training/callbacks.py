@@ -99,7 +99,6 @@ class Evaluate(BaseCallback):
         self.every, self.total, self.episodes, self.max_steps = every, total, episodes, max_steps
         self.deterministic = deterministic
         self._first: list[int | None] = [seed + index for index in range(len(envs))]
-        self._warned = False
         savepoints.evaluation = self
 
     def _on_training_start(self) -> None:
@@ -185,15 +184,14 @@ class Evaluate(BaseCallback):
         lengths = [episode.length for episode in episodes]
         row |= {"lengths": lengths, "capped": capped, **successes(episodes), **spent}
         if live is not None:
-            row |= {"live_units": live.live, "clipped_features": live.clipped}
+            row |= {"live_units": live.live, "clipped_features": live.clipped, "one_action": live.one_action}
         self.run.log("eval", row | ({"final": True} if final else {}))
         note = capped_note(episodes, self.max_steps, "--eval-max-steps")
         self.run.display.note(
             f"evaluation at step {model.num_timesteps:,}: return "
             f"{earned(row['mean'], row['std'], len(returns), row.get('success_rate'))}{f'; {note}' if note else ''}"
         )
-        if live is not None and live.warning is not None and not self._warned:
-            self._warned = True
+        if final and live is not None and live.warning is not None:
             print(f"stillsight: warning: {live.warning}", file=sys.stderr)
         self.savepoints.best(float(np.mean(returns)))
         return episodes

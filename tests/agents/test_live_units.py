@@ -34,9 +34,11 @@ def agent_of(config: RlConfig) -> Agent:
 def shown_to(agent: Agent, steps: int = 12) -> Sample:
     """What it is shown by random play."""
     sample = Sample()
-    sample.add(agent.venv.reset())
+    shown = agent.venv.reset()
     for _ in range(steps):
-        sample.add(agent.venv.step(np.array([agent.venv.action_space.sample() for _ in range(2)]))[0])
+        actions = np.array([agent.venv.action_space.sample() for _ in range(2)])
+        sample.add(shown, actions)
+        shown = agent.venv.step(actions)[0]
     return sample
 
 
@@ -44,7 +46,7 @@ def shown_to(agent: Agent, steps: int = 12) -> Sample:
 def test_a_sample_is_small_and_evenly_spread(passed: int, width: int) -> None:
     sample = Sample()
     for step in range(passed):
-        sample.add(np.array([[step, row] for row in range(width)]))
+        sample.add(np.array([[step, row] for row in range(width)]), np.zeros(width, int))
     steps = [int(row[0]) for row in sample.rows]
     assert len(sample.rows) == min(passed, len(sample.rows)) <= SAMPLE
     assert len(sample.rows) == passed or len(sample.rows) >= SAMPLE // 2
@@ -56,9 +58,9 @@ def test_a_sample_is_small_and_evenly_spread(passed: int, width: int) -> None:
 
 def test_a_sample_keeps_what_it_saw_where_the_array_is_used_again() -> None:
     sample, shown = Sample(), np.zeros((2, 3))
-    sample.add(shown)
+    sample.add(shown, np.zeros(2))
     shown += 1
-    sample.add(shown)
+    sample.add(shown, np.zeros(2))
     assert [row.tolist() for row in sample.rows] == [[0, 0, 0], [1, 1, 1]]
 
 
@@ -123,11 +125,32 @@ def test_nothing_is_said_where_nothing_can_be_told(tiny: Tiny) -> None:
     sample = Sample()
     assert live_units(agent.model.policy, sample) is None, "nothing was shown"
     for _ in range(3):
-        sample.add(agent.venv.reset() * 0)
+        sample.add(agent.venv.reset() * 0, np.zeros(2, int))
     assert live_units(agent.model.policy, sample) is None, "one and the same was shown"
 
 
-def test_a_blind_policy_is_warned_of_once_and_evaluations_record_it(
+SAME, OTHER, FEW_OF_THEM = [2.0] * 30, [2.0] * 29 + [1.0], [2.0] * 9
+CLOSE, APART = [0.5, 0.5004] * 15, [0.5, 0.51] * 15
+
+
+@pytest.mark.parametrize(
+    ("actions", "one"), [(SAME, True), (OTHER, False), (FEW_OF_THEM, False), (CLOSE, True), (APART, False)]
+)
+def test_an_agent_that_always_does_the_same_is_told_of(tiny: Tiny, actions: list[float], one: bool) -> None:
+    agent = agent_of(tiny(standardise=0))
+    sample, shown = Sample(), agent.venv.reset().copy()
+    for action in actions:
+        shown += 1
+        sample.add(shown, np.array([action, action]) if action == actions[0] else np.array([actions[0], action]))
+    found = live_units(agent.model.policy, sample)
+    assert found is not None
+    assert found.one_action is one
+    assert (found.warning is not None) is one
+    if one:
+        assert "one and the same action in every step" in str(found.warning)
+
+
+def test_a_blind_policy_is_warned_of_in_the_end_and_evaluations_record_it(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The failure that this would have shown: statistics of another network, most features beyond the clip, a run that
@@ -136,7 +159,7 @@ def test_a_blind_policy_is_warned_of_once_and_evaluations_record_it(
     config = tiny(eval_every=32, checkpoint_every=0)
     width = len(canonical(agent_of(config).model.policy).head.standardise.mean)  # type: ignore[union-attr]
     rl(tiny(eval_every=32, out=tmp_path / "sees"))
-    assert "warning" not in capsys.readouterr().err
+    assert "of the units" not in capsys.readouterr().err
     of_another = FirstLook(Statistics(torch.full((width,), 50.0), torch.full((width,), 0.01)), None)
     monkeypatch.setattr(building, "gather_statistics", lambda *_: of_another)
     rl(tiny(eval_every=32, out=tmp_path / "blind"))

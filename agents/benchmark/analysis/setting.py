@@ -48,9 +48,9 @@ class Arm:
 
     @property
     def warned(self) -> int:
-        """Seeds whose agents were shown much that did not reach them when they had learned all, see `LiveUnits`."""
+        """Seeds whose agents, when they had learned all, hardly answered to what they were shown, see `LiveUnits`."""
         told = [
-            LiveUnits(one.live_units, one.clipped_features)
+            LiveUnits(one.live_units, one.clipped_features, bool(one.one_action))
             for one in self.results
             if one.live_units is not None and one.clipped_features is not None
         ]

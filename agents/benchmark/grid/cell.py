@@ -80,8 +80,8 @@ class Result:
         run: the run folder, relative to the benchmark's.
         took: seconds of the whole cell, evaluations and videos included.
         bytes: size of the run folder.
-        live_units, clipped_features: shares, 0..1, at the last evaluation, see `features.live_units`; None where no
-            head sees an image.
+        live_units, clipped_features, one_action: at the last evaluation, see `features.live_units.LiveUnits`; None
+            where no head sees an image.
     """
 
     machine: Mapping[str, Any]
@@ -95,6 +95,7 @@ class Result:
     success: Mapping[str, float] | None = None
     live_units: float | None = None
     clipped_features: float | None = None
+    one_action: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +225,7 @@ class Cell:
                 success=record.get("success"),
                 live_units=record.get("live_units"),
                 clipped_features=record.get("clipped_features"),
+                one_action=record.get("one_action"),
             )
         )
 
@@ -280,6 +282,7 @@ class CellFacts(TypedDict):
     success: dict[str, schema.Share] | None
     live_units: schema.Share | None
     clipped_features: schema.Share | None
+    one_action: bool | None
 
 
 _TEXTS = ("key", "state", "track", "task", "algo", "arm", "role")

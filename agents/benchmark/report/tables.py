@@ -75,9 +75,9 @@ def scores(estimates: Estimates) -> Table:
             f"{show(goal.score)} is {source(goal)}; {show.unit} are the median over the seeds, if most reach it."
         )
     notes += [
-        f"Much of what was shown did not reach {one.arm.warned} of the {len(one.arm.cells)} agents of {one.arm.label}: "
-        "next to no unit of their heads changed, or many features lay beyond the clip. Their scores say little of the "
-        "encoder."
+        f"What was shown hardly mattered to {one.arm.warned} of the {len(one.arm.cells)} agents of {one.arm.label}: "
+        "they took one action throughout, next to no unit of their heads changed, or many features lay beyond the "
+        "clip. Their scores say little of the encoder."
         for one in estimates.arms
         if one.arm.warned
     ]

@@ -120,7 +120,12 @@ def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust, *, tunes: b
         | {"env_steps_per_s": summary["env_steps_per_s"], "images_per_step": summary["images_encoded_per_env_step"]},
     )
     last = rows[-1] if rows else {}
-    return replace(result, live_units=last.get("live_units"), clipped_features=last.get("clipped_features"))
+    return replace(
+        result,
+        live_units=last.get("live_units"),
+        clipped_features=last.get("clipped_features"),
+        one_action=last.get("one_action"),
+    )
 
 
 def _chooses(tunes: bool) -> dict[str, bool]:

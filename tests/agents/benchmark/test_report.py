@@ -147,13 +147,14 @@ def test_a_report_says_how_many_agents_hardly_saw(tmp_path: Path) -> None:
     cells = [
         *(cell("eye frozen", "frozen", seed, 4.0, **seeing(0.5, 0.01)) for seed in range(5)),
         cell("nature scratch", "scratch", 0, 2.0),  # of before it was recorded
-        *(cell("nature scratch", "scratch", seed, 2.0, **seeing(0.01 * seed, 0.0)) for seed in (1, 2, 3)),
+        *(cell("nature scratch", "scratch", seed, 2.0, **seeing(0.01 * seed, 0.0)) for seed in (1, 2)),
+        cell("nature scratch", "scratch", 3, 2.0, **seeing(0.5, 0.0), one_action=True),
         cell("nature scratch", "scratch", 4, 2.0, **seeing(0.5, 0.3)),
     ]
     folder = write(tmp_path / "tiny", cells)
     shown = markdown(tables.scores(analyse(collect(folder)).settings[0][0]))
-    assert "Much of what was shown did not reach 2 of the 5 agents of nature scratch: next to no unit" in shown
-    assert shown.count("did not reach") == 1
+    assert "What was shown hardly mattered to 3 of the 5 agents of nature scratch: they took one action" in shown
+    assert shown.count("hardly mattered") == 1
 
 
 def test_the_summary_holds_the_numbers_that_are_known_by_hand(tmp_path: Path) -> None:

@@ -126,8 +126,8 @@ class EncoderExtractor(BaseFeaturesExtractor):
         if self._leader:
             with torch.no_grad():
                 return self._leader[0]._look(frames)
-        # While it learns from batches of stacks, which share frames. On a GPU one look costs less than to tell them
-        # apart, and where BatchNorm gathers statistics each frame counts as often as it is there.
+        # While it learns from batches of stacks, which share frames. On a CPU, where that was measured to pay; and not
+        # where BatchNorm gathers statistics, for which a frame counts as often as it is there.
         alike = None
         if torch.is_grad_enabled() and frames.device.type == "cpu" and not self.learned.moves_statistics:
             alike = distinct(frames) if any(True for _ in self.learned.parameters()) else None

@@ -26,8 +26,8 @@ UNPINNED = (
 instead of their place."""
 
 BEFORE = {**UNSAID, "standardise_features": True}
-"""Settings as every cell had them whose record says nothing of them: the flags of `UNSAID`, and one that is no such flag,
-because its default goes by the mode today, so that a key says so where it was given."""
+"""Settings as every cell had them whose record says nothing of them: the flags of `UNSAID`, and one that is no such
+flag, because its default goes by the mode today, so that a key says so where it was given."""
 
 COMPUTED = {"device": "device_kind", "computed_in": "computed_in"}
 """What summary.json says of how a run was computed -> its pin. The flags beside them say what was asked for, and "auto"

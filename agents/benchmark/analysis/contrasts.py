@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from stillsight.agents.benchmark.analysis.setting import Arm
 from stillsight.agents.benchmark.grid.cell import FINETUNED
+from stillsight.agents.training.config import MAX_STEPS
 from stillsight.encoders.supervised.cifar_config import AUGMENTATION, TRAINING
 
 Question = Literal["scratch", "pretraining", "encoder", "tap", "settings", "training"]
@@ -30,6 +31,16 @@ SCORED = (
     *("dataset", "dataset_sha256", "shots", "fraction", "validation", "refit", "test_images"),
 )
 """Pins that say what is played, seen and scored, from where and for how long: no question is about them."""
+
+IMPLIED: Mapping[str, object] = {
+    "pixels": [],
+    "state": [],
+    "eval_shift": None,
+    "eval_max_steps": MAX_STEPS,
+    "standardise_features": True,
+}
+"""What an arm had whose cells have no such pin, for they were made before it was a flag: all had it then. Evaluations
+that ended by themselves are the same with a limit."""
 
 
 class Rule(NamedTuple):
@@ -157,8 +168,12 @@ def uncontrolled(arms: Sequence[Arm]) -> dict[Question, tuple[Uncontrolled, ...]
 
 
 def apart(one: Arm, other: Arm) -> dict[str, tuple[object, object]]:
-    """Every pin that two arms have not in common; one that only one of them has is apart, and one of neither is not."""
-    mine, theirs = one.results[0].pins, other.results[0].pins
+    """Every pin that two arms have not in common; one that only one of them has is apart but for `IMPLIED`, and one of
+    neither is not."""
+    mine, theirs = (
+        {**pins, **{name: value for name, value in IMPLIED.items() if name not in pins}}
+        for pins in (arm.results[0].pins for arm in (one, other))
+    )
     names = dict.fromkeys((*mine, *theirs))
     return {name: (mine.get(name), theirs.get(name)) for name in names if mine.get(name) != theirs.get(name)}
 

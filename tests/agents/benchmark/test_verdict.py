@@ -123,6 +123,21 @@ def test_what_cells_are_pinned_to_names_their_encoder() -> None:
     assert [(one.label, other.label) for one, other, *_ in contrasts(arms)] == [("ours", "matched")]
 
 
+def test_an_arm_of_before_a_flag_is_compared_with_one_that_has_it_as_all_had_it_then() -> None:
+    old = arm("ours", [0.0], role="frozen", pins={"encoder": "eye", "tap": "low"})
+    today = {"encoder": "nature", "pixels": [], "state": [], "eval_shift": None, "eval_max_steps": 10_000}
+    scratch = arm("scratch", [0.0], role="scratch", pins={**today, "standardise_features": False})
+    (found,) = contrasts([old, scratch])
+    assert found.apart == {
+        "encoder": ("eye", "nature"),
+        "tap": ("low", None),
+        "standardise_features": (True, False),
+    }
+    for name, other in (("pixels", ["left"]), ("state", ["on"]), ("eval_shift", "hue"), ("eval_max_steps", 50)):
+        another = arm("scratch", [0.0], role="scratch", pins={**today, name: other})
+        assert not contrasts([old, another]), "what is seen, played or scored is another thing"
+
+
 def test_a_clear_difference_is_claimed_with_its_numbers() -> None:
     found = judged(arm("eye low frozen", [5.0, 5.2, 5.1, 4.9, 4.8]), arm("nature scratch", [1.0, 1.1, 0.9, 1.2, 0.8]))
     (comparison,) = found.comparisons

@@ -64,7 +64,16 @@ def test_published_specs_have_no_key_without_effect(path: Path, monkeypatch: pyt
 
 
 # These two grids were run when one random arm stood beside all taps; their reports answer nothing for the other taps.
-NOT_RUN = {"four-tasks": ("mobilenet-v2-features.3-random", 4 * 5), "orchard": ("retina-layer3-random", 10)}
+# Of four-tasks what else is missing is being run anew.
+NOT_RUN: dict[str, dict[str, int]] = {
+    "four-tasks": {
+        "ppo__mobilenet-v2-features.3-random": 4 * 5,
+        "carracing-v3__ppo__nature-scratch": 2 * 4,
+        "qbert-v5__ppo__nature-scratch": 2 * 5,
+    },
+    "orchard": {"ppo__retina-layer3-random": 10},
+}
+"""Published grid -> part of the keys of cells that it lacks, and how many there are of them."""
 
 
 # Grids of which only some cells have run: their reports are still to be written, and nothing is claimed by them.
@@ -78,14 +87,14 @@ RUN = sorted(path for path in PUBLISHED.glob("*/SPEC.toml") if (path.parent / "c
 def test_planned_cells_of_published_specs_have_the_published_keys_and_survive_json(path: Path) -> None:
     cells = read_spec(path, check=False).all_cells()
     planned = {cell.key for cell in cells if cell.tuned is None}
-    arm, count = NOT_RUN.get(path.parent.name, ("", 0))
+    lacking = NOT_RUN.get(path.parent.name, {})
     run = {one.stem for one in path.parent.glob("cells/*.json")}
     if path.parent.name in UNFINISHED:
         assert run < planned
         assert not (path.parent / "report.md").exists()
     else:
-        assert len(planned - run) == count
-        assert all(f"__{arm}__" in key for key in planned - run)
+        assert {part: sum(part in key for key in planned - run) for part in lacking} == lacking
+        assert len(planned - run) == sum(lacking.values())
     for cell in cells:
         assert cell.state == "planned"
         assert Cell.from_json(json.loads(json.dumps(cell.to_json()))) == cell

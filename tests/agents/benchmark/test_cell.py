@@ -69,7 +69,7 @@ NOT_RUN: dict[str, dict[str, int]] = {
     "four-tasks": {
         "ppo__mobilenet-v2-features.3-random": 4 * 5,
         "carracing-v3__ppo__nature-scratch": 2 * 4,
-        "qbert-v5__ppo__nature-scratch": 2 * 5,
+        "qbert-v5__ppo__nature-scratch": 2 * 4,
     },
     "orchard": {"ppo__retina-layer3-random": 10},
 }

@@ -73,6 +73,11 @@ class Learned(Part):
         return self if self.shielded else super().apply(fn)
 
     @property
+    def learns(self) -> bool:
+        """Whether it has a parameter."""
+        return any(True for _ in self.parameters())
+
+    @property
     def pools(self) -> bool:
         """Whether a pooling in it learns."""
         return any(isinstance(module, LearnedPooling) for module in self.modules())

@@ -22,7 +22,7 @@ def follow_critic(policy: nn.Module) -> None:
         policy: as SB3 has just built it. One without a critic, or whose encoder is frozen, is left as it is.
     """
     actor, critic = (_eyes(getattr(policy, name, None)) for name in ("actor", "critic"))
-    if actor is None or critic is None or not any(True for _ in critic.learned.parameters()):
+    if actor is None or critic is None or not critic.learned.learns:
         return
     actor.look_through(critic)
     actor_target, critic_target = (_eyes(getattr(policy, name, None)) for name in ("actor_target", "critic_target"))

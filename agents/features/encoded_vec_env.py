@@ -115,7 +115,7 @@ class EncodedVecEnv(VecEnvWrapper):
     def _check_that_it_learns(self) -> None:
         """Warn where the encoder is to learn and no policy holds what learns: it would stay as it is, in silence."""
         encoder = self.encoder
-        if encoder is None or encoder.in_policy or not any(True for _ in encoder.learned.parameters()):
+        if encoder is None or encoder.in_policy or not encoder.learned.learns:
             return
         where = " in its pooling" if encoder.unfreeze is None else f" from {encoder.unfreeze} on"
         warnings.warn(

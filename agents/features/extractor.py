@@ -126,11 +126,10 @@ class EncoderExtractor(BaseFeaturesExtractor):
         if self._leader:
             with torch.no_grad():
                 return self._leader[0]._look(frames)
-        # While it learns from batches of stacks, which share frames. On a CPU, where that was measured to pay; and not
-        # where BatchNorm gathers statistics, for which a frame counts as often as it is there.
-        alike = None
-        if torch.is_grad_enabled() and frames.device.type == "cpu" and not self.learned.moves_statistics:
-            alike = distinct(frames) if any(True for _ in self.learned.parameters()) else None
+        # While it learns from batches of stacks, which share frames: on a CPU, and not where BatchNorm gathers
+        # statistics, for which a frame counts as often as it is there.
+        once = torch.is_grad_enabled() and self.learned.learns and not self.learned.moves_statistics
+        alike = distinct(frames) if once and frames.device.type == "cpu" else None
         features: Tensor = self.learned(frames if alike is None else frames[alike.first])
         return features if alike is None else features[alike.kind]
 

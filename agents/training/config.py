@@ -387,7 +387,12 @@ class RlConfig(EncoderConfig):
             why = "without --from, which names the run that it is of"
             yield Idle(("from_checkpoint",), why, "Type --from RUN")
         else:
-            yield Idle(("standardise",), "beside --from, whose run brings what it standardises by", "Drop --from")
+            brought = ("standardise", "standardise_features")
+            yield Idle(brought, "beside --from, whose run brings what it standardises by", "Drop --from")
+        if self.standardise == 0:
+            yield Idle(
+                ("standardise_features",), "with --standardise 0, which looks at nothing", "Drop --standardise 0"
+            )
         if self.checkpoint_every == 0:
             why = "with --checkpoint-every 0, which writes none before the last one"
             yield Idle(("keep",), why, "Type, say: --checkpoint-every 10_000")

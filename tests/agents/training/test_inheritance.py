@@ -149,6 +149,8 @@ def test_random_eyes_are_those_of_a_seed_which_is_named(tiny: Tiny, tmp_path: Pa
         ("--from {run} --from-checkpoint 7", "has no checkpoint '7'; it holds best, last. Type, say:"),
         ("--from-checkpoint last", "--from-checkpoint has no effect without --from, which names the run"),
         ("--from {run} --standardise 8", "--standardise has no effect beside --from, whose run brings"),
+        ("--from {run} --no-standardise-features", "features has no effect beside --from, whose run brings"),
+        ("--standardise 0 --standardise-features", "features has no effect with --standardise 0, which looks at"),
     ],
 )
 def test_what_is_missing_is_a_sentence(

@@ -71,22 +71,32 @@ class LiveUnits(NamedTuple):
     one_action: bool = False
 
     @property
-    def warning(self) -> str | None:
-        """What to say of a policy that much of what is shown does not reach; None of another."""
+    def facts(self) -> dict[str, float | bool]:
+        """As the record of an evaluation holds them."""
+        return {"live_units": self.live, "clipped_features": self.clipped, "one_action": self.one_action}
+
+    @property
+    def shortfall(self) -> str | None:
+        """What is to be said of a policy that much of what is shown does not reach; None of another."""
         if self.live < FEW:
-            what = f"{self.live:.1%} of the units of this policy's head change with what it is shown: it acts blindly"
-        elif self.clipped > MANY:
-            what = (
+            return f"{self.live:.1%} of the units of this policy's head change with what it is shown: it acts blindly"
+        if self.clipped > MANY:
+            return (
                 f"{self.clipped:.0%} of this policy's standardised features lie beyond the clip, and look the same "
                 "whatever is shown"
             )
-        elif self.one_action:
-            what = "this policy took one and the same action in every step of its evaluation, whatever it was shown"
-        else:
+        if self.one_action:
+            return "this policy took one and the same action in every step of its evaluation, whatever it was shown"
+        return None
+
+    @property
+    def warning(self) -> str | None:
+        """The same, and what to train otherwise."""
+        if self.shortfall is None:
             return None
         return (
-            f"{what}. Its returns say little of its encoder. Try another rate (--set learning_rate=1e-4), more steps "
-            "or, where the encoder learns, --no-standardise-features."
+            f"{self.shortfall}. Its returns say little of its encoder. Try another rate (--set learning_rate=1e-4), "
+            "more steps or, where the encoder learns, --no-standardise-features."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from stillsight.agents.command_line.json_output import print_json
 from stillsight.agents.errors import RunError
+from stillsight.agents.features.live_units import Sample, live_units
 from stillsight.agents.playing.evaluations import EVALUATIONS, keep
 from stillsight.agents.playing.play_config import EvaluateConfig
 from stillsight.agents.playing.player import Player, load
@@ -211,6 +213,7 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
     player = load(folder, config.checkpoint, weights=config.weights, device=config.device, trust=config.trust)
     options, limit = config.options(player.config), config.limit(player.config)
     deterministic = config.deterministic(player.config)
+    sample = player.actor.sample = Sample()
     last = 0.0
 
     def watch(done: int, steps: int, ended: Episode | None) -> None:
@@ -237,6 +240,7 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
         raise
     finally:
         display.close()
+    live = live_units(player.actor.model.policy, sample)
     scores = [episode.total for episode in played]
     result: dict[str, Any] = {
         "checkpoint": player.checkpoint,
@@ -251,6 +255,7 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
         "capped": sum(episode.capped for episode in played),
         "max_steps": limit,
         **successes(played),
+        **(live.facts if live is not None else {}),
         "deterministic": deterministic,
         "seed": config.seed,
     }
@@ -266,6 +271,10 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
             name = "always best" if reference == "oracle" else reference
             rows[name] = earned(**score)
     display.card(f"{player.config.env}, {player.checkpoint} of {folder}", rows)
+    if live is not None and live.warning is not None:
+        # What a policy does through a shift says how it bears that, and not what to train otherwise.
+        told = f"{live.shortfall}. It was shown the game{seen}." if seen else live.warning
+        print(f"stillsight: warning: {told}", file=sys.stderr)
     if config.json:
         print_json(to_json(plain(result)))
     keep(config.out or folder, result)

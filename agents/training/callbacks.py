@@ -184,7 +184,7 @@ class Evaluate(BaseCallback):
         lengths = [episode.length for episode in episodes]
         row |= {"lengths": lengths, "capped": capped, **successes(episodes), **spent}
         if live is not None:
-            row |= {"live_units": live.live, "clipped_features": live.clipped, "one_action": live.one_action}
+            row |= live.facts
         self.run.log("eval", row | ({"final": True} if final else {}))
         note = capped_note(episodes, self.max_steps, "--eval-max-steps")
         self.run.display.note(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,10 @@ from stillsight.agents.benchmark.grid.pins import pins
 from stillsight.agents.features.extractor import canonical, extractors
 from stillsight.agents.features.live_units import FEW, MANY, SAMPLE, LiveUnits, Sample, live_units
 from stillsight.agents.features.standardise import FirstLook, Statistics
+from stillsight.agents.playing import play
+from stillsight.agents.playing.play import evaluate
+from stillsight.agents.playing.play_config import EvaluateConfig
+from stillsight.agents.playing.player import Player, load
 from stillsight.agents.training import build as building
 from stillsight.agents.training.build import Agent, make_agent
 from stillsight.agents.training.summary import card
@@ -173,6 +179,36 @@ def test_a_blind_policy_is_warned_of_in_the_end_and_evaluations_record_it(
     assert len(rows["blind"]) == 3
     assert all(row["live_units"] > FEW and row["clipped_features"] < MANY for row in rows["sees"])
     assert all(row["live_units"] < FEW and row["clipped_features"] == 1.0 for row in rows["blind"])
+
+
+def test_evaluate_tells_of_a_blind_policy_and_of_what_it_was_shown(
+    tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rl(tiny(out=tmp_path / "sees"))
+    rl(tiny(out=tmp_path / "blind"))
+    playing = EvaluateConfig(episodes=2, random_episodes=0, device="cpu")
+    capsys.readouterr()
+    result = evaluate(tmp_path / "sees", playing)
+    assert result["live_units"] > FEW
+    assert "of the units" not in capsys.readouterr().err
+
+    def blinded(*args: Any, **options: Any) -> Player:
+        player = load(*args, **options)
+        head = canonical(player.model.policy).head
+        assert head is not None
+        torch.nn.init.zeros_(head.linear.weight)
+        return player
+
+    monkeypatch.setattr(play, "load", blinded)
+    for shift, expected in ((None, "--set learning_rate=1e-4"), ("blur", "It was shown the game through blur")):
+        result = evaluate(tmp_path / "blind", replace(playing, shift=shift))
+        said = capsys.readouterr().err
+        assert "stillsight: warning: 0.0% of the units of this policy's head" in said
+        assert expected in said
+        assert ("--set" in said) is (shift is None)
+        (*_, line) = (tmp_path / "blind" / "evaluations.jsonl").read_text().splitlines()
+        kept = json.loads(line)
+        assert (kept["live_units"], kept["one_action"]) == (result["live_units"], result["one_action"]) == (0.0, True)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -99,21 +100,30 @@ def _held(env: Any, state: bytes) -> int:
         return int(noop.value)
     wanted = _played(env.ale, state, frames)
     env.ale.restoreState(ale_py.ALEState(state))
-    twin = ale_py.ALEInterface()
-    twin.setFloat("repeat_action_probability", sticky)
-    rom = ale_py.roms.get_rom_path(env._game)
-    assert rom is not None, "the game is being played from it"
-    twin.loadROM(rom)
-    if env._game_mode is not None:
-        twin.setMode(env._game_mode)
-    if env._game_difficulty is not None:
-        twin.setDifficulty(env._game_difficulty)
+    twin = _twin(env._game, env._game_mode, env._game_difficulty, sticky)
     twin.reset_game()
     for action in twin.getLegalActionSet():
         _hold(twin, action, sticky)
         if np.array_equal(_played(twin, state, frames), wanted):
             return int(action.value)
     return int(noop.value)
+
+
+@lru_cache(maxsize=1)
+def _twin(game: str, mode: int | None, difficulty: int | None, sticky: float) -> Any:
+    """A second game of the same kind; it is kept, for to load one takes longer than to search with it."""
+    import ale_py
+
+    twin = ale_py.ALEInterface()
+    twin.setFloat("repeat_action_probability", sticky)
+    rom = ale_py.roms.get_rom_path(game)
+    assert rom is not None, "the game is being played from it"
+    twin.loadROM(rom)
+    if mode is not None:
+        twin.setMode(mode)
+    if difficulty is not None:
+        twin.setDifficulty(difficulty)
+    return twin
 
 
 def _played(ale: Any, state: bytes, frames: int) -> NDArray[np.uint8]:

@@ -85,21 +85,23 @@ class Watchdog:
         due = time.monotonic()
         while True:
             now = time.monotonic()
-            late = now - due
-            calls = list(self._calls.values())
-            for call in calls:
-                if call.told is None:
-                    call.until = min(call.until + late, now + call.env.seconds)  # at most: it may have begun meanwhile
-                else:
-                    call.told += late
-                if call.told is None and now >= call.until:
-                    call.told = now if self._interrupt(call) else now - GRACE
-                if call.told is not None and now >= call.told + GRACE:
-                    self._give_up(call)
-            nearest = min((call.until for call in calls if call.told is None), default=now + 1.0)
-            wait = min(1.0, max(0.01, nearest - now))
+            wait = min(1.0, max(0.01, self._look(now, late=now - due) - now))
             due = time.monotonic() + wait
-            time.sleep(wait)
+            time.sleep(wait)  # holding no call: its environment would live as long as this thread
+
+    def _look(self, now: float, *, late: float) -> float:
+        """Tell calls that have taken too long to end, and say when the next one will have."""
+        calls = list(self._calls.values())
+        for call in calls:
+            if call.told is None:
+                call.until = min(call.until + late, now + call.env.seconds)  # at most: it may have begun meanwhile
+            else:
+                call.told += late
+            if call.told is None and now >= call.until:
+                call.told = now if self._interrupt(call) else now - GRACE
+            if call.told is not None and now >= call.told + GRACE:
+                self._give_up(call)
+        return min((call.until for call in calls if call.told is None), default=now + 1.0)
 
     def _interrupt(self, call: Call) -> bool:
         """Have the signal's handler raise in the thread of the call, if that can be done."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -222,6 +224,25 @@ def test_a_call_that_began_after_the_pause_has_no_more_than_its_seconds(monkeypa
         dog._watch()
     (call,) = dog._calls.values()
     assert call.until == clock.now + 10.0
+
+
+class Slow(gym.Env[np.ndarray, int]):
+    """Whose steps take longer than the watchdog sleeps, so that it has looked at each of them."""
+
+    def step(self, _: int) -> tuple[np.ndarray, float, bool, bool, dict[str, object]]:
+        time.sleep(1.3)
+        return np.zeros(1), 0.0, False, False, {}
+
+
+def test_an_environment_that_was_watched_can_be_freed() -> None:
+    """The failure: the watchdog's thread held the last call that it had looked at, and with it a whole game that was
+    never freed; ale-py said so on stderr as the process ended."""
+    slow = Slow()
+    env, freed = watched.Watched(slow, 60.0), weakref.ref(slow)
+    env.step(0)
+    del env, slow
+    gc.collect()
+    assert freed() is None
 
 
 STUBBORN = """

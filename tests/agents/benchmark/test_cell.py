@@ -68,7 +68,6 @@ def test_published_specs_have_no_key_without_effect(path: Path, monkeypatch: pyt
 NOT_RUN: dict[str, dict[str, int]] = {
     "four-tasks": {
         "ppo__mobilenet-v2-features.3-random": 4 * 5,
-        "carracing-v3__ppo__nature-scratch": 2 * 1,
         "qbert-v5__ppo__nature-scratch": 2 * 1,
     },
     "orchard": {"ppo__retina-layer3-random": 10},

@@ -75,28 +75,29 @@ class LiveUnits(NamedTuple):
         """As the record of an evaluation holds them."""
         return {"live_units": self.live, "clipped_features": self.clipped, "one_action": self.one_action}
 
-    @property
-    def shortfall(self) -> str | None:
-        """What is to be said of a policy that much of what is shown does not reach; None of another."""
+    def warning(self, shift: str = "") -> str | None:
+        """What is to be said of a policy that much of what is shown does not reach; None of another.
+
+        Args:
+            shift: name of the shift that it was shown its game through, "" where it was shown it as in training. How
+                it acts through a shift says how it bears that, and not what to train otherwise.
+        """
         if self.live < FEW:
-            return f"{self.live:.1%} of the units of this policy's head change with what it is shown: it acts blindly"
-        if self.clipped > MANY:
-            return (
+            found = f"{self.live:.1%} of the units of this policy's head change with what it is shown: it acts blindly"
+        elif self.clipped > MANY:
+            found = (
                 f"{self.clipped:.0%} of this policy's standardised features lie beyond the clip, and look the same "
                 "whatever is shown"
             )
-        if self.one_action:
-            return "this policy took one and the same action in every step of its evaluation, whatever it was shown"
-        return None
-
-    @property
-    def warning(self) -> str | None:
-        """The same, and what to train otherwise."""
-        if self.shortfall is None:
+        elif self.one_action:
+            found = "this policy took one and the same action in every step of its evaluation, whatever it was shown"
+        else:
             return None
+        if shift:
+            return f"{found}. It was shown the game through {shift}."
         return (
-            f"{self.shortfall}. Its returns say little of its encoder. Try another rate (--set learning_rate=1e-4), "
-            "more steps or, where the encoder learns, --no-standardise-features."
+            f"{found}. Its returns say little of its encoder. Try another rate (--set learning_rate=1e-4), more steps "
+            "or, where the encoder learns, --no-standardise-features."
         )
 
 

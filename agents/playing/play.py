@@ -271,10 +271,8 @@ def evaluate(folder: Path, config: EvaluateConfig) -> dict[str, Any]:
             name = "always best" if reference == "oracle" else reference
             rows[name] = earned(**score)
     display.card(f"{player.config.env}, {player.checkpoint} of {folder}", rows)
-    if live is not None and live.warning is not None:
-        # What a policy does through a shift says how it bears that, and not what to train otherwise.
-        told = f"{live.shortfall}. It was shown the game{seen}." if seen else live.warning
-        print(f"stillsight: warning: {told}", file=sys.stderr)
+    if live is not None and (warning := live.warning(options.look)) is not None:
+        print(f"stillsight: warning: {warning}", file=sys.stderr)
     if config.json:
         print_json(to_json(plain(result)))
     keep(config.out or folder, result)

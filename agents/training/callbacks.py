@@ -191,8 +191,8 @@ class Evaluate(BaseCallback):
             f"evaluation at step {model.num_timesteps:,}: return "
             f"{earned(row['mean'], row['std'], len(returns), row.get('success_rate'))}{f'; {note}' if note else ''}"
         )
-        if final and live is not None and live.warning is not None:
-            print(f"stillsight: warning: {live.warning}", file=sys.stderr)
+        if final and live is not None and (warning := live.warning()) is not None:
+            print(f"stillsight: warning: {warning}", file=sys.stderr)
         self.savepoints.best(float(np.mean(returns)))
         return episodes
 

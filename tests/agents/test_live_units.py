@@ -90,8 +90,7 @@ def test_units_are_counted_as_by_hand(tiny: Tiny, mode: str) -> None:
     blind = live_units(agent.model.policy, sample)
     assert blind is not None
     assert blind.live == 0.0
-    assert blind.warning is not None
-    assert "0.0% of the units of this policy's head change" in blind.warning
+    assert "0.0% of the units of this policy's head change" in str(blind.warning())
 
 
 def test_the_head_that_sees_least_is_told_of(tiny: Tiny) -> None:
@@ -121,9 +120,9 @@ def test_clipped_features_are_counted(tiny: Tiny) -> None:
     found = live_units(agent.model.policy, sample)
     assert found is not None
     assert found.clipped == round(width // 4 / width, 4) > MANY
-    assert LiveUnits(0.5, found.clipped).warning is not None
-    assert LiveUnits(0.5, MANY).warning is None
-    assert LiveUnits(FEW, 0.0).warning is None
+    assert LiveUnits(0.5, found.clipped).warning() is not None
+    assert LiveUnits(0.5, MANY).warning() is None
+    assert LiveUnits(FEW, 0.0).warning() is None
 
 
 def test_nothing_is_said_where_nothing_can_be_told(tiny: Tiny) -> None:
@@ -151,9 +150,9 @@ def test_an_agent_that_always_does_the_same_is_told_of(tiny: Tiny, actions: list
     found = live_units(agent.model.policy, sample)
     assert found is not None
     assert found.one_action is one
-    assert (found.warning is not None) is one
+    assert (found.warning() is not None) is one
     if one:
-        assert "one and the same action in every step" in str(found.warning)
+        assert "one and the same action in every step" in str(found.warning())
 
 
 def test_a_blind_policy_is_warned_of_in_the_end_and_evaluations_record_it(

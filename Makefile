@@ -38,11 +38,11 @@ test-slow: $(VENV)/installed
 faults: $(VENV)/installed
 	$(BIN)/python tests/faults/run.py $(FAULTS_FLAGS)
 
-# Every promise of every classification model of torchvision and of a model of each of timm's families, with random
-# weights: an hour and up to 20 GB of memory. A line of JSON for each comes into results/published/encoders/.
+# Every promise of every row, of every classification model of torchvision and of a model of each of timm's families, with
+# random weights: an hour and up to 20 GB of memory. A line of JSON for each comes into results/published/encoders/.
 examine: $(VENV)/installed
 	mkdir -p results/published/encoders && rm -f results/published/encoders/examined.jsonl
-	STILLSIGHT_EXAMINED=results/published/encoders/examined.jsonl $(BIN)/python -m pytest -m slow tests/encoders/zoo/test_rows.py $(PYTEST_FLAGS)
+	STILLSIGHT_EXAMINED=results/published/encoders/examined.jsonl $(BIN)/python -m pytest tests/encoders/zoo/test_rows.py -k "keeps" $(PYTEST_FLAGS)
 
 # Every promise of every row of every suite whose package is here, `pip install -e ".[suites]"` for most of them: half
 # an hour on one core, without a display. A line of JSON for each comes into results/published/envs/. Meta-World goes into an

@@ -237,7 +237,7 @@ def _three(values: tuple[float, ...]) -> str:
 def _licence_name(row: EncoderSpec) -> str:
     """The licence of the weights in a word or two."""
     source = source_of(row)
-    return row.licence or (source.SHORT if source is not None else "-" if row.weights is None else "its author's")
+    return row.licence or (source.SHORT if source is not None else "-" if row.from_scratch else "its author's")
 
 
 def _licence(row: EncoderSpec) -> str:
@@ -247,7 +247,7 @@ def _licence(row: EncoderSpec) -> str:
 
 def _licence_told(row: EncoderSpec) -> str:
     source = source_of(row)
-    told = row.licence or (source.LICENCE if source is not None else "none needed" if row.weights is None else "")
+    told = row.licence or (source.LICENCE if source is not None else "none needed" if row.from_scratch else "")
     if not row.accept:
         return told or "not stated by its author: yours to check"
     date = licences.accepted(row)
@@ -260,7 +260,9 @@ def _weights(row: EncoderSpec) -> str:
     """Where the weights are, or how they come here, in a word or two."""
     source = source_of(row)
     if source is None:
-        return "from scratch" if row.weights is None else "its function" if row.weights == "function" else "its file"
+        if row.weights is None:
+            return "from scratch" if row.from_scratch else "--weights"
+        return "its function" if row.weights == "function" else "its file"
     place, damaged = _place(row)
     if damaged:
         return "damaged"
@@ -272,7 +274,9 @@ def _weights(row: EncoderSpec) -> str:
 def _weights_told(row: EncoderSpec) -> list[str]:
     source = source_of(row)
     if source is None:
-        return ["none: it is trained from scratch" if row.weights is None else f"from {row.weights}"]
+        if row.weights is None:
+            return ["none: it is trained from scratch" if row.from_scratch else f"{row.withdrawn}: --weights FILE"]
+        return [f"from {row.weights}"]
     place, damaged = _place(row)
     if place is not None:
         beside = ([f"from {source.to_be_had}"] if source.address else []) + ([place.note] if place.note else [])

@@ -111,7 +111,7 @@ class Recipe:
             training: whether it was in train mode.
 
         Raises:
-            EncoderError: its frozen weights are not the ones that it was pickled with, or what it learned is of another
+            EncoderError: its weights are not the ones that it was pickled with, or what it learned is of another
                 network.
         """
         encoder = build(self.config, pinned=self.pinned)
@@ -124,6 +124,12 @@ class Recipe:
             )
         if learned is not None:
             _take(encoder, learned)
+        elif self.learned_sha256 not in ("", begun := fingerprint(encoder.learned.state_dict())):
+            raise EncoderError(
+                f"The weights with which {encoder.name} begins to learn have changed: this model was saved with "
+                f"{self.learned_sha256[:12]}, and {encoder.provenance.name} now gives {begun[:12]}. Give it the "
+                "weights and the packages that it was built with."
+            )
         if pixels is not None:
             # Which tells both parts how an image is laid out: taps, poolings of tokens, and stages of its own may ask.
             encoder.frozen.frame_shape((3, *pixels))
@@ -162,7 +168,11 @@ def _pretrained(config: EncoderConfig, backbone: Backbone, tap: str) -> Provenan
     """Put pretrained weights into `backbone`, unless it came with them, and say where they are from."""
     row = spec(config.encoder)
     if config.weights is None and backbone.pretrained:
-        state = {name: tensor for stage in up_to(backbone, tap).values() for name, tensor in stage.state_dict().items()}
+        state = {
+            f"{stage}.{name}": tensor  # by stage: their own names are often the same ones
+            for stage, module in up_to(backbone, tap).items()
+            for name, tensor in module.state_dict().items()
+        }
         licence = backbone.licence or "not stated by its function: yours to check"
         return Provenance(kind="function", name=config.encoder, sha256=fingerprint(state), licence=licence)
     if config.weights is None and row.weights == "function":

@@ -234,11 +234,7 @@ class EncoderConfig:
         check_order(named, tuple(row.stages))
         tap = taps(named, self.pooling or row.pooling)[-1].stage
         if self.mode.pretrained and row.weights is None and self.weights is None:
-            own = ", or let its Backbone say pretrained=True or weights=FILE" if row.own else ""
-            raise EncoderError(
-                f"{row.name} {'says of no' if row.own else 'has no'} pretrained weights. Type --mode scratch or --mode "
-                f"random, or give --weights FILE{own}."
-            )
+            raise EncoderError(row.without_weights)
         if self.mode.pretrained and self.weights is None:
             licences.check(row, self.accept_license)
         reached = [*list(row.stages)[: list(row.stages).index(tap) + 1], "all"]

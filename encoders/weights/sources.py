@@ -76,9 +76,7 @@ def find(row: EncoderSpec, weights: Path | None = None, folder: Path | None = No
     if weights is not None:
         return replace(_explicit(weights), by_order=by_order)
     if row.weights is None:
-        raise EncoderError(
-            f"{row.name} has no pretrained weights. Use --mode scratch or --mode random, or --weights FILE."
-        )
+        raise EncoderError(row.without_weights)
     if source is None:
         return _explicit(Path(row.weights), row.licence)
     licences.check(row, accept)

@@ -25,6 +25,7 @@ class EncoderSpec:
         weights: where they are from: a torchvision weights entry ("ResNet18_Weights.IMAGENET1K_V1"), "timm:NAME.TAG",
             "hf:OWNER/NAME" or "hf:OWNER/NAME/FILE" on Hugging Face, "package:DISTRIBUTION", "url:ADDRESS", "shipped", a
             third party's file, "function" where the builder itself returns pretrained weights, or None: scratch only.
+        withdrawn: what became of weights that were published and are nowhere to be had: they are a file of one's own.
         licence: of the weights, where it does not follow from their source.
         accept: whether it must be accepted once before they are used, because they are gated or non-commercial.
         family: what the network is called by its authors, say "ResNet".
@@ -42,6 +43,7 @@ class EncoderSpec:
     pooling: str = "global"
     control: tuple[str, str]
     weights: str | None = None
+    withdrawn: str = ""
     licence: str = ""
     accept: bool = False
     family: str = ""
@@ -56,6 +58,22 @@ class EncoderSpec:
         if tap not in self.stages:
             raise EncoderError(unknown("stage", tap, self.stages, f"{self.name} can be tapped at", "--tap"))
         return tap
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether nobody has pretrained it."""
+        return self.weights is None and not self.withdrawn
+
+    @property
+    def without_weights(self) -> str:
+        """What is said where pretrained weights are asked for and its record knows of none."""
+        if self.withdrawn:
+            return f"{self.name}: {self.withdrawn}. Give --weights FILE, or type --mode scratch or --mode random."
+        own = ", or let its Backbone say pretrained=True or weights=FILE" if self.own else ""
+        return (
+            f"{self.name} {'says of no' if self.own else 'has no'} pretrained weights. Type --mode scratch or --mode "
+            f"random, or give --weights FILE{own}."
+        )
 
     @property
     def sides(self) -> Sides:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from stillsight.encoders.backbone import Backbone, Preprocessing
 from stillsight.encoders.zoo import torchvision
+from stillsight.encoders.zoo.positions import lay_out
 from stillsight.encoders.zoo.timm import models as timm
 
 IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), size=224, interpolation="bilinear")
@@ -35,14 +36,17 @@ def vip() -> Backbone:
     return Backbone(model=plain.model, stages={**plain.stages, "fc": projection}, preprocessing=IMAGENET, tap="fc")
 
 
-def masked(name: str) -> Backbone:
+def masked(name: str, heads: int | None = None) -> Backbone:
     """Vision transformer of masked autoencoders (VC-1, Majumdar et al. 2023; MVP, Radosavovic et al. 2022): timm's,
     with its class token as features.
 
     Args:
         name: timm's.
+        heads: of each attention, where it is not timm's number. Weights do not tell it: with another they load as well
+            and compute something else.
     """
-    return replace(timm.model(name, pooling="cls"), preprocessing=replace(IMAGENET, interpolation="bicubic"))
+    plain = timm.model(name, pooling="cls", positions="mae", heads=heads)
+    return replace(plain, preprocessing=replace(IMAGENET, interpolation="bicubic"))
 
 
 class Width(NamedTuple):
@@ -69,15 +73,7 @@ class Embeddings(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         maps: Tensor = self.patch_embeddings["projection"](images)
         tokens = torch.cat([self.cls_token.expand(len(maps), -1, -1), maps.flatten(2).transpose(1, 2)], dim=1)
-        return tokens + self._positions(maps.shape[2], maps.shape[3])
-
-    def _positions(self, rows: int, columns: int) -> Tensor:
-        positions: Tensor = self.position_embeddings
-        if (rows, columns) == (PATCHES, PATCHES):
-            return positions
-        grid = positions[:, 1:].transpose(1, 2).unflatten(2, (PATCHES, PATCHES))
-        grid = F.interpolate(grid, size=(rows, columns), mode="bicubic", align_corners=False)
-        return torch.cat([positions[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
+        return tokens + lay_out(self.position_embeddings, (PATCHES, PATCHES), (maps.shape[2], maps.shape[3]), "dino")
 
 
 class Layer(nn.Module):

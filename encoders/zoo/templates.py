@@ -107,6 +107,7 @@ def vit(
     pooling: str = "cls",
     normed: bool = True,
     weights: str | None = "",
+    withdrawn: str = "",
     licence: str = "",
     accept: bool = False,
     builder: str = TIMM,
@@ -122,6 +123,7 @@ def vit(
         pooling: of the last stage.
         normed: whether a norm follows the blocks, token by token.
         weights: where they are from; "" for timm's.
+        withdrawn: see `EncoderSpec`.
         builder, arguments: where it is no network of timm's.
     """
     stages = {"embed": patch} | {f"block{index}": patch for index in range(depth)}
@@ -137,6 +139,7 @@ def vit(
         pooling=pooling,
         control=(f"block{(depth - 1) // 2}", "grid2" if patch > 16 else "grid4"),
         weights=f"timm:{model}" if weights == "" else weights,
+        withdrawn=withdrawn,
         licence=licence,
         accept=accept,
         multiple=patch,

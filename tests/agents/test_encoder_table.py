@@ -14,7 +14,7 @@ import pytest
 from stillsight.agents import encoder_table
 from stillsight.agents.cli import main
 from stillsight.agents.encoder_table import WIDTH
-from stillsight.encoders import build
+from stillsight.encoders import EncoderConfig, EncoderError, build
 from stillsight.encoders.errors import say_once
 from stillsight.encoders.weights.published import FOLDER_VARIABLE
 from stillsight.encoders.zoo import registry
@@ -152,13 +152,29 @@ def test_one_licence_of_the_shipped_weights(bare: Path, capsys: pytest.CaptureFi
     assert build("retina", tap="stem", device="cpu").provenance.licence == licence == "MIT"
 
 
+@pytest.mark.usefixtures("bare")
+def test_weights_that_are_nowhere_to_be_had_are_not_said_to_be_trained_from_scratch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["list", "encoders", "mvp_s"])
+    told = capsys.readouterr().out
+    assert "the addresses of its published weights are gone: --weights FILE" in told
+    assert "not stated" in told
+    assert "from scratch" not in told
+    main(["list", "encoders", "nature"])
+    assert "none: it is trained from scratch" in capsys.readouterr().out
+    with pytest.raises(EncoderError, match=r"mvp_s: the addresses .* are gone\. Give --weights FILE, or type --mode"):
+        EncoderConfig(encoder="mvp_s").check_encoder(224)
+
+
 def test_a_readme_lists_the_licences_that_must_be_accepted() -> None:
     readme = (Path(registry.__file__).parent / "README.md").read_text()
     cells = [line.strip("| ").split(" | ") for line in readme.split("| licence |")[1].splitlines() if " | " in line]
     listed = {licence: set(families.split(", ")) for licence, families in cells if licence != "licence"}
     rows = [row for row in ENCODERS.values() if row.accept]
     assert listed == {row.licence: {one.family for one in rows if one.licence == row.licence} for row in rows}
-    assert {row.licence for row in ENCODERS.values() if not row.accept} <= {"", "MIT", "Apache-2.0", "BSD-3-Clause"}
+    free = {row.licence for row in ENCODERS.values() if not row.accept and not row.withdrawn}
+    assert free <= {"", "MIT", "Apache-2.0", "BSD-3-Clause"}
 
 
 @pytest.mark.usefixtures("bare")

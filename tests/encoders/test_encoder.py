@@ -659,6 +659,20 @@ def test_a_pickled_encoder_refuses_weights_that_have_changed(tmp_path: Path) -> 
     assert "Give it the weights that it was trained with." in message
 
 
+@pytest.mark.parametrize("unfreeze", ["stem", None])
+def test_one_that_is_yet_to_learn_refuses_other_weights_to_begin_with(tmp_path: Path, unfreeze: str | None) -> None:
+    """Its learned part goes in as the recipe alone, as long as it has learned nothing."""
+    file = tmp_path / "eyes.safetensors"
+    state = {name: tensor.detach().clone() for name, tensor in small().state().items()}
+    save_file(state, file)
+    packed = pickle.dumps(build("retina", "finetune", unfreeze=unfreeze, weights=file, device="cpu"))
+    assert pickle.loads(packed).learned.state_dict().keys()
+    state["stem.0.weight"][0, 0, 0, 0] += 1
+    save_file(state, file)
+    with pytest.raises(EncoderError, match=r"The weights with which retina begins to learn have changed: .*eyes\.saf"):
+        pickle.loads(packed)
+
+
 def trained(mode: str = "finetune", **choices: Any) -> Encoder:
     """One whose learned part has moved, by what an optimizer would do to it."""
     encoder = build("retina", mode, device="cpu", precision="float32", **choices)

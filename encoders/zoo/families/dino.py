@@ -10,9 +10,15 @@ ORDER = 70
 CONVNEXT = {"stem": 4, "stages.0": 4, "stages.1": 8, "stages.2": 16, "stages.3": 32}
 
 
+def _dino(name: str, model: str, summary: str, patch: int) -> EncoderSpec:
+    own = {"name": model, "positions": "dino"}
+    return vit(name, model, "DINO", summary, patch=patch, arguments=own, licence="Apache-2.0")
+
+
 def _dinov2(name: str, model: str, size: str, more: str = "") -> EncoderSpec:
+    own = {"name": f"{model}.lvd142m"} | ({} if more else {"positions": "dino"})  # with registers timm's way is theirs
     summary = f"DINOv2 ViT-{size}/14{more} (Oquab et al. 2023), LVD-142M"
-    return vit(name, f"{model}.lvd142m", "DINOv2", summary, patch=14, licence="Apache-2.0")
+    return vit(name, own["name"], "DINOv2", summary, patch=14, arguments=own, licence="Apache-2.0")
 
 
 def _rotary(name: str, model: str, family: str, summary: str, licence: str) -> EncoderSpec:
@@ -20,15 +26,8 @@ def _rotary(name: str, model: str, family: str, summary: str, licence: str) -> E
 
 
 ROWS = (
-    vit("dino_s16", "vit_small_patch16_224.dino", "DINO", "DINO ViT-S/16 (Caron et al. 2021)", licence="Apache-2.0"),
-    vit(
-        "dino_s8",
-        "vit_small_patch8_224.dino",
-        "DINO",
-        "DINO ViT-S/8 (Caron et al. 2021), with small patches",
-        patch=8,
-        licence="Apache-2.0",
-    ),
+    _dino("dino_s16", "vit_small_patch16_224.dino", "DINO ViT-S/16 (Caron et al. 2021)", 16),
+    _dino("dino_s8", "vit_small_patch8_224.dino", "DINO ViT-S/8 (Caron et al. 2021), with small patches", 8),
     _dinov2("dinov2_s14", "vit_small_patch14_dinov2", "S"),
     _dinov2("dinov2_b14", "vit_base_patch14_dinov2", "B"),
     _dinov2("dinov2_s14_reg", "vit_small_patch14_reg4_dinov2", "S", ", 4 registers"),

@@ -40,14 +40,17 @@ def _vc1(size: str, name: str, depth: int) -> EncoderSpec:
     )
 
 
-def _mvp(size: str, name: str) -> EncoderSpec:
+def _mvp(size: str, name: str, heads: int) -> EncoderSpec:
     return vit(
         f"mvp_{size}",
         name,
         "MVP",
-        f"MVP ViT-{size.upper()} (Radosavovic et al. 2022); its authors' addresses are gone: --weights FILE",
+        f"MVP ViT-{size.upper()} (Radosavovic et al. 2022), pretrained by masking on egocentric video",
         builder=f"{BUILDERS}:masked",
+        arguments={"name": name, "heads": heads},
         weights=None,
+        withdrawn="the addresses of its published weights are gone",
+        licence="not stated",
     )
 
 
@@ -87,6 +90,6 @@ ROWS = (
     _theia("tiny"),
     _theia("small"),
     _theia("base"),
-    _mvp("s", "vit_small_patch16_224"),
-    _mvp("b", "vit_base_patch16_224"),
+    _mvp("s", "vit_small_patch16_224", heads=12),  # its authors' `vit_s16`; timm's has 6
+    _mvp("b", "vit_base_patch16_224", heads=12),
 )

@@ -38,6 +38,7 @@ ROWS = (
         "vit_base_patch16_224.mae",
         "MAE",
         "MAE ViT-B/16 (He et al. 2022), ImageNet-1k without labels",
+        arguments={"name": "vit_base_patch16_224.mae", "positions": "mae"},
         licence="CC-BY-NC-4.0",
         accept=True,
     ),

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from stillsight.encoders.backbone import Backbone, Preprocessing
+from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 from stillsight.encoders.zoo.function import control
 from stillsight.encoders.zoo.smallest import USUAL, sizes, without_content
 from stillsight.encoders.zoo.timm.cut import is_plain, stages_of, way_of
+from stillsight.encoders.zoo.timm.embedding import PlainEmbedding
 from stillsight.encoders.zoo.timm.network import PREFIX, check_name, library, network_of
 
 NON_COMMERCIAL = (
@@ -18,6 +20,10 @@ NON_COMMERCIAL = (
     *("gemma", "nvidia-open-model"),
 )
 """Parts of licences that must be accepted, because they are non-commercial or their owners ask for an agreement."""
+
+
+CLASS_TOKENS: Mapping[str, int] = {"VOLO": 1, "CoaT": 1}
+"""Class of timm -> class tokens that its features begin with, where it does not say so by `num_prefix_tokens`."""
 
 
 def matching(words: str) -> list[str]:
@@ -31,12 +37,13 @@ def describe(name: str) -> EncoderSpec:
     """The record of `timm/NAME`, measured on its network without its weights.
 
     Raises:
-        EncoderError: no such model, or timm is missing.
+        EncoderError: no such model, timm is missing, or its weights are of a network with another activation.
     """
     own = check_name(name.removeprefix(PREFIX))
+    config = _published(own)
+    _check_activation(own, config)
     way_of(own)
     backbone = without_content(lambda: model(own))
-    config = _published(own)
     measured = sizes(backbone, backbone.preprocessing.size or USUAL)
     licence = str(config.get("license") or "")
     return EncoderSpec(
@@ -55,6 +62,18 @@ def describe(name: str) -> EncoderSpec:
         multiple=measured.multiple,
         fixed=measured.fixed,
     )
+
+
+def _check_activation(name: str, config: Mapping[str, Any]) -> None:
+    """Raise `EncoderError` if weights were trained with QuickGELU and this network computes GELU: they load as well,
+    and the features are others. timm says it in its notes alone."""
+    trained = any("quickgelu" in str(note).lower() for note in config.get("notes") or ())
+    if trained and "quickgelu" not in name:
+        right = name.replace("_clip_", "_clip_quickgelu_")
+        raise EncoderError(
+            f"{PREFIX}{name} computes GELU, and its weights {config.get('tag')} were trained with QuickGELU: its "
+            f"features would be others than published. Type: --encoder {PREFIX}{right}."
+        )
 
 
 def must_accept(licence: str) -> bool:
@@ -89,20 +108,26 @@ def recipe(config: Mapping[str, Any]) -> Preprocessing:
     )
 
 
-def model(name: str, pooling: str | None = None) -> Backbone:
+def model(name: str, pooling: str | None = None, positions: str | None = None, heads: int | None = None) -> Backbone:
     """The model of timm called `name`, with random weights and without a classifier, in its stages.
 
     Args:
         name: timm's own, with the tag of its weights or without.
         pooling: of the last stage; by default as timm's own classifiers have it.
+        positions: how those of a plain vision transformer are laid out on another grid, a key of `positions.ADDED`;
+            None for timm's way.
+        heads: of each attention, where others have published weights of this network with another number of them.
 
     Raises:
         EncoderError: no such model, timm is missing, or it takes other images than those of three colours.
     """
-    network = network_of(check_name(name))
+    network = network_of(check_name(name), heads)
     stages = stages_of(network, way_of(name))
-    tokens = int(getattr(network, "num_prefix_tokens", 0) or 0)
-    has_class = tokens > 0 and getattr(network, "cls_token", None) is not None
+    if positions is not None:
+        stages["embed"] = PlainEmbedding(network, positions)
+    untold = CLASS_TOKENS.get(type(network).__name__, 0)
+    tokens = int(getattr(network, "num_prefix_tokens", 0) or untold)
+    has_class = untold > 0 or (tokens > 0 and getattr(network, "cls_token", None) is not None)
     embedding = getattr(network, "patch_embed", None)
     patch: Any = getattr(embedding, "patch_size", None) if is_plain(network) else None
     return Backbone(

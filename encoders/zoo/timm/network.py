@@ -60,14 +60,25 @@ def check_name(name: str) -> str:
     return name
 
 
-def network_of(name: str) -> nn.Module:
+def network_of(name: str, heads: int | None = None) -> nn.Module:
+    """The network of timm called `name`, with random weights and without a classifier, for images of any size where it
+    can.
+
+    Args:
+        name: with or without the tag of its weights.
+        heads: of each attention, where it is not timm's number.
+
+    Raises:
+        EncoderError: timm is missing, or cannot build it without weights.
+    """
     timm = library()
+    own = {} if heads is None else {"num_heads": heads}
     mistake: TypeError | None = None
     for arguments in ANY_SIZE:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of names that timm has changed
-                network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **arguments)
+                network: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, **own, **arguments)
         except TypeError as error:
             mistake = error
             continue

@@ -508,7 +508,7 @@ def test_the_real_entry_is_what_the_stand_in_stands_for() -> None:
 
 
 def test_encoders_without_weights_say_so() -> None:
-    with pytest.raises(EncoderError, match=r"nature has no pretrained weights\. Use --mode scratch or --mode random"):
+    with pytest.raises(EncoderError, match=r"nature has no pretrained weights\. Type --mode scratch or --mode random"):
         build("nature", "frozen", device="cpu")
 
 

@@ -57,10 +57,14 @@ def fill(model):
 def filed():
     return good(weights=str(FILE), licence="theirs alone")
 
+CHANGED = None
+
 def honest(pretrained=True):
     backbone = good(pretrained=pretrained, licence="CC BY 4.0")
     if pretrained:
         fill(backbone.model)
+    if CHANGED is not None:
+        backbone.model[CHANGED].bias.data += 1
     return backbone
 
 def silent():
@@ -239,6 +243,17 @@ def test_what_a_function_loads_itself_is_frozen_and_told_with_its_licence(name: 
     provenance = encoder.provenance
     assert (provenance.kind, provenance.name, provenance.licence) == ("function", f"strangers:{name}", "CC BY 4.0")
     assert len(provenance.sha256) == 64
+
+
+@pytest.mark.usefixtures("theirs")
+@pytest.mark.parametrize("changed", [None, 0, 1, 2, 3])
+def test_the_hash_of_what_a_function_loads_is_of_all_its_stages(
+    changed: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which hold parameters of the same names, `weight` and `bias`."""
+    before = build("strangers:honest", device="cpu").provenance.sha256
+    monkeypatch.setattr(sys.modules["strangers"], "CHANGED", changed)
+    assert (build("strangers:honest", device="cpu").provenance.sha256 == before) == (changed is None)
 
 
 @pytest.mark.usefixtures("theirs")

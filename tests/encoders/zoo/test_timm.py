@@ -53,9 +53,11 @@ def through(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
 def test_features_are_those_of_its_own_forward_pass_and_transform(name: str) -> None:
     backbone = stirred(name)
     row = spec(name)
-    side = row.fixed or max(3 * row.multiple, max(row.stages.values()))
-    pixels = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
     model: Any = backbone.model
+    side = row.fixed or max(3 * row.multiple, max(row.stages.values()))
+    if "positions" in row.arguments:  # laid out otherwise than timm does, see test_positions.py
+        side = model.patch_embed.img_size[0]
+    pixels = torch.randint(0, 256, (2, 3, side, side), dtype=torch.uint8)
     data = timm.data.resolve_data_config({}, model=model)
     transform = timm.data.create_transform(**{**data, "input_size": (3, side, side), "crop_pct": 1.0})
     normalise = transform.transforms[-1]
@@ -135,6 +137,49 @@ def test_what_timm_knows_stands_in_the_record() -> None:
     recipe = make_backbone("timm/resnet18").preprocessing
     config = timm.get_pretrained_cfg("resnet18")
     assert (recipe.mean, recipe.std, recipe.size) == (config.mean, config.std, config.input_size[-1])
+
+
+RECIPES = ("eupe_s16", "vit_tiny", "mobilenet_v4_small", "dinov3_s16", "dinov3_convnext", "dinov2_b14",
+           "dinov2_s14_reg", "dino_s8", "convnextv2_atto", "siglip_b16", "siglip2_b16", "clip_b32", "mobileclip2_s0",
+           "mae_b16",
+           "timm/eva02_tiny_patch14_224", "timm/hiera_tiny_224", "timm/deit_tiny_distilled_patch16_224")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_recipe_is_timm_s(name: str) -> None:
+    with torch.device("meta"):
+        recipe = make_backbone(name).preprocessing
+    config = timm.get_pretrained_cfg(spec(name).arguments["name"])
+    expected = (config.mean, config.std, config.input_size[-1], config.interpolation)
+    assert (recipe.mean, recipe.std, recipe.size, recipe.interpolation) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("vit_base_patch32_clip_224.openai", "vit_base_patch32_clip_quickgelu_224.openai"),
+        ("vit_huge_patch14_clip_378.dfn5b", "vit_huge_patch14_clip_quickgelu_378.dfn5b"),
+    ],
+)
+def test_weights_that_were_trained_with_another_activation_are_refused(name: str, right: str) -> None:
+    with pytest.raises(EncoderError, match=rf"computes GELU, .* trained with QuickGELU: .*--encoder timm/{right}\."):
+        spec(f"timm/{name}")
+    assert right in timm.list_pretrained(), "and the network that it names is timm's"
+    assert spec("timm/vit_base_patch32_clip_224.laion2b").weights == "timm:vit_base_patch32_clip_224.laion2b"
+
+
+@pytest.mark.parametrize("name", ["timm/volo_d1_224", "timm/coat_lite_tiny"])
+@torch.no_grad()
+def test_a_class_token_that_timm_does_not_tell_of_is_no_place(name: str) -> None:
+    backbone = make_backbone(name)
+    assert (backbone.class_tokens, backbone.class_first, backbone.pooling) == (1, True, "cls")
+    model: Any = backbone.model.eval()
+    images = torch.randn(1, 3, 224, 224)
+    tokens = model.forward_features(images)
+    assert round((tokens.shape[1] - 1) ** 0.5) ** 2 == tokens.shape[1] - 1
+    read = backbone.stages["features"] if "features" in backbone.stages else nn.Sequential(*backbone.stages.values())
+    torch.testing.assert_close(read(images)[:, 0], tokens[:, 0])
+    assert spec(name).control[1].startswith("grid"), "the patches lie in rows"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from stillsight.encoders import spec
 from stillsight.encoders.preprocess import Preprocess
 from stillsight.encoders.zoo.registry import make_backbone, torchvision_models
-from stillsight.encoders.zoo.robots import Theia
 
 SMALL = {"regnet_y_400mf": ("trunk_output", 64), "shufflenet_v2_x0_5": ("conv5", 64), "mnasnet0_5": ("layers", 64)}
 LARGER = {
@@ -84,85 +83,3 @@ def test_weights_of_others_keep_their_licence_and_their_size() -> None:
     with torch.device("meta"):
         model = make_backbone("vit_h_14").model
     assert model.state_dict()["encoder.pos_embedding"].shape == (1, 1 + 37**2, 1280), "trained on 518 px"
-
-
-# Robots ---------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("depth", [18, pytest.param(50, marks=pytest.mark.slow)])
-@torch.no_grad()
-def test_r3m_is_its_authors_network_and_preprocessing(depth: int, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """R3M.forward: pixels from 0 to 255 are divided by 255, normalised, and pooled by a ResNet without its last layer;
-    its file holds `r3m`, a state_dict of DataParallel around a module that calls the network convnet."""
-    from stillsight.encoders import build
-
-    torch.manual_seed(0)
-    reference = torchvision.models.get_model(f"resnet{depth}", weights=None)
-    reference.fc = nn.Identity()
-    randomise(reference)
-    reference.eval()
-    state = {f"module.convnet.{name}": tensor for name, tensor in reference.state_dict().items()}
-    file = tmp_path_factory.mktemp("r3m") / f"r3m_{depth}.pt"
-    torch.save({"r3m": {**state, "module.lang_rew.pred.0.weight": torch.zeros(3, 3)}, "global_step": 1}, file)
-    encoder = build(f"r3m_{depth}", weights=file, device="cpu", precision="float32")
-    pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    normalise = torchvision.transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
-    expected = reference(normalise(pixels.float() / 255))
-    assert F.cosine_similarity(encoder(pixels), expected).min() >= 0.9999
-
-
-@torch.no_grad()
-def test_vip_ends_in_its_projection() -> None:
-    torch.manual_seed(0)
-    backbone = make_backbone("vip")
-    randomise(backbone.model)
-    backbone.model.eval()
-    images = torch.randn(2, 3, 64, 64)
-    expected = backbone.model(images)
-    assert expected.shape == (2, 1024)
-    for stage in backbone.stages.values():
-        images = stage(images)
-    torch.testing.assert_close(images, expected)
-
-
-@torch.no_grad()
-def test_theia_is_timms_deit_under_other_names() -> None:
-    timm = pytest.importorskip("timm")
-    torch.manual_seed(0)
-    backbone = make_backbone("theia_tiny")
-    model = backbone.model
-    assert isinstance(model, Theia)
-    for parameter in model.parameters():
-        parameter.normal_(0, 0.1)
-    reference = timm.create_model("deit_tiny_patch16_224", num_classes=0).eval()
-    theirs, ours = {}, model.state_dict()
-    renamed = {
-        "norm1": "layernorm_before",
-        "norm2": "layernorm_after",
-        "attn.proj": "attention.output.dense",
-        "mlp.fc1": "intermediate.dense",
-        "mlp.fc2": "output.dense",
-    }
-    for key in reference.state_dict():
-        part = key.rpartition(".")[2]
-        if key.startswith("blocks."):
-            _, number, rest = key.split(".", 2)
-            layer = f"encoder.layer.{number}"
-            name = rest.rpartition(".")[0]
-            if name == "attn.qkv":
-                each = [ours[f"{layer}.attention.attention.{one}.{part}"] for one in ("query", "key", "value")]
-                theirs[key] = torch.cat(each)
-            else:
-                theirs[key] = ours[f"{layer}.{renamed[name]}.{part}"]
-        elif key.startswith("patch_embed"):
-            theirs[key] = ours[f"embeddings.patch_embeddings.projection.{part}"]
-        elif key.startswith("norm"):
-            theirs[key] = ours[f"layernorm.{part}"]
-        else:
-            theirs[key] = ours[f"embeddings.{'cls_token' if key == 'cls_token' else 'position_embeddings'}"]
-    reference.load_state_dict(theirs)
-    images = torch.randn(1, 3, 224, 224)
-    expected = reference.forward_features(images)
-    for stage in backbone.stages.values():
-        images = stage(images)
-    assert F.cosine_similarity(images.flatten(1), expected.flatten(1)).min() >= 0.9999

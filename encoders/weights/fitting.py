@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.encoder import up_to
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.weights import packages
+from stillsight.encoders.weights.former_names import names_today, renamed
 from stillsight.encoders.weights.weights_file import state_dicts
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -20,6 +21,23 @@ FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 MATCHED = "its tensors matched in their order"
 """What is said of weights whose names are others than the network's."""
+
+FORMER = "its layers under their former names"
+"""What is said of weights whose names the network had before."""
+
+
+class _State(NamedTuple):
+    """A dict of tensors in a file.
+
+    Attributes:
+        wrapper: the keys that lead to it, "" for the file's own top.
+        tensors: by name; by today's, where the file has one that the network had before.
+        how: what is said of these.
+    """
+
+    wrapper: str
+    tensors: Mapping[str, Tensor]
+    how: str
 
 
 @dataclass(frozen=True)
@@ -29,7 +47,7 @@ class Place:
     Attributes:
         wrapper: the keys that lead to the state_dict, "" for the file's own top.
         prefix: what stands before each official name.
-        state: the tensors there, under the names that the file gives them.
+        state: the tensors there, under the names that the file gives them, or today's for those.
         how: by what else than their names they were found.
     """
 
@@ -66,13 +84,15 @@ def load_into(
             the network lacks; or its weights lie in none or in several places. Nothing was copied.
     """
     needed = _needed(backbone, tap, name)
-    places = _places(needed, content, backbone.model.state_dict())
+    known = backbone.model.state_dict()
+    states = _states(content, known)
+    places = _places(needed, states, known)
     if not places and by_order:
         wrapper, state = next(state_dicts(content))
         matched = packages.in_order(state, backbone.model.state_dict(keep_vars=True), source, name)
         places = [Place(wrapper, "", matched, MATCHED)]
     if not places:
-        raise _missing(backbone, needed, content, source, tap, name)
+        raise _missing(backbone, needed, states, content, source, tap, name)
     if len(places) > 1 and not _alike(places, needed):
         raise EncoderError(
             f"{source} holds weights of {name} in {len(places)} places ({'; '.join(map(_where, places))}), and they "
@@ -130,21 +150,36 @@ def _optional(key: str) -> bool:
     return key.endswith("num_batches_tracked")
 
 
-def _places(needed: Mapping[str, Tensor], content: Mapping[str, Any], known: Collection[str]) -> list[Place]:
+def _states(content: Mapping[str, Any], known: Collection[str]) -> list[_State]:
+    """Every dict of tensors in what a file holds, with today's names.
+
+    Args:
+        content: of the file.
+        known: all names of the network.
+    """
+    names = names_today(known)
+    states = []
+    for wrapper, tensors in state_dicts(content):
+        today = renamed(tensors, names)
+        states.append(_State(wrapper, today, "" if today.keys() == tensors.keys() else FORMER))
+    return states
+
+
+def _places(needed: Mapping[str, Tensor], states: Iterable[_State], known: Collection[str]) -> list[Place]:
     """Every place where all needed names exist under one prefix.
 
     Not those inside another one: of a ResNet's first layers, conv1 and bn1, each of its blocks has some of that name.
 
     Args:
         needed: by official name.
-        content: of the file.
+        states: of the file, see `_states`.
         known: all names of the network.
     """
     ends = [key for key in needed if not _optional(key)]
     if not ends:
         return [Place("", "", {})]
     places = []
-    for wrapper, state in state_dicts(content):
+    for wrapper, state, how in states:
         same = [key for key in ends if needed[key] is needed[ends[0]]]  # the first tensor, under all of its names
         prefixes = {
             key.removesuffix(end): None for end in same for key in state if key == end or key.endswith(f".{end}")
@@ -155,7 +190,7 @@ def _places(needed: Mapping[str, Tensor], content: Mapping[str, Any], known: Col
             if all(prefix + key in state for key in _once(needed, state.keys(), prefix) if not _optional(key))
         ]
         places += [
-            Place(wrapper, prefix, state)
+            Place(wrapper, prefix, state, how)
             for prefix in whole
             if not any(prefix != outer and _inside(prefix, outer, known) for outer in whole)
         ]
@@ -186,11 +221,17 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 
 def _missing(
-    backbone: Backbone, needed: Mapping[str, Tensor], content: Mapping[str, Any], source: str, tap: str, name: str
+    backbone: Backbone,
+    needed: Mapping[str, Tensor],
+    states: Iterable[_State],
+    content: Mapping[str, Any],
+    source: str,
+    tap: str,
+    name: str,
 ) -> EncoderError:
     """The sentence about weights that are not there, by the place that holds most of them."""
     best: tuple[list[str], str] | None = None
-    for wrapper, state in state_dicts(content):
+    for wrapper, state, how in states:
         first = next(iter(needed))
         prefixes = {key.removesuffix(first) for key in state if key.endswith(f".{first}")}
         # One that a few names have by chance is none: retina's layer2.conv1.weight ends like resnet18's conv1.weight.
@@ -198,7 +239,7 @@ def _missing(
         for prefix in ("", *common):
             missing = [key for key in needed if prefix + key not in state and not _optional(key)]
             if best is None or len(missing) < len(best[0]):
-                best = missing, str(Place(wrapper, prefix, state))
+                best = missing, str(Place(wrapper, prefix, state, how))
     missing, where = best or (list(needed), "")
     reach = _reach(backbone, missing)
     if reach:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import operator
 import os
 import pickle
 import re
@@ -11,17 +12,24 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision import models as networks
+from torchvision.models import densenet
 
-from stillsight.encoders import ENCODERS, Backbone, EncoderError, Preprocessing, build, fingerprint
+from stillsight.encoders import ENCODERS, Backbone, Encoder, EncoderError, Preprocessing, build, fingerprint
+from stillsight.encoders.preprocess import Preprocess
 from stillsight.encoders.weights import published
+from stillsight.encoders.weights.file_hash import file_hash
 from stillsight.encoders.weights.fitting import load_into
+from stillsight.encoders.weights.former_names import RULES
 from stillsight.encoders.weights.sources import find
 from stillsight.encoders.weights.weights_file import read
 from stillsight.encoders.zoo.registry import make_backbone
@@ -283,6 +291,257 @@ def test_safetensors_of_a_hub_with_nested_prefixes(tmp_path: Path, prefix: str) 
     )
     encoder = build("resnet18", tap=TAP, weights=tmp_path / "hub.safetensors", device="cpu")
     assert encoder.provenance.name == f"hub.safetensors (without the prefix {prefix})"
+
+
+# Names that torchvision's layers had before ---------------------------------------------------------------------------
+
+FORMER = "its layers under their former names"
+
+
+def thin_densenet() -> networks.DenseNet:
+    """A DenseNet with the stages of densenet121, and few layers and channels."""
+    return networks.DenseNet(growth_rate=4, block_config=(2, 3, 1, 1), num_init_features=8, num_classes=3)
+
+
+def thin_vit() -> networks.VisionTransformer:
+    """A ViT with the stages of vit_b_16, and few channels."""
+    return networks.VisionTransformer(
+        image_size=64, patch_size=16, num_layers=12, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3
+    )
+
+
+def drawn(model: nn.Module) -> State:
+    """Its state_dict, with numbers in the place of ones and zeros, by which layers are told from each other."""
+    generator = torch.Generator().manual_seed(4)
+    state: State = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for name, tensor in state.items():
+        if name.endswith("running_var"):
+            tensor.uniform_(0.5, 1.5, generator=generator)
+        elif tensor.is_floating_point():
+            tensor.normal_(0, 0.3, generator=generator)
+    return state
+
+
+def densenet_before() -> State:
+    """pytorch/vision, densenet121-a639ec97.pth and its kin: from when a layer's name might hold a dot; no counters."""
+    state = drawn(thin_densenet())
+    layer = re.compile(r"(\.denselayer\d+\.(?:norm|conv))([12]\.)")
+    return {layer.sub(r"\1.\2", name): t for name, t in state.items() if not name.endswith("num_batches_tracked")}
+
+
+def vit_before() -> State:
+    """pytorch/vision, vit_b_16-c867db91.pth and its kin: from when an MLPBlock named its two layers itself."""
+    state = drawn(thin_vit())
+    return {name.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): t for name, t in state.items()}
+
+
+class _Published:
+    """In the place of an entry of torchvision's weights: gives what its file would hold."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def get_state_dict(self, **_: object) -> State:
+        return dict(self.state)
+
+
+def by_torchvision_densenet(state: State, images: Tensor) -> Tensor:
+    """Features `[N, C h w]` of torchvision's network after its own loader."""
+    model = thin_densenet().eval()
+    densenet._load_state_dict(model, _Published(state), progress=False)
+    return F.relu(model.features(images)).flatten(1)
+
+
+def by_torchvision_vit(state: State, images: Tensor) -> Tensor:
+    """The class token and the mean of the patches, `[N, 2 C]`, of torchvision's network after its own loader."""
+    model = thin_vit().eval()
+    model.load_state_dict(state)
+    patches = model._process_input(images)
+    tokens = model.encoder(torch.cat([model.class_token.expand(len(patches), -1, -1), patches], dim=1))
+    return torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], dim=1)
+
+
+class Before(NamedTuple):
+    """Weights of former names.
+
+    Attributes:
+        encoder: whose row is tried, on a thin network.
+        thin: makes that.
+        state: what the file holds.
+        features: what torchvision makes of it and of images `[N, 3, 64, 64]`.
+        pooling: by which an encoder gives the same.
+        layer: a layer by its name today, and before.
+    """
+
+    encoder: str
+    thin: Callable[[], nn.Module]
+    state: Callable[[], State]
+    features: Callable[[State, Tensor], Tensor]
+    pooling: str
+    layer: tuple[str, str]
+
+
+BEFORE = {
+    "DenseNet": Before(
+        "densenet121",
+        thin_densenet,
+        densenet_before,
+        by_torchvision_densenet,
+        "flatten",
+        ("features.denseblock2.denselayer3.conv2.weight", "features.denseblock2.denselayer3.conv.2.weight"),
+    ),
+    "ViT": Before(
+        "vit_b_16",
+        thin_vit,
+        vit_before,
+        by_torchvision_vit,
+        "cls+global",
+        ("encoder.layers.encoder_layer_7.mlp.3.bias", "encoder.layers.encoder_layer_7.mlp.linear_2.bias"),
+    ),
+}
+
+
+@pytest.fixture(params=BEFORE)
+def before(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Before:
+    case = BEFORE[request.param]
+    monkeypatch.setattr(networks, "get_model", lambda *_, **__: case.thin())
+    return case
+
+
+def built(before: Before, **given: Any) -> Encoder:
+    return build(
+        before.encoder,
+        tap=ENCODERS[before.encoder].tap,
+        pooling=before.pooling,
+        precision="float32",
+        device="cpu",
+        **given,
+    )
+
+
+@torch.no_grad()
+def assert_as_torchvision_loads_it(encoder: Encoder, before: Before, state: State) -> None:
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+    images = Preprocess(make_backbone(before.encoder).preprocessing, None, None)(pixels)
+    expected = before.features(state, images)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(encoder(pixels), expected)
+
+
+PACKED: dict[str, tuple[Callable[[State], Any], str]] = {
+    "plain": (lambda state: state, FORMER),
+    "wrapped": (
+        lambda state: {"model": {f"module.{name}": t for name, t in state.items()}},
+        f"under model, without the prefix module., {FORMER}",
+    ),
+}
+
+
+@pytest.mark.parametrize("packed", PACKED)
+def test_former_names_are_those_of_today(tmp_path: Path, before: Before, packed: str) -> None:
+    pack, where = PACKED[packed]
+    state = before.state()
+    assert before.layer[1] in state
+    torch.save(pack(state), tmp_path / "eyes.pth")
+    encoder = built(before, weights=tmp_path / "eyes.pth")
+    assert_as_torchvision_loads_it(encoder, before, state)
+    assert encoder.provenance.name == f"eyes.pth ({where})"
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "cache", "download"])
+def test_former_names_are_taken_from_every_source(
+    bare: Path, before: Before, kind: str, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = before.state()
+    draft = bare / "draft"
+    torch.save(state, draft)
+    name = f"eyes-{file_hash(draft)[:8]}.pth"
+    monkeypatch.setattr(published, "torchvision_address", lambda _: f"{server.address}/{name}")
+    if kind == "download":
+        server.files[f"/{name}"] = draft.read_bytes()
+    else:
+        path = {"file": bare, "folder": bare / "mine", "cache": published.torch_cache()}[kind] / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.rename(path)
+    given = {"file": {"weights": bare / name}, "folder": {"weights_folder": bare / "mine"}}.get(kind, {})
+    encoder = built(before, **given)
+    assert encoder.provenance.kind == kind
+    assert_as_torchvision_loads_it(encoder, before, state)
+
+
+def test_todays_names_of_the_same_networks_are_loaded(tmp_path: Path, before: Before) -> None:
+    state = drawn(before.thin())
+    torch.save(state, tmp_path / "eyes.pth")
+    encoder = built(before, weights=tmp_path / "eyes.pth")
+    assert encoder.provenance.name == "eyes.pth"
+    assert_as_torchvision_loads_it(encoder, before, state)
+
+
+def test_former_names_are_as_strict_as_todays(tmp_path: Path, before: Before) -> None:
+    """A layer that is missing, or there under both names, or whose like the network has not, is not passed over."""
+    today, former = before.layer
+    state = before.state()
+    one_more = former.replace("denselayer3", "denselayer4").replace("linear_2", "linear_3")
+    cases = {
+        rf"eyes\.pth, {FORMER}, lack {re.escape(today)}, which": {n: t for n, t in state.items() if n != former},
+        rf"another network than \w+, which has no {re.escape(former)}\.": state | {today: state[former].clone()},
+        rf"another network than \w+, which has no {re.escape(one_more)}\.": state | {one_more: torch.zeros(3)},
+        rf"do not fit \w+: {re.escape(today)} has shape \(7,\), and": state | {former: torch.zeros(7)},
+    }
+    for sentence, content in cases.items():
+        torch.save(content, tmp_path / "eyes.pth")
+        with pytest.raises(EncoderError, match=sentence):
+            built(before, weights=tmp_path / "eyes.pth")
+
+
+class Strangers(nn.Module):
+    """Somebody's network, which names its layers as torchvision did, and has some of today's names beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder_layer_0 = nn.ModuleDict({"mlp": nn.Sequential(nn.Conv2d(3, 3, 1))})
+        self.encoder_layer_0["mlp"].linear_1 = nn.Conv2d(3, 3, 1)
+        self.teacher = nn.ModuleDict({"encoder_layer_1": nn.ModuleDict({"mlp": nn.Module()})})
+        self.teacher["encoder_layer_1"]["mlp"].linear_2 = nn.Conv2d(3, 3, 1)
+        self.encoder_layer_1 = nn.ModuleDict({"mlp": nn.ModuleDict({"3": nn.Conv2d(3, 3, 1)})})
+        self.denselayer1 = nn.ModuleDict({"norm": nn.ModuleDict({"1": nn.BatchNorm2d(3)}), "norm1": nn.BatchNorm2d(3)})
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "net.eyes."])
+def test_names_of_other_peoples_networks_stay_what_they_are(prefix: str) -> None:
+    model = Strangers()
+    state = drawn(model)
+    names = {"encoder_layer_0.mlp.linear_1.weight", "teacher.encoder_layer_1.mlp.linear_2.bias"}
+    assert names <= state.keys(), "as torchvision's were"
+    assert "denselayer1.norm.1.weight" in state
+    backbone = Backbone(model=model, stages={"all_of_it": model}, preprocessing=Preprocessing(), tap="all_of_it")
+    content = {f"{prefix}{name}": tensor for name, tensor in state.items()}
+    where = load_into(backbone, content, "eyes.pth", "all_of_it", "eyes")
+    assert where == (f"without the prefix {prefix}" if prefix else "")
+    assert fingerprint(model.state_dict()) == fingerprint(state)
+
+
+def test_every_conversion_of_torchvision_is_known() -> None:
+    """What a later version of it converts as well would be in none of the rules, nor among what needs none."""
+    files = sorted(Path(networks.__file__).parent.glob("*.py"))
+    found = {file.stem for file in files if re.search(r"def _load_(from_)?state_dict\(", file.read_text())}
+    assert found == {"densenet", "mnasnet", "vision_transformer"}
+    assert all(operator.attrgetter(rule.source)(torchvision) for rule in RULES)
+
+
+@pytest.mark.filterwarnings("ignore:A new version of MNASNet")
+def test_a_mnasnet_of_version_1_is_refused(tmp_path: Path) -> None:
+    """Of such a file torchvision makes another network, with other features at each tap of its stem."""
+    first = networks.mnasnet0_5(weights=None)
+    first._load_from_state_dict({}, "", {"version": 1}, False, [], [], [])
+    torch.save(first.state_dict(), tmp_path / "mnasnet.pth")
+    with pytest.raises(
+        EncoderError, match=r"do not fit mnasnet0_5: layers\.0\.weight, .* has shape \(32, 3, 3, 3\), and"
+    ):
+        build("mnasnet0_5", tap="layers.8", weights=tmp_path / "mnasnet.pth", device="cpu")
 
 
 # Files that are taken for weights -------------------------------------------------------------------------------------

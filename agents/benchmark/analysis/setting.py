@@ -54,7 +54,7 @@ class Arm:
             for one in self.results
             if one.live_units is not None and one.clipped_features is not None
         ]
-        return sum(one.warning is not None for one in told)
+        return sum(one.warning() is not None for one in told)
 
     def pairs(self, shift: str) -> tuple[Array, Array]:
         """Clean and shifted scores `[seeds]` of the seeds that have both."""

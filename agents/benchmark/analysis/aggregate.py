@@ -51,6 +51,7 @@ class Aggregate:
         left_out: titles of the environments whose bounds are not known.
         uneven: titles of those with an algorithm that not every environment has: it would weigh more than the others.
         scores: arm -> setting -> normalised score of each seed; seeds are drawn anew within each.
+        returns: arm -> setting -> normalised return of each seed in each episode, `[seeds, episodes]`.
         marks: normalised scores at which performance profiles are told, `[POINTS]`, from 0 to the highest.
         arms: arm -> what its scores come to.
     """
@@ -61,6 +62,7 @@ class Aggregate:
     left_out: tuple[str, ...]
     uneven: tuple[str, ...]
     scores: Mapping[str, Mapping[str, Array]]
+    returns: Mapping[str, Mapping[str, Array]]
     marks: Array
     arms: Mapping[str, ArmAggregate]
 
@@ -73,16 +75,18 @@ def aggregate(grid: Grid, resamples: int = RESAMPLES) -> Aggregate:
     shared = [algo for algo, tasks in tasks_of.items() if tasks == {setting.task for setting in known}]
     bounded = [(setting, setting.bounds) for setting in known if setting.algo in shared]
     scores: dict[str, dict[str, Array]] = {}
+    returns: dict[str, dict[str, Array]] = {}
     for label in grid.arm_order("rl"):
-        tasks = {
-            setting.title: normalise(arm.scores(), *bounds)
+        arms = {
+            setting.title: (arm, bounds)
             for setting, bounds in bounded
             if bounds
             for arm in setting.arms
             if arm.label == label
         }
-        if tasks and len(tasks) == len(bounded):
-            scores[label] = tasks
+        if arms and len(arms) == len(bounded):
+            scores[label] = {title: normalise(arm.scores(), *bounds) for title, (arm, bounds) in arms.items()}
+            returns[label] = {title: normalise(arm.returns(), *bounds) for title, (arm, bounds) in arms.items()}
     highest = max([1.0, *(float(task.max()) for tasks in scores.values() for task in tasks.values())])
     marks = np.linspace(0.0, highest, POINTS)
     return Aggregate(
@@ -92,6 +96,7 @@ def aggregate(grid: Grid, resamples: int = RESAMPLES) -> Aggregate:
         left_out=tuple(setting.title for setting in agents if not setting.bounds),
         uneven=tuple(setting.title for setting in known if setting.algo not in shared),
         scores=scores,
+        returns=returns,
         marks=marks,
         arms={label: _of_arm(tasks, marks, resamples) for label, tasks in scores.items()},
     )

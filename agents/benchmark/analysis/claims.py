@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from stillsight.agents.benchmark.analysis.bounds import t_bounds, task_bounds
 from stillsight.agents.benchmark.analysis.curves import curve_difference
+from stillsight.agents.benchmark.analysis.episode_error import Error, Term, episode_error
 from stillsight.agents.benchmark.analysis.stats import (
     CURVE_RESAMPLES,
     RESAMPLES,
@@ -39,7 +40,8 @@ class Comparison:
         one, other: the arms.
         difference: IQM of `one` less IQM of `other`.
         low, high: 95 % bootstrap interval of the difference; NaN with one seed on a side.
-        adjusted_low, adjusted_high: the interval that a claim must keep clear of 0; NaN with fewer than `SEEDS` seeds.
+        adjusted_low, adjusted_high: the interval that a claim must keep clear of 0; NaN with fewer than `SEEDS` seeds,
+            and with fewer than two episodes.
         improvement: probability that a run of `one` beats a run of `other`.
         improvement_low, improvement_high: its 95 % interval.
         seeds: of the arm that has fewer.
@@ -71,6 +73,7 @@ def compare(
     claims: int = 1,
     resamples: int = RESAMPLES,
     images: int | None = None,
+    returns: tuple[Array, Array] | None = None,
 ) -> Comparison:
     """Compare two arms by their final scores.
 
@@ -83,14 +86,23 @@ def compare(
         claims: how many comparisons are made beside each other.
         resamples: of the bootstrap.
         images: of the test set, where scores are accuracies, see `t_bounds`.
+        returns: of either arm `[seeds, episodes]`, where scores are their means: the error of the episodes counts then,
+            which all seeds play alike, see `episode_error`. With one episode nothing is claimed.
     """
     mine, theirs = finite(scores), finite(against)
+    seeds = min(len(mine), len(theirs))
+    error = _error_of_returns(returns) if returns is not None and seeds >= SEEDS else None
 
     def student(level: float) -> tuple[float, float]:
-        lower, upper = t_bounds(mine, theirs, level, images)
+        lower, upper = t_bounds(mine, theirs, level, images, error)
         return float(lower), float(upper)
 
-    return _compared(one, other, mine, theirs, min(len(mine), len(theirs)), student, claims, resamples)
+    told = seeds >= SEEDS and (returns is None or error is not None)
+    return _compared(one, other, mine, theirs, seeds, student if told else None, claims, resamples)
+
+
+def _error_of_returns(returns: tuple[Array, Array]) -> Error | None:
+    return episode_error([Term(1.0, returns[0]), Term(-1.0, returns[1])])
 
 
 def compare_all(
@@ -101,6 +113,7 @@ def compare_all(
     *,
     claims: int = 1,
     resamples: int = RESAMPLES,
+    returns: Sequence[Sequence[Term]] = (),
 ) -> Comparison:
     """Compare two arms over several tasks, by scores on one scale.
 
@@ -112,10 +125,15 @@ def compare_all(
         scores, against: task -> normalised scores `[seeds]`, of the same tasks.
         claims: how many comparisons are made beside each other.
         resamples: of the bootstrap.
+        returns: the parts of the mean of the tasks' differences, those that share their episodes together: the error of
+            the episodes counts then, see `episode_error`. With one episode anywhere nothing is claimed.
     """
     seeds = min(len(task) for arm in (scores, against) for task in arm.values())
-    student = partial(task_bounds, scores, against)
-    return _compared(one, other, scores, against, seeds, student, claims, resamples)
+    errors = [episode_error(terms) for terms in returns] if seeds >= SEEDS else []
+    known = [error for error in errors if error is not None]
+    student = partial(task_bounds, scores, against, episodes=known)
+    told = seeds >= SEEDS and len(known) == len(errors)
+    return _compared(one, other, scores, against, seeds, student if told else None, claims, resamples)
 
 
 def _compared(
@@ -124,13 +142,13 @@ def _compared(
     scores: Scores,
     against: Scores,
     seeds: int,
-    student: Callable[[float], tuple[float, float]],
+    student: Callable[[float], tuple[float, float]] | None,
     claims: int,
     resamples: int,
 ) -> Comparison:
-    """A comparison whose adjusted interval is the wider on either side of the bootstrap's and `student`'s."""
+    """A comparison whose adjusted interval is the wider on either side of the bootstrap's and `student`'s, if any."""
     level, low, high = 1 - ERROR / claims, np.nan, np.nan
-    if seeds >= SEEDS:
+    if student is not None:
         drawn, (lower, upper) = difference(scores, against, level=level, resamples=resamples), student(level)
         low, high = min(drawn.low, lower), max(drawn.high, upper)
     return Comparison(
@@ -173,7 +191,12 @@ def ahead(
 
 
 def lost(
-    clean: npt.ArrayLike, shifted: npt.ArrayLike, *, claims: int = 1, resamples: int = RESAMPLES
+    clean: npt.ArrayLike,
+    shifted: npt.ArrayLike,
+    *,
+    claims: int = 1,
+    resamples: int = RESAMPLES,
+    returns: Array | None = None,
 ) -> tuple[Interval, bool]:
     """What an arm loses under a shift with its 95 % interval, and whether that may be claimed.
 
@@ -181,13 +204,17 @@ def lost(
         clean, shifted: scores `[seeds]` of the same seeds.
         claims: how many arms and shifts are looked at beside each other.
         resamples: of the bootstrap.
+        returns: what each seed loses in each episode `[seeds, episodes]`, as in `compare`.
     """
     shown, level = gap(clean, shifted, resamples=resamples), 1 - ERROR / claims
     each = losses(clean, shifted)
     if len(each) < SEEDS:
         return shown, False
+    error = None if returns is None else episode_error([Term(1.0, returns)])
+    if returns is not None and error is None:
+        return shown, False
     drawn = gap(clean, shifted, level=level, resamples=resamples)
-    lower, upper = map(float, t_bounds(each, None, level))
+    lower, upper = map(float, t_bounds(each, None, level, episodes=error))
     return shown, min(drawn.low, lower) > 0 or max(drawn.high, upper) < 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from stillsight.agents.benchmark.analysis.aggregate import Aggregate
 from stillsight.agents.benchmark.analysis.claims import SEEDS, compare_all, withhold
@@ -16,8 +16,9 @@ from stillsight.agents.benchmark.analysis.contrasts import (
     told_apart,
     uncontrolled,
 )
+from stillsight.agents.benchmark.analysis.episode_error import Term
 from stillsight.agents.benchmark.analysis.setting import Setting
-from stillsight.agents.benchmark.analysis.stats import RESAMPLES
+from stillsight.agents.benchmark.analysis.stats import RESAMPLES, Array
 from stillsight.agents.benchmark.analysis.verdict import Asked, Family, Verdict
 
 
@@ -49,7 +50,16 @@ def overall_verdict(grid: Grid, together: Aggregate, resamples: int = RESAMPLES)
         failed.update({label: count for label, count in setting.failed.items() if label in scores})
     comparisons = tuple(
         withhold(
-            compare_all(one, other, scores[one], scores[other], claims=max(finals, 1), resamples=resamples), failed
+            compare_all(
+                one,
+                other,
+                scores[one],
+                scores[other],
+                claims=max(finals, 1),
+                resamples=resamples,
+                returns=_terms(settings, together.returns[one], together.returns[other]),
+            ),
+            failed,
         )
         for one, other in compared
     )
@@ -58,8 +68,18 @@ def overall_verdict(grid: Grid, together: Aggregate, resamples: int = RESAMPLES)
         comparisons=comparisons,
         asked={labels: _asked(pairs) for labels, pairs in compared.items()},
         uncontrolled=_uncontrolled(settings, scores),
+        episodes=min((count for setting in settings if (count := setting.episodes) is not None), default=None),
         failed=failed,
     )
+
+
+def _terms(settings: Sequence[Setting], returns: Mapping[str, Array], against: Mapping[str, Array]) -> list[list[Term]]:
+    """The parts of the mean of the settings' differences by task: all algorithms of one play the same episodes."""
+    tasks: dict[str, list[Term]] = {}
+    for setting in settings:
+        terms = [Term(1 / len(settings), returns[setting.title]), Term(-1 / len(settings), against[setting.title])]
+        tasks.setdefault(setting.task, []).extend(terms)
+    return list(tasks.values())
 
 
 def _asked(pairs: Sequence[Contrast]) -> Asked:

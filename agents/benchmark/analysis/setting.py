@@ -42,6 +42,10 @@ class Arm:
         """Mean return (of cifar the accuracy) `[seeds]` of the seeds that were evaluated under `shift`."""
         return np.array([np.mean(one.scores[shift]) for one in self.results if one.scores.get(shift)], float)
 
+    def returns(self, shift: str = CLEAN) -> Array:
+        """Return of each episode under `shift`, `[seeds, episodes]`, of those that all of its seeds played."""
+        return _table([one.scores[shift] for one in self.results if one.scores.get(shift)])
+
     def success(self, shift: str = CLEAN) -> list[float]:
         """Share of the episodes that reached their goal, of the seeds whose environment says so."""
         return [one.success[shift] for one in self.results if one.success and shift in one.success]
@@ -58,9 +62,19 @@ class Arm:
 
     def pairs(self, shift: str) -> tuple[Array, Array]:
         """Clean and shifted scores `[seeds]` of the seeds that have both."""
-        both = tuple(cell for cell in self.cells if cell.result is not None and cell.result.scores.get(shift))
-        arm = replace(self, cells=both)
+        arm = self._evaluated_under(shift)
         return arm.scores(), arm.scores(shift)
+
+    def lost(self, shift: str) -> Array:
+        """Clean less shifted return of each episode, `[seeds, episodes]`, of the seeds that have both."""
+        tables = [self._evaluated_under(shift).returns(name) for name in (CLEAN, shift)]
+        episodes = min(table.shape[1] for table in tables)
+        return tables[0][:, :episodes] - tables[1][:, :episodes]
+
+    def _evaluated_under(self, shift: str) -> Arm:
+        """The same arm, of the seeds that were evaluated under `shift`."""
+        both = tuple(cell for cell in self.cells if cell.result is not None and cell.result.scores.get(shift))
+        return replace(self, cells=both)
 
     @property
     def curves(self) -> list[Curve]:
@@ -76,6 +90,11 @@ class Arm:
     def cost(self, name: str) -> list[float]:
         """One cost, of each seed for which it is known."""
         return [float(cost) for one in self.results if (cost := one.cost.get(name)) is not None]
+
+
+def _table(rows: Sequence[Sequence[float]]) -> Array:
+    """Rows of the same episodes, as far as the shortest goes."""
+    return np.array([row[: min(map(len, rows))] for row in rows], float)
 
 
 def timed(arms: Sequence[Arm]) -> tuple[tuple[Arm, ...], str]:
@@ -141,6 +160,12 @@ class Setting:
     def test_images(self) -> int | None:
         """Test images of the arm that has the fewest; None of an environment."""
         return min((count for arm in self.arms if (count := arm.test_images) is not None), default=None)
+
+    @property
+    def episodes(self) -> int | None:
+        """Episodes that all agents played in the end; None of a data set."""
+        counts = [len(one.scores[CLEAN]) for arm in self.arms for one in arm.results if one.scores.get(CLEAN)]
+        return min(counts, default=None) if self.track == "rl" else None
 
     @property
     def bounds(self) -> tuple[float, float] | None:

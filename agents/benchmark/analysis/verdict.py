@@ -163,6 +163,7 @@ class Verdict:
         robustness: of the arms that were evaluated under visual shifts.
         race: to the threshold; None without a threshold or without curves.
         images: of the test set, whose error final scores have; None of environments.
+        episodes: that all agents played in the end, whose error final scores and losses have; None of data sets.
         failed: arms of which seeds failed -> how many; nothing is claimed in their favour.
     """
 
@@ -174,6 +175,7 @@ class Verdict:
     robustness: tuple[Robustness, ...] = ()
     race: Race | None = None
     images: int | None = None
+    episodes: int | None = None
     failed: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -230,6 +232,7 @@ def _verdict(estimates: Estimates, family: Family, resamples: int) -> Verdict:
                     claims=max(family.finals, 1),
                     resamples=resamples,
                     images=setting.test_images,
+                    returns=None if setting.episodes is None else (one.returns(), other.returns()),
                 ),
                 setting.failed,
             )
@@ -241,6 +244,7 @@ def _verdict(estimates: Estimates, family: Family, resamples: int) -> Verdict:
         robustness=tuple(one for one in robust if one is not None),
         race=_race(estimates),
         images=setting.test_images,
+        episodes=setting.episodes,
         failed=setting.failed,
     )
 
@@ -264,7 +268,10 @@ def _robustness(arm: Arm, shifts: Sequence[str], family: Family, resamples: int)
     scores = {shift: both for shift in shifts if len((both := arm.pairs(shift))[0])}
     if not scores:
         return None
-    losses = {shift: lost(*both, claims=max(family.shifts, 1), resamples=resamples) for shift, both in scores.items()}
+    losses = {
+        shift: lost(*both, claims=max(family.shifts, 1), resamples=resamples, returns=arm.lost(shift))
+        for shift, both in scores.items()
+    }
     return Robustness(
         arm=arm.label,
         clean=iqm(arm.scores()),

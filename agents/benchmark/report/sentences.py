@@ -24,6 +24,8 @@ INTERVALS = (
 )
 """How narrow, is measured: results/published/benchmark/coverage.json."""
 
+ALONE = " They are over the seeds alone."
+
 CONTROLS: dict[Question, tuple[str, str]] = {
     "scratch": ("training from scratch", "scratch"),
     "pretraining": ("random weights", "random"),
@@ -42,14 +44,16 @@ def of_setting(verdict: Verdict, show: Numbers) -> tuple[str, ...]:
     told += not_compared(verdict)
     told += without_a_result(verdict)
     told += [under_shifts(arm, show) for arm in verdict.robustness]
-    return (*told, method(verdict.family, verdict.images)) if told else ()
+    return (*told, method(verdict.family, verdict.images, verdict.episodes)) if told else ()
 
 
 def of_all(verdict: Verdict, environments: int, algorithms: int = 1) -> tuple[str, ...]:
     """The same of normalised scores over several environments."""
     told = tuple(final(comparison, "{:.2f}".format) for comparison in verdict.comparisons)
     told += (*not_compared(verdict), *without_a_result(verdict))
-    return (*told, method_of_all(environments, verdict.family.finals, algorithms)) if verdict.family.finals else told
+    if not verdict.family.finals:
+        return told
+    return (*told, method_of_all(environments, verdict.family.finals, algorithms, verdict.episodes))
 
 
 def final(pair: Comparison, show: Callable[[float], str]) -> str:
@@ -231,26 +235,38 @@ def source(threshold: Threshold) -> str:
     return f"what {threshold.baseline} scores{where} in the end (IQM)"
 
 
-def method(family: Family, images: int | None = None) -> str:
-    """How often what is claimed may be wrong; of a data set with so many test images."""
+def method(family: Family, images: int | None = None, episodes: int | None = None) -> str:
+    """How often what is claimed may be wrong; of a data set with so many test images, or after so many episodes."""
     counts = ((family.finals, "in the end"), (family.points, "on the way"), (family.shifts, "under shifts"))
     kinds = [f"{count:,} {name}" for count, name in counts if count]
     if not kinds:
         return f"Nothing is claimed with fewer than {SEEDS} seeds."
     known = "" if images is None else f" Those in the end count the error of {images:,} test images too."
+    if episodes is not None and (family.finals or family.shifts):
+        known = of_episodes(episodes)
+    if episodes is not None and family.points:
+        known += " Those on the way hold for the episodes of those evaluations."
     return (
         f"Claims of each kind have a chance of about {ERROR:.0%} to hold a false one, adjusted (Bonferroni) for the "
         f"number of comparisons in this task: {', '.join(kinds)}.{known} {INTERVALS}"
-        f"{'' if images is None else ' They are over the seeds alone.'}"
+        f"{'' if images is None and episodes is None else ALONE}"
     )
 
 
-def method_of_all(environments: int, finals: int, algorithms: int = 1) -> str:
+def of_episodes(episodes: int) -> str:
+    """How the episodes of the last evaluation count in what is claimed."""
+    if episodes < 2:
+        return " None is made of the last evaluation: its one episode does not say how much others would differ."
+    return f" Those of the last evaluation count the error of its {episodes} episodes too, the same for all agents."
+
+
+def method_of_all(environments: int, finals: int, algorithms: int = 1, episodes: int | None = None) -> str:
     """The same of claims over several environments together, each with so many algorithms."""
     each = "" if algorithms == 1 else f" with {algorithms} algorithms each"
     return (
         f"Over {environments} environments{each}, with so many seeds in each. Claims have a chance of about "
-        f"{ERROR:.0%} to hold a false one, adjusted (Bonferroni) for the number of comparisons: {finals}. {INTERVALS}"
+        f"{ERROR:.0%} to hold a false one, adjusted (Bonferroni) for the number of comparisons: {finals}."
+        f"{'' if episodes is None else of_episodes(episodes)} {INTERVALS}{'' if episodes is None else ALONE}"
     )
 
 

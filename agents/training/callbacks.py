@@ -248,8 +248,8 @@ class Checkpoint(BaseCallback):
 class Stoppable(BaseCallback):
     """Stops training where it can be gone on with, after a signal has asked for it.
 
-    That is before a rollout or, where none begins within `patience`, after a step of one or of the optimizer: an update
-    is cut short there, and of a rollout `Savepoints` knows what to keep.
+    That is before a rollout or, where none begins within `patience`, after a step of one or of the optimizer:
+    `Savepoints` knows what to keep of a rollout, and which updates can be taken back. Others are waited for.
 
     Args:
         savepoints: that save.
@@ -263,13 +263,14 @@ class Stoppable(BaseCallback):
 
     def _on_training_start(self) -> None:
         learners = optimizers(self.model.policy).values()
-        self._hooks = [learner.register_step_post_hook(self._after_update) for learner in learners]
+        self._hooks = [learner.register_step_post_hook(self._after_step) for learner in learners]
 
-    def _after_update(self, *_: object) -> None:
-        if stopping.waited() > self.patience:
+    def _after_step(self, *_: object) -> None:
+        if self.savepoints.stepped() and stopping.waited() > self.patience:
             stopping.check()
 
     def _on_rollout_start(self) -> None:
+        self.savepoints.update_ended()
         stopping.check()
         self.savepoints.rollout_began()
 
@@ -282,6 +283,7 @@ class Stoppable(BaseCallback):
         self.savepoints.rollout_ended()
 
     def _on_training_end(self) -> None:
+        self.savepoints.update_ended()
         for hook in self._hooks:
             hook.remove()
 

@@ -28,7 +28,7 @@ from stillsight.agents.training.state import model_state as state
 from stillsight.agents.training.state.encoder_facts import check_encoder, encoder_facts
 from stillsight.agents.training.state.finite import check_finite, not_finite
 from stillsight.agents.training.state.fit import check_fit
-from stillsight.agents.training.state.rollout_length import rollout_steps
+from stillsight.agents.training.state.rollout_length import learns_at, rollout_steps
 from stillsight.encoders.errors import DiskFault, as_typed
 from stillsight.encoders.system import stopping
 from stillsight.encoders.system.stopping import Stop
@@ -56,18 +56,21 @@ class Begun:
         counters: of the model.
         ledger: as it was.
         whole: what `Savepoints._whole` gave, of a rollout in which somebody may be stopped: one with an evaluation in
-            it, and a long one of an algorithm that has no replay memory. None of others.
+            it, one before a long update, and a long one of an algorithm that has no replay memory. None of others.
         replay: where the replay memory stood, where there are both.
+        lasts: whether `whole` holds copies, which the update after the rollout leaves alone.
     """
 
     counters: dict[str, Any]
     ledger: Ledger
     whole: dict[str, Any] | None
     replay: Mark | None
+    lasts: bool
 
 
 LONG = 1.0
-"""Seconds beyond which a rollout is long; `callbacks.Stoppable` waits three times as long for one to end."""
+"""Seconds beyond which a rollout or an update is long; `callbacks.Stoppable` waits three times as long for one to
+end."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,13 @@ class Savepoints:
         self._best: int | None = None  # step of the best agent
         self._ended: dict[str, Any] | None = None  # the last checkpoint, where it is that of the end of the run
         self._rollout: Begun | None = None
+        self._update: Begun | None = None  # in an update, what the rollout before it began with, if that can be saved
         self._drawn = False  # whether SB3 has drawn the noise of gSDE for a rollout that has not ended
         self._to_draw: Mapping[str, Any] | None = None  # the checkpoint whose noise the next rollout goes on with
         self._began, self._lasted = 0.0, float("inf")  # the rollout: when by the clock, and for how long the last one
+        self._learns: float | None = None  # when the update began that is under way
+        self._learned = 0.0  # for how long it has
+        self._learning = float("inf")  # for how long the last one did; of none yet nobody knows how long it will be
 
     @property
     def ledger(self) -> Ledger:
@@ -160,37 +167,64 @@ class Savepoints:
     def rollout_began(self) -> None:
         """Remember where the agent stands: until `rollout_ended` it holds steps that it has not learned from."""
         self.meter.settle(hurried=True)
-        model = self.agent.model
-        gathers = self._lasted > LONG and not isinstance(model, OffPolicyAlgorithm)
-        gathers = gathers or (self.evaluation is not None and self.evaluation.due_within(rollout_steps(model)))
+        model, off_policy = self.agent.model, isinstance(self.agent.model, OffPolicyAlgorithm)
+        steps = rollout_steps(model)
+        lasts = self._learning > LONG and learns_at(model, model.num_timesteps + steps)
+        gathers = lasts or (self._lasted > LONG and not off_policy)
+        gathers = gathers or (self.evaluation is not None and self.evaluation.due_within(steps))
         whole = self._whole() if gathers else None
-        if whole is not None and isinstance(model, OffPolicyAlgorithm):  # DQN moves its target network in rollouts
-            whole["parameters"] = state.copied(whole["parameters"])
+        if whole is not None and (lasts or off_policy):  # DQN moves its target network in rollouts
+            whole = state.copied(whole)
         replay = None if whole is None else state.mark_replay(model)
-        self._rollout = Begun(state.counters(model), replace(self.ledger), whole, replay)
+        self._rollout = Begun(state.counters(model), replace(self.ledger), whole, replay, lasts)
         self._began = time.perf_counter()
 
     def rollout_ended(self) -> None:
         """What was collected is whole, and learned from next."""
-        self._rollout, self._lasted, self._drawn = None, time.perf_counter() - self._began, False
+        now, begun = time.perf_counter(), self._rollout
+        self._update = begun if begun is not None and begun.lasts else None
+        self._rollout, self._lasted, self._drawn = None, now - self._began, False
+        self._learns = now if learns_at(self.agent.model, self.agent.model.num_timesteps) else None
+        self._learned = 0.0
+
+    def stepped(self) -> bool:
+        """An optimizer has made a step of the update that is under way.
+
+        Returns:
+            Whether a run that is stopped there is saved as it stood before the rollout. What is half learned is
+            nothing to go on with: an update that cannot be taken back has to be waited for.
+        """
+        if self._learns is not None:
+            self._learned = time.perf_counter() - self._learns
+        return self._update is not None
+
+    def update_ended(self) -> None:
+        """All was learned that the rollout before was collected for."""
+        if self._learns is not None:
+            self._learning = self._learned
+        self._learns, self._update = None, None
 
     def _save_stopped(self, stop: Stop, *, unstored: int) -> None:
         """Save what training was stopped at, and say so in `stop`.
 
         In the middle of a rollout, an algorithm that learns from rollouts is saved as it stood when that began, games
         and random numbers included, for its weights are the same. So is one with a replay memory where an evaluation
-        falls into the rollout, which is played whole then by the agent that it is due for; else that is saved as it
-        stands.
+        falls into the rollout, which is played whole then by the agent that it is due for, or a long update is to
+        follow; else that is saved as it stands. In the middle of an update every algorithm is saved as it stood when
+        the rollout before that began: all that was half learned is taken back.
 
         Args:
             stop: what somebody asked for.
             unstored: environment steps that were counted and did not reach the replay memory.
         """
         model = self.agent.model
-        reached, begun = model.num_timesteps, self._rollout
+        reached, begun, within = model.num_timesteps, self._rollout, "rollout"
         if begun is not None and begun.whole is None and isinstance(model, OffPolicyAlgorithm):
             begun = None
             model.num_timesteps -= unstored
+        if self._update is not None and self._update.whole is not None:
+            begun, within = self._update, "update"
+            state.restore(model, self._update.whole)
         if begun is not None:
             self.meter.settle()
             vars(model).update(begun.counters)
@@ -202,7 +236,7 @@ class Savepoints:
         kept = "it is saved as it stood there" if saved == reached else f"it is saved as it stood at step {saved:,}"
         stop.sentence = (
             f"Stopped by {stop.name} at step {reached:,} of {self.agent.config.steps:,}"
-            f"{f'; {kept}' if saved else ', in its first rollout'}. {self.run.advice()}"
+            f"{f'; {kept}' if saved else f', in its first {within}'}. {self.run.advice()}"
         )
 
     def advice(self) -> str:

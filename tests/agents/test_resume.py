@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from stillsight.agents import RlConfig, rl
 from stillsight.agents.doctor.run_check import check_run
@@ -25,6 +27,7 @@ from stillsight.agents.training.checkpointing import Savepoints
 from stillsight.agents.training.continuing import games
 from stillsight.agents.training.episodes import Episode, play_episodes
 from stillsight.agents.training.state import model_state as state
+from stillsight.agents.training.state.rollout_length import learns_at
 from stillsight.encoders.system.stopping import Stop
 from stillsight.encoders.zoo.retina import retina
 
@@ -274,6 +277,138 @@ def test_a_run_that_is_stopped_in_an_evaluation_is_the_same_as_one_that_was_not(
         assert [_untimed(row) for row in read_lines(folder / file)] == [
             _untimed(row) for row in read_lines(tmp_path / "whole" / file)
         ]
+
+
+def stop_learning(config: RlConfig, update: int, step: int, long: float) -> Path:
+    """SIGTERM as the optimizers of `config`'s run make step `step` of its update `update`, for which nobody has the
+    patience to wait.
+
+    Args:
+        config: of the run.
+        update, step: counted from 1.
+        long: seconds beyond which an update counts as long.
+    """
+    began, made = [0], Counter[int]()
+
+    def on_rollout_end(self: callbacks.Stoppable) -> None:
+        self.savepoints.rollout_ended()
+        began[0] += learns_at(self.model, self.num_timesteps)
+
+    def count(*_: object) -> None:
+        made[began[0]] += 1
+        if began[0] == update and made[update] == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    hook = register_optimizer_step_pre_hook(count)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(callbacks.Stoppable, "_on_rollout_end", on_rollout_end)
+            patch.setattr(callbacks.Stoppable.__init__, "__defaults__", (-1.0,))
+            patch.setattr(checkpointing, "LONG", long)
+            with pytest.raises(Stop, match=r"SIGTERM at step "):
+                rl(config)
+    finally:
+        hook.remove()
+    assert max(made) == update
+    assert config.out is not None
+    return config.out
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    rows = read_lines(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
+    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("algo", "update", "step", "changes"),
+    [
+        ("ppo", 1, 3, {}),
+        ("ppo", 3, 3, {"eval_every": 20}),
+        ("ppo", 3, 1, {"mode": "finetune", "checkpoint_every": 64}),
+        ("recurrent_ppo", 2, 3, {}),
+        ("dqn", 1, 1, {}),
+        ("dqn", 9, 2, {"set": ("buffer_size=60", "tau=0.5", "target_update_interval=2", "gradient_steps=3")}),
+        ("dqn", 2, 7, {"n_envs": 1, "set": ("train_freq=[1, 'episode']", "gradient_steps=-1", "n_steps=3")}),
+        ("sac", 5, 1, {"set": ("use_sde=True",), "eval_every": 20}),
+        ("td3", 6, 2, {}),
+    ],
+)
+def test_a_run_that_is_stopped_in_an_update_is_the_same_as_one_that_was_not(
+    tiny: Tiny,
+    tmp_path: Path,
+    algo: str,
+    update: int,
+    step: int,
+    changes: dict[str, Any],
+    same: Callable[[Any, Any], bool],
+) -> None:
+    """The failure it prevents: weights and moments of half an update, saved beside the games of all of its rollout."""
+    if algo == "recurrent_ppo":
+        pytest.importorskip("sb3_contrib")
+    changes = {**changes, "set": (*tiny(algo).set, *changes.get("set", ()))}
+    config = tiny(algo, steps=STEPS, **changes)
+    whole, stopped = (replace(config, out=tmp_path / name) for name in ("whole", "stopped"))
+    rl(whole)
+    folder = stop_learning(stopped, update, step, long=-1.0)
+    if (folder / "checkpoints" / "last.safetensors").exists():
+        assert last(folder)["games"] is not None
+    else:
+        assert (algo, update) == ("ppo", 1), "nothing was learned before it"
+    rl(RlConfig(resume=folder))
+    assert_the_same(folder, tmp_path / "whole", same)
+
+
+@pytest.mark.parametrize("algo", ["ppo", "dqn"])
+def test_an_update_that_was_not_expected_to_be_long_is_waited_for(
+    tiny: Tiny, tmp_path: Path, algo: str, same: Callable[[Any, Any], bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(algo, steps=STEPS)
+    whole, stopped = (replace(config, out=tmp_path / name) for name in ("whole", "stopped"))
+    rl(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "copied", lambda _: pytest.fail("what takes no time is not to be paid for"))
+        folder = stop_learning(stopped, 2, 1, long=float("inf"))
+    stored = last(folder)
+    assert stored["games"] is not None
+    assert stored["counters"]["_n_updates"] == 2 * (2 if algo == "ppo" else 1), "both updates are whole"
+    rl(RlConfig(resume=folder))
+    assert_the_same(folder, tmp_path / "whole", same)
+
+
+def test_networks_are_copied_before_the_first_update_and_no_more_where_it_was_short(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    copies: list[dict[str, Any]] = []
+    original = state.copied
+
+    def copied(given: dict[str, Any]) -> dict[str, Any]:
+        copies.append(original(given))
+        return copies[-1]
+
+    monkeypatch.setattr(state, "copied", copied)
+    monkeypatch.setattr(checkpointing, "LONG", 600.0)
+    rl(tiny("ppo", steps=STEPS, out=tmp_path / "run"))
+    assert [one["counters"]["num_timesteps"] for one in copies] == [0]
+    held = copies[0]["parameters"]["policy"]
+    shared = [name for name in held if name.startswith(("pi_features_extractor.", "vf_features_extractor."))]
+    assert shared
+    for name in shared:
+        assert held[name].data_ptr() == held[name.partition("_")[2]].data_ptr(), "it is one network under three names"
+
+
+def assert_the_same(folder: Path, whole: Path, same: Callable[[Any, Any], bool]) -> None:
+    """Two finished runs are the same to the bit, but for what counts time."""
+    one, other = last(folder), last(whole)
+    for part in ("parameters", "variables", "random", "games", "evaluation", "replay"):
+        assert same(one[part], other[part]), part
+    if one["replay"]:
+        assert same(*(checkpoint.load(run / "checkpoints" / f"{one['replay']}.safetensors") for run in (folder, whole)))
+    for file in ("episodes.jsonl", "eval.jsonl"):
+        assert [_untimed(row) for row in read_lines(folder / file)] == [
+            _untimed(row) for row in read_lines(whole / file)
+        ]
+    assert metrics(folder) == metrics(whole)
+    assert metrics(folder)
 
 
 def _untimed(row: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
+from torch import Tensor
 
 from stillsight.agents.buffers.replay import FrameReplayBuffer, Mark
 from stillsight.agents.errors import CheckpointError
@@ -38,13 +39,22 @@ def capture(model: BaseAlgorithm) -> dict[str, Any]:
     }
 
 
-def copied(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The "parameters" of `capture` with copies of what networks hold, which what happens to the model leaves alone.
-    Optimizers stay as they are: they move where the model learns."""
-    return {
-        name: one if "param_groups" in one else {key: value.clone() for key, value in one.items()}
-        for name, one in parameters.items()
-    }
+def copied(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What `capture` gave, with copies of what networks and optimizers hold, which whatever happens to the model leaves
+    alone. They lie in main memory, for that of a device may be full, and one under several names is copied once."""
+    copies: dict[Any, Tensor] = {}
+
+    def copy(node: Any) -> Any:
+        if isinstance(node, Tensor):
+            identity = (node.data_ptr(), node.shape, node.stride(), node.dtype) if node.numel() else id(node)
+            if identity not in copies:
+                copies[identity] = node.detach().to("cpu", copy=True)
+            return copies[identity]
+        if isinstance(node, Mapping):
+            return {key: copy(value) for key, value in node.items()}
+        return [copy(value) for value in node] if isinstance(node, list | tuple) else node
+
+    return {**state, "parameters": copy(state["parameters"]), "variables": copy(state["variables"])}
 
 
 def counters(model: BaseAlgorithm) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Rollout length: how many environment steps an SB3 model makes between two updates."""
+"""Rollout length: how many environment steps an SB3 model makes between two updates, and which of them it makes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ def rollout_steps(model: BaseAlgorithm) -> float:
     if not isinstance(often, TrainFreq) or often.unit is not TrainFrequencyUnit.STEP:
         return inf
     return often.frequency * model.n_envs
+
+
+def learns_at(model: BaseAlgorithm, step: float) -> bool:
+    """Whether an update follows a rollout that ends at this step: of a replay memory SB3 learns after some steps."""
+    return not isinstance(model, OffPolicyAlgorithm) or step > model.learning_starts
 
 
 def least_share(model: BaseAlgorithm, steps: int) -> float:

@@ -106,9 +106,15 @@ class EncoderExtractor(BaseFeaturesExtractor):
         return join(self.head, self.state_head, features, state)
 
     def take(self, look: FirstLook) -> None:
-        """Standardise features and state by what a first look gathered, see `gather_statistics`, from now on."""
+        """Standardise features and state by what a first look gathered, see `gather_statistics`, from now on.
+
+        Raises:
+            RunError: replay memory would round features away that the head is to see.
+        """
         if self.head is not None and look.features is not None:
             self.head.standardise.take(look.features)
+            if look.rounding is not None:
+                self.head.standardise.check_rounding(look.features, look.rounding)
         if self.state_head is not None and look.state is not None:
             self.state_head.standardise.take(look.state)
 

@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from stillsight.agents.buffers.footprint import check_memory
+from stillsight.agents.errors import RunError
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.learned import Learned
 from stillsight.envs.random_play import random_play
@@ -40,13 +41,18 @@ class Statistics(NamedTuple):
 
 
 class FirstLook(NamedTuple):
-    """Statistics of what random play shows: of the features of each image, one after the other, and of the state.
+    """What random play shows.
 
-    None of what there is not, or is left as it is.
+    Attributes:
+        features: of each image, one after the other; None where there are none, or they are left as they are.
+        state: likewise.
+        rounding: root mean square of what float16 would change of each feature, float32 `[D]`; None where it was not
+            asked for.
     """
 
     features: Statistics | None
     state: Statistics | None
+    rounding: Tensor | None = None
 
 
 class Standardise(nn.Module):
@@ -82,6 +88,32 @@ class Standardise(nn.Module):
         self.std.copy_(torch.cat([part.clamp_min(max(FLOOR * part.mean().item(), TINY)) for part in parts]))
         self._look()
 
+    def check_rounding(self, statistics: Statistics, rounding: Tensor) -> None:
+        """Refuse features whose differences a replay memory in float16 would round away.
+
+        What counts is what the policy would see of it, in units of the deviations by which it divides; of features that
+        do not vary there is nothing to lose, and a feature of which nothing is left is lost, however wrong it is.
+
+        Args:
+            statistics: those that `take` took.
+            rounding: of the same features, see `FirstLook`.
+
+        Raises:
+            RunError: its root mean square over the features that vary is above `COARSEST`.
+        """
+        vary = statistics.std > CONSTANT * statistics.mean.abs()
+        if not vary.any():
+            return
+        lost = (rounding / self.std.cpu())[vary].nan_to_num(nan=1.0).clamp(max=1.0)
+        share = lost.square().mean().sqrt().item()
+        if share > COARSEST:
+            largest, spread = statistics.mean.abs().max().item(), statistics.std[vary].median().item()
+            raise RunError(
+                f"Replay memory keeps features in float16, and its rounding is {100 * share:.3g}% of what they vary by "
+                f"in the first look: allowed are {COARSEST:.0%}. They lie up to {largest:.3g} from zero, and half of "
+                f"those that vary do so by less than {spread:.3g}. Type --replay-dtype float32, or take another --tap."
+            )
+
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._look()
@@ -101,19 +133,25 @@ class Standardise(nn.Module):
         return clipped + scaled.sign() * beyond.log1p()
 
 
+COARSEST = 0.1
+"""Rounding of features in replay memory above which it is refused, in units of what they vary by."""
+
 BATCH = 64
 """Images encoded at once."""
 
 
 CONSTANT = 1e-6
-"""Spread of a number of a state, in units of its size, below which it counts as constant and is not divided by."""
+"""Spread of a number of a state, in units of its size, below which it counts as constant and is not divided by; of a
+feature, below which it does not vary."""
 EPISODES = 16
 """Further episodes of each environment whose beginnings are looked at, where a number was constant: a goal may be."""
 COARSE = 1e5
 """Size from which float32 has no more than two digits behind the point."""
 
 
-def gather_statistics(venv: VecEnv, encoder: Encoder, learned: Learned | None, frames: int) -> FirstLook:
+def gather_statistics(
+    venv: VecEnv, encoder: Encoder, learned: Learned | None, frames: int, *, half: bool = False
+) -> FirstLook:
     """Gather mean and standard deviation of each feature, and of each number of a state, over frames of random play.
 
     The images are left out of the encoder's count: they are a constant, and no part of what a step costs.
@@ -124,6 +162,7 @@ def gather_statistics(venv: VecEnv, encoder: Encoder, learned: Learned | None, f
         learned: the trained part behind it, as training will begin with it: a policy's own, for SB3 has initialised
             anew what of it is not pretrained. None where features are left as they are: nothing is encoded.
         frames: how many are looked at, of all environments together.
+        half: look also at what comes of the frozen part's features in float16, as a replay memory may keep them.
 
     Frames that are all alike, or hold nothing but black and the next grey, are warned of on stderr.
 
@@ -145,20 +184,26 @@ def gather_statistics(venv: VecEnv, encoder: Encoder, learned: Learned | None, f
     for place in range(images.shape[1]):
         warn_of_blank(images[:, place])
     pixels = torch.from_numpy(images).flatten(0, 1)
-    of_features = of_state = None
+    of_features = of_state = rounding = None
     if layout.images and learned is not None:
         was_training = learned.training
         learned.eval()  # where BatchNorm learns, the look must not move its statistics
         with torch.no_grad(), encoder.counter.paused():
-            looks = (learned(encoder.frozen(part.to(encoder.device))) for part in pixels.split(BATCH))
-            features = torch.cat([look.cpu() for look in looks])
+            looks, errors = [], []
+            for part in pixels.split(BATCH):
+                seen = encoder.frozen(part.to(encoder.device))
+                looks.append(learned(seen).cpu())
+                if half:
+                    errors.append(learned(seen.half().to(seen.dtype)).cpu() - looks[-1])
         learned.train(was_training)
-        features = features.reshape(len(images), -1)
+        features = torch.cat(looks).reshape(len(images), -1)
+        if half:
+            rounding = torch.cat(errors).reshape(len(images), -1).square().mean(0).sqrt()
         of_features = Statistics(features.mean(0), features.std(0, correction=0))
     if layout.vectors:
         state = torch.from_numpy(np.concatenate([layout.state_of(one) for one in shown])[:frames]).double()
         of_state = _of_state(state, venv, layout)
-    return FirstLook(of_features, of_state)
+    return FirstLook(of_features, of_state, rounding)
 
 
 def _of_state(state: Tensor, venv: VecEnv, layout: Layout) -> Statistics:

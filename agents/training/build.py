@@ -20,6 +20,7 @@ from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.model import make_model
 from stillsight.agents.training.seeds import STANDARDISE, env_seed
 from stillsight.agents.training.settings import overrides
+from stillsight.agents.training.state.model_state import keeps_half
 from stillsight.encoders.encoder import Encoder, fingerprint
 from stillsight.envs import make_env, make_vec, workers_pay
 from stillsight.envs.vector import layout_of
@@ -132,7 +133,8 @@ def make_agent(config: RlConfig, encoder: Encoder, *, n_envs: int) -> Agent:
         n_envs: environments side by side.
 
     Raises:
-        RunError: the algorithm cannot act here, or takes no such setting.
+        RunError: the algorithm cannot act here, or takes no such setting, or its replay memory would round features
+            away.
         EncoderError, EnvError: see `make_venv`.
     """
     venv = make_venv(config, encoder, n_envs=n_envs, training=True, seed=env_seed(config.seed))
@@ -142,7 +144,7 @@ def make_agent(config: RlConfig, encoder: Encoder, *, n_envs: int) -> Agent:
         seed = env_seed(config.seed + STANDARDISE)
         looked_at = make_vec(config.env, n_envs, seed=seed, options=config.env_options())
         learned = canonical(model.policy).learned if config.features_standardised else None
-        look = gather_statistics(looked_at, encoder, learned, config.standardise)
+        look = gather_statistics(looked_at, encoder, learned, config.standardise, half=keeps_half(model))
         looked_at.close()
         for extractor in extractors(model.policy):
             extractor.take(look)

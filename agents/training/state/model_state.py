@@ -137,6 +137,12 @@ def capture_replay(model: BaseAlgorithm) -> dict[str, Any] | None:
     return buffer.state() if isinstance(buffer, FrameReplayBuffer) else None
 
 
+def keeps_half(model: BaseAlgorithm) -> bool:
+    """Whether a replay memory keeps features in float16; pixels it keeps as they are."""
+    buffer = getattr(model, "replay_buffer", None)
+    return isinstance(buffer, FrameReplayBuffer) and buffer.frames.dtype == np.float16
+
+
 def mark_replay(model: BaseAlgorithm) -> Mark | None:
     """Where the replay memory stands, for `rewind_replay`; None for algorithms without one."""
     buffer = getattr(model, "replay_buffer", None)

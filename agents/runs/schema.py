@@ -154,6 +154,7 @@ class BestFacts(AgentFacts):
     """What stands in the checkpoint that did best in an evaluation."""
 
     mean: float
+    evaluated: NotRequired[dict[str, int]]
 
 
 class LearningFacts(AgentFacts):

@@ -21,7 +21,7 @@ from stillsight.agents.runs.place import place
 from stillsight.agents.runs.trust import flags
 from stillsight.agents.training.build import Agent, check_step
 from stillsight.agents.training.continuing import games
-from stillsight.agents.training.continuing.best_agent import restore_best
+from stillsight.agents.training.continuing.best_agent import EVALUATED, restore_best
 from stillsight.agents.training.ledger import Ledger, Meter
 from stillsight.agents.training.seeds import RESUMED, env_seed
 from stillsight.agents.training.state import model_state as state
@@ -80,10 +80,12 @@ class Resumption:
     Attributes:
         step: environment steps that are done.
         games: None where the games go on, too; else why they begin anew, as the end of a sentence.
+        best: None where the best agent of before is to be beaten; else why it is not, in words.
     """
 
     step: int
     games: str | None
+    best: str | None = None
 
 
 class Savepoints:
@@ -287,7 +289,8 @@ class Savepoints:
             if self._best is not None and self._saved is not None and self._best <= self._saved:
                 history.keep_best_before(self.run.folder)
             self.ledger.best, self._best = mean, self.agent.model.num_timesteps
-            self.run.save("best", {**state.learned(self.agent.model), **self._facts(), "mean": mean}, self._header())
+            facts = {**self._facts(), "mean": mean, "evaluated": self._evaluated()}
+            self.run.save("best", {**state.learned(self.agent.model), **facts}, self._header())
 
     def last(self, whole: Mapping[str, Any] | None = None) -> None:
         """Keep all that learning on needs. The replay memory goes first, into a file that the other one names.
@@ -401,11 +404,16 @@ class Savepoints:
             self._to_draw = stored
         if self.evaluation is not None:
             self.evaluation.restore(stored.get("evaluation"), stored.get("evaluated"))
-        self.resumption = Resumption(model.num_timesteps, anew)
         self.meter.ledger = Ledger.restored(stored["ledger"])
         self.ancestor = stored.get("ancestor")
         best = restore_best(self.run.folder, model.num_timesteps)
-        self._best, self.ledger.best = (None, float("-inf")) if best is None else best
+        self._best, self.ledger.best = (None, float("-inf")) if best is None else (best.step, best.mean)
+        word = None
+        if best is not None and (others := best.others(self._evaluated(), self.run.changed)):
+            self.ledger.best = float("-inf")
+            stays = f"that of step {best.step:,} stays until the next evaluation"
+            word = f"{stays}, which is of another kind: {'; '.join(others)}"
+        self.resumption = Resumption(model.num_timesteps, anew, word)
         self.run.rewind(model.num_timesteps)
         self.meter.skip_images()
         self._saved = model.num_timesteps
@@ -437,6 +445,10 @@ class Savepoints:
         model = self.agent.model
         eyes = encoder_facts(self.agent.encoder, model.policy, self.agent.venv.layout)
         return {"step": model.num_timesteps, **eyes}
+
+    def _evaluated(self) -> dict[str, int]:
+        """What the means of evaluations are of now."""
+        return {name: getattr(self.agent.config, name) for name in EVALUATED}
 
     def _header(self) -> dict[str, str]:
         return {"stillsight": "agent", "encoder": self.agent.encoder.name, "algorithm": self.agent.config.algo}

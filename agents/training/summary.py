@@ -163,6 +163,8 @@ def begins(agent: Agent, savepoints: Savepoints, changed: Mapping[str, tuple[Any
     told = [f"{name} {before} before, {now} now" for name, (before, now) in changed.items()]
     rows["resumed"] = "; ".join([f"at step {resumption.step:,} of {config.steps:,}", *told])
     rows["episodes"] = "go on where they stood" if resumption.games is None else f"begin anew: {resumption.games}"
+    if resumption.best is not None:
+        rows["best agent"] = resumption.best
     if "steps" in changed and resumption.step:
         rows["schedules"] = _schedules(agent, resumption.step, changed["steps"][0])
     return rows

@@ -285,6 +285,113 @@ def test_evaluations_play_on_after_the_one_that_ended_a_run(
     assert same(last(killed)["evaluation"], stood["evaluation"])
 
 
+def best(folder: Path) -> tuple[int, float, dict[str, int] | None]:
+    stored = checkpoint.load(folder / "checkpoints" / "best.safetensors")
+    return stored["step"], stored["mean"], stored.get("evaluated")
+
+
+def scored(monkeypatch: pytest.MonkeyPatch, *means: float) -> None:
+    """Let the next evaluations have these means."""
+    scores = iter(means)
+
+    def play(*_: Any, **more: Any) -> list[Episode]:
+        more["watch"](1, 20, None)
+        return [Episode(next(scores), 20, False)]
+
+    monkeypatch.setattr(callbacks, "play_episodes", play)
+
+
+def interrupted(config: RlConfig, step: int) -> None:
+    """Ctrl-C at once as `config`'s run comes to `step`."""
+
+    def on_step(self: callbacks.Episodes) -> bool:
+        if self.num_timesteps >= step:
+            raise KeyboardInterrupt
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.Episodes, "_on_step", on_step)
+        with pytest.raises(RunError, match="Stopped at step"):
+            rl(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"eval_episodes": 2}, "eval_episodes 1 before, 2 now"),
+        ({"eval_max_steps": 5}, "eval_max_steps 10000 before, 5 now"),
+        (
+            {"eval_episodes": 2, "eval_max_steps": 5},
+            "eval_episodes 1 before, 2 now; eval_max_steps 10000 before, 5 now",
+        ),
+    ],
+)
+@pytest.mark.parametrize("older", [False, True])
+def test_the_best_of_other_evaluations_is_not_to_be_beaten(
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, int],
+    told: str,
+    older: bool,
+) -> None:
+    """The failure it prevents: an agent of easier evaluations stays the best one for ever."""
+    folder = tmp_path / "run"
+    scored(monkeypatch, 9.0, 8.0)
+    interrupted(tiny("ppo", steps=2 * HALF, eval_every=32, checkpoint_every=32, out=folder), 80)
+    held = {"eval_episodes": 1, "eval_max_steps": 10_000}
+    assert best(folder) == (32, 9.0, held)
+    path = folder / "checkpoints" / "best.safetensors"
+    if older:  # which did not write down what its mean was of
+        stored = checkpoint.load(path)
+        checkpoint.save(path, {name: value for name, value in stored.items() if name != "evaluated"})
+    before = path.read_bytes()
+    capsys.readouterr()
+    if not older:  # once more stopped before the first evaluation of the new kind
+        interrupted(RlConfig(resume=folder, **changes), 80)
+        assert path.read_bytes() == before
+        assert "that of step 32 stays until the next evaluation" in " ".join(capsys.readouterr().out.split())
+        changes = {}
+    scored(monkeypatch, 1.0, 2.0)
+    result = rl(RlConfig(resume=folder, **changes))
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"that of step 32 stays until the next evaluation, which is of another kind: {told}" in said
+    assert result["best_return_mean"] == 2.0
+    assert best(folder) == (2 * HALF, 2.0, held | {name: config(folder)[name] for name in held})
+    assert [row["mean"] for row in rows(folder, "eval")] == [9.0, 8.0, 1.0, 2.0]
+    assert all(outcome.state != "wrong" for outcome in check_run(folder))
+
+
+def test_the_first_of_other_evaluations_is_best_and_worse_ones_are_not(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    scored(monkeypatch, 9.0, 8.0)
+    interrupted(tiny("ppo", steps=2 * HALF, eval_every=32, checkpoint_every=32, out=folder), 80)
+    scored(monkeypatch, 1.0, 0.5)
+    rl(RlConfig(resume=folder, eval_episodes=2))
+    assert best(folder)[:2] == (96, 1.0)
+
+
+@pytest.mark.parametrize("changes", [{}, {"eval_every": 16}, {"eval_envs": 1}, {"eval_episodes": 1}])
+def test_the_best_of_the_same_evaluations_is_to_be_beaten(
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, int],
+) -> None:
+    folder = tmp_path / "run"
+    scored(monkeypatch, 9.0, 8.0)
+    interrupted(tiny("ppo", steps=2 * HALF, eval_every=32, checkpoint_every=32, out=folder), 80)
+    capsys.readouterr()
+    scored(monkeypatch, 1.0, 2.0, 3.0, 4.0)
+    assert rl(RlConfig(resume=folder, **changes))["best_return_mean"] == 9.0
+    assert best(folder)[:2] == (32, 9.0)
+    assert "best agent" not in capsys.readouterr().out
+
+
 def test_games_that_cannot_be_saved_begin_anew_and_the_card_says_so(
     tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,33 @@ class DamagedFileError(EncoderError):
     of."""
 
 
+class MemoryShortError(EncoderError):
+    """A file that free memory has no room for, worded so that it can be printed as it stands.
+
+    It is no damaged one: whoever passes over damaged files, replaces or removes them, leaves this one as it is.
+
+    Args:
+        what: the file, or words for what is in it.
+        reason: what it takes and what there is, such as "it holds 8 bytes, and 4 of memory are free".
+        advice: what to do, where something better is known than to make room.
+    """
+
+    def __init__(self, what: object, reason: str, advice: str = "") -> None:
+        super().__init__(
+            f"{what} was not read, and is kept as it is: {reason}. "
+            f"{advice or 'End what else takes memory here, or take a machine with more, and type the same again.'}"
+        )
+        self.reason = reason
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory could not be had, of this machine or of a device; torch's own are
+    RuntimeErrors."""
+    said = str(error)
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(word in said for word in words))
+
+
 def unknown(noun: str, found: str, known: Iterable[str], allowed: str, flag: str) -> str:
     """The sentence for a name that does not exist: what was found, the nearest match, what is allowed, what to type.
 

@@ -24,8 +24,9 @@ from stillsight.agents.runs.reader import IMPORTED, read_config, read_json
 from stillsight.agents.runs.spaces import SPACES_FILE, Spaces
 from stillsight.agents.runs.trust import open_run, read_run
 from stillsight.encoders.atomic import is_partial
-from stillsight.encoders.errors import EncoderError, as_typed
+from stillsight.encoders.errors import DamagedFileError, EncoderError, MemoryShortError, as_typed
 from stillsight.encoders.system.plain_file import open_plain
+from stillsight.encoders.weights import tensor_file
 from stillsight.encoders.weights.weights_file import read_state_dict
 
 LOGS = {"metrics": True, "episodes": False, "eval": True, "evaluations": None}
@@ -189,11 +190,15 @@ def _disorder(rows: Rows, name: str, counted: str, most: int) -> Iterator[str]:
 def _checkpoints(folder: Path) -> tuple[dict[str, Any], list[Outcome]]:
     """Everything in checkpoints/, read; and what each file is like. Replay memory is read and let go."""
     trees: dict[str, Any] = {}
-    outcomes = []
+    outcomes, unread = [], False
     for path in sorted((folder / "checkpoints").glob("[!.]*.safetensors")):
         name = f"checkpoints/{path.name}"
         try:
             tree = _read(path)
+        except MemoryShortError as error:
+            outcomes.append(_too_large(path, name, error))
+            unread = unread or not path.stem.startswith("replay-")
+            continue
         except (RunError, EncoderError) as error:
             other = "best" if path.stem == "last" else "last"
             outcomes.append(Outcome(name, "wrong", str(error), f"--checkpoint {other}, or restore the file"))
@@ -214,7 +219,7 @@ def _checkpoints(folder: Path) -> tuple[dict[str, Any], list[Outcome]]:
     for name in sorted(wanted - replays):
         found = "is missing, and a checkpoint names it: learning cannot go on from that one"
         outcomes.append(Outcome(f"checkpoints/{name}.safetensors", "wrong", found, "restore it, or start a new run"))
-    for name in sorted(replays - wanted):
+    for name in sorted(replays - wanted) if not unread else ():  # one that was not read may name it
         path = folder / "checkpoints" / f"{name}.safetensors"
         outcomes.append(Outcome(f"checkpoints/{path.name}", "note", "no checkpoint names it any more", remove(path)))
     if not outcomes:
@@ -222,13 +227,30 @@ def _checkpoints(folder: Path) -> tuple[dict[str, Any], list[Outcome]]:
     return trees, outcomes
 
 
+def _too_large(path: Path, name: str, error: MemoryShortError) -> Outcome:
+    """What a file is like that memory does not hold: its hash can be compared all the same, block by block."""
+    try:
+        hashed = tensor_file.verify(path).sha256 is not None
+    except (DamagedFileError, OSError) as damage:
+        return Outcome(name, "wrong", f"{path} is damaged or incomplete ({damage})", "restore the file")
+    whole = "whole by its hash" if hashed else "without a hash to compare it with"
+    return Outcome(name, "note", f"{whole}, and its numbers were not looked at: {error.reason}")
+
+
 def _read(path: Path) -> dict[str, Any]:
-    """A checkpoint; or plain tensors, as the heads of classifiers are kept."""
+    """A checkpoint; or plain tensors, as the heads of classifiers are kept.
+
+    Raises:
+        RunError, EncoderError: it cannot be read as either.
+        MemoryShortError: memory has no room for it.
+    """
     try:
         return checkpoint.load(path)
     except RunError as error:
         try:
             return dict(read_state_dict(path))
+        except MemoryShortError:
+            raise
         except (EncoderError, StopIteration):
             raise error from None
 

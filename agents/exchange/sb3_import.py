@@ -34,7 +34,7 @@ from stillsight.agents.training.state.finite import check_finite
 from stillsight.agents.training.state.fit import check_learned
 from stillsight.encoders.atomic import to_json, write_atomically
 from stillsight.encoders.building import build
-from stillsight.encoders.errors import EncoderError, as_typed, first_line
+from stillsight.encoders.errors import EncoderError, MemoryShortError, as_typed, first_line, out_of_memory
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.weights.file_hash import file_hash
 
@@ -73,6 +73,8 @@ def import_(path: Path, config: ImportConfig) -> Path:
                     except CheckpointError as error:
                         told = str(error).replace(str(stored), f"{POLICY_FILE} in {path}")
                         raise CheckpointError(f"{told} {AGAIN}") from error
+                    except MemoryShortError as error:
+                        raise MemoryShortError(f"{POLICY_FILE} in {path}", error.reason) from error
             made = _checked(run, tree, path, Trust(all=config.trust))
             if kind != "stillsight export":
                 _check_learned(run, made, tree, path)
@@ -158,6 +160,8 @@ def _unpickled(archive: zipfile.ZipFile, path: Path) -> tuple[schema.ExportRecor
     except RunError:
         raise
     except Exception as error:  # whatever a pickle raises
+        if out_of_memory(error):
+            raise MemoryShortError(path, "memory has no room for what is in it") from error
         reason = first_line(error)
         raise RunError(
             f"{path} is damaged, or was saved by other versions of its packages ({reason}). Save it again with these."

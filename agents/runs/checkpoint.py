@@ -14,14 +14,12 @@ from torch import Tensor
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import schema
 from stillsight.encoders.atomic import check_free, writing
-from stillsight.encoders.errors import DamagedFileError, first_line
+from stillsight.encoders.errors import DamagedFileError, MemoryShortError, first_line
 from stillsight.encoders.weights import tensor_file
 
 STRUCTURE = "structure"
 """Key of the file's header under which the nesting and the plain values are kept, as JSON."""
-_UNREADABLE = (
-    *(DamagedFileError, OSError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError),
-)
+_UNREADABLE = (*(DamagedFileError, OSError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError),)
 """What a file of other content raises where it is read: torch's RuntimeError and Python's RecursionError among them."""
 
 
@@ -56,6 +54,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
 
     Raises:
         CheckpointError: the file is missing, no checkpoint, or not as it was written.
+        MemoryShortError: memory has no room for it. Another checkpoint is not to take its place: it may be good.
     """
     try:
         found = tensor_file.read(path, device, own=True)
@@ -68,6 +67,10 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
         return tree
     except FileNotFoundError as error:
         raise CheckpointError(f"There is no checkpoint {path}. `stillsight list runs` shows the runs.") from error
+    except MemoryShortError:
+        raise
+    except MemoryError as error:
+        raise MemoryShortError(path, "memory has no room for what is in it") from error
     except _UNREADABLE as error:
         reason = first_line(error)
         raise CheckpointError(

@@ -15,13 +15,18 @@ from stillsight.agents.errors import CheckpointError
 from stillsight.agents.runs.place import place
 from stillsight.agents.runs.reader import checkpoint_path
 from stillsight.encoders.atomic import replacing, writing
+from stillsight.encoders.errors import MemoryShortError
 
 BEST, LAST = "best", "last"
 BEST_BEFORE = "best-before"
 """The best agent up to the last checkpoint, while best is one that came after it."""
 
 Read = Callable[[Path], dict[str, Any]]
-"""Read a checkpoint; raises `CheckpointError` where it is missing, damaged or of no use."""
+"""Read a checkpoint; raises `CheckpointError` where it is missing, damaged or of no use.
+
+Where memory has no room for it `MemoryShortError` is raised, which passes through what is here: no other checkpoint
+takes the place of one that may be good, and is removed or written over then.
+"""
 
 
 def checkpoint_name(typed: str) -> str:
@@ -195,11 +200,15 @@ def prune(folder: Path, count: int) -> None:
 
 
 def _good(folder: Path, read: Read) -> list[tuple[str, str]]:
-    """The checkpoints of a folder that can be read: names, and names with their steps."""
+    """The checkpoints of a folder that are not known to be damaged: names, and names with their steps."""
     good = []
     for name in names(folder):
-        with contextlib.suppress(CheckpointError):
+        try:
             good.append((name, _called(name, read(held_file(folder, name)))))
+        except MemoryShortError:  # what the others are like is all that is asked
+            good.append((name, f"{name} (too large for memory now)"))
+        except CheckpointError:
+            continue
     return good
 
 

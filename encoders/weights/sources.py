@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stillsight.encoders.errors import EncoderError, say_once
+from stillsight.encoders.errors import EncoderError, MemoryShortError, say_once
 from stillsight.encoders.weights import first_use, licences
 from stillsight.encoders.weights.download import DownloadError, RefusedError, download
 from stillsight.encoders.weights.file_hash import check_hash, file_hash
@@ -70,6 +70,7 @@ def find(row: EncoderSpec, weights: Path | None = None, folder: Path | None = No
 
     Raises:
         EncoderError: nothing found, a licence that nobody accepted, a damaged file, a wrong hash, no network.
+        MemoryShortError: free memory has no room for them. What was downloaded is kept.
     """
     source = source_of(row)
     by_order = source is not None and source.BY_ORDER
@@ -90,9 +91,7 @@ def find(row: EncoderSpec, weights: Path | None = None, folder: Path | None = No
     provenance = _provenance(place.kind, place.path, licence=row.licence, otherwise=source.LICENCE)
     check_hash(place.path, provenance.sha256, place.digits)
     if place.kind == "download":
-        content = _read_new(row, source, place.path)
-        if not source.digits:  # the server may have said a hash, which nobody says again
-            first_use.keep(place.path, provenance.sha256)
+        content = _read_new(row, source, place.path, provenance.sha256)
     else:
         content = read(place.path)
         if not place.digits:
@@ -136,13 +135,24 @@ def _downloaded(row: EncoderSpec, source: Source) -> Place:
         raise EncoderError(_missing(row, source, str(error))) from error
 
 
-def _read_new(row: EncoderSpec, source: Source, path: Path) -> dict[str, Any]:
+def _read_new(row: EncoderSpec, source: Source, path: Path, sha256: str) -> dict[str, Any]:
     """Read what has just been downloaded; what is no weights file is not kept, so that it is asked for again."""
     try:
-        return read(path)
+        content = read(path)
+    except MemoryShortError:
+        _note(source, path, sha256)
+        raise
     except EncoderError as error:
         path.unlink(missing_ok=True)
         raise EncoderError(_missing(row, source, f"what came is not kept: {error}".rstrip("."))) from error
+    _note(source, path, sha256)
+    return content
+
+
+def _note(source: Source, path: Path, sha256: str) -> None:
+    """Note the hash of what is kept of a download: the server may have said one, which nobody says again."""
+    if not source.digits:
+        first_use.keep(path, sha256)
 
 
 def _missing(row: EncoderSpec, source: Source, reason: str = "") -> str:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from stillsight.encoders.atomic import replacing, sync, writing
 from stillsight.encoders.device import available_memory
-from stillsight.encoders.errors import DamagedFileError, DiskFault
+from stillsight.encoders.errors import DamagedFileError, DiskFault, MemoryShortError, out_of_memory
 from stillsight.encoders.system.plain_file import NotPlainError, open_plain
 
 HASH, CHECKED = "content_sha256", "content_checked"
@@ -160,16 +160,18 @@ def read(path: Path, device: torch.device | str = "cpu", *, own: bool = False) -
     Raises:
         OSError: there is no such file, or it cannot be read.
         DamagedFileError: why it is none, or none any more, in words that a sentence can be made of.
+        MemoryShortError: free memory has no room for it, or that of the device. Whether it is damaged nobody knows.
     """
     with _opened(path) as file:
         header = read_header(file)
         free = available_memory()
         if free is not None and header.size > free:
-            raise DamagedFileError(f"it holds {header.size:,} bytes, and {free:,} of memory are free")
+            raise MemoryShortError(path, f"it holds {header.size:,} bytes, and {free:,} of memory are free")
         digest = _Digest(header)
         tensors = {}
         for name, entry in header.entries.items():
-            tensors[name] = torch.empty(entry.shape, dtype=KINDS[entry.dtype])
+            with _room(path, header, "this machine"):
+                tensors[name] = torch.empty(entry.shape, dtype=KINDS[entry.dtype])
             for block in _blocks(_bytes(tensors[name])):
                 if file.readinto(block) != len(block):
                     raise DamagedFileError("it ends too early")
@@ -177,9 +179,23 @@ def read(path: Path, device: torch.device | str = "cpu", *, own: bool = False) -
         digest.check()
     if own and header.sha256 is None:
         _say_unchecked(path)
-    for name in tensors:
-        tensors[name] = tensors[name].to(device)
+    with _room(path, header, str(device)):
+        for name in tensors:
+            tensors[name] = tensors[name].to(device)
     return TensorFile(tensors, header.metadata, header.sha256)
+
+
+@contextlib.contextmanager
+def _room(path: Path, header: Header, place: str) -> Iterator[None]:
+    """Tell memory that could not be had at `place` for what it is: no tensor takes more than its file holds."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise MemoryShortError(
+            path, f"it holds {header.size:,} bytes, and the memory of {place} has no room for them"
+        ) from error
 
 
 def verify(path: Path, *, from_disk: bool = False) -> Header:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stillsight.encoders.errors import DamagedFileError, EncoderError, first_line
+from stillsight.encoders.device import available_memory
+from stillsight.encoders.errors import DamagedFileError, EncoderError, MemoryShortError, first_line, out_of_memory
 from stillsight.encoders.system.plain_file import open_plain
 from stillsight.encoders.weights import tensor_file
 
@@ -78,12 +80,14 @@ def read(path: Path, *, own: bool = False) -> dict[str, Any]:
 
     Raises:
         EncoderError: the file is damaged, or holds Python objects or no dict of tensors, or would expand.
+        MemoryShortError: free memory has no room for it.
     """
     try:
         _refuse_foreign(path)
         if is_safetensors(path):
             return dict(tensor_file.read(path, own=own).tensors)
         _refuse_expanding(path)
+        _check_room(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except DamagedFileError as error:
         raise damaged(path, error) from error
@@ -102,6 +106,9 @@ def read(path: Path, *, own: bool = False) -> dict[str, Any]:
             "weights file. Save the state_dict alone: torch.save(model.state_dict(), FILE)."
         ) from error
     except Exception as error:  # what torch's unpickler makes of arbitrary bytes: IndexError, EOFError, KeyError ...
+        held = path.stat().st_size
+        if out_of_memory(error) and _asked(error) <= held:
+            raise MemoryShortError(path, f"it has {held:,} bytes, and memory has no room for them") from error
         raise damaged(path, error) from error
     if not any(True for _ in state_dicts(content)):
         raise EncoderError(
@@ -144,6 +151,23 @@ def _shards(path: Path) -> EncoderError:
         f"{path} is an index of weights in {told}, and weights are read from one. Join them: from safetensors.torch "
         "import load_file, save_file; save_file(load_file(FIRST) | load_file(SECOND), FILE)."
     )
+
+
+def _check_room(path: Path) -> None:
+    """Refuse a torch file that free memory does not hold.
+
+    Raises:
+        MemoryShortError: what it takes and what there is.
+    """
+    held, free = path.stat().st_size, available_memory()
+    if free is not None and held > free:
+        raise MemoryShortError(path, f"it has {held:,} bytes, and {free:,} of memory are free")
+
+
+def _asked(error: Exception) -> int:
+    """How many bytes torch asked for that it did not get, as far as it says so: a damaged file may name any number."""
+    said = re.search(r"tried to allocate (\d+) bytes", str(error))
+    return int(said[1]) if said else 0
 
 
 def _refuse_expanding(path: Path) -> None:

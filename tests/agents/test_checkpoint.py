@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import checkpoint
-from stillsight.encoders.errors import DiskFault
+from stillsight.encoders.errors import DiskFault, MemoryShortError
 from stillsight.encoders.weights import tensor_file
 
 Same = Callable[[Any, Any], bool]
@@ -349,7 +349,7 @@ def test_a_file_of_holes_is_refused_before_memory_is_taken(tmp_path: Path, monke
         file.write(content)
         file.truncate(len(content) + size)
     monkeypatch.setattr(torch, "empty", lambda *_, **__: pytest.fail("memory was taken"))
-    with pytest.raises(CheckpointError, match=r"it holds 4,398,046,511,104 bytes, and [\d,]+ of memory are free"):
+    with pytest.raises(MemoryShortError, match=r"it holds 4,398,046,511,104 bytes, and [\d,]+ of memory are free"):
         checkpoint.load(path)
 
 

@@ -35,6 +35,7 @@ def goes_on(folder: Path, config: RlConfig) -> bool:
 
     Raises:
         RunError: the planned configuration's algorithm takes no such setting.
+        MemoryShortError: memory has no room for a checkpoint, which may be the one: the run is to be left as it is.
     """
     here, asked = _where(machine()), _asked(config.resolved())
     try:

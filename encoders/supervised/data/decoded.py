@@ -17,7 +17,7 @@ from torch import Tensor
 
 from stillsight.encoders.atomic import to_json
 from stillsight.encoders.device import available_memory
-from stillsight.encoders.errors import DamagedFileError, DiskFault, EncoderError
+from stillsight.encoders.errors import DamagedFileError, DiskFault, EncoderError, MemoryShortError
 from stillsight.encoders.supervised.data import picture
 from stillsight.encoders.supervised.data.disk import check_room
 from stillsight.encoders.supervised.data.picture import Interpolation
@@ -25,6 +25,9 @@ from stillsight.encoders.system.plain_file import below
 from stillsight.encoders.weights import tensor_file
 
 Progress = Callable[[str, int, int], None]
+
+SMALLER = "Type a smaller --resolution."
+"""What to do where memory does not hold the images."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ def _decode(
     if free is not None and needed > free:
         raise EncoderError(
             f"{len(paths):,} images of {size[0]} x {size[1]} pixels take {needed:,} bytes of memory, and {free:,} are "
-            "free. Type a smaller --resolution."
+            f"free. {SMALLER}"
         )
     images = torch.empty((len(paths), 3, *size), dtype=torch.uint8)
     broken: list[int] = []
@@ -173,9 +176,15 @@ def _keep(decoded: Decoded, header: dict[str, str], file: Path) -> None:
 
 
 def _recall(file: Path) -> Decoded | None:
-    """What an earlier run decoded; None if there is nothing, it cannot be read, or it is damaged."""
+    """What an earlier run decoded; None if there is nothing, it cannot be read, or it is damaged.
+
+    Raises:
+        MemoryShortError: there is, and memory has no room for it: nor would it have any for the images decoded again.
+    """
     try:
         stored = tensor_file.read(file)
+    except MemoryShortError as error:
+        raise MemoryShortError(f"The cache of decoded images {file}", error.reason, SMALLER) from error
     except (DamagedFileError, OSError):
         return None
     if stored.sha256 is None:  # of a version before, which may be damaged where its own hash did not look

@@ -15,12 +15,14 @@ from torch import Tensor
 
 from stillsight.agents.command_line.flag import flags
 from stillsight.encoders import EncoderError
+from stillsight.encoders.errors import MemoryShortError
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.supervised.data import dataset as datasets
 from stillsight.encoders.supervised.data import decoded as decoded_files
 from stillsight.encoders.supervised.data.image_folder import ImageFolder, read
 from stillsight.encoders.supervised.data.split import Dataset
 from stillsight.encoders.supervised.data.subset import Subset
+from stillsight.encoders.weights import tensor_file
 
 
 def picture(path: Path, colour: int, size: tuple[int, int] = (8, 8)) -> None:
@@ -277,6 +279,28 @@ def test_a_damaged_image_cache_is_decoded_again(pets: Path, tmp_path: Path, kind
     assert count == 15
     assert torch.equal(again.labelled.images, first.labelled.images)
     assert decoded(pets, cache)[1] == 0
+
+
+def test_an_image_cache_that_memory_has_no_room_for_is_kept_and_the_way_out_is_told(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    decoded(pets, cache)
+    (file,) = cache.iterdir()
+    content = file.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(tensor_file, "available_memory", lambda: 2879)  # a moment later there would be more
+        patch.setattr(decoded_files.picture, "decode", lambda _: pytest.fail("images were decoded again"))
+        with pytest.raises(
+            MemoryShortError,
+            match=r"it holds 2,880 bytes, and 2,879 of memory are free\. Type a smaller --resolution\.",
+        ) as told:
+            decoded(pets, cache)
+    assert str(file) in str(told.value)
+    assert "damaged" not in str(told.value)
+    assert file.read_bytes() == content
+    assert decoded(pets, cache)[1] == 0
+    assert decoded(pets, cache, 4)[0].labelled.images.shape[-2:] == (4, 4), "what is to be typed is another cache"
 
 
 def test_no_room_for_decoded_images_is_told(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

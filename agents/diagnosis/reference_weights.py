@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from stillsight.agents.errors import RunError
+from stillsight.encoders.weights.former_names import names_today, renamed
 from stillsight.encoders.weights.weights_file import read_state_dict
 
 _ORTHOGONAL = 0.05
@@ -38,6 +39,7 @@ def match(references: Mapping[str, Tensor], state: Mapping[str, Tensor], where: 
     """Match each tensor of `state` with its reference: by the longest common end of names, else by the order of shapes.
 
     Order is what is left where a network was cut up (`nn.Sequential(*list(net.children())[:-1])`), which renames it.
+    Names that torchvision's layers had before, which its files still have, count as today's.
 
     Args:
         references: official names -> tensors.
@@ -48,6 +50,8 @@ def match(references: Mapping[str, Tensor], state: Mapping[str, Tensor], where: 
         RunError: less than half of the network's tensors have a reference.
     """
     wanted = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    # Either may have a prefix that the other lacks, so that a former name is looked for by every end of today's.
+    references = renamed(references, names_today({end for name in wanted for end in _ends(name)}))
     named = {}
     for name, tensor in wanted.items():
         fits = [key for key, value in references.items() if _end(name, key) and value.shape == tensor.shape]
@@ -62,6 +66,12 @@ def match(references: Mapping[str, Tensor], state: Mapping[str, Tensor], where: 
             "Give the state_dict or file that it was loaded from."
         )
     return matched
+
+
+def _ends(name: str) -> Iterator[str]:
+    """A name, and what is left of it as one part after the other is taken from its beginning."""
+    parts = name.split(".")
+    return (".".join(parts[first:]) for first in range(len(parts)))
 
 
 def _end(name: str, key: str) -> str:

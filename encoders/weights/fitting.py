@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,6 +22,9 @@ FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 MATCHED = "its tensors matched in their order"
 """What is said of weights whose names are others than the network's."""
+
+_NUMBERED = re.compile(r"(.+[._])\d+", re.ASCII)
+"""The path of a layer that has only a number, or a number behind a word and a line; what stands before the number."""
 
 FORMER = "its layers under their former names"
 """What is said of weights whose names the network had before."""
@@ -270,16 +274,17 @@ def _check_layers(backbone: Backbone, place: Place, source: str, tap: str, name:
     for path, module in backbone.model.named_modules():
         if id(module) in inside and not any(path.startswith(f"{root}.") for root in roots):
             roots.append(path)
-    # Numbered layers that follow each other belong together: blocks.12 is of no transformer of 12.
-    rows = {f"{row}." for root in roots for row, _, number in [root.rpartition(".")] if row and number.isdigit()}
+    # Numbered layers that follow each other belong together: blocks.12 is of no transformer of 12, and neither is
+    # encoder_layer_12. Names such as layer4 are left out: there are networks that end with layer3 of a longer one.
+    rows = {found[1] for root in roots if (found := _NUMBERED.fullmatch(root)) is not None}
     known = set(backbone.model.state_dict())
-    numbers = {_layer(key, row) for row in rows for key in known if key.startswith(row)}
+    numbers = {layer for row in rows for key in known if (layer := _layer(key, row))}
     given = [key.removeprefix(place.prefix) for key in place.state if key.startswith(place.prefix)]
     strange = [
         key
         for key in given
         if (key not in known and any(key.startswith(f"{root}.") for root in roots))
-        or any(key.startswith(row) and _layer(key, row) not in numbers for row in rows)
+        or any((layer := _layer(key, row)) and layer not in numbers for row in rows)
     ]
     if strange:
         raise EncoderError(
@@ -289,8 +294,12 @@ def _check_layers(backbone: Backbone, place: Place, source: str, tap: str, name:
 
 
 def _layer(key: str, row: str) -> str:
-    """Of blocks.12.norm1.weight in the row blocks., blocks.12."""
-    return row + key.removeprefix(row).partition(".")[0]
+    """Of blocks.12.norm1.weight in the row blocks., blocks.12; of layer_12.norm1.weight in the row layer_, layer_12;
+    "" of what is in no such layer."""
+    if not key.startswith(row):
+        return ""
+    number = key.removeprefix(row).partition(".")[0]
+    return row + number if row.endswith(".") or number.isdigit() else ""
 
 
 def _check_tensors(chosen: Mapping[str, Tensor], needed: Mapping[str, Tensor], source: str, name: str) -> None:

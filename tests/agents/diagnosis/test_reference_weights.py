@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import random
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -9,9 +12,10 @@ import torch
 import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
-from stillsight.agents.diagnosis.reference_weights import distance, match
+from stillsight.agents.diagnosis.reference_weights import differing, distance, match, read_references
 
 
 @settings(max_examples=40, deadline=None)
@@ -50,3 +54,64 @@ def test_references_are_matched_by_name_and_where_names_are_lost_by_order() -> N
     wrapped = match(whole.state_dict(), {f"net.{k}": v for k, v in whole.state_dict().items()}, "net")
     assert wrapped["net.layer1.0.bn1.weight"] is not wrapped["net.bn1.weight"]
     assert all(torch.equal(value, whole.state_dict()[name.removeprefix("net.")]) for name, value in wrapped.items())
+
+
+def thin_densenet() -> nn.Module:
+    return torchvision.models.DenseNet(growth_rate=4, block_config=(2, 3), num_init_features=8, num_classes=3)
+
+
+def thin_vit() -> nn.Module:
+    return torchvision.models.VisionTransformer(
+        image_size=64, patch_size=16, num_layers=12, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3
+    )
+
+
+NETWORKS = {"DenseNet": (thin_densenet, "features"), "ViT": (thin_vit, "encoder")}
+"""Networks whose files have former names -> how to make one, and a part of it."""
+
+
+def former(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state_dict as the file that torchvision publishes has it."""
+    names = {name: re.sub(r"(denselayer\d+\.(?:norm|conv))([12]\.)", r"\1.\2", name) for name in state}
+    names = {
+        name: old.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2.") for name, old in names.items()
+    }
+    return {old: state[name] for name, old in names.items() if not name.endswith("num_batches_tracked")}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize(("file_prefix", "prefix"), [("", ""), ("model.", ""), ("", "net.")])
+def test_references_of_former_names_are_matched_by_name(
+    network: str, file_prefix: str, prefix: str, tmp_path: Path
+) -> None:
+    """In whatever order they lie: by it, blocks with tensors of equal shapes are taken for each other."""
+    make, _ = NETWORKS[network]
+    torch.manual_seed(1)
+    whole = {name: torch.randn_like(tensor.float()) for name, tensor in make().state_dict().items()}
+    given = list(former(whole).items())
+    assert [name for name, _ in given if name not in whole], "the file has former names"
+    random.Random(3).shuffle(given)
+    references = {file_prefix + name: tensor for name, tensor in given}
+    held = {prefix + name: tensor.clone() for name, tensor in whole.items()}
+    save_file(references, tmp_path / "reference.safetensors")
+    for found in (
+        match(references, held, "net"),
+        match(read_references(tmp_path / "reference.safetensors"), held, "net"),
+    ):
+        assert set(found) == {name for name in held if not name.endswith("num_batches_tracked")}
+        assert not differing(found, held)
+    moved = next(name for name in held if re.search(r"mlp\.3\.weight|denselayer2\.conv2\.weight", name))
+    held[moved] = held[moved] + 1
+    assert differing(match(references, held, "net"), held) == [moved]
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_part_of_a_network_finds_its_references_of_former_names(network: str) -> None:
+    make, part = NETWORKS[network]
+    model = make()
+    held = model.get_submodule(part).state_dict()
+    given = list(former({name: tensor + 0.5 for name, tensor in model.state_dict().items()}).items())
+    random.Random(3).shuffle(given)
+    found = match(dict(given), held, "net")
+    assert set(found) == {name for name in held if not name.endswith("num_batches_tracked")}
+    assert all(torch.equal(found[name], held[name] + 0.5) for name in found)

@@ -303,10 +303,10 @@ def thin_densenet() -> networks.DenseNet:
     return networks.DenseNet(growth_rate=4, block_config=(2, 3, 1, 1), num_init_features=8, num_classes=3)
 
 
-def thin_vit() -> networks.VisionTransformer:
+def thin_vit(layers: int = 12) -> networks.VisionTransformer:
     """A ViT with the stages of vit_b_16, and few channels."""
     return networks.VisionTransformer(
-        image_size=64, patch_size=16, num_layers=12, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3
+        image_size=64, patch_size=16, num_layers=layers, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=3
     )
 
 
@@ -475,6 +475,55 @@ def test_todays_names_of_the_same_networks_are_loaded(tmp_path: Path, before: Be
     encoder = built(before, weights=tmp_path / "eyes.pth")
     assert encoder.provenance.name == "eyes.pth"
     assert_as_torchvision_loads_it(encoder, before, state)
+
+
+@pytest.mark.parametrize("names", ["today", "before"])
+@pytest.mark.parametrize("tap", ["block0", "block5", "norm"])
+def test_the_weights_of_a_deeper_vit_of_torchvision_are_refused(
+    tmp_path: Path, names: str, tap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first twelve layers have the names and shapes of this one's, which are encoder_layer_0 to 11."""
+    monkeypatch.setattr(networks, "get_model", lambda *_, **__: thin_vit())
+    deep, right = drawn(thin_vit(24)), drawn(thin_vit())
+    if names == "before":
+        deep, right = (
+            {name.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): t for name, t in state.items()}
+            for state in (deep, right)
+        )
+    for pack, _ in PACKED.values():
+        torch.save(pack(deep), tmp_path / "deep.pth")
+        with pytest.raises(
+            EncoderError, match=r"another network than vit_b_16, which has no encoder\.layers\.encoder_layer_12\.ln_1\."
+        ):
+            build("vit_b_16", tap=tap, pooling="cls", weights=tmp_path / "deep.pth", device="cpu")
+        torch.save(pack(right), tmp_path / "right.pth")
+        build("vit_b_16", tap=tap, pooling="cls", weights=tmp_path / "right.pth", device="cpu")
+
+
+def test_the_weights_of_a_flatter_vit_of_torchvision_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "get_model", lambda *_, **__: thin_vit())
+    torch.save(drawn(thin_vit(6)), tmp_path / "flat.pth")
+    with pytest.raises(
+        EncoderError, match=r"lack encoder\.layers\.encoder_layer_6\.ln_1\.weight, .* type --tap block5"
+    ):
+        build("vit_b_16", tap="norm", pooling="cls", weights=tmp_path / "flat.pth", device="cpu")
+
+
+def test_words_that_end_in_a_number_are_no_row_of_layers() -> None:
+    """A network may end with the third layer of a longer one, and be given its file; and what is called like a row of
+    layers, and has no number, is none of it."""
+    model = nn.Sequential()
+    for name in ("layer1", "layer2", "block_0", "block_1"):
+        model.add_module(name, nn.Conv2d(3, 3, 1))
+    backbone = Backbone(model=model, stages=dict(model.named_children()), preprocessing=Preprocessing(), tap="block_1")
+    state: State = dict(model.state_dict())
+    load_into(
+        backbone, state | {"layer3.weight": torch.ones(1), "block_norm.weight": torch.ones(1)}, "f", "block_1", "x"
+    )
+    with pytest.raises(EncoderError, match=r"another network than x, which has no block_2\.weight\. Give"):
+        load_into(backbone, state | {"block_2.weight": torch.ones(1)}, "f", "block_1", "x")
 
 
 def test_former_names_are_as_strict_as_todays(tmp_path: Path, before: Before) -> None:

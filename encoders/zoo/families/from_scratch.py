@@ -44,6 +44,6 @@ ROWS = (
         tap="conv4",
         pooling="flatten",
         control=("conv4", "flatten"),
-        summary="the encoder of DrQ and DrQ-v2 (Yarats et al. 2021), from scratch only",
+        summary="the encoder of DrQ-v2 (Yarats et al. 2021), from scratch only",
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -124,6 +125,11 @@ def test_classifiers_and_benchmarks_take_it(installed: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     config = json.loads((tmp_path / "classifier" / "config.json").read_text())
     assert config["encoder"] == "hawk"
+    theirs = hashlib.sha256((installed / "their_eyes" / "hawk.safetensors").read_bytes()).hexdigest()
+    summary = json.loads((tmp_path / "classifier" / "summary.json").read_text())
+    assert (summary["tap"], summary["weights_sha256"], summary["weights_licence"]) == ("prey", theirs, "theirs")
+    assert summary["encoder_sha256_before"] == summary["encoder_sha256_after"]
+    assert summary["test_accuracy"] == 1.0, "red and blue"
     words = ("--env", "stillsight/Orchard-v0", "--encoder", "hawk", "--seeds", "1", "--steps", "64", "--plan")
     planned = typed(installed, tmp_path, "benchmark", *words, "--no-trial")
     assert planned.returncode == 0, planned.stderr
@@ -137,3 +143,7 @@ def test_classifiers_and_benchmarks_take_it(installed: Path, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     cells = [json.loads(path.read_text()) for path in tmp_path.rglob("cells/*.json")]
     assert cells, list(tmp_path.rglob("*"))
+    (birds,) = (cell for cell in cells if cell["role"] == "frozen")
+    looked_through = {name: birds["pins"][name] for name in ("encoder", "tap", "pooling", "weights_sha256")}
+    assert looked_through == {"encoder": "hawk", "tap": "far", "pooling": "grid2", "weights_sha256": theirs}
+    assert (birds["state"], len(birds["scores"]["clean"]), birds["cost"]["images_per_step"] < 1.5) == ("done", 20, True)

@@ -88,11 +88,11 @@ def find(row: EncoderSpec, weights: Path | None = None, folder: Path | None = No
     place = on_this_machine(source, folder) or _downloaded(row, source)
     if place.note:
         say_once(place.note)
-    provenance = _provenance(place.kind, place.path, licence=row.licence, otherwise=source.LICENCE)
-    check_hash(place.path, provenance.sha256, place.digits)
     if place.kind == "download":
-        content = _read_new(row, source, place.path, provenance.sha256)
+        content, provenance = _read_new(row, source, place)
     else:
+        provenance = _provenance(place.kind, place.path, licence=row.licence, otherwise=source.LICENCE)
+        check_hash(place.path, provenance.sha256, place.digits)
         content = read(place.path)
         if not place.digits:
             first_use.compare(place.path, provenance.sha256)
@@ -135,24 +135,27 @@ def _downloaded(row: EncoderSpec, source: Source) -> Place:
         raise EncoderError(_missing(row, source, str(error))) from error
 
 
-def _read_new(row: EncoderSpec, source: Source, path: Path, sha256: str) -> dict[str, Any]:
+def _read_new(row: EncoderSpec, source: Source, place: Place) -> tuple[dict[str, Any], Provenance]:
     """Read what has just been downloaded; what is no weights file is not kept, so that it is asked for again."""
+    path = place.path
     try:
+        provenance = _provenance(place.kind, path, licence=row.licence, otherwise=source.LICENCE)
+        check_hash(path, provenance.sha256, place.digits)
         content = read(path)
     except MemoryShortError:
-        _note(source, path, sha256)
+        _note(source, path)
         raise
     except EncoderError as error:
         path.unlink(missing_ok=True)
         raise EncoderError(_missing(row, source, f"what came is not kept: {error}".rstrip("."))) from error
-    _note(source, path, sha256)
-    return content
+    _note(source, path, provenance.sha256)
+    return content, provenance
 
 
-def _note(source: Source, path: Path, sha256: str) -> None:
+def _note(source: Source, path: Path, sha256: str = "") -> None:
     """Note the hash of what is kept of a download: the server may have said one, which nobody says again."""
     if not source.digits:
-        first_use.keep(path, sha256)
+        first_use.keep(path, sha256 or file_hash(path))
 
 
 def _missing(row: EncoderSpec, source: Source, reason: str = "") -> str:

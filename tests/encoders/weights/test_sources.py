@@ -425,6 +425,21 @@ def test_what_comes_and_is_no_weights_file_is_not_kept(
     assert which(TIMM) == ("download", 1.0)
 
 
+@pytest.mark.parametrize("licence", ["", "theirs"])
+def test_a_download_whose_header_is_damaged_is_not_kept(
+    server: Any, bare: Path, monkeypatch: pytest.MonkeyPatch, licence: str
+) -> None:
+    """Where the row says no licence the header is asked for it, before anything is read."""
+    monkeypatch.setenv("HF_ENDPOINT", server.address)
+    row, whole = replace(TIMM, licence=licence), put(bare / "served").read_bytes()
+    server.files["/timm/resnet18.a1_in1k/resolve/main/model.safetensors"] = whole.replace(b'"dtype"', b'"dtypX"')
+    with pytest.raises(EncoderError, match=r"could not be downloaded \(what came is not kept: "):
+        find(row)
+    assert not (torch_cache() / "resnet18.a1_in1k.safetensors").exists()
+    server.files["/timm/resnet18.a1_in1k/resolve/main/model.safetensors"] = whole
+    assert which(row) == ("download", 1.0)
+
+
 @pytest.mark.usefixtures("bare")
 def test_where_nothing_can_be_noted_that_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

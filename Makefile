@@ -39,7 +39,7 @@ faults: $(VENV)/installed
 	$(BIN)/python tests/faults/run.py $(FAULTS_FLAGS)
 
 # Every promise of every row, of every classification model of torchvision and of a model of each of timm's families, with
-# random weights: an hour and up to 20 GB of memory. A line of JSON for each comes into results/published/encoders/.
+# random weights, and engines by the way, onnx among them: hours and up to 20 GB of memory. A line of JSON for each comes into results/published/encoders/.
 examine: $(VENV)/installed
 	mkdir -p results/published/encoders && rm -f results/published/encoders/examined.jsonl
 	STILLSIGHT_EXAMINED=results/published/encoders/examined.jsonl $(BIN)/python -m pytest tests/encoders/zoo/test_rows.py -k "keeps" $(PYTEST_FLAGS)

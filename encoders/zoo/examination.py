@@ -1,13 +1,14 @@
 """What an encoder promises, tried on its network with random weights: `python -m stillsight.encoders.zoo.examination
-NAME ...` prints a line of JSON for each, for names of the registry and for anybody's."""
+NAME ... --engines folded onnx` prints a line of JSON for each, for names of the registry and for anybody's."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-import sys
 import time
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from stillsight.encoders.atomic import to_json
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.encoder import Encoder, with_parameters
-from stillsight.encoders.engines.engine import Inference
+from stillsight.encoders.engines.engine import Name
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.taps.handover import Layout
 from stillsight.encoders.taps.pooling import as_map
@@ -50,6 +51,8 @@ class Examination:
         dims: channels of what each hands on.
         side: of the images that it was examined with, in pixels.
         parameters: of the network.
+        engines: that were asked for -> "ok", or why an encoder does not take it: it could not be prepared, or was found
+            to compute something else. One that is taken and computes something else is a broken promise.
         outcome: "ok", or the promise that it breaks.
         seconds: that this took.
     """
@@ -60,12 +63,18 @@ class Examination:
     dims: tuple[int, ...] = ()
     side: int = 0
     parameters: int = 0
+    engines: dict[str, str] = field(default_factory=dict)
     outcome: str = "ok"
     seconds: float = 0.0
 
 
-def examine(name: str) -> Examination:
-    """Try every promise of the encoder called `name`; what fails ends it and is its outcome."""
+def examine(name: str, engines: Sequence[Name] = ("folded",)) -> Examination:
+    """Try every promise of the encoder called `name`; what fails ends it and is its outcome.
+
+    Args:
+        name: of the registry, or anybody's.
+        engines: that are prepared and compared; onnx takes seconds for each network, compiled up to minutes.
+    """
     started = time.perf_counter()
     examined = Examination(name)
     try:
@@ -75,7 +84,7 @@ def examine(name: str) -> Examination:
             backbone = make_backbone(name)
             examined.family, examined.taps = row.family, tuple(row.stages)
             examined.parameters = sum(parameter.numel() for parameter in backbone.model.parameters())
-            for broken in _promises(row, backbone, examined):
+            for broken in _promises(row, backbone, examined, engines):
                 examined.outcome = broken
                 break
     except EncoderError as error:
@@ -86,7 +95,7 @@ def examine(name: str) -> Examination:
     return examined
 
 
-def _promises(row: EncoderSpec, backbone: Backbone, examined: Examination) -> Iterator[str]:
+def _promises(row: EncoderSpec, backbone: Backbone, examined: Examination, engines: Sequence[Name]) -> Iterator[str]:
     """The promises that are broken, in the order in which they are tried."""
     if list(backbone.stages) != list(row.stages):
         yield f"its stages are {', '.join(backbone.stages)}, and its record says {', '.join(row.stages)}"
@@ -99,6 +108,7 @@ def _promises(row: EncoderSpec, backbone: Backbone, examined: Examination) -> It
     pixels = _pixels(3, examined.side)
     yield from _places(row, backbone, examined.side)
     yield from _features(row, backbone, pixels, examined.dims)
+    yield from _engines(row, backbone, pixels, examined.engines, engines)
     yield from _cuts(row, backbone, pixels)
 
 
@@ -199,13 +209,30 @@ def _features(row: EncoderSpec, backbone: Backbone, pixels: Tensor, dims: Sequen
         yield f"{row.tap} gives {tuple(features.shape)} in {features.dtype}, and its maps have {width} channels"
     if not torch.equal(encoder(pixels.float()), features):
         yield "pixels as float give other features than as uint8"
-    steps = dict(zip(encoder.frozen.names, encoder.frozen.steps, strict=True))
-    folded = Inference(steps, torch.float32)(pixels)
-    if (cosine := _cosine(folded, features)) < ENGINE:
-        yield f"the engine folded gives other features (cosine {cosine:.4f})"
     rounded = Encoder(backbone, name=row.name, tap=row.tap, pooling="global", precision="bf16")(pixels)
     if (cosine := _cosine(rounded, features)) < ALIKE:
         yield f"in bf16 it gives other features (cosine {cosine:.4f})"
+
+
+def _engines(
+    row: EncoderSpec, backbone: Backbone, pixels: Tensor, found: dict[str, str], engines: Sequence[Name]
+) -> Iterator[str]:
+    """Encode by each engine what the network as it is encodes too."""
+    encoder = Encoder(backbone, name=row.name, tap=row.tap, pooling="global", precision="float32")
+    with torch.inference_mode():
+        features = encoder(pixels)
+    for name in engines:
+        try:
+            encoder.frozen.prepare((3, *pixels.shape[2:]), wanted=name, batch=len(pixels))
+        except EncoderError as error:
+            found[name] = str(error)
+            continue
+        with torch.inference_mode():
+            cosine = _cosine(encoder(pixels), features)
+        found[name] = "ok"
+        if cosine < ENGINE:
+            found[name] = f"other features (cosine {cosine:.4f})"
+            yield f"the engine {name} gives {found[name]}"
 
 
 def _cuts(row: EncoderSpec, backbone: Backbone, pixels: Tensor) -> Iterator[str]:
@@ -238,5 +265,9 @@ def _cuts(row: EncoderSpec, backbone: Backbone, pixels: Tensor) -> Iterator[str]
 
 
 if __name__ == "__main__":
-    for typed in sys.argv[1:]:
-        print(to_json(dataclasses.asdict(examine(typed))), flush=True)
+    parser = argparse.ArgumentParser(prog="python -m stillsight.encoders.zoo.examination", description=__doc__)
+    parser.add_argument("names", nargs="+", metavar="NAME", help="an encoder")
+    parser.add_argument("--engines", nargs="+", default=["folded"], choices=get_args(Name), help="to compare with it")
+    typed = parser.parse_args()
+    for name in typed.names:
+        print(to_json(dataclasses.asdict(examine(name, typed.engines))), flush=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from stillsight.encoders import ENCODERS, Backbone, Preprocessing
 from stillsight.encoders.atomic import to_json
+from stillsight.encoders.engines import engine
 from stillsight.encoders.zoo import registry
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 from stillsight.encoders.zoo.examination import Examination, _places, examine
@@ -71,9 +72,10 @@ KEPT = "STILLSIGHT_EXAMINED"
 
 
 def kept(name: str) -> Examination:
-    """An examination, of which the file of `KEPT` gets a line."""
-    examined = examine(name)
-    if place := os.environ.get(KEPT):
+    """An examination, of which the file of `KEPT` gets a line; it then tries onnx too."""
+    place = os.environ.get(KEPT)
+    examined = examine(name, ("folded", "onnx") if place else ("folded",))
+    if place:
         with Path(place).open("a") as file:
             file.write(to_json(asdict(examined)) + "\n")
     return examined
@@ -175,6 +177,39 @@ def test_a_promise_that_is_broken_is_named(kind: str, outcome: str) -> None:
 
 def test_a_name_that_there_is_not_is_an_outcome_too() -> None:
     assert examine("resnet81").outcome.startswith("There is no encoder named 'resnet81'")
+
+
+def test_every_engine_that_is_asked_for_is_compared() -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    examined = examine("drq", ("folded", "onnx", "graph"))
+    assert examined.outcome == "ok"
+    assert (examined.engines["folded"], examined.engines["onnx"]) == ("ok", "ok")
+    if not torch.cuda.is_available():
+        assert "CUDA graphs need a CUDA device" in examined.engines["graph"]
+
+
+@pytest.mark.parametrize(("wrong", "taken"), [(0.04, True), (0.5, False)])
+def test_an_engine_that_computes_something_else_is_found(
+    monkeypatch: pytest.MonkeyPatch, wrong: float, taken: bool
+) -> None:
+    """What an encoder refuses itself is told; what passes its own check of single features and is another one breaks
+    the promise."""
+    whole = engine.Inference.forward
+
+    def forward(self: engine.Inference, pixels: Tensor) -> Tensor:
+        features = whole(self, pixels)
+        signs = torch.arange(features.shape[1]) % 2 * 2 - 1
+        return features + wrong * features.abs().max() * signs
+
+    monkeypatch.setattr(engine.Inference, "forward", forward)
+    examined = examine("drq", ("folded",))
+    if taken:
+        assert examined.outcome.startswith("the engine folded gives other features (cosine 0.9")
+        assert examined.outcome.endswith(examined.engines["folded"])
+    else:
+        assert examined.engines["folded"].startswith("--engine folded cannot be used here: its features differ from")
+        assert examined.outcome == "ok"
 
 
 # Where things are --------------------------------------------------------------------------------------------------

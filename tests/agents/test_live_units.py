@@ -166,7 +166,7 @@ def test_a_blind_policy_is_warned_of_in_the_end_and_evaluations_record_it(
     rl(tiny(eval_every=32, out=tmp_path / "sees"))
     assert "of the units" not in capsys.readouterr().err
     of_another = FirstLook(Statistics(torch.full((width,), 50.0), torch.full((width,), 0.01)), None)
-    monkeypatch.setattr(building, "gather_statistics", lambda *_: of_another)
+    monkeypatch.setattr(building, "gather_statistics", lambda *_, **__: of_another)
     rl(tiny(eval_every=32, out=tmp_path / "blind"))
     said = capsys.readouterr().err
     assert said.count("stillsight: warning: ") == 1

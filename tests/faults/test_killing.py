@@ -275,18 +275,18 @@ PLAYING = f"{LONG} --eval-episodes 100000 --eval-every 256".replace("--eval-epis
         (f"{PLAYING} --set n_steps=64 batch_size=64 n_epochs=1", "metrics.jsonl", 256, 128),
         (f"{PLAYING} {DQN}", "episodes.jsonl", 256, 248),
         # In the first rollout, which takes longer than anybody waits; and in an update that does.
-        (f"{LONG} --set n_steps=100_000 batch_size=1_000", "episodes.jsonl", None, None),
-        (f"{LONG} --set n_steps=64 batch_size=4 n_epochs=1_000_000", "metrics.jsonl", 128, 128),
+        (f"{LONG} --set n_steps=100_000 batch_size=1_000", "episodes.jsonl", "rollout", None),
+        (f"{LONG} --set n_steps=64 batch_size=4 n_epochs=1_000_000", "metrics.jsonl", "update", None),
     ],
 )
 def test_where_nothing_ends_within_seconds_it_stops_in_the_middle(
-    killer: Any, job: str, when: str, reached: int | None, kept: int | None
+    killer: Any, job: str, when: str, reached: int | str, kept: int | None
 ) -> None:
     ended = killer.run([*job.split(), "--out", str(RUN)], [RUN], after=1.5, number=signal.SIGINT, when=RUN / when)
     assert ended.code == 130, ended.output
-    if reached is None:
+    if isinstance(reached, str):
         assert (
-            f"in its first rollout. No checkpoint was saved yet: begin again with: stillsight rl --resume {RUN}"
+            f"in its first {reached}. No checkpoint was saved yet: begin again with: stillsight rl --resume {RUN}"
             in ended.output
         )
         assert not list((RUN / "checkpoints").iterdir())

@@ -11,7 +11,7 @@ from stillsight.agents.benchmark.analysis.stats import TRIM, Array, finite, midd
 
 
 def t_bounds(
-    one: Array, other: Array | None, level: float, images: int | None = None, episodes: Error | None = None
+    one: Array, other: Array | None, level: float, images: int | None = None, episodes: Sequence[Error] = ()
 ) -> tuple[Array, Array]:
     """Bounds of an IQM, or of the difference of two, by Student's t with winsorised variances.
 
@@ -26,10 +26,10 @@ def t_bounds(
         level: of the interval.
         images: of the test set, where scores are shares of it that were classified rightly; all seeds see the same
             ones, so their error is in every score, and no number of seeds makes it less, see `binomial_error`.
-        episodes: the error of those that the scores are means over, which all seeds play alike, see `episode_error`.
+        episodes: errors of those that the scores are means over, which all seeds play alike, see `episode_error`.
     """
     samples = [sample for sample in (one, other) if sample is not None]
-    shared = [] if episodes is None else [episodes]
+    shared = [*episodes]
     if images is not None:
         shared += [Error(binomial_error(middle(sample.T).T, images), images - 1) for sample in samples]
     reach = _reach([_squared_error(sample) for sample in samples], shared, level)

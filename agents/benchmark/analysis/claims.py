@@ -90,19 +90,14 @@ def compare(
             which all seeds play alike, see `episode_error`. With one episode nothing is claimed.
     """
     mine, theirs = finite(scores), finite(against)
-    seeds = min(len(mine), len(theirs))
-    error = _error_of_returns(returns) if returns is not None and seeds >= SEEDS else None
+    errors = _errors([] if returns is None else [[Term(1.0, returns[0]), Term(-1.0, returns[1])]])
 
     def student(level: float) -> tuple[float, float]:
-        lower, upper = t_bounds(mine, theirs, level, images, error)
+        lower, upper = t_bounds(mine, theirs, level, images, errors or ())
         return float(lower), float(upper)
 
-    told = seeds >= SEEDS and (returns is None or error is not None)
-    return _compared(one, other, mine, theirs, seeds, student if told else None, claims, resamples)
-
-
-def _error_of_returns(returns: tuple[Array, Array]) -> Error | None:
-    return episode_error([Term(1.0, returns[0]), Term(-1.0, returns[1])])
+    seeds = min(len(mine), len(theirs))
+    return _compared(one, other, mine, theirs, seeds, None if errors is None else student, claims, resamples)
 
 
 def compare_all(
@@ -129,11 +124,16 @@ def compare_all(
             the episodes counts then, see `episode_error`. With one episode anywhere nothing is claimed.
     """
     seeds = min(len(task) for arm in (scores, against) for task in arm.values())
-    errors = [episode_error(terms) for terms in returns] if seeds >= SEEDS else []
-    known = [error for error in errors if error is not None]
-    student = partial(task_bounds, scores, against, episodes=known)
-    told = seeds >= SEEDS and len(known) == len(errors)
-    return _compared(one, other, scores, against, seeds, student if told else None, claims, resamples)
+    errors = _errors(returns)
+    student = None if errors is None else partial(task_bounds, scores, against, episodes=errors)
+    return _compared(one, other, scores, against, seeds, student, claims, resamples)
+
+
+def _errors(returns: Sequence[Sequence[Term]]) -> list[Error] | None:
+    """The error of the episodes of each of these sums; None where one does not know its own, and nothing is claimed."""
+    found = [episode_error(terms) for terms in returns]
+    known = [error for error in found if error is not None]
+    return known if len(known) == len(found) else None
 
 
 def _compared(
@@ -148,7 +148,7 @@ def _compared(
 ) -> Comparison:
     """A comparison whose adjusted interval is the wider on either side of the bootstrap's and `student`'s, if any."""
     level, low, high = 1 - ERROR / claims, np.nan, np.nan
-    if student is not None:
+    if student is not None and seeds >= SEEDS:
         drawn, (lower, upper) = difference(scores, against, level=level, resamples=resamples), student(level)
         low, high = min(drawn.low, lower), max(drawn.high, upper)
     return Comparison(
@@ -208,13 +208,11 @@ def lost(
     """
     shown, level = gap(clean, shifted, resamples=resamples), 1 - ERROR / claims
     each = losses(clean, shifted)
-    if len(each) < SEEDS:
-        return shown, False
-    error = None if returns is None else episode_error([Term(1.0, returns)])
-    if returns is not None and error is None:
+    errors = _errors([] if returns is None else [[Term(1.0, returns)]])
+    if len(each) < SEEDS or errors is None:
         return shown, False
     drawn = gap(clean, shifted, level=level, resamples=resamples)
-    lower, upper = map(float, t_bounds(each, None, level, episodes=error))
+    lower, upper = map(float, t_bounds(each, None, level, episodes=errors))
     return shown, min(drawn.low, lower) > 0 or max(drawn.high, upper) < 0
 
 

@@ -94,7 +94,8 @@ class Arm:
 
 def _table(rows: Sequence[Sequence[float]]) -> Array:
     """Rows of the same episodes, as far as the shortest goes."""
-    return np.array([row[: min(map(len, rows))] for row in rows], float)
+    episodes = min(map(len, rows), default=0)
+    return np.array([row[:episodes] for row in rows], float)
 
 
 def timed(arms: Sequence[Arm]) -> tuple[tuple[Arm, ...], str]:

@@ -58,7 +58,7 @@ def test_episodes_that_are_as_hard_for_both_arms_are_none() -> None:
     found = episode_error([Term(1.0, 5.0 + SEEDS + HARD), Term(-1.0, -SEEDS + HARD)])
     assert found is not None
     assert found.square == 0.0
-    with_it, without = (bounds.t_bounds(SEEDS[:, 0], SEEDS[:, 0], 0.95, episodes=error) for error in (found, None))
+    with_it, without = (bounds.t_bounds(SEEDS[:, 0], SEEDS[:, 0], 0.95, episodes=errors) for errors in ([found], []))
     assert with_it == without
 
 
@@ -109,8 +109,9 @@ def test_an_interval_never_gets_narrower_by_it() -> None:
     for _ in range(50):
         one, other = generator.randn(5, 1) + 0.1 * generator.randn(5, 40), generator.randn(5, 1) + np.zeros((5, 40))
         error = episode_error([Term(1.0, one), Term(-1.0, other)])
+        assert error is not None
         low, high = bounds.t_bounds(one.mean(1), other.mean(1), 0.95)
-        lower, higher = bounds.t_bounds(one.mean(1), other.mean(1), 0.95, episodes=error)
+        lower, higher = bounds.t_bounds(one.mean(1), other.mean(1), 0.95, episodes=[error])
         assert lower <= low < high <= higher
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from stillsight.agents.errors import RunError
 from stillsight.encoders.atomic import replacing, writing
 from stillsight.encoders.errors import DiskFault
+from stillsight.encoders.system import stopping
 
 LEAST_SIDE = 256
 """Frames are enlarged by a whole number until their smaller side has so many pixels."""
@@ -41,6 +42,7 @@ class Film:
         Raises:
             RunError: it is no picture, or has another size than those before it.
             DiskFault: ffmpeg ended, which it does where it cannot write.
+            Stop: a signal asked for it while ffmpeg was started.
         """
         import imageio_ffmpeg
 
@@ -55,17 +57,19 @@ class Film:
         height, width = (side + side % 2 for side in large.shape[:2])  # yuv420p halves both sides
         large = np.pad(large, ((0, height - large.shape[0]), (0, width - large.shape[1]), (0, 0)), mode="edge")
         if self._writer is None:
-            self._writer = imageio_ffmpeg.write_frames(
-                str(self.path),
-                (width, height),
-                fps=self.fps,
-                codec="libx264",
-                pix_fmt_out="yuv420p",
-                macro_block_size=2,
-                output_params=["-crf", "20", "-preset", "slow", "-movflags", "+faststart"],
-                ffmpeg_log_level="error",
-            )
-            self._writer.send(None)
+            with stopping.answering(deferred=True):  # a signal amid ffmpeg's start would leave it behind, to write on
+                self._writer = imageio_ffmpeg.write_frames(
+                    str(self.path),
+                    (width, height),
+                    fps=self.fps,
+                    codec="libx264",
+                    pix_fmt_out="yuv420p",
+                    macro_block_size=2,
+                    output_params=["-crf", "20", "-preset", "slow", "-movflags", "+faststart"],
+                    ffmpeg_log_level="error",
+                )
+                self._writer.send(None)
+                stopping.check()
         try:
             self._writer.send(np.ascontiguousarray(large))
         except OSError as error:  # with ffmpeg's whole command in it

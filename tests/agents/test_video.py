@@ -150,6 +150,28 @@ def test_a_stop_between_a_film_and_its_facts_keeps_both_and_counts_them(
     assert json.loads(shot.with_suffix(".json").read_text())["frames"] == len(decode(shot)[1])
 
 
+def test_a_stop_while_ffmpeg_starts_leaves_no_ffmpeg_that_writes_on(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, command: list[str], **more: Any) -> None:
+            super().__init__(command, **more)
+            if "libx264" in command:
+                started.append(self)
+                signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    films = tmp_path / "films"
+    with stopping.answering(), pytest.raises(stopping.Stop) as stopped:
+        record(trained, RecordConfig(episodes=3, out=films))
+    assert str(stopped.value) == "Stopped by SIGTERM: 0 of 3 films are whole and kept."
+    (ffmpeg,) = started
+    assert ffmpeg.poll() is not None, "it was ended, and waited for, before its file was removed"
+    assert list(films.iterdir()) == []
+
+
 class Unseen(gym.Env[np.ndarray, Any]):
     """Observes images, promises to render, and renders nothing."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -272,5 +273,7 @@ def test_places_of_hieras_blocks_would_be_found() -> None:
         model=network, stages=cut.stages_of(network, "blocks"), preprocessing=Preprocessing(), tap="embed"
     )
     [*broken] = _places(row, blocks, 224)
-    assert broken[0].startswith("of embed 81%")
+    share = re.match(r"of embed (\d+)% of the places", broken[0])
+    assert share is not None
+    assert int(share[1]) > 70  # of random weights: 80 or 81
     assert list(_places(row, registry.make_backbone("timm/hiera_tiny_224"), 224)) == []

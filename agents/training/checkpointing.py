@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
-
-from stillsight.agents.buffers.replay import Mark
 from stillsight.agents.errors import CheckpointError, RunError, TrainingFault
 from stillsight.agents.features import gsde
 from stillsight.agents.runs import checkpoint, history, schema
@@ -22,13 +18,14 @@ from stillsight.agents.runs.trust import flags
 from stillsight.agents.training.build import Agent, check_step
 from stillsight.agents.training.continuing import games
 from stillsight.agents.training.continuing.best_agent import EVALUATED, restore_best
+from stillsight.agents.training.continuing.rollback import Rollback
 from stillsight.agents.training.ledger import Ledger, Meter
 from stillsight.agents.training.seeds import RESUMED, env_seed
 from stillsight.agents.training.state import model_state as state
 from stillsight.agents.training.state.encoder_facts import check_encoder, encoder_facts
 from stillsight.agents.training.state.finite import check_finite, not_finite
 from stillsight.agents.training.state.fit import check_fit
-from stillsight.agents.training.state.rollout_length import learns_at, rollout_steps
+from stillsight.agents.training.state.rollout_length import rollout_steps
 from stillsight.encoders.errors import DiskFault, as_typed
 from stillsight.encoders.system import stopping
 from stillsight.encoders.system.stopping import Stop
@@ -46,31 +43,6 @@ class Evaluation(Protocol):
 
     def due_within(self, steps: float) -> bool:
         """Whether one is played before so many further environment steps are done."""
-
-
-@dataclass(frozen=True)
-class Begun:
-    """Where an agent stood when a rollout began.
-
-    Attributes:
-        counters: of the model.
-        ledger: as it was.
-        whole: what `Savepoints._whole` gave, of a rollout in which somebody may be stopped: one with an evaluation in
-            it, one before a long update, and a long one of an algorithm that has no replay memory. None of others.
-        replay: where the replay memory stood, where there are both.
-        lasts: whether `whole` holds copies, which the update after the rollout leaves alone.
-    """
-
-    counters: dict[str, Any]
-    ledger: Ledger
-    whole: dict[str, Any] | None
-    replay: Mark | None
-    lasts: bool
-
-
-LONG = 1.0
-"""Seconds beyond which a rollout or an update is long; `callbacks.Stoppable` waits three times as long for one to
-end."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +77,9 @@ class Savepoints:
         self._saved: int | None = None  # step of the last checkpoint that is known to be good
         self._best: int | None = None  # step of the best agent
         self._ended: dict[str, Any] | None = None  # the last checkpoint, where it is that of the end of the run
-        self._rollout: Begun | None = None
-        self._update: Begun | None = None  # in an update, what the rollout before it began with, if that can be saved
+        self._rollback = Rollback(agent.model)
         self._drawn = False  # whether SB3 has drawn the noise of gSDE for a rollout that has not ended
         self._to_draw: Mapping[str, Any] | None = None  # the checkpoint whose noise the next rollout goes on with
-        self._began, self._lasted = 0.0, float("inf")  # the rollout: when by the clock, and for how long the last one
-        self._learns: float | None = None  # when the update began that is under way
-        self._learned = 0.0  # for how long it has
-        self._learning = float("inf")  # for how long the last one did; of none yet nobody knows how long it will be
 
     @property
     def ledger(self) -> Ledger:
@@ -169,76 +136,43 @@ class Savepoints:
     def rollout_began(self) -> None:
         """Remember where the agent stands: until `rollout_ended` it holds steps that it has not learned from."""
         self.meter.settle(hurried=True)
-        model, off_policy = self.agent.model, isinstance(self.agent.model, OffPolicyAlgorithm)
-        steps = rollout_steps(model)
-        lasts = self._learning > LONG and learns_at(model, model.num_timesteps + steps)
-        gathers = lasts or (self._lasted > LONG and not off_policy)
-        gathers = gathers or (self.evaluation is not None and self.evaluation.due_within(steps))
-        whole = self._whole() if gathers else None
-        if whole is not None and (lasts or off_policy):  # DQN moves its target network in rollouts
-            whole = state.copied(whole)
-        replay = None if whole is None else state.mark_replay(model)
-        self._rollout = Begun(state.counters(model), replace(self.ledger), whole, replay, lasts)
-        self._began = time.perf_counter()
+        evaluated = self.evaluation is not None and self.evaluation.due_within(rollout_steps(self.agent.model))
+        self._rollback.rollout_began(self.ledger, self._whole, evaluated=evaluated)
 
     def rollout_ended(self) -> None:
         """What was collected is whole, and learned from next."""
-        now, begun = time.perf_counter(), self._rollout
-        self._update = begun if begun is not None and begun.lasts else None
-        self._rollout, self._lasted, self._drawn = None, now - self._began, False
-        self._learns = now if learns_at(self.agent.model, self.agent.model.num_timesteps) else None
-        self._learned = 0.0
+        self._rollback.rollout_ended()
+        self._drawn = False
 
     def stepped(self) -> bool:
-        """An optimizer has made a step of the update that is under way.
-
-        Returns:
-            Whether a run that is stopped there is saved as it stood before the rollout. What is half learned is
-            nothing to go on with: an update that cannot be taken back has to be waited for.
-        """
-        if self._learns is not None:
-            self._learned = time.perf_counter() - self._learns
-        return self._update is not None
+        """An optimizer has made a step of the update that is under way; whether a run that is stopped there is saved as
+        it stood before the rollout. An update that cannot be taken back has to be waited for."""
+        return self._rollback.stepped()
 
     def update_ended(self) -> None:
         """All was learned that the rollout before was collected for."""
-        if self._learns is not None:
-            self._learning = self._learned
-        self._learns, self._update = None, None
+        self._rollback.update_ended()
 
     def _save_stopped(self, stop: Stop, *, unstored: int) -> None:
-        """Save what training was stopped at, and say so in `stop`.
-
-        In the middle of a rollout, an algorithm that learns from rollouts is saved as it stood when that began, games
-        and random numbers included, for its weights are the same. So is one with a replay memory where an evaluation
-        falls into the rollout, which is played whole then by the agent that it is due for, or a long update is to
-        follow; else that is saved as it stands. In the middle of an update every algorithm is saved as it stood when
-        the rollout before that began: all that was half learned is taken back.
+        """Save what training was stopped at, as far as it is something to go on with, and say so in `stop`.
 
         Args:
             stop: what somebody asked for.
             unstored: environment steps that were counted and did not reach the replay memory.
         """
         model = self.agent.model
-        reached, begun, within = model.num_timesteps, self._rollout, "rollout"
-        if begun is not None and begun.whole is None and isinstance(model, OffPolicyAlgorithm):
-            begun = None
-            model.num_timesteps -= unstored
-        if self._update is not None and self._update.whole is not None:
-            begun, within = self._update, "update"
-            state.restore(model, self._update.whole)
+        reached = model.num_timesteps
+        begun = self._rollback.take_back(unstored)
         if begun is not None:
             self.meter.settle()
-            vars(model).update(begun.counters)
             self.meter.ledger = replace(begun.ledger, best=self.ledger.best)
-            state.rewind_replay(model, begun.replay)
         if model.num_timesteps and not (begun is not None and self._saved == model.num_timesteps):
             self.last(None if begun is None else begun.whole)
         saved = model.num_timesteps
         kept = "it is saved as it stood there" if saved == reached else f"it is saved as it stood at step {saved:,}"
         stop.sentence = (
             f"Stopped by {stop.name} at step {reached:,} of {self.agent.config.steps:,}"
-            f"{f'; {kept}' if saved else f', in its first {within}'}. {self.run.advice()}"
+            f"{f'; {kept}' if saved else f', in its first {self._rollback.within}'}. {self.run.advice()}"
         )
 
     def advice(self) -> str:
@@ -355,7 +289,7 @@ class Savepoints:
             "sde_noise": gsde.matrices(model) if self._drawn else None,
             "records": state.records(model),
             # In the middle of a rollout the games are ahead of what is saved of the agent.
-            "games": None if self._rollout is not None else games.capture(model, self.agent.venv),
+            "games": None if self._rollback.collecting else games.capture(model, self.agent.venv),
             "evaluation": None if self.evaluation is None else self.evaluation.state(),
         }
 

@@ -22,9 +22,9 @@ from stillsight.agents.doctor.run_check import check_run
 from stillsight.agents.errors import CheckpointError, RunError
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.records import read_lines
-from stillsight.agents.training import callbacks, checkpointing
+from stillsight.agents.training import callbacks
 from stillsight.agents.training.checkpointing import Savepoints
-from stillsight.agents.training.continuing import games
+from stillsight.agents.training.continuing import games, rollback
 from stillsight.agents.training.episodes import Episode, play_episodes
 from stillsight.agents.training.state import model_state as state
 from stillsight.agents.training.state.rollout_length import learns_at
@@ -181,7 +181,7 @@ def stop_within(config: RlConfig, step: int, long: float) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(callbacks.Stoppable, "_on_step", on_step)
-        patch.setattr(checkpointing, "LONG", long)
+        patch.setattr(rollback, "LONG", long)
         with pytest.raises(Stop, match=rf"SIGTERM at step {step} of .* as it stood at step "):
             rl(config)
     assert config.out is not None
@@ -232,7 +232,7 @@ def stop_evaluating(config: RlConfig, step: int, plays: int = 3) -> Path:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(callbacks, "play_episodes", play)
-        patch.setattr(checkpointing, "LONG", float("inf"))  # on a busy machine any rollout may be
+        patch.setattr(rollback, "LONG", float("inf"))  # on a busy machine any rollout may be
         with pytest.raises(Stop, match=r"SIGTERM at step .* as it stood at step "):
             rl(config)
     assert config.out is not None
@@ -304,7 +304,7 @@ def stop_learning(config: RlConfig, update: int, step: int, long: float) -> Path
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(callbacks.Stoppable, "_on_rollout_end", on_rollout_end)
             patch.setattr(callbacks.Stoppable.__init__, "__defaults__", (-1.0,))
-            patch.setattr(checkpointing, "LONG", long)
+            patch.setattr(rollback, "LONG", long)
             with pytest.raises(Stop, match=r"SIGTERM at step "):
                 rl(config)
     finally:
@@ -386,7 +386,7 @@ def test_networks_are_copied_before_the_first_update_and_no_more_where_it_was_sh
         return copies[-1]
 
     monkeypatch.setattr(state, "copied", copied)
-    monkeypatch.setattr(checkpointing, "LONG", 600.0)
+    monkeypatch.setattr(rollback, "LONG", 600.0)
     rl(tiny("ppo", steps=STEPS, out=tmp_path / "run"))
     assert [one["counters"]["num_timesteps"] for one in copies] == [0]
     held = copies[0]["parameters"]["policy"]

@@ -139,6 +139,10 @@ COARSEST = 0.1
 BATCH = 64
 """Images encoded at once."""
 
+MOST_ENVS = 8
+"""Environments of which a first look takes every frame. Of more it takes every second, third ... one, or it would see
+nothing of their episodes but the first moments."""
+
 
 CONSTANT = 1e-6
 """Spread of a number of a state, in units of its size, below which it counts as constant and is not divided by; of a
@@ -161,7 +165,7 @@ def gather_statistics(
         encoder: through whose frozen part is looked.
         learned: the trained part behind it, as training will begin with it: a policy's own, for SB3 has initialised
             anew what of it is not pretrained. None where features are left as they are: nothing is encoded.
-        frames: how many are looked at, of all environments together.
+        frames: how many are looked at, of all environments together; see `MOST_ENVS`.
         half: look also at what comes of the frozen part's features in float16, as a replay memory may keep them.
 
     Frames that are all alike, or hold nothing but black and the next grey, are warned of on stderr.
@@ -178,8 +182,11 @@ def gather_statistics(
     needed = len(layout.images) * math.prod(layout.pixels) + 4 * layout.state
     check_memory(2 * frames * needed, frames, what="first look", flag="--standardise ", fewer="--size")
     shown, draw = [shown_by(venv.reset())], random_play(venv)
+    every = max(1, venv.num_envs // MOST_ENVS)
     while len(shown) * venv.num_envs < frames:
-        shown.append(shown_by(venv.step(draw())[0]))
+        for _ in range(every):
+            stepped = venv.step(draw())[0]
+        shown.append(shown_by(stepped))
     images = np.concatenate([layout.images_of(one) for one in shown])[:frames]
     for place in range(images.shape[1]):
         warn_of_blank(images[:, place])

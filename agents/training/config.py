@@ -121,8 +121,8 @@ class RlConfig(EncoderConfig):
     """Channels to which the head's 1 x 1 convolution brings the features of each place of each frame; 0 does without
     it."""
     standardise: int = 512
-    """Frames of random play by which the head standardises features, and numbers of a state, before it begins to learn;
-    0 leaves them as they are."""
+    """Frames of random play, of all environments together, by which the head standardises features, and numbers of a
+    state, before it begins to learn; 0 leaves them as they are."""
     standardise_features: bool | None = None
     """Standardise features, and not the state alone. By default unless the whole encoder learns from scratch: it
     leaves fixed numbers behind."""

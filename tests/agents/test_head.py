@@ -153,6 +153,19 @@ def test_a_first_look_is_the_statistics_of_random_play(tiny: Tiny, mode: str) ->
     torch.testing.assert_close(found.std, features.std(0, correction=0))
 
 
+def test_a_first_look_at_many_environments_goes_as_far_as_one_at_eight(tiny: Tiny) -> None:
+    """One frame after another, 48 frames of 24 environments would be all of their first two steps."""
+    config = tiny().resolved()
+    encoder = build_encoder(config, pinned=True)
+    looked_at, played = (make_vec(config.env, 24, seed=3, options=config.env_options()) for _ in range(2))
+    found = gather_statistics(looked_at, encoder, encoder.learned, 48).features
+    assert found is not None
+    frames = random_frames(played, 4)
+    with torch.no_grad():
+        features = encoder(torch.from_numpy(np.concatenate([frames[0], frames[3]])))
+    torch.testing.assert_close(found.mean, features.mean(0))
+
+
 NEW = [("ppo", "scratch", "grid2"), ("a2c", "scratch", "flatten"), ("ppo", "random", "attention2"),
        ("ppo", "frozen", "conv4"), ("dqn", "scratch", "grid2"), ("sac", "scratch", "grid2")]  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shlex
 import subprocess
@@ -96,13 +97,15 @@ def few_cells(spec: str) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An empty working folder with what the README says must be there: weights, data, an encoder of one's own."""
+    """An empty working folder with what the README says must be there: weights, data, encoders and an environment of one's own."""
     here = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         patch.syspath_prepend(str(here))
-        (own,) = [block for block in blocks("python") if "def tiny() -> Backbone" in block]
-        (here / "my_encoders.py").write_text(own)
+        for module, sign in (("my_encoders", "-> Backbone:"), ("my_envs", 'gym.register("Lamp-v0"')):
+            own = [block for block in blocks("python") if sign in block]
+            (here / f"{module}.py").write_text("\n".join(own))
+        torch.save(importlib.import_module("my_encoders").hawk().model.state_dict(), here / "hawk.pth")
         (here / "taps.toml").write_text(few_cells(blocks("toml")[0]))
         # A stand-in for the download; its random weights cannot have the official hash.
         state = torchvision.models.mobilenet_v2(weights=None).state_dict()

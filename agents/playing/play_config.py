@@ -31,7 +31,7 @@ class PlayChoice:
     episodes: int = 20
     """Whole episodes to play."""
     seed: int = PLAY
-    """Seed of the first episode; the others follow. Training uses small seeds and its evaluations 10,000 and up."""
+    """Seed of the first episode; the others follow. By default those of a benchmark's last evaluation."""
     stochastic: bool = False
     """Sample actions instead of taking the most likely one; agents of DQN and QR-DQN explore at the rate of the
     checkpoint."""
@@ -44,7 +44,7 @@ class PlayChoice:
     """Show the game otherwise: a name that `stillsight look ENV` shows, NAME:STRENGTH, NAME@PATH for pictures of your
     own, or several joined by +; none for the game as it is. As in the run's evaluations by default."""
     shift_strength: float | None = None
-    """Strength of --shift, 0 (nothing changes) to 1; by default that of its row in envs/README.md, 0.5 for most."""
+    """Strength of --shift, 0 (nothing changes) to 1; by default that of its row in envs/shifts/README.md, 0.5 for most."""
     env_set: tuple[str, ...] = ()
     """Arguments of the environment itself, as name=value, on top of those of the run."""
     device: str = "auto"

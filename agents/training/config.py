@@ -102,7 +102,7 @@ class RlConfig(EncoderConfig):
     pictures of your own, or several joined by +, say camera:0.2+colours:0.2+background@films. `stillsight evaluate
     --shift` plays an agent under one that it never saw."""
     shift_strength: float | None = None
-    """Strength of --shift, 0 to 1; by default that of its row in envs/README.md, 0.5 for most."""
+    """Strength of --shift, 0 to 1; by default that of its row in envs/shifts/README.md, 0.5 for most."""
     eval_shift: str | None = None
     """Evaluate under this one, as --shift is written; none for the game as it is. As --shift by default."""
     env_set: tuple[str, ...] = ()
@@ -124,8 +124,8 @@ class RlConfig(EncoderConfig):
     """Frames of random play, of all environments together, by which the head standardises features, and numbers of a
     state, before it begins to learn; 0 leaves them as they are."""
     standardise_features: bool | None = None
-    """Standardise features, and not the state alone. By default unless the whole encoder learns from scratch: it
-    leaves fixed numbers behind."""
+    """Standardise features, and not the state alone. By default unless --mode is scratch: such an encoder leaves fixed
+    numbers behind."""
     encoder_lr: float = 1.0
     """Learning rate of the part of the encoder that learns, as a multiple of the algorithm's, whose schedule it
     follows."""

@@ -97,7 +97,7 @@ def speed() -> list[Block]:
 FULL = Size(
     runs={
         "ppo": _resnet("ALE/Pong-v5", "ppo", n_envs=8, size=84, set=("n_epochs=4",)),
-        "sac": _resnet("CarRacing-v3", "sac"),
+        "sac": _resnet("CarRacing-v3", "sac", n_envs=1, set=("train_freq=1", "gradient_steps=1")),
         "dqn": _resnet("ALE/Pong-v5", "dqn", size=84),
     },
     throughput=dict.fromkeys(

@@ -97,7 +97,7 @@ def few_cells(spec: str) -> str:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An empty working folder with what the README says must be there: weights, data, encoders and an environment of one's own."""
+    """An empty working folder with what READMEs say must be there: weights, data, encoders and an environment."""
     here = tmp_path_factory.mktemp("readme")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)

@@ -139,9 +139,9 @@ COARSEST = 0.1
 BATCH = 64
 """Images encoded at once."""
 
-MOST_ENVS = 8
-"""Environments of which a first look takes every frame. Of more it takes every second, third ... one, or it would see
-nothing of their episodes but the first moments."""
+AT_ONCE = 8
+"""Environments that are looked at in each step. Of more they take turns, or a first look would see nothing of their
+episodes but the first moments."""
 
 
 CONSTANT = 1e-6
@@ -165,7 +165,7 @@ def gather_statistics(
         encoder: through whose frozen part is looked.
         learned: the trained part behind it, as training will begin with it: a policy's own, for SB3 has initialised
             anew what of it is not pretrained. None where features are left as they are: nothing is encoded.
-        frames: how many are looked at, of all environments together; see `MOST_ENVS`.
+        frames: how many are looked at, of all environments together; see `AT_ONCE`.
         half: look also at what comes of the frozen part's features in float16, as a replay memory may keep them.
 
     Frames that are all alike, or hold nothing but black and the next grey, are warned of on stderr.
@@ -181,13 +181,7 @@ def gather_statistics(
     assert layout is not None
     needed = len(layout.images) * math.prod(layout.pixels) + 4 * layout.state
     check_memory(2 * frames * needed, frames, what="first look", flag="--standardise ", fewer="--size")
-    shown, draw = [shown_by(venv.reset())], random_play(venv)
-    every = max(1, venv.num_envs // MOST_ENVS)
-    while len(shown) * venv.num_envs < frames:
-        for _ in range(every):
-            stepped = venv.step(draw())[0]
-        shown.append(shown_by(stepped))
-    images = np.concatenate([layout.images_of(one) for one in shown])[:frames]
+    images, states = _played(venv, layout, frames)
     for place in range(images.shape[1]):
         warn_of_blank(images[:, place])
     pixels = torch.from_numpy(images).flatten(0, 1)
@@ -208,9 +202,21 @@ def gather_statistics(
             rounding = torch.cat(errors).reshape(len(images), -1).square().mean(0).sqrt()
         of_features = Statistics(features.mean(0), features.std(0, correction=0))
     if layout.vectors:
-        state = torch.from_numpy(np.concatenate([layout.state_of(one) for one in shown])[:frames]).double()
-        of_state = _of_state(state, venv, layout)
+        of_state = _of_state(torch.from_numpy(states).double(), venv, layout)
     return FirstLook(of_features, of_state, rounding)
+
+
+def _played(venv: VecEnv, layout: Layout, frames: int) -> tuple[np.ndarray, np.ndarray]:
+    """What random play shows: images uint8 `[frames, images, 3, H, W]`, states float32 `[frames, D]`."""
+    looked_at, draw = min(venv.num_envs, AT_ONCE), random_play(venv)
+    images: list[np.ndarray] = []
+    states: list[np.ndarray] = []
+    while len(images) * looked_at < frames:
+        shown = shown_by(venv.step(draw())[0] if images else venv.reset())
+        turn = (np.arange(looked_at) + len(images) * looked_at) % venv.num_envs
+        images.append(layout.images_of(shown)[turn])
+        states.append(layout.state_of(shown)[turn])
+    return np.concatenate(images)[:frames], np.concatenate(states)[:frames]
 
 
 def _of_state(state: Tensor, venv: VecEnv, layout: Layout) -> Statistics:

@@ -44,7 +44,7 @@ class PlayChoice:
     """Show the game otherwise: a name that `stillsight look ENV` shows, NAME:STRENGTH, NAME@PATH for pictures of your
     own, or several joined by +; none for the game as it is. As in the run's evaluations by default."""
     shift_strength: float | None = None
-    """Strength of --shift, 0 (nothing changes) to 1; by default that of its row in envs/shifts/README.md, 0.5 for most."""
+    """Strength of --shift, 0 (nothing changes) to 1; by default that of its row in envs/shifts/README.md, often 0.5."""
     env_set: tuple[str, ...] = ()
     """Arguments of the environment itself, as name=value, on top of those of the run."""
     device: str = "auto"

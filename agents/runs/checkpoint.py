@@ -19,7 +19,7 @@ from stillsight.encoders.weights import tensor_file
 
 STRUCTURE = "structure"
 """Key of the file's header under which the nesting and the plain values are kept, as JSON."""
-_UNREADABLE = (*(DamagedFileError, OSError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError),)
+_UNREADABLE = (DamagedFileError, OSError, LookupError, ValueError, TypeError, ArithmeticError, RuntimeError)
 """What a file of other content raises where it is read: torch's RuntimeError and Python's RecursionError among them."""
 
 

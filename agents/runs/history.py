@@ -20,6 +20,9 @@ from stillsight.encoders.errors import MemoryShortError
 BEST, LAST = "best", "last"
 BEST_BEFORE = "best-before"
 """The best agent up to the last checkpoint, while best is one that came after it."""
+BEST_ROLLOUT = "best-rollout"
+"""The best agent at the beginning of a rollout, while best is one of that rollout: a run that is stopped there goes back
+to it. There is none where that is the best one up to the last checkpoint, too."""
 
 Read = Callable[[Path], dict[str, Any]]
 """Read a checkpoint; raises `CheckpointError` where it is missing, damaged or of no use.
@@ -162,35 +165,36 @@ def put_last(folder: Path, name: str) -> None:
     os.replace(checkpoint_file(folder, name), place(folder, "checkpoints", "last.safetensors"))
 
 
-def keep_best_before(folder: Path) -> None:
-    """Keep the best agent, which is about to be replaced by one that no checkpoint knows of.
+def keep_best(folder: Path, name: str) -> None:
+    """Keep the best agent, which is about to be replaced by one of steps that may be taken back.
 
     It gets a second name and keeps its own: whatever happens until the other one is written, there is a best agent.
+
+    Args:
+        folder: of the run.
+        name: the second one, `BEST_BEFORE` or `BEST_ROLLOUT`.
     """
-    best, before = place(folder, "checkpoints", f"{BEST}.safetensors"), _best_before(folder)
+    best, second = (place(folder, "checkpoints", f"{one}.safetensors") for one in (BEST, name))
     if not best.exists():
         return
-    before.unlink(missing_ok=True)
+    second.unlink(missing_ok=True)
     try:
-        os.link(best, before)
+        os.link(best, second)
     except OSError:  # a file system without links
-        with replacing(before) as partial, writing(before):
+        with replacing(second) as partial, writing(second):
             shutil.copyfile(best, partial)
 
 
 def put_best(folder: Path, name: str) -> None:
-    """Let `BEST` or `BEST_BEFORE` be the best agent."""
-    if name == BEST_BEFORE:
-        os.replace(_best_before(folder), place(folder, "checkpoints", f"{BEST}.safetensors"))
+    """Let the one that is called so be the best agent, if there is one."""
+    if name != BEST and checkpoint_file(folder, name).exists():
+        os.replace(*(place(folder, "checkpoints", f"{one}.safetensors") for one in (name, BEST)))
 
 
-def drop_best_before(folder: Path) -> None:
-    """Remove the best agent before the best one, if there is one."""
-    _best_before(folder).unlink(missing_ok=True)
-
-
-def _best_before(folder: Path) -> Path:
-    return place(folder, "checkpoints", f"{BEST_BEFORE}.safetensors")
+def drop_best(folder: Path, *names: str) -> None:
+    """Remove the best agents that have a second name, if there are such."""
+    for name in names:
+        place(folder, "checkpoints", f"{name}.safetensors").unlink(missing_ok=True)
 
 
 def prune(folder: Path, count: int) -> None:

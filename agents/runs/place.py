@@ -14,7 +14,7 @@ STREAMS = ("metrics", "episodes", "eval")
 FOLDERS = ("checkpoints", "tensorboard", "report")
 FILES = (
     *("config.json", "machine.json", "spaces.json", "summary.json", "done", *(f"{stream}.jsonl" for stream in STREAMS)),
-    *(f"checkpoints/{name}.safetensors" for name in ("best", "best-before", "last", "encoder", "head")),
+    *(f"checkpoints/{name}.safetensors" for name in ("best", "best-before", "best-rollout", "last", "encoder", "head")),
     *(f"report/{name}" for name in ("report.md", "report.json", "confusion.csv")),
 )
 """What runs write; besides these the checkpoints that are named after steps, see `STEPS`."""

@@ -124,13 +124,15 @@ def prepare(config: RlConfig, encoder: Encoder, layout: Layout, n_envs: int, for
         encoder.frozen.prepare(layout.pixels, wanted=config.engine, batch=batch, forwards=ahead)
 
 
-def make_agent(config: RlConfig, encoder: Encoder, *, n_envs: int) -> Agent:
+def make_agent(config: RlConfig, encoder: Encoder, *, n_envs: int, resumed: bool = False) -> Agent:
     """Put an agent together that will learn.
 
     Args:
         config: resolved.
         encoder: built from `config`.
         n_envs: environments side by side.
+        resumed: a checkpoint brings what features are standardised by, and its run began with the replay memory that
+            it has: what that rounds is not looked at again.
 
     Raises:
         RunError: the algorithm cannot act here, or takes no such setting, or its replay memory would round features
@@ -144,7 +146,8 @@ def make_agent(config: RlConfig, encoder: Encoder, *, n_envs: int) -> Agent:
         seed = env_seed(config.seed + STANDARDISE)
         looked_at = make_vec(config.env, n_envs, seed=seed, options=config.env_options())
         learned = canonical(model.policy).learned if config.features_standardised else None
-        look = gather_statistics(looked_at, encoder, learned, config.standardise, half=keeps_half(model))
+        half = keeps_half(model) and not resumed
+        look = gather_statistics(looked_at, encoder, learned, config.standardise, half=half)
         looked_at.close()
         for extractor in extractors(model.policy):
             extractor.take(look)

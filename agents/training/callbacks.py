@@ -114,6 +114,10 @@ class Evaluate(BaseCallback):
         reached = min(self.model.num_timesteps + steps, self.total - 1)
         return bool(self.every) and self.due.next <= reached
 
+    def ended(self) -> bool:
+        """Whether the evaluation that ends the run has its row, from a session before this one."""
+        return self._final_row() is not None
+
     def state(self) -> dict[str, Any] | None:
         """Where the games of evaluations stand, for a checkpoint; None before the first one, and where some game cannot
         be saved: they begin with their first seeds then."""

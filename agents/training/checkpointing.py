@@ -44,6 +44,9 @@ class Evaluation(Protocol):
     def due_within(self, steps: float) -> bool:
         """Whether one is played before so many further environment steps are done."""
 
+    def ended(self) -> bool:
+        """Whether that which ends the run has its row."""
+
 
 @dataclass(frozen=True)
 class Resumption:
@@ -166,6 +169,8 @@ class Savepoints:
         if begun is not None:
             self.meter.settle()
             self.meter.ledger = replace(begun.ledger, best=self.ledger.best)
+            if self._best is not None and self._best > model.num_timesteps:
+                history.put_best(self.run.folder, history.BEST_ROLLOUT)
         if model.num_timesteps and not (begun is not None and self._saved == model.num_timesteps):
             self.last(None if begun is None else begun.whole)
         saved = model.num_timesteps
@@ -213,15 +218,17 @@ class Savepoints:
         ) from cause
 
     def best(self, mean: float) -> None:
-        """Keep what acting needs, if `mean` beats every evaluation before it.
+        """Keep what acting needs, if `mean` beats every evaluation before it that it can be compared with.
 
-        The best agent up to the last checkpoint stays beside one that is younger, until the next checkpoint: what is
-        resumed after a crash goes on without the evaluations that the crash took back.
+        The best agent up to the last checkpoint stays beside one that is younger, until the next checkpoint, and so
+        does that up to the rollout under way: a run goes on without the evaluations that a crash, or a stop, took back.
         """
         if mean > self.ledger.best:
             self.refuse_not_finite()
-            if self._best is not None and self._saved is not None and self._best <= self._saved:
-                history.keep_best_before(self.run.folder)
+            if self._best is not None and self._best <= (self._saved or 0):
+                history.keep_best(self.run.folder, history.BEST_BEFORE)
+            elif self._best is not None and self._best <= (self._rollback.began or 0):
+                history.keep_best(self.run.folder, history.BEST_ROLLOUT)
             self.ledger.best, self._best = mean, self.agent.model.num_timesteps
             facts = {**self._facts(), "mean": mean, "evaluated": self._evaluated()}
             self.run.save("best", {**state.learned(self.agent.model), **facts}, self._header())
@@ -263,8 +270,9 @@ class Savepoints:
                 self.run.checkpoint(name).unlink(missing_ok=True)
             raise
         self._saved = step
+        history.drop_best(self.run.folder, history.BEST_ROLLOUT)
         if self._best is not None and self._best <= step:
-            history.drop_best_before(self.run.folder)
+            history.drop_best(self.run.folder, history.BEST_BEFORE)
         if ended:
             self._ended = content
             history.prune(self.run.folder, keep)
@@ -343,7 +351,8 @@ class Savepoints:
         best = restore_best(self.run.folder, model.num_timesteps)
         self._best, self.ledger.best = (None, float("-inf")) if best is None else (best.step, best.mean)
         word = None
-        if best is not None and (others := best.others(self._evaluated(), self.run.changed)):
+        ended = self.evaluation is not None and self.evaluation.ended()  # and none of another kind is to come
+        if best is not None and not ended and (others := best.others(self._evaluated(), self.run.changed)):
             self.ledger.best = float("-inf")
             stays = f"that of step {best.step:,} stays until the next evaluation"
             word = f"{stays}, which is of another kind: {'; '.join(others)}"

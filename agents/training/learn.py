@@ -79,13 +79,14 @@ def learn(config: RlConfig, run: Run, callbacks: Sequence[BaseCallback] = ()) ->
     reuse_freed_memory()
     check_environment(config)
     encoder = build(config, pinned=True)
-    agent = make_agent(config, encoder, n_envs=config.n_envs or 1)
+    goes_on = run.resumed and run.checkpoint("last").exists()
+    agent = make_agent(config, encoder, n_envs=config.n_envs or 1, resumed=goes_on)
     seed, options = env_seed(config.seed + EVALUATION), config.eval_options()
     arenas = [
         make_env(config.env, options, training=False, seed=seed + index) for index in range(config.eval_envs or 1)
     ]
     ancestor = None
-    if config.from_run is not None and not (run.resumed and run.checkpoint("last").exists()):
+    if config.from_run is not None and not goes_on:
         ancestor = inherit(agent)
     savepoints = Savepoints(run, agent)
     savepoints.ancestor = None if ancestor is None else ancestor.to_json()

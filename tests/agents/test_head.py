@@ -153,17 +153,20 @@ def test_a_first_look_is_the_statistics_of_random_play(tiny: Tiny, mode: str) ->
     torch.testing.assert_close(found.std, features.std(0, correction=0))
 
 
-def test_a_first_look_at_many_environments_goes_as_far_as_one_at_eight(tiny: Tiny) -> None:
-    """One frame after another, 48 frames of 24 environments would be all of their first two steps."""
+@pytest.mark.parametrize("envs", [12, 40])
+def test_a_first_look_at_many_environments_goes_as_far_as_one_at_eight(tiny: Tiny, envs: int) -> None:
+    """One frame after another, 32 frames of 40 environments would be their resets alone."""
     config = tiny().resolved()
     encoder = build_encoder(config, pinned=True)
-    looked_at, played = (make_vec(config.env, 24, seed=3, options=config.env_options()) for _ in range(2))
-    found = gather_statistics(looked_at, encoder, encoder.learned, 48).features
+    looked_at, played = (make_vec(config.env, envs, seed=3, options=config.env_options()) for _ in range(2))
+    found = gather_statistics(looked_at, encoder, encoder.learned, 32).features
     assert found is not None
-    frames = random_frames(played, 4)
+    turns = [[(step * 8 + place) % envs for place in range(8)] for step in range(4)]
+    frames = [frame[turn] for frame, turn in zip(random_frames(played, 4), turns, strict=True)]
     with torch.no_grad():
-        features = encoder(torch.from_numpy(np.concatenate([frames[0], frames[3]])))
+        features = encoder(torch.from_numpy(np.concatenate(frames)))
     torch.testing.assert_close(found.mean, features.mean(0))
+    torch.testing.assert_close(found.std, features.std(0, correction=0))
 
 
 NEW = [("ppo", "scratch", "grid2"), ("a2c", "scratch", "flatten"), ("ppo", "random", "attention2"),

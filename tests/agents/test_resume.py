@@ -545,6 +545,23 @@ def test_a_best_agent_that_a_crash_took_back_gives_way_to_the_best_of_what_is_ke
     assert "its best return is 5.0, and no row of eval.jsonl has that" in outcomes["summary.json"].found
 
 
+@pytest.mark.parametrize("where", ["rollout", "update"])
+def test_a_best_agent_that_a_stop_took_back_gives_way_to_the_best_of_what_is_kept(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """The failure it prevents: the best agent is gone that came after the last checkpoint and before the rollout."""
+    scores = iter([2.0, 1.0, 5.0, 4.0] if where == "update" else [2.0, 1.0, 5.0])
+    monkeypatch.setattr(callbacks, "play_episodes", lambda *_, **__: [Episode(next(scores), 20, False)])
+    config = tiny("ppo", steps=96, checkpoint_every=0, eval_every=16, out=tmp_path / "run")
+    folder = stop_learning(config, 2, 1, long=-1.0) if where == "update" else stop_within(config, 50, long=-1.0)
+    assert next(scores, None) is None, "the third one was best"
+    assert (last(folder)["step"], best(folder)) == (32, (16, 2.0))
+    scores = iter([1.5, 1.0, 1.0, 1.0])
+    assert rl(RlConfig(resume=folder))["best_return_mean"] == 2.0
+    assert best(folder) == (16, 2.0)
+    assert not list((folder / "checkpoints").glob("best-*"))
+
+
 def best(folder: Path) -> tuple[int, float]:
     stored = checkpoint.load(folder / "checkpoints" / "best.safetensors")
     return stored["step"], stored["mean"]

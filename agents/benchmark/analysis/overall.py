@@ -74,12 +74,12 @@ def overall_verdict(grid: Grid, together: Aggregate, resamples: int = RESAMPLES)
 
 
 def _terms(settings: Sequence[Setting], returns: Mapping[str, Array], against: Mapping[str, Array]) -> list[list[Term]]:
-    """The parts of the mean of the settings' differences by task: all algorithms of one play the same episodes."""
-    tasks: dict[str, list[Term]] = {}
+    """The parts of the mean of the settings' differences by game: whatever shows one plays the same episodes."""
+    games: dict[str, list[Term]] = {}
     for setting in settings:
         terms = [Term(1 / len(settings), returns[setting.title]), Term(-1 / len(settings), against[setting.title])]
-        tasks.setdefault(setting.task, []).extend(terms)
-    return list(tasks.values())
+        games.setdefault(setting.game, []).extend(terms)
+    return list(games.values())
 
 
 def _asked(pairs: Sequence[Contrast]) -> Asked:

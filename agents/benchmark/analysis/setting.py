@@ -147,6 +147,12 @@ class Setting:
         return f"{self.task}, {self.algo}"
 
     @property
+    def game(self) -> str:
+        """The environment, which several tasks may show in their own ways, playing the same episodes; the task's name
+        where no cell says it."""
+        return next((str(one.pins["env"]) for arm in self.arms for one in arm.results if "env" in one.pins), self.task)
+
+    @property
     def shifts(self) -> tuple[str, ...]:
         """Names of the visual shifts under which anything was evaluated."""
         names = {name for arm in self.arms for one in arm.results for name in one.scores}

@@ -81,5 +81,5 @@ def restore_best(folder: Path, step: int) -> Best | None:
             f"back with its evaluation; {instead}.",
             file=sys.stderr,
         )
-    history.drop_best_before(folder)
+    history.drop_best(folder, history.BEST_BEFORE, history.BEST_ROLLOUT)
     return best

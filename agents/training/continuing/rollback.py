@@ -62,6 +62,11 @@ class Rollback:
         return self._rollout is not None
 
     @property
+    def began(self) -> int | None:
+        """Environment steps at which the rollout began that is under way; None where none is."""
+        return None if self._rollout is None else self._rollout.counters["num_timesteps"]
+
+    @property
     def within(self) -> str:
         """What is under way and can be taken back, in a word."""
         return "rollout" if self._update is None else "update"
@@ -110,17 +115,20 @@ class Rollback:
         self._learns, self._update = None, None
 
     def take_back(self, unstored: int) -> Begun | None:
-        """Put the model where what is to be saved of it stood: at the beginning of its rollout or, where that is None,
-        at the last step that its replay memory holds.
+        """Put the model where it stood at what is to be saved of it.
 
-        In the middle of a rollout, an algorithm that learns from rollouts goes back to where that began, games and
-        random numbers included, for its weights are the same. So does one with a replay memory where an evaluation
-        falls into the rollout, which is played whole then by the agent that it is due for, or a long update is to
-        follow; else that stays as it stands. In the middle of an update every algorithm goes back to where the rollout
-        before that began: all that was half learned is taken back.
+        In the middle of a rollout, an algorithm that learns from rollouts goes back to where that began, for its
+        weights are the same. So does one with a replay memory where an evaluation falls into the rollout, which is
+        played whole then by the agent that it is due for, or a long update is to follow; else it goes back to the last
+        step that the memory holds. In the middle of an update every algorithm goes back to where the rollout before
+        that began: all that was half learned is taken back.
 
         Args:
             unstored: environment steps that were counted and did not reach the replay memory.
+
+        Returns:
+            Where the rollout began that it went back to; None where it stays in the middle of one. Games and random
+            numbers of then are in `Begun.whole`; where that is None, games begin anew.
         """
         model, begun = self.model, self._rollout
         if begun is not None and begun.whole is None and isinstance(model, OffPolicyAlgorithm):

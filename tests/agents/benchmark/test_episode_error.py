@@ -25,13 +25,13 @@ HARD = np.array([-3.0, 1.0, 2.0, -2.0, 4.0, -1.0, -1.0, 0.0])
 """What each of eight episodes adds; 0 on average."""
 
 
-def arm(label: str, role: str, returns: np.ndarray, shifted: np.ndarray | None = None) -> Arm:
+def arm(label: str, role: str, returns: np.ndarray, shifted: np.ndarray | None = None, **pins: str) -> Arm:
     """A cell for each seed, which earned `returns` `[seeds, episodes]` in the end."""
     cells = []
     for seed, row in enumerate(returns):
         scores = {"clean": tuple(row)} if shifted is None else {"clean": tuple(row), "noise": tuple(shifted[seed])}
-        pins = {"encoder": "nature" if role == "scratch" else "eye"}
-        result = Result(machine={"cpu": "one"}, pins=pins, curve=(), scores=scores, cost={})
+        pinned = {"encoder": "nature" if role == "scratch" else "eye", **pins}
+        result = Result(machine={"cpu": "one"}, pins=pinned, curve=(), scores=scores, cost={})
         place: Any = {"task": "Task-v0", "algo": "ppo", "arm": label, "role": role, "budget": 1_000}
         cells.append(Cell(key=f"{label}-{seed}", track="rl", seed=seed, result=result, **place))
     return Arm(label, role, tuple(cells))
@@ -177,19 +177,21 @@ def test_claims_over_environments_count_it() -> None:
     assert [pair.winner for pair in single.comparisons] == [None], "one episode in one of them"
 
 
-def test_algorithms_of_one_environment_play_the_same_episodes() -> None:
-    """Two environments halve the squared error of one; two algorithms in one do not."""
+def test_algorithms_and_tasks_of_one_environment_play_the_same_episodes() -> None:
+    """Two environments halve the squared error of one; two algorithms in one do not, nor do two tasks."""
     table, nothing = 2.0 + SEEDS + HARD, np.zeros((5, 8))
 
     def width(*settings: Setting) -> float:
         (pair,) = overall(*settings)[0].comparisons
         return pair.adjusted_high - pair.adjusted_low
 
-    def one(task: str, algo: str) -> Setting:
-        arms = (arm("frozen", "frozen", table), arm("scratch", "scratch", nothing))
+    def one(task: str, algo: str = "ppo", **pins: str) -> Setting:
+        arms = (arm("frozen", "frozen", table, **pins), arm("scratch", "scratch", nothing, **pins))
         return setting(*arms, task=task, algo=algo)
 
-    two = width(one("A-v0", "ppo"), one("B-v0", "ppo"))
-    four = width(one("A-v0", "ppo"), one("B-v0", "ppo"), one("A-v0", "a2c"), one("B-v0", "a2c"))
+    two = width(one("A-v0"), one("B-v0"))
+    four = width(one("A-v0"), one("B-v0"), one("A-v0", "a2c"), one("B-v0", "a2c"))
     assert four == pytest.approx(two, rel=0.05)
-    assert width(*(one(f"{name}-v0", "ppo") for name in "ABCD")) < 0.8 * two
+    assert width(*(one(f"{name}-v0") for name in "ABCD")) < 0.8 * two
+    small, large = (one(f"A-v0 at {size} px", env="A-v0") for size in (64, 84))
+    assert width(small, large) > 1.2 * two

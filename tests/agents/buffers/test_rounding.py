@@ -11,6 +11,7 @@ import torch
 
 from stillsight.agents import RlConfig, rl
 from stillsight.agents.errors import RunError
+from stillsight.agents.features import standardise
 from stillsight.agents.features.extractor import canonical
 from stillsight.agents.features.standardise import COARSEST, FLOOR, Standardise, Statistics, gather_statistics
 from stillsight.agents.training.build import make_agent
@@ -93,6 +94,15 @@ def test_features_that_float16_rounds_away_are_refused(
     resolved = config.resolved()
     agent = make_agent(resolved, build(resolved, pinned=True), n_envs=resolved.n_envs or 1)
     agent.venv.close()
+
+
+def test_a_run_of_before_that_was_refused_goes_on(mine: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--resume` takes no other --replay-dtype: what is refused there could never go on."""
+    with monkeypatch.context() as patch:
+        patch.setattr(standardise, "COARSEST", 1.0)
+        rl(mine("far", "dqn", replay_dtype="float16", out=tmp_path / "run"))
+    longer = rl(RlConfig(resume=tmp_path / "run", steps=192, trust=("moved_eyes:far",)))
+    assert longer["env_steps"] == 192
 
 
 def test_pixels_are_kept_as_they_are_whatever_becomes_of_them(mine: Tiny) -> None:

@@ -254,7 +254,7 @@ def test_the_best_agent_is_there_whatever_happens_while_the_next_one_is_saved(
     with monkeypatch.context() as patch:
         if not links:
             patch.setattr(history.os, "link", refuse)
-        history.keep_best_before(trained)
+        history.keep_best(trained, history.BEST_BEFORE)
     assert (best.read_bytes(), before.read_bytes()) == (whole, whole)
     assert best.stat().st_nlink == (2 if links else 1)
     checkpoint.save(best, checkpoint.load(best) | {"mean": 9.0})

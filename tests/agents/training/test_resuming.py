@@ -374,6 +374,20 @@ def test_the_first_of_other_evaluations_is_best_and_worse_ones_are_not(
     assert best(folder)[:2] == (96, 1.0)
 
 
+def test_a_last_evaluation_that_has_its_row_is_of_the_kind_of_before(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed behind that row, with nothing left to evaluate: the row's agent is not best by another kind."""
+    folder = tmp_path / "run"
+    scored(monkeypatch, 9.0, 8.0)
+    rl(tiny("ppo", steps=64, eval_every=32, checkpoint_every=32, out=folder))
+    for name in ("done", "summary.json"):
+        (folder / name).unlink()
+    assert rl(RlConfig(resume=folder, eval_episodes=2))["best_return_mean"] == 9.0
+    assert best(folder) == (32, 9.0, {"eval_episodes": 1, "eval_max_steps": 10_000})
+    assert [row["mean"] for row in rows(folder, "eval")] == [9.0, 8.0]
+
+
 @pytest.mark.parametrize("changes", [{}, {"eval_every": 16}, {"eval_envs": 1}, {"eval_episodes": 1}])
 def test_the_best_of_the_same_evaluations_is_to_be_beaten(
     tiny: Tiny,

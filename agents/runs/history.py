@@ -21,8 +21,8 @@ BEST, LAST = "best", "last"
 BEST_BEFORE = "best-before"
 """The best agent up to the last checkpoint, while best is one that came after it."""
 BEST_ROLLOUT = "best-rollout"
-"""The best agent at the beginning of a rollout, while best is one of that rollout: a run that is stopped there goes back
-to it. There is none where that is the best one up to the last checkpoint, too."""
+"""The best agent at the beginning of a rollout, while best is one of that rollout: a run that is stopped there goes
+back to it. There is none where that is the best one up to the last checkpoint, too."""
 
 Read = Callable[[Path], dict[str, Any]]
 """Read a checkpoint; raises `CheckpointError` where it is missing, damaged or of no use.

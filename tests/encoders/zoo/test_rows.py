@@ -86,6 +86,7 @@ def kept(name: str) -> Examination:
 def test_a_row_keeps_its_promises(name: str) -> None:
     examined = kept(name)
     assert examined.outcome == "ok"
+    assert examined.engines["folded"] == "ok"
     assert examined.taps == tuple(ENCODERS[name].stages)
     assert len(examined.dims) == len(examined.taps)
 

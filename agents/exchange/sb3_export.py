@@ -15,6 +15,7 @@ from stillsight.agents.errors import RunError
 from stillsight.agents.exchange.exchange_config import ExportConfig
 from stillsight.agents.exchange.sb3_model import frames, observation_space, stock_model
 from stillsight.agents.exchange.sb3_zip import FORMAT, POLICY_FILE, RUN_FILE, TEXT_FILE
+from stillsight.agents.features.acting import takes_masks
 from stillsight.agents.playing.player import Player, load
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.records import plain
@@ -103,6 +104,7 @@ def _script(player: Player, name: str) -> list[str]:
     stack = []
     if frames(player) > 1:  # as the run stacked them: an episode begins with copies of its first frame
         stack = [f"env = gym.wrappers.FrameStackObservation(env, {frames(player)})"]
+    masks = ', action_masks=env.get_wrapper_attr("action_masks")()' if takes_masks(player.model) else ""
     return [
         "import gymnasium as gym",
         f"from {cls.__module__.partition('.')[0]} import {cls.__name__}",
@@ -113,7 +115,7 @@ def _script(player: Player, name: str) -> list[str]:
         "observation, _ = env.reset()",
         "state, began, done = None, True, False",
         "while not done:",
-        "    action, state = model.predict(observation, state, episode_start=[began], deterministic=True)",
+        f"    action, state = model.predict(observation, state, episode_start=[began], deterministic=True{masks})",
         f"    observation, reward, ended, cut, _ = env.step({action})",
         "    began, done = False, ended or cut",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -37,7 +38,7 @@ def machine() -> dict[str, Any]:
     return {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "command": shlex.join(["stillsight", *sys.argv[1:]]),
-        "commit": _commit(),
+        **_code(),
         "python": platform.python_version(),
         "versions": {name: version for name in VERSIONED if (version := _version(name))},
         "platform": platform.platform(),
@@ -48,21 +49,21 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _commit() -> str:
-    """The commit of the checkout that this code runs from, "+dirty" if it was changed since, or "" outside one."""
-    here = Path(__file__).resolve().parent
+def _code() -> dict[str, str]:
+    """Of the checkout that this code runs from: `commit`, "" outside one; where it was changed since, that with
+    "+dirty" behind it, and `changes`, the first 12 digits of the sha256 of what `git diff` says of that."""
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        status = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        commit, changes = _git("rev-parse", "HEAD"), _git("diff", "HEAD")
     except (OSError, subprocess.CalledProcessError):
-        return ""
-    return commit.stdout.strip() + ("+dirty" if status.stdout.strip() else "")
+        return {"commit": ""}
+    if not changes:
+        return {"commit": commit.decode().strip()}
+    return {"commit": f"{commit.decode().strip()}+dirty", "changes": hashlib.sha256(changes).hexdigest()[:12]}
+
+
+def _git(*words: str) -> bytes:
+    here = Path(__file__).resolve().parent
+    return subprocess.run(["git", *words], cwd=here, capture_output=True, check=True).stdout
 
 
 def _version(name: str) -> str | None:

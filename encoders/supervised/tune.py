@@ -42,6 +42,7 @@ def tune(
     stored = world.broadcast(run.load("last", device))
     # A row is written before its checkpoint: the stopped run may have logged an epoch that it had not saved.
     run.rewind(0 if stored is None else int(stored["epoch"]), "epoch")
+    began, before = time.perf_counter(), 0.0 if stored is None else stored.get("seconds", 0.0)
     facts: dict[str, Any] = {}
     fitting = 0.0
     if stored is not None:
@@ -64,7 +65,6 @@ def tune(
     elif config.warm_start:
         finetune.keep_start(model, validation, recipe, progress, world)
     last_row: dict[str, Any] = {} if stored is None else stored.get("row", {})
-    began, before = time.perf_counter(), 0.0 if stored is None else stored.get("seconds", 0.0)
 
     def report(row: dict[str, Any]) -> None:
         last_row.update(row)

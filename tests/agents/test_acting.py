@@ -15,6 +15,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from stillsight.agents import RlConfig, load, rl
 from stillsight.agents.errors import RunError
+from stillsight.agents.exchange.sb3_export import directions
 from stillsight.agents.features.acting import Actor, mask_width
 from stillsight.agents.features.encoded_vec_env import EncodedVecEnv
 from stillsight.agents.features.standardise import gather_statistics
@@ -225,8 +226,12 @@ def test_masks_that_are_missing_or_not_asked_for_are_sentences(tiny: Tiny, tmp_p
         player.predict(pixels, masks=np.zeros(4, bool))
     assert player.predict(pixels, masks=np.array([False, False, True, False])) == 2
     assert player.predict(pixels[None], masks=np.array([[False, True, False, False]])).tolist() == [1]
+    unmasked = load(trained, device="cpu")
     with pytest.raises(RunError, match="PPO asks for no masks"):
-        load(trained, device="cpu").predict(pixels, masks=np.ones(3, bool))
+        unmasked.predict(pixels, masks=np.ones(3, bool))
+    # Stock's own predict takes no masks for all actions allowed: the program that comes with an export has to ask.
+    asks = 'deterministic=True, action_masks=env.get_wrapper_attr("action_masks")())'
+    assert [asks in directions(one, "agent.zip") for one in (player, unmasked)] == [True, False]
 
 
 def test_an_environment_that_says_of_no_masks_is_refused_before_anything_is_written(tiny: Tiny, tmp_path: Path) -> None:

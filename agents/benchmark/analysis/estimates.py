@@ -86,7 +86,8 @@ class Estimates:
 
     Attributes:
         setting: whose they are.
-        baseline: the arm trained from scratch; of several the best, which flatters no other arm. None without one.
+        baseline: the arm trained from scratch; of several the best, which flatters no other arm. None without one that
+            begins with nothing.
         threshold: the spec's, or what the baseline scores in the end; None without either.
         arms: in the order of the setting's.
     """
@@ -104,7 +105,7 @@ def estimate(setting: Setting, resamples: int = RESAMPLES) -> Estimates:
         setting: its arms and their cells.
         resamples: of the bootstrap; curves take `stats.CURVE_RESAMPLES` at most.
     """
-    scratch = [arm for arm in setting.arms if arm.role == "scratch"]
+    scratch = [arm for arm in setting.arms if arm.role == "scratch" and arm.results[0].pins.get("from_sha256") is None]
     baseline = max(scratch, key=lambda arm: iqm(arm.scores()), default=None)
     threshold = _threshold(setting, baseline)
     arms = tuple(_of_arm(arm, setting, baseline, threshold, resamples) for arm in setting.arms)

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import combinations, groupby
 from typing import NamedTuple
 
 import numpy as np
 
 from stillsight.agents.benchmark.analysis.claims import SEEDS, Comparison, ahead, cheapest, compare, lost, withhold
 from stillsight.agents.benchmark.analysis.contrasts import (
+    SCRATCH,
     Apart,
     Question,
     Uncontrolled,
+    apart,
     contrasts,
     told_apart,
     uncontrolled,
@@ -127,6 +129,7 @@ class Race:
         reaches: arms with curves -> where their seeds reached it; the earliest median first.
         untimed: arms of which not every seed has a curve.
         comparable: whether all clocks ran on the same kind of machine.
+        unlike: pins by which these arms play or see something else, or began with what another run had learned.
         cheapest: the arm that may be called so, see `claims.cheapest`; None if none may.
     """
 
@@ -135,6 +138,7 @@ class Race:
     reaches: Mapping[str, Reach]
     untimed: tuple[str, ...]
     comparable: bool
+    unlike: tuple[str, ...]
     cheapest: str | None
 
 
@@ -287,11 +291,13 @@ def _race(estimates: Estimates) -> Race | None:
     reaches = dict(sorted(timed.items(), key=lambda arm: (*_late(arm[1]), arm[0])))
     arms = [one.arm for one in estimates.arms]
     untimed = tuple(arm.label for arm in arms if len(arm.curves) < len(arm.cells))
-    comparable = len({_place(result) for arm in arms if arm.label in timed for result in arm.results}) == 1
+    racing = [arm for arm in arms if arm.label in timed]
+    comparable = len({_place(result) for arm in racing for result in arm.results}) == 1
+    unlike = tuple(dict.fromkeys(name for pair in combinations(racing, 2) for name in SCRATCH.excess(apart(*pair))))
     first = None
-    if comparable and not untimed and any(reach.reached for reach in reaches.values()):
+    if comparable and not untimed and not unlike and any(reach.reached for reach in reaches.values()):
         first = cheapest({label: reach.seconds for label, reach in reaches.items()})
-    return Race(estimates.threshold, estimates.setting.seconds, reaches, untimed, comparable, first)
+    return Race(estimates.threshold, estimates.setting.seconds, reaches, untimed, comparable, unlike, first)
 
 
 def _late(reach: Reach) -> tuple[float, int]:

@@ -262,6 +262,7 @@ class MachineFacts(TypedDict, total=False):
 
     date: str | None
     commit: str | None
+    changes: str | None
     python: str | None
     platform: str | None
     cpu: str | None

@@ -38,7 +38,9 @@ KNOWN = ("stillsight", "torchvision", "timm", "stable_baselines3", "sb3_contrib"
 """Packages whose networks and algorithms are not brought by somebody else."""
 
 
-def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str, Any]:
+def pins(
+    config: RlConfig | CifarConfig, summary: Mapping[str, Any], code: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """What must be equal in all cells of an arm: every setting that is not as `BEFORE` has it, the weights that were
     loaded, and what it came to where the run was computed: kind of device and precision.
 
@@ -48,6 +50,7 @@ def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str
     Args:
         config: of the run, with its defaults written out.
         summary: what the run ended with, see summary.json.
+        code: what `code_pins` gave when it began; what it gives now by default.
 
     Raises:
         RunError: a frozen encoder is not the same after the run as before it.
@@ -56,7 +59,7 @@ def pins(config: RlConfig | CifarConfig, summary: Mapping[str, Any]) -> dict[str
     settings = {name: value for name, value in values.items() if (name, value) not in BEFORE.items()}
     pinned = {"weights_sha256": summary["weights_sha256"] if config.mode.pretrained else None, **settings}
     pinned |= {pin: summary[name] for name, pin in COMPUTED.items() if name in summary}
-    pinned |= _code_pins(config)
+    pinned |= code_pins(config) if code is None else code
     if summary.get("from") is not None:
         pinned["from_sha256"] = summary["from"]["sha256"]
     if config.mode.pretrained and not config.mode.trained:
@@ -82,10 +85,11 @@ def env_version(env: str) -> str:
     return ", ".join(map(code_version, tops))
 
 
-def _code_pins(config: RlConfig | CifarConfig) -> dict[str, str]:
-    """The versions of a network and an algorithm that somebody else brings."""
+def code_pins(config: RlConfig | CifarConfig) -> dict[str, str]:
+    """The versions of an environment, and of a network and an algorithm that somebody else brings, as they are now."""
     builders = {"encoder_version": encoder_spec(config.encoder).builder}
     if isinstance(config, RlConfig):
         builders["algo_version"] = algorithms.spec(config.algo).cls
     modules = {pin: builder.partition(":")[0] for pin, builder in builders.items()}
-    return {pin: code_version(module) for pin, module in modules.items() if module.partition(".")[0] not in KNOWN}
+    found = {pin: code_version(module) for pin, module in modules.items() if module.partition(".")[0] not in KNOWN}
+    return found | ({"env_version": env_version(config.env)} if isinstance(config, RlConfig) else {})

@@ -222,6 +222,8 @@ def of_race(race: Race | None, show: Numbers) -> tuple[str, ...]:
         return told, f"None is called the cheapest, because not every seed of {missing} has a curve."
     if not race.comparable:
         return told, "None is called the cheapest, because they were timed on different machines."
+    if race.unlike:
+        return told, f"None is called the cheapest, because they differ in {', '.join(race.unlike)}."
     if len(race.reaches) < 2:
         return (told,)
     return told, f"{race.cheapest} is the cheapest." if race.cheapest else "None is separably the cheapest."

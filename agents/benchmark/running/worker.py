@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from stillsight.agents.benchmark.grid.cell import CLEAN, Cell, Result, Work
-from stillsight.agents.benchmark.grid.pins import env_version, pins
+from stillsight.agents.benchmark.grid.pins import code_pins, pins
 from stillsight.agents.benchmark.running.energy import meter
-from stillsight.agents.benchmark.running.interrupted import goes_on
+from stillsight.agents.benchmark.running.interrupted import code_file, goes_on
 from stillsight.agents.benchmark.running.results import Results
 from stillsight.agents.benchmark.running.trial import try_agent
 from stillsight.agents.errors import RunError
@@ -35,6 +35,7 @@ from stillsight.agents.training.config import RlConfig
 from stillsight.agents.training.episodes import share_successful
 from stillsight.agents.training.learn import rl
 from stillsight.agents.training.seeds import CHOICE, PLAY
+from stillsight.encoders.atomic import to_json, write_atomically
 from stillsight.encoders.supervised.cifar_config import CifarConfig
 from stillsight.encoders.system.stopping import Stop, answering
 
@@ -80,10 +81,12 @@ def run_cell(cell: Cell, runs: Path, trust: Trust = NOTHING) -> Cell:
 
 def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust, *, tunes: bool) -> Result:
     """Train an agent and play with it; one that tunes a rate is scored by episodes that no reported agent plays."""
-    interrupted = goes_on(folder, config)
+    code = code_pins(config)  # before it runs: who edits it meanwhile edits the next cell's
+    interrupted = goes_on(folder, config, code)
     with meter() as spent:
         if not interrupted:
             _remove(folder)
+            write_atomically(code_file(folder), to_json(code) + "\n")
             summary = rl(replace(config, out=folder))
         elif (folder / "done").exists():  # it was interrupted while it was played
             summary = read_json(folder / "summary.json", "")
@@ -107,12 +110,18 @@ def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust, *, tunes: b
     told = {shift: rate for shift, rate in rates.items() if rate is not None}
     if work.videos:
         with contextlib.suppress(RunError):  # a game that cannot be filmed can be played all the same
-            filmed = RecordConfig(checkpoint="last", episodes=work.videos, device=config.device, trust=trust.names)
+            filmed = RecordConfig(
+                checkpoint="last",
+                episodes=work.videos,
+                stochastic=config.stochastic_eval,
+                device=config.device,
+                trust=trust.names,
+            )
             record(folder, filmed)
     rows = read_lines(folder / "eval.jsonl")
     result = _result(
         folder,
-        pins=pins(read_run(folder).config, summary) | {"env_version": env_version(config.env)} | _chooses(tunes),
+        pins=pins(read_run(folder).config, summary, code) | _chooses(tunes),
         curve=[(row["step"], row["mean"], *_seconds(row)) for row in rows],
         scores={shift: [episode.total for episode in episodes] for shift, episodes in played.items()},
         success=told or None,
@@ -145,6 +154,7 @@ def _classifier(config: CifarConfig, folder: Path, *, tunes: bool) -> Result:
     config = replace(config, out=folder)
     # A warm start's encoding is training, and stands in the seconds of its curve: each encodes for itself.
     own = folder / "features" if config.warm_start else None
+    code = code_pins(config)
     try:
         with meter() as spent:
             summary = cifar(config, own)
@@ -152,7 +162,7 @@ def _classifier(config: CifarConfig, folder: Path, *, tunes: bool) -> Result:
         if own is not None:
             _remove(own)
     _refuse_not_finite(folder)
-    pinned = pins(config.resolve_batchnorm(), summary) | {"test_images": summary["test_images"]}
+    pinned = pins(config.resolve_batchnorm(), summary, code) | {"test_images": summary["test_images"]}
     if config.shots is None and config.fraction is None:
         pinned["dataset_sha256"] = summary["dataset_sha256"]
     pinned |= _chooses(tunes)

@@ -12,8 +12,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from stillsight.agents.benchmark.grid.cell import Cell
 from stillsight.agents.benchmark.grid.parse import parse_spec
+from stillsight.agents.benchmark.grid.pins import code_pins
 from stillsight.agents.benchmark.running import worker
-from stillsight.agents.benchmark.running.interrupted import goes_on
+from stillsight.agents.benchmark.running.interrupted import code_file, goes_on
 from stillsight.agents.playing import play
 from stillsight.agents.runs import checkpoint
 from stillsight.agents.runs.folder import Run
@@ -79,6 +80,7 @@ def _interrupted(cell: Cell, runs: Path) -> Path:
     folder = runs / cell.key
     config = cell.planned_work().config
     assert isinstance(config, RlConfig)
+    code_file(folder).write_text(json.dumps(code_pins(config)))
     config = replace(config, out=folder).resolved()
     with pytest.raises(OSError, match="went down"), Run(folder, "rl", config) as run:
         learn(config, run, [_Interrupt()])
@@ -149,12 +151,40 @@ def test_without_games_in_a_checkpoint_it_begins_anew(cell: Cell, whole: Cell, t
     assert len(_sessions(folder)) == 1
 
 
-def test_on_another_machine_or_commit_it_begins_anew(cell: Cell, whole: Cell, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fact", ["commit", "changes"])
+def test_on_another_machine_or_commit_it_begins_anew(cell: Cell, whole: Cell, tmp_path: Path, fact: str) -> None:
     folder = _interrupted(cell, tmp_path)
-    machine = {"sessions": [{**_sessions(folder)[0], "commit": "0" * 40}]}
+    machine = {"sessions": [{**_sessions(folder)[0], fact: "0" * 40}]}
     (folder / "machine.json").write_text(json.dumps(machine))
     assert _alike(worker.run_cell(cell, tmp_path), whole)
-    assert [session["commit"] for session in _sessions(folder)] != ["0" * 40]
+    assert [session.get(fact) for session in _sessions(folder)] != ["0" * 40]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_of_code_that_was_edited_since_it_begins_anew(
+    cell: Cell, whole: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """The failure it prevents: a cell learns half in one game and half in another, and is pinned to the latter."""
+    folder = _interrupted(cell, tmp_path)
+    if known:
+        edited = {**json.loads(code_file(folder).read_text()), "env_version": "my_envs 0a1b2c"}
+        code_file(folder).write_text(json.dumps(edited))
+    else:  # as versions before this one left it
+        code_file(folder).unlink()
+    assert _alike(worker.run_cell(cell, tmp_path), whole)
+    assert len(_sessions(folder)) == 1
+    assert json.loads(code_file(folder).read_text()) == code_pins(cell.planned_work().config)
+
+
+def test_a_cell_is_pinned_to_the_code_that_it_began_with(
+    cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code is imported once: a file that is edited while a cell runs is the next one's."""
+    versions = iter(["before", "while it ran"])
+    monkeypatch.setattr(worker, "code_pins", lambda _: {"env_version": next(versions)})
+    ended = worker.run_cell(cell, tmp_path)
+    assert ended.result is not None, ended.error
+    assert ended.result.pins["env_version"] == "before"
 
 
 def test_at_another_rate_it_begins_anew(cell: Cell, tmp_path: Path) -> None:
@@ -169,8 +199,9 @@ def test_at_another_rate_it_begins_anew(cell: Cell, tmp_path: Path) -> None:
     same, config = at(0.5).planned_work().config, other.planned_work().config
     assert isinstance(same, RlConfig)
     assert isinstance(config, RlConfig)
-    assert goes_on(folder, same)
-    assert not goes_on(folder, config)
+    code = code_pins(same)
+    assert goes_on(folder, same, code)
+    assert not goes_on(folder, config, code)
     ended = worker.run_cell(other, tmp_path)
     assert ended.result is not None, ended.error
     assert ended.result.pins["encoder_lr"] == 0.25

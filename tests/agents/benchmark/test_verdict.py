@@ -502,6 +502,20 @@ def test_the_cheapest_is_named_if_seeds_agree() -> None:
     )
 
 
+def test_none_is_the_cheapest_that_began_with_what_another_run_had_learned() -> None:
+    """The failure it prevents: who goes on from a trained run is there at once, and its seconds leave that run out."""
+    slow, heirs = (-9.0, -9.0, -9.0, 0.0), {"from_sha256": "0a"}
+    own = arm("nature scratch", [9.0] * 5, curve=slow, seconds=40.0)
+    eye, found = {"encoder": "eye", "tap": "low"}, []
+    for more in ({}, heirs):
+        other = arm("eye low frozen", [9.0] * 5, curve=(0.0,) * 4, pins={**eye, **more})
+        found.append(threshold(other, own))
+    assert found[0][-1] == "eye low frozen is the cheapest."
+    assert found[1][-1] == "None is called the cheapest, because they differ in from_sha256."
+    heir = arm("nature scratch", [9.0] * 5, curve=slow, pins={"encoder": "nature", **heirs})
+    assert estimate(Setting("rl", "Task-v0", "ppo", (heir,), {}), FEW).baseline is None
+
+
 def test_of_a_data_set_what_is_to_be_reached_is_what_its_curves_show() -> None:
     """The failure it prevents: curves of accuracies on ten validation images race to an accuracy on the test images."""
     quick = arm("eye low frozen", SPREAD, curve=(0.0, 9.0, 9.0, 9.0), seconds=10.0)

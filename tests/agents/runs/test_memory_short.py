@@ -13,6 +13,7 @@ import torch
 
 from stillsight.agents import RlConfig, load, rl
 from stillsight.agents.benchmark.grid.parse import parse_spec
+from stillsight.agents.benchmark.grid.pins import code_pins
 from stillsight.agents.benchmark.running import interrupted, worker
 from stillsight.agents.cli import main
 from stillsight.agents.doctor.run_check import check_run
@@ -23,6 +24,7 @@ from stillsight.agents.runs import checkpoint
 from stillsight.agents.training import callbacks
 from stillsight.agents.training.continuing.best_agent import restore_best
 from stillsight.encoders import build
+from stillsight.encoders.atomic import to_json
 from stillsight.encoders.errors import MemoryShortError
 from stillsight.encoders.weights import tensor_file
 
@@ -138,15 +140,16 @@ def test_an_interrupted_cell_is_left_as_it_is(tiny: Tiny, tmp_path: Path, monkey
     """Its folder is removed, and it begins anew, where it holds no checkpoint to go on from."""
     config = tiny("ppo", steps=160, checkpoint_every=32, out=tmp_path / "run")
     folder = stopped(config)
-    before = content(folder)
-    assert interrupted.goes_on(folder, config)
+    before, code = content(folder), code_pins(config)
+    interrupted.code_file(folder).write_text(to_json(code))
+    assert interrupted.goes_on(folder, config, code)
     leave(monkeypatch, 10)
     with pytest.raises(MemoryShortError, match="was not read, and is kept as it is"):
-        interrupted.goes_on(folder, config)
+        interrupted.goes_on(folder, config, code)
     (cell,) = parse_spec(
         'seeds = 1\ncontrols = []\n[[task]]\nenv = "stillsight/Orchard-v0"\n[[encoder]]\nencoder = "retina"'
     ).cells()
-    monkeypatch.setattr(worker, "goes_on", lambda *_: interrupted.goes_on(folder, config))
+    monkeypatch.setattr(worker, "goes_on", lambda *_: interrupted.goes_on(folder, config, code))
     monkeypatch.setattr(worker, "_remove", lambda _: pytest.fail("the run was removed"))
     failed = worker.run_cell(cell, tmp_path)
     assert failed.error is not None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stillsight.encoders import device as devices
-from stillsight.encoders.engines.engine import Engine, choose
+from stillsight.encoders.engines.engine import Engine, choose, computes_in
 from stillsight.encoders.engines.engine import Name as EngineName
 from stillsight.encoders.part import Part
 from stillsight.encoders.preprocess import ImageCounter, Preprocess
@@ -101,8 +101,20 @@ class Frozen(Part):
         """How this part is run; the stages one after the other until `prepare` has found something faster."""
         return self._engine[0] if self._engine else Engine("eager", self.sequence)
 
+    @property
+    def computed_in(self) -> Literal["bf16", "float32"]:
+        """What its convolutions and matrix products run in, by the engine that was prepared."""
+        wanted = torch.bfloat16 if devices.wants_bf16(self.device, self.precision) else torch.float32
+        return "bf16" if computes_in(self.engine.name, wanted) is torch.bfloat16 else "float32"
+
     def prepare(
-        self, pixels: tuple[int, int, int], *, wanted: EngineName = "auto", batch: int | None = None, forwards: int = 0
+        self,
+        pixels: tuple[int, int, int],
+        *,
+        wanted: EngineName = "auto",
+        batch: int | None = None,
+        forwards: int = 0,
+        kept: bool = False,
     ) -> Engine:
         """Make ready for images of shape `pixels`, see `engine.choose`. The stages themselves stay as they are.
 
@@ -122,6 +134,7 @@ class Frozen(Part):
                         wanted=wanted,
                         batch=batch,
                         forwards=forwards,
+                        kept=kept,
                     ),
                 )
         return self.engine

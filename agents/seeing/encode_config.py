@@ -9,6 +9,8 @@ from pathlib import Path
 from stillsight.agents.errors import RunError
 from stillsight.encoders.config import EncoderConfig, refuse
 from stillsight.encoders.errors import as_typed
+from stillsight.encoders.taps.tap import taps
+from stillsight.encoders.zoo.registry import spec
 
 ENDINGS = (".npy", ".safetensors")
 """Of files of features."""
@@ -57,6 +59,12 @@ class EncodeConfig(EncoderConfig):
             if path.exists() and not self.overwrite:
                 raise RunError(f"{path} is there already. Type --overwrite, or another name.")
         self.check_encoder()
+        row = spec(self.encoder)
+        if learned := [one.pooling for one in taps(self.tap or row.tap, self.pooling or row.pooling) if one.learns]:
+            raise RunError(
+                f"--pooling {learned[0]} learns, and encode does not: its features would be random numbers' work. Type "
+                "--pooling global, grid<k>, flatten, softmax, cls or cls+global."
+            )
 
     @property
     def written(self) -> list[Path]:

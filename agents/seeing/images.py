@@ -77,7 +77,7 @@ class Images:
         import cv2
 
         film = cv2.VideoCapture(str(path))
-        number = 0
+        number, said = 0, int(film.get(cv2.CAP_PROP_FRAME_COUNT))
         try:
             while film.grab():
                 if number % self.every == 0:
@@ -92,6 +92,12 @@ class Images:
             raise EncoderError(
                 f"{path} cannot be read as a film (damaged, cut off or of an unknown kind). Convert it, say: ffmpeg -i "
                 f"{path.name} film.mp4"
+            )
+        if number < said - max(2, said // 100):  # players count a frame or two otherwise
+            print(
+                f"stillsight: warning: {path} says that it has {said:,} frames, and {number:,} could be read: it is "
+                "cut off or damaged, and the rest is left out.",
+                file=sys.stderr,
             )
 
 

@@ -28,9 +28,9 @@ Run = Callable[[Tensor], Tensor]
 WORTH = {"compiled": 60.0, "onnx": 20.0, "graph": 5.0}
 """Seconds of encoding that must lie ahead before an engine is tried that takes long to prepare."""
 
-AGREE = 0.05
+AGREE = {torch.bfloat16: 0.05, torch.float32: 0.005}
 """Largest difference from the reference, as a share of its largest value, at which two engines count as the same
-function: bfloat16 keeps 8 bits, and a deep network adds up their rounding."""
+function, by what either computes in: bfloat16 keeps 8 bits and TF32 11, and a deep network adds up their rounding."""
 
 ROUNDS = 7
 """Interleaved timings of each engine; the median decides."""
@@ -119,6 +119,7 @@ def choose(
     wanted: Name = "auto",
     batch: int | None = None,
     forwards: int = 0,
+    kept: bool = False,
 ) -> Engine:
     """Prepare the engine that is `wanted`; for "auto" the fastest whose preparation the work ahead repays.
 
@@ -134,6 +135,8 @@ def choose(
         wanted: see `Name`.
         batch: images that mostly come at once; None if that varies.
         forwards: how often a batch will be encoded, as far as it is known.
+        kept: what comes out is kept beside that of other engines: "auto" takes none that computes in something else
+            than `precision`, as onnx does in float32.
 
     Raises:
         EncoderError: the engine that was asked for is not to be had, or computes something else.
@@ -150,12 +153,12 @@ def choose(
         return engine
     engine = made.engine("folded") or Engine("eager", reference)
     if made.folded is not None and batch is not None and forwards:
-        engine = _fastest(made, engine, forwards)
+        engine = _fastest(made, engine, forwards, kept=kept)
     engine.dropped = made.dropped
     return engine
 
 
-def _fastest(made: _Workshop, usual: Engine, forwards: int) -> Engine:
+def _fastest(made: _Workshop, usual: Engine, forwards: int, *, kept: bool) -> Engine:
     """The fastest of the usual engine and those whose preparation `forwards` batches repay, by what was measured before
     or else now."""
     key = engine_cache.key(made.steps, made.folded_copy, made.device, made.sample)
@@ -166,7 +169,8 @@ def _fastest(made: _Workshop, usual: Engine, forwards: int) -> Engine:
         engine_cache.remember(key, known)  # also where trying another ends the process
     ahead = known[usual.name] * forwards
     others = ("graph",) if made.device.type == "cuda" else ("onnx", "compiled")
-    worth = [name for name in others if ahead > WORTH[name]]
+    alike = [name for name in others if not kept or computes_in(name, made.dtype) is made.dtype]
+    worth = [name for name in alike if ahead > WORTH[name]]
     if not known.keys() >= set(worth):
         tried |= {name: other for name in worth if (other := made.engine(name)) is not None}
         known |= dict.fromkeys(worth, math.inf) | _seconds(tried, made.sample)
@@ -189,8 +193,9 @@ class _Workshop:
         sample: Tensor,
         reference: Run,
     ) -> None:
-        self.steps, self.device, self.sample = steps, device, sample
+        self.steps, self.device, self.sample, self.dtype, self.reference = steps, device, sample, dtype, reference
         self.dropped: dict[str, str] = {}
+        self._onnx_copy: Run = reference
         with torch.no_grad():
             self.expected = reference(sample)
         self.folded: Inference | None = None
@@ -216,11 +221,25 @@ class _Workshop:
         except Exception as error:
             self.dropped[name] = f"{in_brackets(error)}."
             return None
-        difference = (found - self.expected).abs().max() / self.expected.abs().max().clamp_min(1e-6)
-        if not difference <= AGREE:
+        difference = self._difference(found)
+        if not difference <= AGREE[self.dtype]:
             self.dropped[name] = f"its features differ from the network's own by {difference:.1%}."
             return None
-        return Engine(name, run, fixed, self.folded)
+        return Engine(name, run, fixed, None if fixed is None else self._rest(name))
+
+    def _difference(self, found: Tensor) -> float:
+        return float((found - self.expected).abs().max() / self.expected.abs().max().clamp_min(1e-6))
+
+    def _rest(self, name: str) -> Run:
+        """What takes less than a batch: the copy that the engine was made of, where that computes what the network
+        does, and else the network itself."""
+        copied = self._onnx_copy if name == "onnx" else self.folded_copy
+        try:
+            with torch.inference_mode():
+                agrees = self._difference(copied(self.sample)) <= AGREE[self.dtype]
+        except Exception:  # as above
+            agrees = False
+        return copied if agrees else self.reference
 
     def _made(self, name: str) -> Run:
         if name == "folded":
@@ -244,12 +263,19 @@ class _Workshop:
     def _onnx(self) -> Run:
         if find_spec("onnxruntime") is None or find_spec("onnxscript") is None:
             raise ImportError('run: pip install "stillsight[onnx]"')
-        return session(Inference(self.steps, torch.float32), self.sample)
+        module = Inference(self.steps, torch.float32).cpu()
+        self._onnx_copy = lambda pixels: module(pixels.cpu()).to(pixels.device)
+        return session(module, self.sample)
 
     def _graph(self) -> Run:
         if self.device.type != "cuda":
             raise RuntimeError(f"CUDA graphs need a CUDA device, and this is {self.device.type}")
         return captured(self.folded_copy, self.sample)
+
+
+def computes_in(name: str, dtype: torch.dtype) -> torch.dtype:
+    """In what the engine called `name` computes where `dtype` is wanted: ONNX Runtime's CPU kernels know float32."""
+    return torch.float32 if name == "onnx" else dtype
 
 
 def captured(module: nn.Module, sample: Tensor) -> Run:

@@ -200,8 +200,9 @@ class HuggingFace(Source):
     @property
     def file(self) -> str:
         path = PurePosixPath(self.inside)
-        if path.stem in _NAMELESS:
-            return f"{self.repository.rpartition('/')[2]}{path.suffix}"
+        stem = re.sub(r"-\d+-of-\d+$", "", path.stem)  # of a file in several parts
+        if stem in _NAMELESS:
+            return f"{self.repository.rpartition('/')[2]}{path.stem.removeprefix(stem)}{path.suffix}"
         return path.name
 
     @property

@@ -214,6 +214,50 @@ def test_an_engine_that_computes_something_else_is_not_taken(monkeypatch: pytest
     assert torch.equal(frozen(images(2)), expected)
 
 
+class OnlyFloat32(nn.Module):
+    """Gives nothing in bfloat16, as a layer may whose author thought of float32 alone."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps * 0 if maps.dtype == torch.bfloat16 else maps
+
+
+def only_float32() -> Encoder:
+    torch.manual_seed(0)
+    stage = nn.Sequential(nn.Flatten(2), OnlyFloat32(), nn.Unflatten(2, SHAPE[1:]))
+    return Encoder(
+        Backbone(model=stage, stages={"only": stage}, preprocessing=Preprocessing(), tap="only"),
+        precision="bf16",
+        pooling="grid2",
+    )
+
+
+def test_what_is_less_than_a_batch_is_taken_by_nothing_that_computes_something_else() -> None:
+    """The failure it prevents: the last images of a set come out of a copy that was refused as an engine."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    frozen = only_float32().frozen
+    expected = frozen(images(11))
+    with pytest.raises(EncoderError, match=r"differ from the network's own by 100"):
+        frozen.prepare(SHAPE, wanted="folded")
+    assert frozen.prepare(SHAPE, wanted="onnx", batch=8).name == "onnx"
+    torch.testing.assert_close(frozen(images(11)), expected, atol=1e-4, rtol=0)
+
+
+def test_it_is_told_in_what_an_engine_computes(monkeypatch: pytest.MonkeyPatch, memory: Path) -> None:  # noqa: ARG001
+    """The failure it prevents: features in float32 are recorded, pinned and kept as bf16."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    network = encoder(precision="bf16").frozen
+    assert network.computed_in == "bf16"
+    monkeypatch.setattr(engines, "_seconds", lambda tried, _: {name: 1.0 - (name == "onnx") / 2 for name in tried})
+    monkeypatch.setattr(engines._Workshop, "_compiled", lambda self: self.folded_copy)
+    ahead = {"batch": 4, "forwards": 10**9}
+    assert (network.prepare(SHAPE, **ahead).name, network.computed_in) == ("onnx", "float32")
+    assert (network.prepare(SHAPE, kept=True, **ahead).name, network.computed_in) == ("folded", "bf16")
+    plain = encoder(precision="float32").frozen
+    assert (plain.prepare(SHAPE, kept=True, **ahead).name, plain.computed_in) == ("onnx", "float32")
+
+
 class Uncopied(nn.Conv2d):
     """Its author forbids copies."""
 

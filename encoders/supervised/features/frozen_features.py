@@ -103,7 +103,8 @@ def features(
             store.check_room(missing)
             forwards = -(-missing // BATCH)
             long = forwards >= TIMED
-            encoder.frozen.prepare((3, height, width), batch=BATCH if long else None, forwards=forwards if long else 0)
+            batch, ahead = (BATCH, forwards) if long else (None, 0)
+            encoder.frozen.prepare((3, height, width), batch=batch, forwards=ahead, kept=True)
         for part, batches in sets.items():
             if any(image not in store for image in wanted[part]):
                 _fill(store, encoder, batches, wanted[part], part, progress)

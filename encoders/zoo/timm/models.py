@@ -17,10 +17,14 @@ from stillsight.encoders.zoo.timm.network import PREFIX, check_name, library, ne
 
 NON_COMMERCIAL = (
     *("-nc", "dinov3", "apple", "noncommercial", "non-commercial", "fair-research", "seer-license", "sapiens"),
-    *("gemma", "nvidia-open-model"),
+    *("gemma", "nvidia-open-model", "mobileone-license", "cvnets-license", "qwen-community"),
 )
 """Parts of licences that must be accepted, because they are non-commercial or their owners ask for an agreement."""
 
+
+LICENCES: Mapping[str, str] = {"GlobalContextVit": "cc-by-nc-sa-4.0"}
+"""Class of timm -> the licence of its weights, where timm's record names another one than its source does (of GCViT:
+adapted from NVIDIA's)."""
 
 CLASS_TOKENS: Mapping[str, int] = {"VOLO": 1, "CoaT": 1}
 """Class of timm -> class tokens that its features begin with, where it does not say so by `num_prefix_tokens`."""
@@ -45,7 +49,7 @@ def describe(name: str) -> EncoderSpec:
     way_of(own)
     backbone = without_content(lambda: model(own))
     measured = sizes(backbone, backbone.preprocessing.size or USUAL)
-    licence = str(config.get("license") or "")
+    licence = LICENCES.get(type(backbone.model).__name__) or str(config.get("license") or "")
     return EncoderSpec(
         name=name,
         family=type(backbone.model).__name__,

@@ -161,9 +161,7 @@ def test_on_another_machine_or_commit_it_begins_anew(cell: Cell, whole: Cell, tm
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_of_code_that_was_edited_since_it_begins_anew(
-    cell: Cell, whole: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
-) -> None:
+def test_of_code_that_was_edited_since_it_begins_anew(cell: Cell, whole: Cell, tmp_path: Path, known: bool) -> None:
     """The failure it prevents: a cell learns half in one game and half in another, and is pinned to the latter."""
     folder = _interrupted(cell, tmp_path)
     if known:

@@ -122,6 +122,19 @@ def test_frames_of_a_film_are_images(clip: Path, tmp_path: Path) -> None:
     assert round(float(one.pixels.mean()) / 20) == 7
 
 
+def test_a_film_that_is_cut_off_is_told(clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    list(Images([clip]).decode())
+    assert capsys.readouterr().err == ""
+    path, generator = tmp_path / "long.mp4", np.random.RandomState(0)
+    with film(path, 10, 64) as shot:
+        for _ in range(100):
+            shot.append(generator.randint(0, 256, (64, 64, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    read = len(list(Images([path]).decode()))
+    assert 10 < read < 90
+    assert f"{path} says that it has 100 frames, and {read} could be read" in capsys.readouterr().err
+
+
 def test_colours_of_a_film_are_red_green_and_blue(tmp_path: Path) -> None:
     path = tmp_path / "red.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (32, 32))
@@ -352,6 +365,8 @@ def test_a_third_partys_encoder_is_used_by_its_name(
             "encode photos --out f.npy --weights tiny.png",
             "tiny.png is no weights file, or damaged from its first byte on. Name a safetensors file, or a .pth",
         ),
+        ("encode photos --out f.npy --pooling attention4", "--pooling attention4 learns, and encode does not"),
+        ("encode photos --out f.npy --tap stem,layer1 --pooling global,conv8", "--pooling conv8 learns, and encode"),
         ("encode photos --out f.npy --every 0", "--every 0 takes no frame. Type a number from 1."),
         ("encode photos --out f.npy --mode finetune", "--mode finetune trains, and encode does not."),
         ("encode photos --out f.npy --seed 3", "--seed has no effect with --mode frozen"),

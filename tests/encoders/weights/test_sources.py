@@ -75,6 +75,12 @@ def which(spec: EncoderSpec, folder: Path | None = None) -> tuple[str, float]:
             "https://huggingface.co/surajnair/r3m-18/resolve/main/pytorch_model.bin",
         ),
         (
+            "hf:somebody/eyes/model-00001-of-00001.safetensors",
+            "HuggingFace",
+            "eyes-00001-of-00001.safetensors",
+            "https://huggingface.co/somebody/eyes/resolve/main/model-00001-of-00001.safetensors",
+        ),
+        (
             "hf:somebody/eyes/weights/small-12ab34cd.safetensors",
             "HuggingFace",
             "small-12ab34cd.safetensors",

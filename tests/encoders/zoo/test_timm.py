@@ -187,12 +187,18 @@ def test_a_class_token_that_timm_does_not_tell_of_is_no_place(name: str) -> None
     [
         *((one, True) for one in ("seer-license", "sapiens2-license", "gemma", "nvidia-open-model-license")),
         *((one, True) for one in ("cc-by-nc-4.0", "dinov3-license", "apple-ascl", "apple-amlr")),
-        ("fair-noncommercial-research-license", True),
+        *((one, True) for one in ("fair-noncommercial-research-license", "mobileone-license", "cvnets-license")),
+        *((one, True) for one in ("qwen-community-1.0", "cc-by-nc-sa-4.0")),
         *((one, False) for one in ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "")),
     ],
 )
 def test_licences_that_ask_for_an_agreement_are_accepted_first(licence: str, accept: bool) -> None:
     assert door.must_accept(licence) is accept
+
+
+def test_weights_whose_record_names_another_licence_than_their_source_ask_for_it() -> None:
+    row = spec("timm/gcvit_xxtiny")
+    assert (row.licence, row.accept) == ("cc-by-nc-sa-4.0", True)
 
 
 def test_weights_are_looked_for_where_timm_says_that_they_are() -> None:

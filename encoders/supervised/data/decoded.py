@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import PIL
@@ -39,12 +39,14 @@ class Decoded:
         broken: rows of the files that cannot.
         traits: how many have which of `picture.TRAITS`.
         note: why the images could not be kept, or empty.
+        not_given: how many of the broken are so because memory or the system did not give them now.
     """
 
     images: Tensor
     broken: list[int]
     traits: Counter[str]
     note: str = ""
+    not_given: int = 0
 
 
 def decode_all(
@@ -79,6 +81,9 @@ def decode_all(
     if kept is not None:
         return kept
     decoded = _decode(paths, folder, side, interpolation, progress)
+    if decoded.not_given:
+        note = f"{decoded.not_given} of them memory or the system did not give now, so the next run decodes all anew"
+        return replace(decoded, note=note)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         header = _header(decoded)
@@ -87,7 +92,7 @@ def decode_all(
     except OSError as error:
         reason = error.cause if isinstance(error, DiskFault) else error.strerror or error
         note = f"the decoded images could not be kept in {file.parent} ({reason}), and the next run decodes them again"
-        return Decoded(decoded.images, decoded.broken, decoded.traits, note)
+        return replace(decoded, note=note)
     return decoded
 
 
@@ -104,21 +109,23 @@ def _decode(
         )
     images = torch.empty((len(paths), 3, *size), dtype=torch.uint8)
     broken: list[int] = []
+    not_given = 0
     traits: Counter[str] = Counter()
     kept = 0
 
-    def read(path: Path) -> tuple[Tensor, tuple[str, ...]] | None:
+    def read(path: Path) -> tuple[Tensor, tuple[str, ...]] | EncoderError:
         try:
             found = picture.decode(path)
-        except EncoderError:
-            return None
+        except EncoderError as error:
+            return error
         pixels = torch.from_numpy(found.pixels)
         return picture.resize(pixels[None], size, interpolation)[0] if side else pixels, found.traits
 
     with ThreadPoolExecutor(os.cpu_count()) as workers:  # decoders let go of Python's lock
         for row, found in enumerate(workers.map(read, paths)):
-            if found is None:
+            if isinstance(found, EncoderError):
                 broken.append(row)
+                not_given += isinstance(found, picture.NotGivenError)
             elif found[0].shape[1:] != size:
                 raise several_sizes(folder)
             else:
@@ -127,7 +134,7 @@ def _decode(
                 kept += 1
             if progress is not None and ((row + 1) % 256 == 0 or row + 1 == len(paths)):
                 progress("read image", row + 1, len(paths))
-    return Decoded(images[:kept], broken, traits)
+    return Decoded(images[:kept], broken, traits, not_given=not_given)
 
 
 def _first_size(paths: list[Path]) -> tuple[int, int]:

@@ -69,6 +69,10 @@ class Picture:
     traits: tuple[str, ...]
 
 
+class NotGivenError(EncoderError):
+    """A picture that memory has no room for, or the system does not give: another time it may be read."""
+
+
 def decode(path: Path) -> Picture:
     """Decode a picture to uint8 RGB: turned as its EXIF says, 16 bits rounded to 8, transparency composited on white.
 
@@ -78,7 +82,8 @@ def decode(path: Path) -> Picture:
     grey level.
 
     Raises:
-        EncoderError: the file cannot be opened, is no picture, or is cut off.
+        NotGivenError: memory has no room for it, or the system does not give it.
+        EncoderError: the file is no picture, or is cut off.
     """
     import numpy as np
     from PIL import Image
@@ -112,7 +117,9 @@ def decode(path: Path) -> Picture:
     except NotPlainError as error:
         raise EncoderError(f"{path} cannot be read as a picture ({error.reason}).") from error
     except Exception as error:  # decoders of arbitrary bytes raise whatever they like
-        raise EncoderError(f"{path} cannot be read as a picture ({_reason(error, path)}).") from error
+        given = isinstance(error, OSError) and error.errno is None  # as Pillow says that one is cut off
+        kind = NotGivenError if isinstance(error, OSError | MemoryError | NotGivenError) and not given else EncoderError
+        raise kind(f"{path} cannot be read as a picture ({_reason(error, path)}).") from error
     return Picture(np.ascontiguousarray(pixels.transpose(2, 0, 1)), tuple(traits))
 
 
@@ -120,14 +127,14 @@ def _check_room(file: Image.Image) -> None:
     """Refuse a picture that memory does not hold, by what its header says; Pillow itself refuses 179 million pixels.
 
     Raises:
-        EncoderError: how large it would be.
+        NotGivenError: how large it would be.
     """
     width, height = file.size
     # Decoded, turned, as RGB and with its colours in front; numbers of 32 bits are scaled as float64 besides.
     needed = width * height * (32 if file.mode in ("F", "I") or _deep(file) else 13)
     free = available_memory() if needed > 2**27 else None  # which takes a while to ask for each picture
     if free is not None and needed > free:
-        raise EncoderError(f"{width:,} x {height:,} pixels take {needed:,} bytes of memory, and {free:,} are free")
+        raise NotGivenError(f"{width:,} x {height:,} pixels take {needed:,} bytes of memory, and {free:,} are free")
 
 
 def read(path: Path) -> np.ndarray:

@@ -259,6 +259,27 @@ def test_images_are_decoded_once(pets: Path, tmp_path: Path) -> None:
     assert decoded(pets, cache)[1] == 15, "an image was repaired"
 
 
+@pytest.mark.parametrize("why", [PermissionError(13, "Permission denied"), MemoryError()])
+def test_what_was_not_given_once_is_no_broken_image_for_ever(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: Exception
+) -> None:
+    """The failure it prevents: a disk or memory that failed for a moment leaves an image out of every later run."""
+    opens = decoded_files.picture.open_plain
+
+    def fails(path: Path) -> Any:
+        if path.name == "3.png" and path.parent.name == "cat":
+            raise why
+        return opens(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoded_files.picture, "open_plain", fails)
+        first, _ = decoded(pets, tmp_path / "cache")
+    assert "1 broken images left out: cat/3.png" in first.notes
+    assert any("1 of them memory or the system did not give now" in note for note in first.notes)
+    again, count = decoded(pets, tmp_path / "cache")
+    assert (count, again.notes) == (15, ())
+
+
 def test_another_decoder_decodes_again(pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert decoded(pets, tmp_path / "cache")[1] == 15
     monkeypatch.setattr("PIL.__version__", "99.0")

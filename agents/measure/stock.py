@@ -30,35 +30,54 @@ from stillsight.envs import make_vec
 from stillsight.envs.vector import layout_of
 
 
+class CutBackbone(nn.Module):
+    """Stages of which the first are frozen, as a careful user would write it: no graph is built of them.
+
+    Args:
+        frozen: the stages before the cut.
+        learned: those behind it, whose parameters learn or not as they do in ours.
+    """
+
+    def __init__(self, frozen: list[nn.Module], learned: list[nn.Module]) -> None:
+        super().__init__()
+        self.frozen = nn.Sequential(*frozen).requires_grad_(False)
+        self.learned = nn.Sequential(*learned)
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            maps = self.frozen(images)
+        features: Tensor = self.learned(maps)
+        return features
+
+
 class StockExtractor(BaseFeaturesExtractor):
-    """A torchvision backbone in float32 as one would write it today: frozen, in eval mode for ever, without a graph.
+    """A torchvision backbone in float32 as one would write it today: what is frozen in eval mode for ever, without a
+    graph.
 
     The frames of a stack are folded into the batch, since the network takes three channels.
 
     Args:
         observation_space: uint8 `[frames * 3, H, W]`.
-        stages: of the backbone; the last pools.
+        frozen, learned: stages of the backbone before and behind the cut; the last pools.
         preprocessing: normalises and resizes by the recipe of the weights.
         counter: of the images that pass.
-        trained: whether the backbone learns.
         units: of the linear layer behind it.
     """
 
     def __init__(
         self,
         observation_space: spaces.Box,
-        stages: list[nn.Module],
+        frozen: list[nn.Module],
+        learned: list[nn.Module],
         preprocessing: Preprocess,
         counter: ImageCounter,
-        trained: bool,
         units: int,
         end: Activation,
     ) -> None:
         super().__init__(observation_space, units)
         self.frames = observation_space.shape[0] // 3
-        self.counter, self.trained = counter, trained
-        self.preprocessing = preprocessing
-        self.backbone = nn.Sequential(*copy.deepcopy(stages)).requires_grad_(trained)
+        self.counter, self.preprocessing = counter, preprocessing
+        self.backbone = CutBackbone(copy.deepcopy(frozen), copy.deepcopy(learned))
         self.backbone.to("cpu").to(memory_format=torch.contiguous_format)  # SB3 moves the whole policy, once it is made
         self.train(self.training)
         with torch.no_grad():
@@ -75,8 +94,7 @@ class StockExtractor(BaseFeaturesExtractor):
     def _look(self, pixels: Tensor) -> Tensor:
         images = pixels.float().unflatten(1, (self.frames, 3)).flatten(0, 1)
         self.counter.images += len(images)
-        with torch.set_grad_enabled(self.trained and torch.is_grad_enabled()):
-            features: Tensor = self.backbone(self.preprocessing(images).contiguous())
+        features: Tensor = self.backbone(self.preprocessing(images).contiguous())
         stacked: Tensor = features.unflatten(0, (-1, self.frames))
         return stacked.flatten(1)
 
@@ -98,17 +116,18 @@ def stock_model(
     """
     row = algorithms.spec(config.algo)
     cls = row.load_class()
-    first, *stages = [*encoder.frozen.steps, *encoder.learned.steps]
+    frozen, learned = [*encoder.frozen.steps], [*encoder.learned.steps]
+    first = (frozen or learned).pop(0)
     assert isinstance(first, Preprocess)
     counter = ImageCounter()
     venv = VecFrameStack(pixels, config.frame_stack or 1, channels_order="first")
     policy: dict[str, Any] = {
         "features_extractor_class": StockExtractor,
         "features_extractor_kwargs": {
-            "stages": stages,
+            "frozen": frozen,
+            "learned": learned,
             "preprocessing": first.uncounted(),
             "counter": counter,
-            "trained": config.mode.trained,
             "units": config.head,
             "end": config.head_activation,
         },

@@ -14,6 +14,7 @@ import torch
 
 from stillsight.agents import RlConfig
 from stillsight.agents.errors import RunError
+from stillsight.agents.features.extractor import canonical
 from stillsight.agents.measure import arm as measuring
 from stillsight.agents.measure import stock
 from stillsight.agents.measure import throughput as module
@@ -90,6 +91,31 @@ def test_the_stock_arm_is_stock(tiny: Tiny) -> None:
     frames = pixels.unflatten(1, (3, 3)).flatten(0, 1)
     expected = encoder(frames).unflatten(0, (2, 3)).flatten(1)
     torch.testing.assert_close(extractor._look(pixels), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mode": "finetune", "unfreeze": "layer2"},
+        {"mode": "finetune", "adapt": "norm"},
+        {"mode": "frozen", "pooling": "conv4"},
+        {"mode": "scratch"},
+    ],
+)
+def test_stock_trains_what_ours_trains(tiny: Tiny, changes: dict[str, str]) -> None:
+    """The failure it prevents: stock goes back through the whole network, where ours trains its last stage."""
+    config = tiny("ppo", tap="layer2", **changes).resolved()
+    stock, ours = Stock(config), Ours(config)
+    before = stock.model.policy.features_extractor.backbone.state_dict()
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    stock.measure(0.01)
+    extractor = stock.model.policy.features_extractor
+    moved = sum(tensor.numel() for name, tensor in extractor.backbone.named_parameters() if tensor.requires_grad)
+    learned = canonical(ours.model.policy).learned.parameters()
+    assert moved == sum(tensor.numel() for tensor in learned if tensor.requires_grad) > 0
+    for name, tensor in extractor.backbone.named_parameters():
+        if not tensor.requires_grad:
+            assert torch.equal(tensor, before[name]), name
 
 
 def test_the_floor_is_the_sum_of_its_parts(tiny: Tiny) -> None:

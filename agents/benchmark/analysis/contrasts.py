@@ -32,6 +32,9 @@ SCORED = (
 )
 """Pins that say what is played, seen and scored, from where and for how long: no question is about them."""
 
+SEEN = ("pixels", "state")
+"""Those of them that say what is seen."""
+
 IMPLIED: Mapping[str, object] = {
     "pixels": [],
     "state": [],

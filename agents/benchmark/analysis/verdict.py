@@ -17,6 +17,7 @@ import numpy as np
 from stillsight.agents.benchmark.analysis.claims import SEEDS, Comparison, ahead, cheapest, compare, lost, withhold
 from stillsight.agents.benchmark.analysis.contrasts import (
     SCRATCH,
+    SEEN,
     Apart,
     Question,
     Uncontrolled,
@@ -129,7 +130,8 @@ class Race:
         reaches: arms with curves -> where their seeds reached it; the earliest median first.
         untimed: arms of which not every seed has a curve.
         comparable: whether all clocks ran on the same kind of machine.
-        unlike: pins by which these arms play or see something else, or began with what another run had learned.
+        unlike: pins by which these arms play something else, or began with what another run had learned. What they see
+            may differ: how soon an agent with a state gets there is what such a grid asks.
         cheapest: the arm that may be called so, see `claims.cheapest`; None if none may.
     """
 
@@ -293,7 +295,8 @@ def _race(estimates: Estimates) -> Race | None:
     untimed = tuple(arm.label for arm in arms if len(arm.curves) < len(arm.cells))
     racing = [arm for arm in arms if arm.label in timed]
     comparable = len({_place(result) for arm in racing for result in arm.results}) == 1
-    unlike = tuple(dict.fromkeys(name for pair in combinations(racing, 2) for name in SCRATCH.excess(apart(*pair))))
+    pairs = (SCRATCH.excess(apart(*pair)) for pair in combinations(racing, 2))
+    unlike = tuple(dict.fromkeys(name for excess in pairs for name in excess if name not in SEEN))
     first = None
     if comparable and not untimed and not unlike and any(reach.reached for reach in reaches.values()):
         first = cheapest({label: reach.seconds for label, reach in reaches.items()})

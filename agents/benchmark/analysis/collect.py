@@ -192,9 +192,20 @@ def _settings(
         ]
         arms.sort(key=lambda arm: _order(arm.label, arm.role))
         shown, seconds = timed(arms)
-        reference, asked = references.get(task, {}), tasks.get(task)
+        reference, asked = _of_their_game(references.get(task, {}), group), tasks.get(task)
         settings.append(Setting(group[0].track, task, algo, shown, reference, asked, seconds))
     return tuple(sorted(settings, key=lambda setting: (setting.track != "rl", setting.task, setting.algo)))
+
+
+def _of_their_game(players: Mapping[str, Mapping[str, Any]], cells: Sequence[Cell]) -> dict[str, dict[str, float]]:
+    """The players of a task that played a version of the environment that cells were run with, as far as both say it:
+    they are measured anew where another one is installed, and cells are not."""
+    versions = {cell.result.pins.get("env_version") for cell in cells if cell.result is not None} - {None}
+    return {
+        name: {key: number for key, number in player.items() if key != "options"}
+        for name, player in players.items()
+        if not versions or (player.get("options") or {}).get("env_version") in {None, *versions}
+    }
 
 
 def _without_a_result(failed: Sequence[Cell], done: Sequence[Cell]) -> int:
@@ -214,15 +225,10 @@ def _grouped(cells: Sequence[Cell], *names: str) -> dict[tuple[str, ...], list[C
     return groups
 
 
-def _references(path: Path) -> dict[str, dict[str, dict[str, float]]]:
+def _references(path: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     advice = "Remove it, or run the benchmark again."
-    references = schema.parse(schema.read_bounded(path), path, advice=advice)
+    references: dict[str, dict[str, Any]] = schema.parse(schema.read_bounded(path), path, advice=advice)
     schema.convert(references, schema.References, path, advice)
-    return {
-        task: {
-            name: {key: number for key, number in player.items() if key != "options"} for name, player in each.items()
-        }
-        for task, each in references.items()
-    }
+    return references

@@ -442,6 +442,23 @@ def test_nothing_to_report_on_is_one_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize(
+    ("pinned", "played", "counts"),
+    [("one 1.0", "one 1.0", True), ("one 1.0", "one 2.0", False), (None, "one 2.0", True)],
+)
+def test_random_play_of_another_version_of_the_game_is_no_reference(
+    tmp_path: Path, pinned: str | None, played: str, counts: bool
+) -> None:
+    """The failure it prevents: an upgrade measures random play anew, and finished cells are scaled by that."""
+    version = {} if pinned is None else {"env_version": pinned}
+    cells = [{**cell, "pins": {**cell["pins"], **version}} for cell in TINY]
+    players = {
+        name: {**one, "options": {"env_version": played}} for name, one in REFERENCES["stillsight/Tiny-v0"].items()
+    }
+    (setting,) = collect(write(tmp_path / "tiny", cells, {"stillsight/Tiny-v0": players})).settings
+    assert (set(setting.references), setting.bounds is not None) == ({*players} if counts else set(), counts)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"t": {"random": {"mean": NaN}}}', '{"t": {"random": {}}}'])
 def test_damaged_references_are_one_sentence(tmp_path: Path, text: str) -> None:
     folder = write(tmp_path / "b", TINY)

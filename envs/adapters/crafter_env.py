@@ -92,10 +92,14 @@ class Crafter(gym.Env[NDArray[np.uint8], Any]):
         return observation, float(reward), dead, bool(over) and not dead, told
 
     def render(self) -> NDArray[np.uint8]:
-        """A frame to film, uint8 `[FILM, FILM, 3]`."""
+        """A frame to film, uint8 `[FILM, FILM, 3]`. It leaves the game's luck as it is, of which crafter draws the
+        grain of the night, once a pixel: a game that is filmed would be another one, and so is one of another size."""
         own, self._game._size = self._game._size, np.array((FILM, FILM))  # what it is given it cannot read
+        luck = self._game._world.random
+        kept = luck.get_state()
         try:
             frame: NDArray[np.uint8] = self._game.render()
         finally:
             self._game._size = own
+            luck.set_state(kept)
         return frame

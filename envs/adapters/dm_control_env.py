@@ -66,7 +66,7 @@ class DmControl(gym.Env[dict[str, Any], NDArray[np.float32]]):
         self._flag = "--pixels " if named else "--env-set camera="
         self._cameras = self._asked(str(camera) or ("2" if domain == "quadruped" else "0"), named=named)
         self._drawn_cameras = self._cameras if pictures else {}
-        self.metadata = {**self.metadata, "render_fps": max(1, round(1 / (self._dm.control_timestep() * frame_skip)))}
+        self.metadata = {**self.metadata, "render_fps": max(1, round(1 / self._dm.control_timestep()))}
 
         action = self._dm.action_spec()
         low, high = (

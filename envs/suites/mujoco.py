@@ -38,8 +38,16 @@ RANDOM: dict[str, float] = {
 
 
 def arguments(_env_id: str, options: EnvOptions) -> dict[str, Any]:
-    """Pictures drawn at the size at which they are seen, unless the user names another."""
-    return {"width": options.size, "height": options.size} if options.size else {}
+    """Pictures drawn at the size at which they are seen, by the model's camera that follows the robot, unless the user
+    names others.
+
+    Where none is named Gymnasium 1.4 draws by a free camera that stays where it is (its pull request 1618): a robot
+    that walks has left the picture after a dozen steps. A model without such a camera (a pendulum, an arm) is drawn by
+    the free one all the same.
+    """
+    named = {name for name, _ in options.kwargs}
+    camera = {} if named & {"camera_name", "camera_id"} else {"camera_name": "track"}
+    return camera | ({"width": options.size, "height": options.size} if options.size else {})
 
 
 SUITE = Suite(

@@ -31,6 +31,7 @@ SPINNER = """
     <camera name="fixed" pos="0 -4 1" xyaxes="1 0 0 0 0 1"/>
     <camera name="follow" mode="trackcom" pos="0 -3 1.5" xyaxes="1 0 0 0 0.4 1"/>
     <camera name="above" pos="0 0 4"/>
+    <camera name="hanging" pos="0 -4 1" xyaxes="-0.985 0 0.174 -0.174 0 -0.985"/>
     <geom name="ground" type="plane" size="4 4 .1" material="floor"/>
     <body pos="0 0 1"><joint name="spin" axis="0 1 0"/>
       <geom name="arm" type="capsule" size=".1" fromto="0 0 0 .6 0 0" material="body"/>
@@ -242,7 +243,7 @@ def test_physics_and_rewards_never_see_a_scene(robot: Made) -> None:
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("camera", [0, 1, 2])
+@pytest.mark.parametrize("camera", [0, 1, 2, 3])
 def test_a_camera_that_hardly_moves_stands_where_the_model_has_it(robot: Made, camera: int) -> None:
     env, physics = robot("camera:0.000001", camera)
     physics.drawn.clear()

@@ -74,7 +74,9 @@ class Camera(MujocoScene):
         down = bool(ahead[2] < -0.99)
         sphere = self.place(camera, spherical(position - pivot), down=down)
         data.cam_xpos[camera] = there = pivot + cartesian(sphere[:3])
-        data.cam_xmat[camera] = (looking(there, target, down=down) @ about_z(sphere[3])).ravel()
+        own = looking(position, target, down=down).T @ matrix.reshape(3, 3)  # how it lies about its own axis already
+        roll = float(np.arctan2(own[1, 0], own[0, 0]))
+        data.cam_xmat[camera] = (looking(there, target, down=down) @ about_z(roll + sphere[3])).ravel()
 
         def back() -> None:
             data.cam_xpos[camera], data.cam_xmat[camera] = position, matrix

@@ -17,7 +17,9 @@ import numpy as np
 import pytest
 
 from stillsight.envs import EnvError, EnvOptions, make_env, make_vec, resolve
+from stillsight.envs.adapters import metaworld_task
 from stillsight.envs.adapters.highway_rules import OwnRules
+from stillsight.envs.adapters.metaworld_task import hangs
 from stillsight.envs.suites import miniworld
 from stillsight.envs.suites.crafter import arguments as crafter_arguments
 from stillsight.envs.suites.highway import remember_rules, rules_of
@@ -199,7 +201,8 @@ def test_a_time_limit_takes_the_place_of_an_arms_own_clock() -> None:
 def test_robots_are_drawn_and_step_as_their_package_has_them(env_id: str, package: str) -> None:
     need(package)
     env = make_env(env_id, training=False)
-    own = gym.make(env_id, render_mode="rgb_array", width=84, height=84, disable_env_checker=True)
+    view = {"camera_name": "track"} if package == "mujoco" else {}
+    own = gym.make(env_id, render_mode="rgb_array", width=84, height=84, disable_env_checker=True, **view)
     own.reset(seed=0)
     own.render()  # Gymnasium fixes its free camera by where things are at the first picture
     frame, _ = env.reset(seed=2)
@@ -217,6 +220,78 @@ def test_robots_are_drawn_and_step_as_their_package_has_them(env_id: str, packag
     shows(frames)
     env.close()
     own.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("robot", ["HalfCheetah", "Hopper", "Walker2d", "Ant", "Swimmer", "Humanoid"])
+def test_a_robot_that_walks_stays_in_its_picture(robot: str) -> None:
+    """The failure it prevents: the camera stays where the robot was, and an agent that has learned to run is blind."""
+    need("mujoco")
+    env = make_env(f"{robot}-v5", training=False)
+    env.reset(seed=1)
+    bare: Any = env.unwrapped
+    model, shown = bare.model, []
+    robots = model.geom_bodyid > 0
+    for place in (0.0, 10.0):
+        where = bare.data.qpos.copy()
+        where[0] = place
+        bare.set_state(where, bare.data.qvel.copy())
+        picture = bare.render().astype(int)
+        looks = model.geom_matid.copy(), model.geom_rgba.copy()
+        model.geom_matid[robots], model.geom_rgba[robots, 3] = -1, 0.0
+        shown.append(int((bare.render() != picture).any(2).sum()))
+        model.geom_matid[:], model.geom_rgba[:] = looks
+    env.close()
+    assert shown[0] > 50, "pixels in which it is"
+    assert shown[1] > shown[0] / 2
+
+
+def hung(up: float, body: int = 0, camera: int = 0) -> bool:
+    """Whether a camera counts as hanging whose own upward direction has that height."""
+    matrix = np.eye(3)
+    matrix[2, 1] = up
+    return hangs(
+        SimpleNamespace(
+            mujoco_renderer=SimpleNamespace(camera_id=camera),
+            model=SimpleNamespace(cam_bodyid=np.array([body])),
+            data=SimpleNamespace(cam_xmat=np.array([matrix.ravel()])),
+        )
+    )
+
+
+def test_what_a_camera_shows_that_hangs_upside_down_is_turned() -> None:
+    assert hung(-0.87), "Meta-World's corner2"
+    assert not hung(0.9)
+    assert not hung(-0.01), "it looks straight down"
+    assert not hung(-0.87, body=3), "a hand's, which turns as it goes"
+    assert not hung(-0.87, camera=-1), "one that is in no model"
+    bare = SimpleNamespace(render=lambda: np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
+    for turned in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(metaworld_task, "hangs", lambda _, turned=turned: turned)
+            task = metaworld_task.MetaWorldTask.__new__(metaworld_task.MetaWorldTask)
+            task.env = SimpleNamespace(render=bare.render, unwrapped=None)  # type: ignore[assignment]
+            picture = task.render()
+        assert picture[..., 0].tolist() == ([[9, 6], [3, 0]] if turned else [[0, 3], [6, 9]])
+
+
+@pytest.mark.slow
+def test_a_game_of_crafters_that_is_filmed_is_the_same_game() -> None:
+    """The failure it prevents: from the first night on a film shows another episode than evaluations played."""
+    need("crafter")
+    played = []
+    for filmed in (False, True):
+        env = make_env(CRAFTER, training=False)
+        frames = [env.reset(seed=1)[0]]
+        for step in range(250):
+            frame, _, over, cut, _ = env.step(np.asarray(step * 7 % 5))
+            frames.append(frame)
+            if filmed:
+                env.render()
+            if over or cut:
+                break
+        played.append(np.stack(frames))
+    np.testing.assert_array_equal(*played)
 
 
 @pytest.mark.slow
@@ -305,7 +380,7 @@ def test_meta_world_draws_and_steps_as_its_package_does() -> None:
     frames = []
     for _ in range(3):
         picture: Any = own.render()
-        np.testing.assert_array_equal(frame, picture.transpose(2, 0, 1))
+        np.testing.assert_array_equal(frame, picture[::-1, ::-1].transpose(2, 0, 1))  # where it hangs upside down
         frames.append(frame)
         frame, *step = env.step(np.ones(4, np.float32))
         _, *expected = own.step(np.ones(4, np.float32))

@@ -168,7 +168,7 @@ _ROWS = [
         actions=_EVERY,
         n_envs=16,
         preset={"n_steps": 5, "learning_rate": 7e-4, "ent_coef": 0.01, "vf_coef": 0.25},
-        source=f"{ATARI}, with SB3's default rate",
+        source=f"{ATARI}, with SB3's default rate and its default RMSprop, where the zoo has TensorFlow's",
         encoder_loss=_POLICY_AND_VALUE,
     ),
     AlgorithmSpec(
@@ -186,7 +186,7 @@ _ROWS = [
         net_arch=(256,),
         activation="tanh",
         preset=_SAC,
-        source=f"SB3's defaults (Haarnoja et al. 2018), {_TRUNK}, a smaller buffer",
+        source=f"SB3's defaults (Haarnoja et al. 2018), {_TRUNK}, a smaller buffer, 1,000 steps before it learns",
         encoder_loss=CRITIC,
     ),
     AlgorithmSpec(
@@ -196,7 +196,8 @@ _ROWS = [
         net_arch=(256,),
         activation="tanh",
         preset={**_SAC, "action_noise": 0.1},
-        source=f"SB3's defaults (Fujimoto et al. 2018), {_TRUNK}, narrower layers, a smaller buffer and rate",
+        source=f"SB3's defaults (Fujimoto et al. 2018), {_TRUNK}, narrower layers, a smaller buffer and rate, 1,000 "
+        "steps before it learns",
         encoder_loss=CRITIC,
     ),
     AlgorithmSpec(
@@ -224,7 +225,7 @@ _ROWS = [
         cls="sb3_contrib:TRPO",
         actions=_EVERY,
         n_envs=8,
-        preset={"n_steps": 128, "batch_size": 128, "cg_max_steps": 10},
+        preset={"n_steps": 128, "batch_size": 128, "cg_max_steps": 15},
         source="sb3-contrib's defaults (Schulman et al. 2015) with the rollouts of ppo",
         encoder_loss="the policy's objective alone, by the natural-gradient step",
         extra="contrib",

@@ -166,8 +166,9 @@ class RlConfig(EncoderConfig):
     --eval-max-steps), --engine, --workers, --device, --threads, --weights, --weights-folder and --tensorboard may
     change; all else is read from the folder. Schedules follow the new length."""
     from_run: Path | None = None
-    """Begin with the policy of the run in this folder: all that it learned, with fresh counters, optimizer and replay
-    memory. Its encoder, head, spaces and algorithm must be the same; environment and settings may differ."""
+    """Begin with the policy of the run in this folder: all that it learned, SAC's temperature too, with fresh counters,
+    optimizer and replay memory. Its encoder, head, spaces and algorithm must be the same; environment and settings may
+    differ."""
     from_checkpoint: str = "best"
     """Which checkpoint of the run --from takes: best, last, or the steps of one that --keep kept."""
     trust: tuple[str, ...] = ()

@@ -169,7 +169,7 @@ def presets() -> dict[tuple[str, str], Preset]:
         settings=DRQ,
         frame_stack=3,
         source="DrQ's (Kostrikov et al. 2021) as its code has them: three frames, rate 1e-3, temperature from 0.1, tau "
-        "0.01, batches of 128",
+        "0.01, batches of 128; actor and target learn in every update, and in its code in every second",
     )
 
     def drq_v2(changes: Mapping[str, float], words: str) -> Preset:

@@ -148,6 +148,7 @@ SUITE = Suite(
                 "gradient_steps": 1,
                 "target_update_interval": 50,
                 "exploration_fraction": 0.7,
+                "exploration_final_eps": 0.05,
             },
             source="highway-env's own script sb3_highway_dqn_cnn.py, made for 100,000 steps",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,9 @@ SAME: Mapping[str, str] = {
 def inherit(agent: Agent) -> Ancestor:
     """Give `agent` the policy of the run that its configuration begins from: all of its parameters and buffers.
 
-    Those are the head, its standardisation, policy and value networks, and the part of the encoder that learns. The
-    optimizer, counters, schedules, exploration and replay memory stay those of a new run.
+    Those are the head, its standardisation, policy and value networks, the part of the encoder that learns, and the
+    temperature of SAC and its kin, where both runs learn one. The optimizer, counters, schedules, exploration and
+    replay memory stay those of a new run.
 
     Raises:
         RunError: encoder, head, spaces or algorithm differ, each named; its frozen weights are others.
@@ -66,6 +68,8 @@ def inherit(agent: Agent) -> Ancestor:
     if not (folder / IMPORTED).exists():  # which SB3 may have trained on for any time
         check_step(source, stored, path)
     model_state.restore_learned(agent.model, stored)
+    if lacking := model_state.restore_beside(agent.model, stored):  # of versions before this one
+        print(f"stillsight: {path} does not hold {', '.join(lacking)}, which begins anew.", file=sys.stderr)
     check_encoder(agent.encoder, agent.model.policy, agent.venv.layout, stored, folder, seed=source.seed)
     return Ancestor(folder, path.stem, int(stored["step"]), ancestor_sha256(folder, path.stem))
 

@@ -24,16 +24,27 @@ _NOT_COUNTERS = ("verbose", "start_time", "n_envs", "seed")
 
 def learned(model: BaseAlgorithm) -> dict[str, Any]:
     """The policy's parameters and buffers, and how it explores: what an agent needs to act. The frozen encoder is not
-    among them."""
-    return {"policy": dict(model.policy.state_dict()), **exploration(model)}
+    among them. What is learned beside the policy (the temperature of SAC and its kin) goes with it, for a run that
+    begins there."""
+    beside = {name: tensor for name, tensor in variables(model).items() if tensor.requires_grad}
+    return {
+        "policy": dict(model.policy.state_dict()),
+        **({"variables": beside} if beside else {}),
+        **exploration(model),
+    }
+
+
+def variables(model: BaseAlgorithm) -> dict[str, Tensor]:
+    """The tensors that SB3 keeps beside the policy, by name."""
+    _, names = model._get_torch_save_params()
+    return {name: tensor for name in names if (tensor := attribute(model, name)) is not None}
 
 
 def capture(model: BaseAlgorithm) -> dict[str, Any]:
     """The whole state, as nested dicts of tensors and plain values; replay memory comes from `capture_replay`."""
-    _, variables = model._get_torch_save_params()
     return {
         "parameters": model.get_parameters(),
-        "variables": {name: attribute(model, name) for name in variables if attribute(model, name) is not None},
+        "variables": variables(model),
         "counters": counters(model),
         "random": _random_state(model),
     }
@@ -129,6 +140,24 @@ def restore_learned(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
         model.policy.load_state_dict(policy_of(state))
     except MISFITS as error:
         raise CheckpointError(f"The checkpoint does not fit this agent ({first_line(error)}).") from error
+
+
+def restore_beside(model: BaseAlgorithm, state: Mapping[str, Any]) -> list[str]:
+    """Put back what is learned beside the policy, where both learn it.
+
+    Returns:
+        Names of what this model learns and the state does not hold.
+    """
+    kept, lacking = state.get("variables") or {}, []
+    for name, tensor in variables(model).items():
+        if not tensor.requires_grad:
+            continue
+        if name in kept and kept[name].shape == tensor.shape:
+            with torch.no_grad():
+                tensor.copy_(kept[name])
+        else:
+            lacking.append(name)
+    return lacking
 
 
 def capture_replay(model: BaseAlgorithm) -> dict[str, Any] | None:

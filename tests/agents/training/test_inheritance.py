@@ -65,6 +65,40 @@ def test_a_run_begins_with_all_that_another_learned(
     assert json.loads((tmp_path / "second" / "config.json").read_text())["from_run"] == str(first)
 
 
+@pytest.mark.parametrize("taken", ["best", "last"])
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_learned_temperature_goes_with_the_policy(
+    tiny: Tiny,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    taken: str,
+    kept: bool,
+) -> None:
+    """The failure it prevents: an actor that was sure of itself is driven to explore for ten thousand updates."""
+    first = tmp_path / "first"
+    rl(tiny("sac", out=first))
+    path = first / "checkpoints" / f"{taken}.safetensors"
+    content = stored(first, taken)
+    if kept:
+        content["variables"]["log_ent_coef"] = torch.full_like(content["variables"]["log_ent_coef"], -3.0)
+        checkpoint.save(path, content)
+    else:  # as best was of versions before this one
+        checkpoint.save(path, {name: value for name, value in content.items() if name != "variables"})
+    begins, original = [], inheritance.inherit
+
+    def inherit(agent: Agent) -> inheritance.Ancestor:
+        found = original(agent)
+        begins.append(float(agent.model.log_ent_coef.detach()))  # type: ignore[attr-defined]
+        return found
+
+    monkeypatch.setattr("stillsight.agents.training.learn.inherit", inherit)
+    capsys.readouterr()
+    rl(tiny("sac", steps=32, out=tmp_path / "second", from_run=first, from_checkpoint=taken))
+    assert begins == [-3.0 if kept else 0.0]
+    assert ("does not hold log_ent_coef, which begins anew" in capsys.readouterr().err) is not kept
+
+
 def test_the_last_agent_can_be_asked_for(
     tiny: Tiny, tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

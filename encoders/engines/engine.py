@@ -28,9 +28,9 @@ Run = Callable[[Tensor], Tensor]
 WORTH = {"compiled": 60.0, "onnx": 20.0, "graph": 5.0}
 """Seconds of encoding that must lie ahead before an engine is tried that takes long to prepare."""
 
-AGREE = {torch.bfloat16: 0.05, torch.float32: 0.005}
+AGREE = 0.05
 """Largest difference from the reference, as a share of its largest value, at which two engines count as the same
-function, by what either computes in: bfloat16 keeps 8 bits and TF32 11, and a deep network adds up their rounding."""
+function: bfloat16 keeps 8 bits, and a deep network adds up their rounding."""
 
 ROUNDS = 7
 """Interleaved timings of each engine; the median decides."""
@@ -222,7 +222,7 @@ class _Workshop:
             self.dropped[name] = f"{in_brackets(error)}."
             return None
         difference = self._difference(found)
-        if not difference <= AGREE[self.dtype]:
+        if not difference <= AGREE:
             self.dropped[name] = f"its features differ from the network's own by {difference:.1%}."
             return None
         return Engine(name, run, fixed, None if fixed is None else self._rest(name))
@@ -236,7 +236,7 @@ class _Workshop:
         copied = self._onnx_copy if name == "onnx" else self.folded_copy
         try:
             with torch.inference_mode():
-                agrees = self._difference(copied(self.sample)) <= AGREE[self.dtype]
+                agrees = self._difference(copied(self.sample)) <= AGREE
         except Exception:  # as above
             agrees = False
         return copied if agrees else self.reference

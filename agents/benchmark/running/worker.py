@@ -86,6 +86,7 @@ def _agent(work: Work, config: RlConfig, folder: Path, trust: Trust, *, tunes: b
     with meter() as spent:
         if not interrupted:
             _remove(folder)
+            folder.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(code_file(folder), to_json(code) + "\n")
             summary = rl(replace(config, out=folder))
         elif (folder / "done").exists():  # it was interrupted while it was played

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from collections.abc import Mapping
@@ -117,7 +118,8 @@ def decode(path: Path) -> Picture:
     except NotPlainError as error:
         raise EncoderError(f"{path} cannot be read as a picture ({error.reason}).") from error
     except Exception as error:  # decoders of arbitrary bytes raise whatever they like
-        given = isinstance(error, OSError) and error.errno is None  # as Pillow says that one is cut off
+        # Without a number: Pillow says that it is cut off. One that is gone has another key when it is back.
+        given = isinstance(error, OSError) and error.errno in (None, errno.ENOENT, errno.ELOOP)
         kind = NotGivenError if isinstance(error, OSError | MemoryError | NotGivenError) and not given else EncoderError
         raise kind(f"{path} cannot be read as a picture ({_reason(error, path)}).") from error
     return Picture(np.ascontiguousarray(pixels.transpose(2, 0, 1)), tuple(traits))

@@ -698,7 +698,10 @@ def test_engines_are_timed_only_for_work_that_repays_it(
     asked: list[tuple[int | None, int]] = []
     encoder = eyes()
     monkeypatch.setattr(
-        encoder.frozen, "prepare", lambda _, batch, forwards: asked.append((batch, forwards)), raising=False
+        encoder.frozen,
+        "prepare",
+        lambda _, batch, forwards, kept: asked.append((batch, forwards)[: 2 * kept]),
+        raising=False,
     )
     monkeypatch.setattr(cached, "BATCH", 11)
     features(encoder, colours, tmp_path / "few", silent)

@@ -153,6 +153,16 @@ class Encoder(nn.Module):
         """Where the encoder lives."""
         return next((tensor.device for tensor in self.learned.buffers()), self.frozen.device)
 
+    def computed_in(self, learns_on: torch.device) -> str:
+        """What it runs in, "bf16" or "float32": by the engine where it is frozen, which may know one alone, and else
+        what its precision comes to where it learns.
+
+        Args:
+            learns_on: the device, where some of it learns.
+        """
+        frozen = self.frozen
+        return frozen.computed_in if self.unfreeze is None else devices.computed_in(learns_on, frozen.precision)
+
     @property
     def places(self) -> int:
         """How many places features keep apart, channels first, see `tap.Tap.places`; 0 where taps differ in that."""

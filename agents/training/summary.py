@@ -247,12 +247,6 @@ def encoder_loss(agent: Agent) -> str:
     return CRITIC if follows_critic(agent.model.policy) else spec(agent.config.algo).encoder_loss
 
 
-def _computed_in(agent: Agent) -> str:
-    """What the encoder ran in: by the engine where it is frozen, which may know one alone, and else where it learns."""
-    frozen = agent.encoder.frozen
-    return devices.computed_in(frozen.device, frozen.precision) if agent.config.mode.trained else frozen.computed_in
-
-
 def _learning(agent: Agent) -> str:
     config = agent.config
     what = {
@@ -361,7 +355,7 @@ def summary(agent: Agent, savepoints: Savepoints, episodes: list[Episode], *, de
         "in_policy": config.in_policy,
         "vec_env": type(agent.venv.venv).__name__,
         "device": model.device.type,
-        "computed_in": _computed_in(agent),
+        "computed_in": encoder.computed_in(encoder.frozen.device),
         "engine": encoder.frozen.engine.name if len(encoder.frozen.steps) else None,
         "engine_seconds_per_batch": encoder.frozen.engine.seconds,
         "weights_source": encoder.provenance.kind,

@@ -92,9 +92,7 @@ def learn(config: CifarConfig, run: Recorder, cache: Path, world: World | None =
         "pooling": encoder.pooling,
         "resolution": encoder.resolution,
         "device": device.type,
-        "computed_in": devices.computed_in(device, encoder.frozen.precision)
-        if config.mode.trained
-        else encoder.frozen.computed_in,
+        "computed_in": encoder.computed_in(device),
         "engine": encoder.frozen.engine.name if len(encoder.frozen.steps) else None,
         "weights_source": encoder.provenance.kind,
         "weights_name": encoder.provenance.name,

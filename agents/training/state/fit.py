@@ -83,6 +83,12 @@ def _misfit(error: Exception, path: Path | None) -> CheckpointError:
     )
 
 
+def variables(model: BaseAlgorithm) -> dict[str, Tensor]:
+    """The tensors that SB3 keeps beside the policy, by name."""
+    _, names = model._get_torch_save_params()
+    return {name: tensor for name in names if (tensor := attribute(model, name)) is not None}
+
+
 def _check_capture(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
     """Raise one of `MISFITS` for a captured state that is not one of `model`."""
     parameters, built = state["parameters"], model.get_parameters()
@@ -94,9 +100,7 @@ def _check_capture(model: BaseAlgorithm, state: Mapping[str, Any]) -> None:
             _check_optimizer(name, parameters[name], owner)
         else:
             _check_tensors(name, parameters[name], ours)
-    _, variables = model._get_torch_save_params()
-    present = {name: tensor for name in variables if (tensor := attribute(model, name)) is not None}
-    _check_tensors("variables", state["variables"], present)
+    _check_tensors("variables", state["variables"], variables(model))
     _check_counters(model, state["counters"])
     counted = state["counters"].get("num_timesteps")
     if "step" in state and counted != state["step"]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from stillsight.agents.buffers.replay import FrameReplayBuffer, Mark
 from stillsight.agents.errors import CheckpointError
 from stillsight.agents.training.state.exploration import exploration
-from stillsight.agents.training.state.fit import MISFITS, attribute, check_fit, check_learned, policy_of
+from stillsight.agents.training.state.fit import MISFITS, attribute, check_fit, check_learned, policy_of, variables
 from stillsight.encoders.errors import first_line
 from stillsight.envs.state import generator_state, set_generator
 
@@ -32,12 +32,6 @@ def learned(model: BaseAlgorithm) -> dict[str, Any]:
         **({"variables": beside} if beside else {}),
         **exploration(model),
     }
-
-
-def variables(model: BaseAlgorithm) -> dict[str, Tensor]:
-    """The tensors that SB3 keeps beside the policy, by name."""
-    _, names = model._get_torch_save_params()
-    return {name: tensor for name in names if (tensor := attribute(model, name)) is not None}
 
 
 def capture(model: BaseAlgorithm) -> dict[str, Any]:

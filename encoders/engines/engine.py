@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.util import find_spec
 from typing import Literal
 
@@ -30,7 +31,12 @@ WORTH = {"compiled": 60.0, "onnx": 20.0, "graph": 5.0}
 
 AGREE = 0.05
 """Largest difference from the reference, as a share of its largest value, at which two engines count as the same
-function: bfloat16 keeps 8 bits, and a deep network adds up their rounding."""
+function."""
+
+ROUNDS_OFF, AT_MOST = 3.0, 0.2
+"""In bfloat16, which keeps 8 bits, a deep network adds up its rounding, and one way to run it differs from another by
+more: there an engine may also be this many times as far from the features in float32 as the reference is, but never by
+more than this share of the largest value. Measured: the folded copy of EfficientNet-Lite0 2.3 times as far, by 0.09."""
 
 ROUNDS = 7
 """Interleaved timings of each engine; the median decides."""
@@ -144,7 +150,9 @@ def choose(
     if wanted == "eager":
         return Engine("eager", reference)
     dtype = torch.bfloat16 if devices.wants_bf16(device, precision) else torch.float32
-    sample = torch.randint(0, 256, (batch or 4, *pixels), dtype=torch.uint8, device=device)
+    # A generator of its own: which engine is taken hangs on no seed, and no number of a run on which is tried.
+    generator = torch.Generator().manual_seed(0)
+    sample = torch.randint(0, 256, (batch or 4, *pixels), dtype=torch.uint8, generator=generator).to(device)
     made = _Workshop(steps, dtype, device, sample, reference)
     if wanted != "auto":
         engine = made.engine(wanted)
@@ -221,14 +229,29 @@ class _Workshop:
         except Exception as error:
             self.dropped[name] = f"{in_brackets(error)}."
             return None
-        difference = self._difference(found)
-        if not difference <= AGREE:
+        if not self._agrees(found):
+            difference = _difference(found, self.expected)
             self.dropped[name] = f"its features differ from the network's own by {difference:.1%}."
             return None
         return Engine(name, run, fixed, None if fixed is None else self._rest(name))
 
-    def _difference(self, found: Tensor) -> float:
-        return float((found - self.expected).abs().max() / self.expected.abs().max().clamp_min(1e-6))
+    def _agrees(self, found: Tensor) -> bool:
+        """Whether these features are the reference's, but for rounding."""
+        if _difference(found, self.expected) <= AGREE:
+            return True
+        if self.dtype is torch.float32:
+            return False
+        off = min(ROUNDS_OFF * _difference(self.expected, self.exact), AT_MOST)
+        return _difference(found, self.exact) <= off
+
+    @cached_property
+    def exact(self) -> Tensor:
+        """The features of the sample in float32, whatever the precision."""
+        features = self.sample
+        with torch.no_grad(), devices.autocast(self.device, "float32"):
+            for step in self.steps.values():
+                features = step(features)
+        return features.float()
 
     def _rest(self, name: str) -> Run:
         """What takes less than a batch: the copy that the engine was made of, where that computes what the network
@@ -236,7 +259,7 @@ class _Workshop:
         copied = self._onnx_copy if name == "onnx" else self.folded_copy
         try:
             with torch.inference_mode():
-                agrees = self._difference(copied(self.sample)) <= AGREE
+                agrees = self._agrees(copied(self.sample))
         except Exception:  # as above
             agrees = False
         return copied if agrees else self.reference
@@ -271,6 +294,11 @@ class _Workshop:
         if self.device.type != "cuda":
             raise RuntimeError(f"CUDA graphs need a CUDA device, and this is {self.device.type}")
         return captured(self.folded_copy, self.sample)
+
+
+def _difference(found: Tensor, expected: Tensor) -> float:
+    """The largest difference as a share of the largest value; NaN where one of them is."""
+    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
 
 
 def computes_in(name: str, dtype: torch.dtype) -> torch.dtype:

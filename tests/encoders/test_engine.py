@@ -17,6 +17,7 @@ from stillsight.encoders.building import build
 from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.engines import engine as engines
 from stillsight.encoders.engines import engine_cache
+from stillsight.encoders.engines.engine import Inference
 from stillsight.encoders.errors import EncoderError
 
 SHAPE = (3, 32, 32)
@@ -212,6 +213,34 @@ def test_an_engine_that_computes_something_else_is_not_taken(monkeypatch: pytest
         frozen.prepare(SHAPE, wanted="folded")
     assert frozen.prepare(SHAPE).name == "eager"
     assert torch.equal(frozen(images(2)), expected)
+
+
+class Off(Inference):
+    """An inference copy that is off by 15%."""
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return super().forward(pixels) * 1.15
+
+
+def test_in_bfloat16_an_engine_may_round_as_far_as_the_network_itself_does_and_no_further(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The failure it prevents: a deep network's folded copy is refused for its rounding, by luck of the images."""
+    monkeypatch.setattr(engines, "AGREE", 1e-6)  # less than any rounding
+    assert encoder(precision="bf16").frozen.prepare(SHAPE, wanted="folded").name == "folded"
+    monkeypatch.setattr(engines, "Inference", Off)
+    for precision in ("bf16", "float32"):
+        with pytest.raises(EncoderError, match=r"differ from the network's own by 1[3456]"):
+            encoder(precision=precision).frozen.prepare(SHAPE, wanted="folded")
+
+
+def test_preparing_draws_nothing_from_the_generator_of_a_run() -> None:
+    """The failure it prevents: a seed is another run where another engine is asked for."""
+    frozen = encoder().frozen
+    state = torch.get_rng_state()
+    frozen.prepare(SHAPE, wanted="folded")
+    frozen.prepare(SHAPE)
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 class OnlyFloat32(nn.Module):

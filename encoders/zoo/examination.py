@@ -7,6 +7,7 @@ import argparse
 import dataclasses
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from stillsight.encoders.atomic import to_json
 from stillsight.encoders.backbone import Backbone
-from stillsight.encoders.encoder import Encoder, with_parameters
+from stillsight.encoders.encoder import Encoder, fingerprint, with_parameters
 from stillsight.encoders.engines.engine import Name
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.taps.handover import Layout
@@ -200,39 +201,47 @@ def _cosine(one: Tensor, other: Tensor) -> float:
     return float(F.cosine_similarity(first, second, dim=0))
 
 
+def _reads(row: EncoderSpec) -> tuple[tuple[str, str], ...]:
+    """Tap and pooling of a classifier, and the tap of an agent with all of its places."""
+    return (row.tap, "global"), (row.control[0], "flatten")
+
+
 @torch.no_grad()
 def _features(row: EncoderSpec, backbone: Backbone, pixels: Tensor, dims: Sequence[int]) -> Iterator[str]:
-    encoder = Encoder(backbone, name=row.name, tap=row.tap, pooling="global", precision="float32")
-    features = encoder.train()(pixels)
-    width = dims[list(row.stages).index(row.tap)]
-    if features.shape != (len(pixels), width) or features.dtype != torch.float32:
-        yield f"{row.tap} gives {tuple(features.shape)} in {features.dtype}, and its maps have {width} channels"
-    if not torch.equal(encoder(pixels.float()), features):
-        yield "pixels as float give other features than as uint8"
-    rounded = Encoder(backbone, name=row.name, tap=row.tap, pooling="global", precision="bf16")(pixels)
-    if (cosine := _cosine(rounded, features)) < ALIKE:
-        yield f"in bf16 it gives other features (cosine {cosine:.4f})"
+    for tap, pooling in _reads(row):
+        encoder = Encoder(backbone, name=row.name, tap=tap, pooling=pooling, precision="float32")
+        features = encoder.train()(pixels)
+        width = dims[list(row.stages).index(tap)]
+        fits = features.shape == (len(pixels), width) if pooling == "global" else features.shape[1] % width == 0
+        if not fits or features.dtype != torch.float32:
+            yield f"{tap} gives {tuple(features.shape)} in {features.dtype}, and its maps have {width} channels"
+        if not torch.equal(encoder(pixels.float()), features):
+            yield f"at {tap} pixels as float give other features than as uint8"
+        rounded = Encoder(backbone, name=row.name, tap=tap, pooling=pooling, precision="bf16")(pixels)
+        if (cosine := _cosine(rounded, features)) < ALIKE:
+            yield f"in bf16 {tap} gives other features (cosine {cosine:.4f})"
 
 
 def _engines(
     row: EncoderSpec, backbone: Backbone, pixels: Tensor, found: dict[str, str], engines: Sequence[Name]
 ) -> Iterator[str]:
     """Encode by each engine what the network as it is encodes too."""
-    encoder = Encoder(backbone, name=row.name, tap=row.tap, pooling="global", precision="float32")
-    with torch.inference_mode():
-        features = encoder(pixels)
-    for name in engines:
-        try:
-            encoder.frozen.prepare((3, *pixels.shape[2:]), wanted=name, batch=len(pixels))
-        except EncoderError as error:
-            found[name] = str(error)
-            continue
+    for tap, pooling in _reads(row):
+        encoder = Encoder(backbone, name=row.name, tap=tap, pooling=pooling, precision="float32")
         with torch.inference_mode():
-            cosine = _cosine(encoder(pixels), features)
-        found[name] = "ok"
-        if cosine < ENGINE:
-            found[name] = f"other features (cosine {cosine:.4f})"
-            yield f"the engine {name} gives {found[name]}"
+            features = encoder(pixels)
+        for name in engines:
+            try:
+                encoder.frozen.prepare((3, *pixels.shape[2:]), wanted=name, batch=len(pixels))
+            except EncoderError as error:
+                found[name] = str(error)
+                continue
+            with torch.inference_mode():
+                cosine = _cosine(encoder(pixels), features)
+            found.setdefault(name, "ok")
+            if cosine < ENGINE:
+                found[name] = f"other features (cosine {cosine:.4f})"
+                yield f"at {tap} the engine {name} gives {found[name]}"
 
 
 def _cuts(row: EncoderSpec, backbone: Backbone, pixels: Tensor) -> Iterator[str]:
@@ -250,7 +259,7 @@ def _cuts(row: EncoderSpec, backbone: Backbone, pixels: Tensor) -> Iterator[str]
         backbone.model.zero_grad(set_to_none=True)
         encoder = Encoder(backbone, name=row.name, tap=row.tap, pooling="global", unfreeze=cut, precision="float32")
         before = encoder.frozen.state()
-        copies = {name: tensor.clone() for name, tensor in before.items()}
+        copies, hashed = {name: tensor.clone() for name, tensor in before.items()}, fingerprint(before)
         features = encoder.learned(encoder.frozen(pixels))
         if (difference := apart(features.detach(), whole)) > SAME:
             yield f"cut before {cut} it gives other features, by {difference:.1%}"
@@ -260,8 +269,24 @@ def _cuts(row: EncoderSpec, backbone: Backbone, pixels: Tensor) -> Iterator[str]
         learns = list(backbone.stages[cut].parameters())
         if learns and all(parameter.grad is None for parameter in learns):
             yield f"cut before {cut}, no gradient reaches it"
-        if any(not torch.equal(copies[name], tensor) for name, tensor in encoder.frozen.state().items()):
-            yield f"cut before {cut}, what is frozen changes"
+        with _stepped(encoder):
+            after = encoder.frozen.state()
+            if fingerprint(after) != hashed or any(not torch.equal(copies[name], after[name]) for name in after):
+                yield f"cut before {cut}, what is frozen changes"
+
+
+@contextmanager
+def _stepped(encoder: Encoder) -> Iterator[None]:
+    """Take a step with all that an optimizer is given of an encoder, with weight decay, and take it back afterwards."""
+    parameters = list(encoder.parameters())
+    copies = [parameter.detach().clone() for parameter in parameters]
+    torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, weight_decay=0.1).step()
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, copied in zip(parameters, copies, strict=True):
+                parameter.copy_(copied)
 
 
 if __name__ == "__main__":

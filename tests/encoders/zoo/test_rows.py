@@ -7,12 +7,14 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from stillsight.agents.runs.machine import machine
 from stillsight.encoders import ENCODERS, Backbone, Preprocessing
 from stillsight.encoders.atomic import to_json
 from stillsight.encoders.engines import engine
@@ -73,12 +75,15 @@ KEPT = "STILLSIGHT_EXAMINED"
 
 
 def kept(name: str) -> Examination:
-    """An examination, of which the file of `KEPT` gets a line; it then tries onnx too."""
+    """An examination, of which the file of `KEPT` gets a line with what ran it; it then tries onnx too."""
     place = os.environ.get(KEPT)
     examined = examine(name, ("folded", "onnx") if place else ("folded",))
     if place:
+        facts = machine()
+        ran = {"date": facts["date"], "commit": facts["commit"], "cpu": facts["cpu"]}
+        versions = {package: version(package) for package in ("torch", "torchvision", "timm", "onnxruntime")}
         with Path(place).open("a") as file:
-            file.write(to_json(asdict(examined)) + "\n")
+            file.write(to_json(asdict(examined) | ran | {"versions": versions}) + "\n")
     return examined
 
 
@@ -138,10 +143,22 @@ class Forward(nn.Conv2d):
         return super().forward(images).detach()
 
 
+class Behind(nn.Module):
+    """Holds, behind the first convolution, another name of that one's bias."""
+
+    def __init__(self, first: nn.Conv2d) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(first.bias.detach())  # type: ignore[union-attr]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps * self.scale[:, None, None]
+
+
 def broken(kind: str) -> Backbone:
-    """Its first stage is of that kind."""
-    layers = {"drifting": Drifting, "mixing": Mixing, "narrow": Narrow, "forward": Forward}
-    model = nn.Sequential(layers[kind](3, 4, 3, padding=1), nn.Conv2d(4, 5, 1))
+    """Its first stage is of that kind, or its second holds the first one's memory."""
+    layers = {"drifting": Drifting, "mixing": Mixing, "narrow": Narrow, "forward": Forward, "sharing": nn.Conv2d}
+    first = layers[kind](3, 4, 3, padding=1)
+    model = nn.Sequential(first, Behind(first) if kind == "sharing" else nn.Conv2d(4, 5, 1))
     stages = {"one": model[0], "two": model[1]}
     return Backbone(model=model, stages=stages, preprocessing=Preprocessing(), tap="two")
 
@@ -153,7 +170,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, EncoderSpec]]:
     row = replace(
         ENCODERS["retina"], builder="test_rows:broken", stages={"one": 8, "two": 8}, tap="two", control=("two", "grid2")
     )
-    for kind in ("drifting", "mixing", "narrow", "forward"):
+    for kind in ("drifting", "mixing", "narrow", "forward", "sharing"):
         monkeypatch.setitem(registry.ENCODERS, kind, replace(row, name=kind, arguments={"kind": kind}))
     monkeypatch.setitem(
         registry.ENCODERS, "renamed", replace(row, name="renamed", stages={"a": 8}, arguments={"kind": "mixing"})
@@ -170,11 +187,19 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, EncoderSpec]]:
         ("mixing", "What stage one of mixing hands on of an image depends on its batch"),
         ("narrow", "images of 8 px do not reach two: too small"),
         ("forward", "cut before one, no gradient reaches it"),
+        ("sharing", "Stages of sharing before two and from there on share 1.scale"),
         ("renamed", "its stages are one, two, and its record says a"),
     ],
 )
 def test_a_promise_that_is_broken_is_named(kind: str, outcome: str) -> None:
     assert examine(kind).outcome.startswith(outcome)
+
+
+@pytest.mark.usefixtures("rows")
+def test_what_is_frozen_is_hashed_after_a_step_of_what_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failure it prevents: a cut that an optimizer reaches through is told by nothing."""
+    monkeypatch.setattr("stillsight.encoders.encoder._check_apart", lambda *_: None)
+    assert examine("sharing").outcome == "cut before two, what is frozen changes"
 
 
 def test_a_name_that_there_is_not_is_an_outcome_too() -> None:
@@ -207,7 +232,7 @@ def test_an_engine_that_computes_something_else_is_found(
     monkeypatch.setattr(engine.Inference, "forward", forward)
     examined = examine("drq", ("folded",))
     if taken:
-        assert examined.outcome.startswith("the engine folded gives other features (cosine 0.9")
+        assert examined.outcome.startswith("at conv4 the engine folded gives other features (cosine 0.9")
         assert examined.outcome.endswith(examined.engines["folded"])
     else:
         assert examined.engines["folded"].startswith("--engine folded cannot be used here: its features differ from")

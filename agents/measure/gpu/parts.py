@@ -130,10 +130,9 @@ SMALL = Size(
         "sac": _orchard("sac", *OFF_POLICY),
         "dqn": _orchard("dqn", *OFF_POLICY),
     },
-    throughput={
-        "ppo": ThroughputConfig(arms=("cached", "stock", "floor"), rounds=1, seconds=0.01),
-        **dict.fromkeys(("sac", "dqn"), ThroughputConfig(arms=("cached",), rounds=1, seconds=0.01)),
-    },
+    throughput=dict.fromkeys(
+        ("ppo", "sac", "dqn"), ThroughputConfig(arms=("cached", "stock", "floor"), rounds=1, seconds=0.01)
+    ),
     speed=lambda: [
         (1.0, [SpeedArm("retina", "layer1", "grid2", 16, "float32", engine, 2) for engine in ("eager", "folded")]),
         (1.0, [SpeedArm("retina", "layer1", "grid2", 16, "float32", "graph", 2)]),

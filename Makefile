@@ -38,7 +38,7 @@ test-slow: $(VENV)/installed
 faults: $(VENV)/installed
 	$(BIN)/python tests/faults/run.py $(FAULTS_FLAGS)
 
-# Every promise of every row, of every classification model of torchvision and of a model of each of timm's families, with
+# Every promise of every row, of every classification model of torchvision and of models of most of timm's families, with
 # random weights, and engines by the way, onnx among them: hours and up to 20 GB of memory. A line of JSON for each comes into results/published/encoders/.
 examine: $(VENV)/installed
 	mkdir -p results/published/encoders && rm -f results/published/encoders/examined.jsonl

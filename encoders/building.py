@@ -18,7 +18,7 @@ from stillsight.encoders.errors import EncoderError, last_line
 from stillsight.encoders.mode import Mode
 from stillsight.encoders.taps.tap import stages_of
 from stillsight.encoders.weights import sources
-from stillsight.encoders.weights.fitting import load_into
+from stillsight.encoders.weights.fitting import check_values, load_into
 from stillsight.encoders.weights.provenance import Provenance
 from stillsight.encoders.zoo.contract.contract import check
 from stillsight.encoders.zoo.contract.first_sight import FirstSight
@@ -173,6 +173,7 @@ def _pretrained(config: EncoderConfig, backbone: Backbone, tap: str) -> Provenan
             for stage, module in up_to(backbone, tap).items()
             for name, tensor in module.state_dict().items()
         }
+        check_values(state, f"The weights that {config.encoder} brings are damaged:")
         licence = backbone.licence or "not stated by its function: yours to check"
         return Provenance(kind="function", name=config.encoder, sha256=fingerprint(state), licence=licence)
     if config.weights is None and row.weights == "function":

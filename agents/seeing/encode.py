@@ -87,7 +87,7 @@ def encode(places: list[Path], config: EncodeConfig) -> Encoded:
         "weights": f"{source.kind}: {source.name} {source.sha256[:12]}",
         "licence": source.licence,
         **({"images": smaller} if (smaller := encoder.smaller_than_made(*encoded.smallest)) else {}),
-        "features": f"{count:,} images x {width:,} numbers",
+        "features": f"{count:,} images x {width:,} numbers, computed in {encoder.frozen.computed_in}",
         **({"out": str(config.out)} if config.out is not None else {}),
         **({"sheet": str(config.sheet)} if config.sheet is not None else {}),
     }
@@ -111,6 +111,7 @@ def features_of(
     parts: list[np.ndarray] = []
     sizes: list[tuple[int, int]] = []
     row = spec(config.encoder)
+    places = "flatten" in encoder.pooling.split(",")
     for batch in _batches(images.decode(traits=traits)):
         height, width = batch[0].pixels.shape[1:]
         sizes.append((height, width))
@@ -124,6 +125,12 @@ def features_of(
             raise EncoderError(
                 f"{names[0]} gives {parts[0].shape[1]:,} features and {batch[0].name} gives {part.shape[1]:,}, because "
                 "they differ in size. Add --resolution 96, or --pooling global."
+            )
+        if places and sizes[0] != (height, width) and config.resolution is None:
+            raise EncoderError(
+                f"{names[0]} has {sizes[0][0]} x {sizes[0][1]} px and {batch[0].name} {height} x {width}, and "
+                f"--pooling {encoder.pooling} keeps each place of an image: a column would be one place in the one and "
+                "another in the other. Add --resolution 96, or take --pooling grid4 or global."
             )
         names += [image.name for image in batch]
         parts.append(part)
@@ -154,6 +161,7 @@ def _facts(encoder: Encoder, names: list[str]) -> dict[str, Any]:
         "pooling": encoder.pooling,
         "resolution": encoder.resolution,
         "encoder_sha256": encoder.sha256(),
+        "computed_in": encoder.frozen.computed_in,
         "weights": encoder.provenance.name,
         "licence": encoder.provenance.licence,
     }

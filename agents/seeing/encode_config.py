@@ -30,7 +30,7 @@ class EncodeConfig(EncoderConfig):
     every: int = 1
     """Of a film: take every so many frames."""
     skip_broken: bool = False
-    """Go on after files that are no picture, and name them; without this they end the command."""
+    """Go on after files that are no picture or film, and name them; without this they end the command."""
     overwrite: bool = False
     """Write over files that are there."""
 

@@ -37,7 +37,7 @@ class Images:
     Attributes:
         files: pictures and films.
         every: take every so many frames of a film.
-        skip_broken: pass over pictures that cannot be read, which is said.
+        skip_broken: pass over pictures and films that cannot be read, which is said.
     """
 
     files: Sequence[Path]
@@ -58,19 +58,30 @@ class Images:
             if path.suffix.lower() in FILMS:
                 if wanted is None or any(name.startswith(f"{path}#") for name in wanted):
                     frames = (Image(f"{path}#{number}", pixels) for number, pixels in self._frames(path))
-                    yield from (frame for frame in frames if wanted is None or frame.name in wanted)
+                    try:
+                        yield from (frame for frame in frames if wanted is None or frame.name in wanted)
+                    except EncoderError as error:
+                        self._skip(error, told=wanted is None)
             elif wanted is None or str(path) in wanted:
                 try:
                     decoded = picture.decode(path)
                 except EncoderError as error:
-                    if not self.skip_broken:
-                        raise EncoderError(f"{error} Leave it out, or type --skip-broken.") from error
-                    if wanted is None:
-                        print(f"stillsight: skipped. {error}", file=sys.stderr)
+                    self._skip(error, told=wanted is None)
                     continue
                 if traits is not None:
                     traits.update(decoded.traits)
                 yield Image(str(path), decoded.pixels)
+
+    def _skip(self, error: EncoderError, *, told: bool) -> None:
+        """Pass over what cannot be read, where that was asked for.
+
+        Raises:
+            EncoderError: it was not.
+        """
+        if not self.skip_broken:
+            raise EncoderError(f"{error} Leave it out, or type --skip-broken.") from error
+        if told:
+            print(f"stillsight: skipped. {error}", file=sys.stderr)
 
     def _frames(self, path: Path) -> Iterator[tuple[int, np.ndarray]]:
         """Number and pixels of every so many frames of a film, by OpenCV."""

@@ -324,12 +324,24 @@ def _check_tensors(chosen: Mapping[str, Tensor], needed: Mapping[str, Tensor], s
                 "Quantised weights must be multiplied by their scales first; save them as float32."
             )
     floats = {key: tensor for key, tensor in chosen.items() if tensor.is_floating_point()}
-    broken = [key for key, tensor in floats.items() if not tensor.to(needed[key].dtype).isfinite().all()]
-    if broken:
-        raise EncoderError(f"{source} is damaged: {some(broken)} holds values that are not finite. Get the file again.")
-    negative = [key for key, tensor in floats.items() if key.endswith("running_var") and (tensor < 0).any()]
-    if negative:
-        raise EncoderError(f"{source} is damaged: {some(negative)} holds variances below 0. Get the file again.")
+    check_values({key: tensor.to(needed[key].dtype) for key, tensor in floats.items()}, f"{source} is damaged:")
+
+
+def check_values(tensors: Mapping[str, Tensor], told: str) -> None:
+    """Refuse weights with values that are none.
+
+    Args:
+        tensors: by their names.
+        told: how the sentence begins that says which.
+
+    Raises:
+        EncoderError: values that are not finite, or variances below 0.
+    """
+    floats = {key: tensor for key, tensor in tensors.items() if tensor.is_floating_point()}
+    if broken := [key for key, tensor in floats.items() if not tensor.isfinite().all()]:
+        raise EncoderError(f"{told} {some(broken)} holds values that are not finite. Get the file again.")
+    if negative := [key for key, tensor in floats.items() if key.endswith("running_var") and (tensor < 0).any()]:
+        raise EncoderError(f"{told} {some(negative)} holds variances below 0. Get the file again.")
 
 
 def some(names: Iterable[str], most: int = 2) -> str:

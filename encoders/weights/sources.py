@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from stillsight.encoders.errors import EncoderError, MemoryShortError, say_once
-from stillsight.encoders.weights import first_use, licences
+from stillsight.encoders.weights import first_use, licences, packages
 from stillsight.encoders.weights.download import DownloadError, RefusedError, download
 from stillsight.encoders.weights.file_hash import check_hash, file_hash
 from stillsight.encoders.weights.provenance import Provenance
 from stillsight.encoders.weights.published import (
     FOLDER_VARIABLE,
     HuggingFace,
+    Package,
     Place,
     Shipped,
     Source,
@@ -27,7 +28,7 @@ from stillsight.encoders.weights.published import (
     source_of,
     torch_cache,
 )
-from stillsight.encoders.weights.weights_file import metadata, read
+from stillsight.encoders.weights.weights_file import metadata, read, state_dicts
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
 from stillsight.encoders.zoo.registry import ENCODERS
 
@@ -73,9 +74,9 @@ def find(row: EncoderSpec, weights: Path | None = None, folder: Path | None = No
         MemoryShortError: free memory has no room for them. What was downloaded is kept.
     """
     source = source_of(row)
-    by_order = source is not None and source.BY_ORDER
     if weights is not None:
-        return replace(_explicit(weights), by_order=by_order)
+        found = _explicit(weights)
+        return _as_packaged(found, source) if isinstance(source, Package) else found
     if row.weights is None:
         raise EncoderError(row.without_weights)
     if source is None:
@@ -98,7 +99,14 @@ def find(row: EncoderSpec, weights: Path | None = None, folder: Path | None = No
             first_use.compare(place.path, provenance.sha256)
     if accept:
         licences.accept(row)
-    return Found(content, provenance, by_order=by_order)
+    return Found(content, provenance, by_order=isinstance(source, Package))
+
+
+def _as_packaged(found: Found, source: Package) -> Found:
+    """A file of somebody's is matched in its order only where it has the names of the package's."""
+    _, state = next(state_dicts(found.content), ("", {}))
+    ordered = packages.as_packaged(state, source.name)
+    return found if ordered is None else replace(found, content=ordered, by_order=True)
 
 
 def _explicit(path: Path, licence: str = "") -> Found:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from stillsight.encoders.backbone import Backbone
-from stillsight.encoders.errors import EncoderError, file_for_module, say_once
+from stillsight.encoders.errors import EncoderError, file_for_module, in_brackets, out_of_memory, say_once
 from stillsight.encoders.zoo.contract.contract import check
 from stillsight.encoders.zoo.contract.stages import probe, sides
 from stillsight.encoders.zoo.encoder_spec import EncoderSpec
@@ -69,7 +70,7 @@ def call(path: str, arguments: Mapping[str, Any], *, pretrained: bool = False) -
         pretrained: added to them where the function takes it.
 
     Raises:
-        EncoderError: it cannot be imported, or returns something else.
+        EncoderError: it cannot be imported, raises something, or returns something else.
     """
     told = {"pretrained": pretrained} if takes_pretrained(path) else {}
     function = load(path)
@@ -78,13 +79,30 @@ def call(path: str, arguments: Mapping[str, Any], *, pretrained: bool = False) -
             f"{path} wants {lacking}, and is called without it. Give it a default, or type another: --encoder "
             "module:function."
         )
-    returned = function(**arguments, **told)
+    try:
+        returned = function(**arguments, **told)
+    except EncoderError:
+        raise
+    except Exception as error:  # whatever a third party's function says
+        if out_of_memory(error):
+            raise
+        raise EncoderError(f"{path} raised {in_brackets(error)}{_line(error, function)}. Mend what it met.") from error
     if not isinstance(returned, Backbone):
         raise EncoderError(
             f"{path} returned {type(returned).__name__}; it must return stillsight.encoders.Backbone(model, stages, "
             "...)."
         )
     return returned
+
+
+def _line(error: BaseException, function: Callable[..., Any]) -> str:
+    """ ", in FILE, line N": the deepest line of the file of `function` that an error passed; "" where it has none."""
+    try:
+        file = inspect.getfile(function)
+    except TypeError:
+        return ""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f", in {file}, line {lines[-1]}" if lines else ""
 
 
 def _lacking(function: Callable[..., Any], given: Mapping[str, Any]) -> str:

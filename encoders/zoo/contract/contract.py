@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.errors import EncoderError, in_brackets
+from stillsight.encoders.taps.tap import stages_of
 from stillsight.encoders.zoo.contract.gradient import check_gradient
 from stillsight.encoders.zoo.contract.ownership import check_ownership, copied, held, state_of
 from stillsight.encoders.zoo.contract.stages import first_apart, noise, run, sides
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+MOST_TOKENS = 17
+"""Fewer stand before the patches of any network: a class token, and up to 16 registers."""
 
 
 class BlockedError(EncoderError):
@@ -44,7 +50,7 @@ def check(path: str, backbone: Backbone, *, learns: str | None = None) -> bool:
             outputs = check_at(path, backbone, shape, learns=learns)
         except BlockedError:  # too small for some stage, or not square: another image may pass
             continue
-        _check_tokens(path, backbone, outputs, [other for other in shapes if other != shape])
+        _check_tokens(path, backbone, outputs, shape, [other for other in shapes if other != shape])
         return True
     return False
 
@@ -177,6 +183,11 @@ def _check_output(path: str, stage: str, output: Any, image: tuple[int, int]) ->
             f"Stage {stage} of {path} hands on {list(output.shape)}. Allowed: a map [N, C, h, w], tokens [N, L, C] or "
             "a vector [N, C]."
         )
+    if not output.isfinite().all():
+        raise EncoderError(
+            f"Stage {stage} of {path} hands on values that are not finite of an image of noise. Look for a division by "
+            "0, a root of what is negative, or weights that are damaged."
+        )
     if output.dim() == 4 and _channels_last(tuple(output.shape[1:]), image):
         raise EncoderError(
             f"Stage {stage} of {path} hands on {list(output.shape)}, which is a map with its channels last. Let the "
@@ -196,8 +207,15 @@ def _channels_last(shape: tuple[int, ...], image: tuple[int, int]) -> bool:
     return fits(shape[0], shape[1]) and not fits(shape[1], shape[2])
 
 
-def _check_tokens(path: str, backbone: Backbone, outputs: Mapping[str, Tensor], others: list[tuple[int, int]]) -> None:
-    """Refuse tokens with their channels first, which are told by images of another size: there are more of them."""
+def _check_tokens(
+    path: str,
+    backbone: Backbone,
+    outputs: Mapping[str, Tensor],
+    shape: tuple[int, int],
+    others: list[tuple[int, int]],
+) -> None:
+    """Refuse tokens with their channels first, which are told by images of another size: there are more of them. And
+    those of which another number stands before the patches than the backbone says."""
     import torch
 
     tokens = {stage: output.shape for stage, output in outputs.items() if output.dim() == 3}
@@ -209,14 +227,47 @@ def _check_tokens(path: str, backbone: Backbone, outputs: Mapping[str, Tensor], 
                 again = run(backbone, noise(backbone, image))
         except Exception:  # whatever a network says
             continue
-        for stage, shape in tokens.items():
-            if again[stage].dim() == 3 and again[stage].shape[2] != shape[2]:
+        for stage, handed in tokens.items():
+            if again[stage].dim() == 3 and again[stage].shape[2] != handed[2]:
                 raise EncoderError(
-                    f"Stage {stage} of {path} hands on {list(shape)} of one image and {list(again[stage].shape)} of "
+                    f"Stage {stage} of {path} hands on {list(handed)} of one image and {list(again[stage].shape)} of "
                     "one of another size, so that its last number counts places, and tokens are [N, L, C]. Let the "
                     "stage end with: tokens.transpose(1, 2)."
                 )
+        _check_class_tokens(path, backbone, {shape: outputs, image: again})
         return
+
+
+def _check_class_tokens(path: str, backbone: Backbone, outputs: Mapping[tuple[int, int], Mapping[str, Tensor]]) -> None:
+    """Refuse a number of tokens before the patches with which these form no grid, where another number makes them one.
+
+    Args:
+        path, backbone: see `check`.
+        outputs: by height and width of the images, of two sizes.
+    """
+    tap = stages_of(backbone.tap)[-1]
+    counts = {image: handed[tap].shape[1] for image, handed in outputs.items() if handed[tap].dim() == 3}
+    if len(set(counts.values())) < 2:
+        return
+
+    def fits(class_tokens: int) -> bool:
+        return all(_form_grid(count - class_tokens, image) for image, count in counts.items())
+
+    if fits(backbone.class_tokens):
+        return
+    if (found := next(filter(fits, range(MOST_TOKENS)), None)) is not None:
+        raise EncoderError(
+            f"Stage {tap} of {path} hands on {' and '.join(map(str, counts.values()))} tokens of images of "
+            f"{' and '.join(f'{rows} x {columns}' for rows, columns in counts)} px, which are a grid of patches with "
+            f"{found} more before it, and its Backbone says class_tokens={backbone.class_tokens}. Let it say "
+            f"class_tokens={found}."
+        )
+
+
+def _form_grid(count: int, image: tuple[int, int]) -> bool:
+    """Whether so many places can lie in rows and columns in the proportions of the image."""
+    rows, left = divmod(count * image[0], image[1])
+    return count > 0 and not left and math.isqrt(rows) ** 2 == rows
 
 
 def _check_unchanged(path: str, backbone: Backbone, before: Mapping[str, Tensor]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from PIL import Image as Pillow
@@ -318,6 +319,28 @@ def test_broken_pictures_are_skipped_where_that_is_asked_for(
     assert main([*words, "--skip-broken"]) == 0
     assert capsys.readouterr().err.count("skipped. ") == 1
     assert np.load(tmp_path / "f.npy").shape == (2, 256)
+
+
+def test_a_broken_film_is_skipped_too(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "cut.mp4").write_bytes(b"no film")
+    words = ["encode", str(tmp_path / "cut.mp4"), str(photos), "--out", str(tmp_path / "f.npy")]
+    assert main(words) == 2
+    assert "--skip-broken" in capsys.readouterr().err
+    assert main([*words, "--skip-broken"]) == 0
+    assert "skipped. " in capsys.readouterr().err
+
+
+def test_every_place_of_pictures_that_lie_otherwise_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The failure it prevents: a picture and the same one turned have as many places, and columns of two meanings."""
+    for name, size in (("a", (48, 32)), ("b", (32, 48))):
+        PIL.Image.new("RGB", size).save(tmp_path / f"{name}.png")
+    words = ["encode", str(tmp_path), "--pooling", "flatten", "--out", str(tmp_path / "f.npy")]
+    assert main(words) == 2
+    assert "keeps each place of an image" in capsys.readouterr().err
+    assert main([*words, "--resolution", "32"]) == 0
+    assert json.loads((tmp_path / "f.json").read_text())["computed_in"] in ("bf16", "float32")
 
 
 def test_a_third_partys_encoder_is_used_by_its_name(

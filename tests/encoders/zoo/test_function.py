@@ -22,6 +22,7 @@ from stillsight.encoders import (
     spec,
 )
 from stillsight.encoders.errors import say_once
+from stillsight.encoders.zoo.function import describe
 
 THEIRS = """
 import torch
@@ -354,3 +355,62 @@ def test_weights_go_through_the_authors_own_load_state_dict(tmp_path: Path) -> N
         EncoderError, match=r"load_state_dict of .*:deaf does not take .* \(RuntimeError: nothing goes in"
     ):
         build(f"{__name__}:deaf", weights=tmp_path / "w.safetensors", device="cpu")
+
+
+def _patches(class_tokens: int) -> Backbone:
+    class Patches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cut, self.first = nn.Conv2d(3, 8, 8, 8), nn.Parameter(torch.ones(1, 1, 8))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            tokens = self.cut(images).flatten(2).transpose(1, 2)
+            return torch.cat([self.first.expand(len(tokens), -1, -1), tokens], 1)
+
+    model = Patches()
+    return Backbone(
+        model=model,
+        stages={"cut": model},
+        preprocessing=Preprocessing(),
+        tap="cut",
+        class_tokens=class_tokens,
+        multiple=8,
+    )
+
+
+def one_token() -> Backbone:
+    return _patches(1)
+
+
+def token_untold() -> Backbone:
+    return _patches(0)
+
+
+def test_a_class_token_that_is_not_told_is_refused() -> None:
+    """The failure it prevents: it is averaged in with the patches."""
+    assert describe(f"{__name__}:one_token").tap == "cut"
+    with pytest.raises(EncoderError, match=r"says class_tokens=0\. Let it say class_tokens=1"):
+        describe(f"{__name__}:token_untold")
+
+
+def damaged(pretrained: bool = False) -> Backbone:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1))
+    if pretrained:
+        model[0].weight.data[0] = float("nan")
+    return Backbone(
+        model=model, stages={"one": model[0]}, preprocessing=Preprocessing(), tap="one", pretrained=pretrained
+    )
+
+
+def raising() -> Backbone:
+    raise FileNotFoundError("hawk.pth")
+
+
+def test_weights_of_theirs_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(EncoderError, match="not finite"):
+        build(f"{__name__}:damaged", device="cpu")
+
+
+def test_what_a_function_raises_is_a_sentence_with_its_line() -> None:
+    with pytest.raises(EncoderError, match=r":raising raised .*hawk\.pth.*, in .*test_function\.py, line \d+\. Mend"):
+        describe(f"{__name__}:raising")

@@ -87,7 +87,9 @@ def _recorded(file: importlib.metadata.PackagePath) -> str:
     return base64.urlsafe_b64decode(file.hash.value + "=" * (-len(file.hash.value) % 4)).hex()
 
 
-def as_packaged(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor] | None:
+def as_packaged(
+    state: Mapping[str, Tensor], packaged: Mapping[str, Tensor] | None, name: str
+) -> dict[str, Tensor] | None:
     """Tensors in the order of a package's file, if they have the names that its author gave; None if they have others.
 
     Other networks have as many tensors of the same shapes in the same order, timm's EfficientNet-Lite among them, which
@@ -95,16 +97,13 @@ def as_packaged(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor] | N
 
     Args:
         state: what some file holds.
+        packaged: what the package's file holds; None where it is not installed.
         name: see `official_file`.
     """
-    from stillsight.encoders.weights.weights_file import read, state_dicts  # which imports torch
-
-    held = find(name)
-    if held is None:
+    if packaged is None:
         first = KNOWN.get(name.partition("/")[0], ("", "", ""))[2]
         return dict(state) if first and next(iter(state), "") == first else None
-    _, theirs = next(state_dicts(read(held[0])), ("", {}))
-    return {key: state[key] for key in theirs} if theirs.keys() == state.keys() else None
+    return {key: state[key] for key in packaged} if packaged.keys() == state.keys() else None
 
 
 def in_order(state: Mapping[str, Tensor], network: Mapping[str, Tensor], source: str, name: str) -> dict[str, Tensor]:

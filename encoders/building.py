@@ -173,7 +173,7 @@ def _pretrained(config: EncoderConfig, backbone: Backbone, tap: str) -> Provenan
             for stage, module in up_to(backbone, tap).items()
             for name, tensor in module.state_dict().items()
         }
-        check_values(state, f"The weights that {config.encoder} brings are damaged:")
+        check_values(state, state, f"The weights that {config.encoder} brings are damaged:")
         licence = backbone.licence or "not stated by its function: yours to check"
         return Provenance(kind="function", name=config.encoder, sha256=fingerprint(state), licence=licence)
     if config.weights is None and row.weights == "function":

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from stillsight.encoders import device as devices
-from stillsight.encoders.engines.engine import Engine, choose, computes_in
+from stillsight.encoders.engines.engine import Computed, Engine, choose, computes_in
 from stillsight.encoders.engines.engine import Name as EngineName
 from stillsight.encoders.part import Part
 from stillsight.encoders.preprocess import ImageCounter, Preprocess
@@ -102,10 +102,10 @@ class Frozen(Part):
         return self._engine[0] if self._engine else Engine("eager", self.sequence)
 
     @property
-    def computed_in(self) -> Literal["bf16", "float32"]:
+    def computed_in(self) -> Computed:
         """What its convolutions and matrix products run in, by the engine that was prepared."""
-        wanted = torch.bfloat16 if devices.wants_bf16(self.device, self.precision) else torch.float32
-        return "bf16" if computes_in(self.engine.name, wanted) is torch.bfloat16 else "float32"
+        wanted: Computed = "bf16" if devices.wants_bf16(self.device, self.precision) else "float32"
+        return computes_in(self.engine.name, wanted)
 
     def prepare(
         self,

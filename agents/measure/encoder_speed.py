@@ -84,19 +84,13 @@ def speed_arms(run: RlConfig, config: ThroughputConfig, device: torch.device) ->
         control, pooling = spec(name).control
         chosen = run.pooling or (pooling if tap is None else spec(name).pooling)
         arms += [
-            SpeedArm(name, tap or control, chosen, side, _computed(engine, precision), engine, batch)
+            SpeedArm(name, tap or control, chosen, side, computes_in(engine, precision), engine, batch)
             for side in sides
             for batch in config.batch or (BATCH,)
             for precision in precisions
             for engine in engines
         ]
     return list(dict.fromkeys(arms))
-
-
-def _computed(engine: EngineName, precision: Literal["float32", "bf16"]) -> Literal["float32", "bf16"]:
-    """What an engine computes in, whatever was asked for."""
-    wanted = torch.bfloat16 if precision == "bf16" else torch.float32
-    return "bf16" if computes_in(engine, wanted) is torch.bfloat16 else "float32"
 
 
 def _precisions(asked: devices.Precision, device: torch.device) -> tuple[Literal["float32", "bf16"], ...]:

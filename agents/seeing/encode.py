@@ -24,7 +24,7 @@ from stillsight.encoders.encoder import Encoder
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.supervised.data import picture
 from stillsight.encoders.taps.pooling import Pooling, as_map
-from stillsight.encoders.taps.tap import stages_of
+from stillsight.encoders.taps.tap import check_poolings, stages_of
 from stillsight.encoders.zoo.registry import spec
 
 BATCH = 64
@@ -111,7 +111,7 @@ def features_of(
     parts: list[np.ndarray] = []
     sizes: list[tuple[int, int]] = []
     row = spec(config.encoder)
-    places = "flatten" in encoder.pooling.split(",")
+    places = "flatten" in check_poolings(encoder.pooling)
     for batch in _batches(images.decode(traits=traits)):
         height, width = batch[0].pixels.shape[1:]
         sizes.append((height, width))

@@ -24,6 +24,7 @@ from stillsight.encoders.preprocess import Preprocess
 from stillsight.encoders.taps.handover import Join, Onward, Pack, Read
 
 Name = Literal["auto", "eager", "folded", "compiled", "onnx", "graph"]
+Computed = Literal["bf16", "float32"]
 Run = Callable[[Tensor], Tensor]
 
 WORTH = {"compiled": 60.0, "onnx": 20.0, "graph": 5.0}
@@ -33,7 +34,7 @@ AGREE = 0.05
 """Largest difference from the reference, as a share of its largest value, at which two engines count as the same
 function."""
 
-ROUNDS_OFF, AT_MOST = 3.0, 0.2
+ROUNDING, AT_MOST = 3.0, 0.2
 """In bfloat16, which keeps 8 bits, a deep network adds up its rounding, and one way to run it differs from another by
 more: there an engine may also be this many times as far from the features in float32 as the reference is, but never by
 more than this share of the largest value. Measured: the folded copy of EfficientNet-Lite0 2.3 times as far, by 0.09."""
@@ -177,7 +178,8 @@ def _fastest(made: _Workshop, usual: Engine, forwards: int, *, kept: bool) -> En
         engine_cache.remember(key, known)  # also where trying another ends the process
     ahead = known[usual.name] * forwards
     others = ("graph",) if made.device.type == "cuda" else ("onnx", "compiled")
-    alike = [name for name in others if not kept or computes_in(name, made.dtype) is made.dtype]
+    wanted: Computed = "bf16" if made.dtype is torch.bfloat16 else "float32"
+    alike = [name for name in others if not kept or computes_in(name, wanted) == wanted]
     worth = [name for name in alike if ahead > WORTH[name]]
     if not known.keys() >= set(worth):
         tried |= {name: other for name in worth if (other := made.engine(name)) is not None}
@@ -241,14 +243,14 @@ class _Workshop:
             return True
         if self.dtype is torch.float32:
             return False
-        off = min(ROUNDS_OFF * _difference(self.expected, self.exact), AT_MOST)
+        off = min(ROUNDING * _difference(self.expected, self.exact), AT_MOST)
         return _difference(found, self.exact) <= off
 
     @cached_property
     def exact(self) -> Tensor:
         """The features of the sample in float32, whatever the precision."""
         features = self.sample
-        with torch.no_grad(), devices.autocast(self.device, "float32"):
+        with torch.no_grad():
             for step in self.steps.values():
                 features = step(features)
         return features.float()
@@ -301,9 +303,9 @@ def _difference(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
 
 
-def computes_in(name: str, dtype: torch.dtype) -> torch.dtype:
-    """In what the engine called `name` computes where `dtype` is wanted: ONNX Runtime's CPU kernels know float32."""
-    return torch.float32 if name == "onnx" else dtype
+def computes_in(name: str, wanted: Computed) -> Computed:
+    """In what the engine called `name` computes where `wanted` is: ONNX Runtime's CPU kernels know float32."""
+    return "float32" if name == "onnx" else wanted
 
 
 def captured(module: nn.Module, sample: Tensor) -> Run:

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from stillsight.encoders.errors import EncoderError
 from stillsight.encoders.taps.handover import Layout
-from stillsight.encoders.taps.tap import check_pooling, number, poolings
+from stillsight.encoders.taps.tap import check_pooling, number, poolings, rows_and_columns
 
 
 class Pooling(nn.Module):
@@ -91,15 +91,14 @@ def as_map(features: Tensor, class_tokens: int, layout: Layout | None, pooling: 
     patches = features[:, class_tokens:]
     count = patches.shape[1]
     height, width = (layout and layout.image) or (1, 1)
-    rows = max(1, round((count * height / width) ** 0.5))
-    columns = count // rows
-    if rows * columns != count or abs(columns - rows * width / height) >= 1:
+    lie = rows_and_columns(count, (height, width))
+    if lie is None:
         shape = "square" if height == width else f"grid in the proportions of an image of {height} x {width} px"
         raise EncoderError(
             f"The tapped stage gives {count} patch tokens, which form no {shape}, and --pooling {pooling} needs to "
             "know where each lies. Type --pooling global or cls, or make the images square."
         )
-    maps: Tensor = patches.transpose(1, 2).unflatten(2, (rows, columns))
+    maps: Tensor = patches.transpose(1, 2).unflatten(2, lie)
     return maps
 
 

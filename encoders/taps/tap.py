@@ -85,6 +85,16 @@ def check_pooling(name: str) -> str:
     )
 
 
+def rows_and_columns(count: int, image: tuple[int, int]) -> tuple[int, int] | None:
+    """How so many patches lie in an image of this height and width; None where they form no grid in its proportions."""
+    if count < 1:
+        return None
+    height, width = image
+    rows = max(1, round((count * height / width) ** 0.5))
+    columns = count // rows
+    return (rows, columns) if rows * columns == count and abs(columns - rows * width / height) < 1 else None
+
+
 def stages_of(tap: str) -> tuple[str, ...]:
     """The stages that `--tap` names, as they stand there."""
     return tuple(stage.strip() for stage in tap.split(","))

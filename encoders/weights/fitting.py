@@ -323,22 +323,22 @@ def _check_tensors(chosen: Mapping[str, Tensor], needed: Mapping[str, Tensor], s
                 f"{key} in {source} is {kind}, and {name} needs {wanted}. "
                 "Quantised weights must be multiplied by their scales first; save them as float32."
             )
-    floats = {key: tensor for key, tensor in chosen.items() if tensor.is_floating_point()}
-    check_values({key: tensor.to(needed[key].dtype) for key, tensor in floats.items()}, f"{source} is damaged:")
+    check_values(chosen, needed, f"{source} is damaged:")
 
 
-def check_values(tensors: Mapping[str, Tensor], told: str) -> None:
-    """Refuse weights with values that are none.
+def check_values(tensors: Mapping[str, Tensor], needed: Mapping[str, Tensor], told: str) -> None:
+    """Refuse weights with values that are none, in the types in which they are kept.
 
     Args:
         tensors: by their names.
+        needed: what they become, by the same names.
         told: how the sentence begins that says which.
 
     Raises:
         EncoderError: values that are not finite, or variances below 0.
     """
     floats = {key: tensor for key, tensor in tensors.items() if tensor.is_floating_point()}
-    if broken := [key for key, tensor in floats.items() if not tensor.isfinite().all()]:
+    if broken := [key for key, tensor in floats.items() if not tensor.to(needed[key].dtype).isfinite().all()]:
         raise EncoderError(f"{told} {some(broken)} holds values that are not finite. Get the file again.")
     if negative := [key for key, tensor in floats.items() if key.endswith("running_var") and (tensor < 0).any()]:
         raise EncoderError(f"{told} {some(negative)} holds variances below 0. Get the file again.")

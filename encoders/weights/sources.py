@@ -105,8 +105,11 @@ def find(row: EncoderSpec, weights: Path | None = None, folder: Path | None = No
 def _as_packaged(found: Found, source: Package) -> Found:
     """A file of somebody's is matched in its order only where it has the names of the package's."""
     _, state = next(state_dicts(found.content), ("", {}))
-    held = packages.find(source.name)
-    _, packaged = ("", None) if held is None else next(state_dicts(read(held[0])), ("", {}))
+    try:
+        held = packages.find(source.name)
+        _, packaged = ("", None) if held is None else next(state_dicts(read(held[0])), ("", {}))
+    except EncoderError:  # --weights FILE is what is advised where the package is damaged
+        packaged = None
     ordered = packages.as_packaged(state, packaged, source.name)
     return found if ordered is None else replace(found, content=ordered, by_order=True)
 

@@ -96,7 +96,7 @@ def call(path: str, arguments: Mapping[str, Any], *, pretrained: bool = False) -
 
 
 def _line(error: BaseException, function: Callable[..., Any]) -> str:
-    """ ", in FILE, line N": the deepest line of the file of `function` that an error passed; "" where it has none."""
+    """Say where in the file of `function` an error came from, as ", in FILE, line N"; "" where it has no file."""
     try:
         file = inspect.getfile(function)
     except TypeError:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from stillsight.encoders.backbone import Backbone
 from stillsight.encoders.errors import EncoderError, in_brackets
-from stillsight.encoders.taps.tap import stages_of
+from stillsight.encoders.taps.tap import rows_and_columns, stages_of
 from stillsight.encoders.zoo.contract.gradient import check_gradient
 from stillsight.encoders.zoo.contract.ownership import check_ownership, copied, held, state_of
 from stillsight.encoders.zoo.contract.stages import first_apart, noise, run, sides
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 MOST_TOKENS = 17
-"""Fewer stand before the patches of any network: a class token, and up to 16 registers."""
+"""Numbers of tokens before the patches that are tried lie below this: a class token, and up to 15 registers."""
 
 
 class BlockedError(EncoderError):
@@ -251,7 +250,7 @@ def _check_class_tokens(path: str, backbone: Backbone, outputs: Mapping[tuple[in
         return
 
     def fits(class_tokens: int) -> bool:
-        return all(_form_grid(count - class_tokens, image) for image, count in counts.items())
+        return all(rows_and_columns(count - class_tokens, image) for image, count in counts.items())
 
     if fits(backbone.class_tokens):
         return
@@ -262,12 +261,6 @@ def _check_class_tokens(path: str, backbone: Backbone, outputs: Mapping[tuple[in
             f"{found} more before it, and its Backbone says class_tokens={backbone.class_tokens}. Let it say "
             f"class_tokens={found}."
         )
-
-
-def _form_grid(count: int, image: tuple[int, int]) -> bool:
-    """Whether so many places can lie in rows and columns in the proportions of the image."""
-    rows, left = divmod(count * image[0], image[1])
-    return count > 0 and not left and math.isqrt(rows) ** 2 == rows
 
 
 def _check_unchanged(path: str, backbone: Backbone, before: Mapping[str, Tensor]) -> None:

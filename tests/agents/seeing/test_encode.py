@@ -9,7 +9,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import PIL.Image
 import pytest
 import torch
 from PIL import Image as Pillow
@@ -335,7 +334,7 @@ def test_every_place_of_pictures_that_lie_otherwise_is_refused(
 ) -> None:
     """The failure it prevents: a picture and the same one turned have as many places, and columns of two meanings."""
     for name, size in (("a", (48, 32)), ("b", (32, 48))):
-        PIL.Image.new("RGB", size).save(tmp_path / f"{name}.png")
+        Pillow.new("RGB", size).save(tmp_path / f"{name}.png")
     words = ["encode", str(tmp_path), "--pooling", "flatten", "--out", str(tmp_path / "f.npy")]
     assert main(words) == 2
     assert "keeps each place of an image" in capsys.readouterr().err

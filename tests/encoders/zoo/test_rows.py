@@ -67,7 +67,7 @@ TIMM = (
     *("swiftformer_xs", "rdnet_tiny", "ese_vovnet19b_dw", "selecsls42", "hardcorenas_a", "tresnet_m", "skresnet18"),
     *("resnest14d", "res2net50_26w_4s", "mobileone_s0", "convmixer_1024_20_ks9_p14", "samvit_base_patch16"),
 )
-"""A model of each of timm's families that an encoder can be made of."""
+"""Models of most of timm's families."""
 
 
 KEPT = "STILLSIGHT_EXAMINED"
